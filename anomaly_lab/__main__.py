@@ -1,0 +1,133 @@
+"""The command line: python -m anomaly_lab VERB. Heavy imports wait inside the verbs, --help is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from anomaly_lab.types import UserError
+
+INTERRUPTED = 130  # the shell's status for Ctrl-C
+
+
+class FrontDoor(TyperGroup):
+    """Turns a user's error into one line and exit status 2; every other exception keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _complain(f"error: {error}")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            _complain("interrupted; whatever has a run folder is continued by `make resume RUN=…`")
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=FrontDoor,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: half the start-up time
+)
+
+Name = Annotated[str, typer.Argument(metavar="EXP", help="An experiment; `list` shows all.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="key=value", help="For example detector.latent_dim=64 seed=1."),
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+@app.callback()
+def about() -> None:
+    """Trains, judges and compares anomaly detectors for medical and X-ray images."""
+
+
+@app.command("list")
+def list_experiments() -> None:
+    """Show every experiment with its first comment line."""
+    from rich.table import Table
+
+    from anomaly_lab.config import experiments
+
+    table = Table.grid(padding=(0, 2))
+    for name, comment in experiments():
+        table.add_row(Text(name, style="bold"), Text(comment))
+    Console().print(table)
+
+
+@app.command()
+def show(experiment: Name, overrides: Overrides = None) -> None:
+    """Print the whole resolved experiment, every default filled in."""
+    from anomaly_lab import config
+
+    typer.echo(config.show(config.load(experiment, overrides or [])), nl=False)
+
+
+@app.command()
+def train(experiment: Name, overrides: Overrides = None) -> None:
+    """Train an experiment, judge it and write its report."""
+    from anomaly_lab import config
+
+    resolved = config.load(experiment, overrides or [])  # before the engine: a typo is answered sooner
+    from anomaly_lab import engine
+
+    engine.train(resolved)
+
+
+@app.command()
+def resume(run: Run) -> None:
+    """Continue a stopped run as if nothing had happened."""
+    from anomaly_lab import engine
+
+    engine.resume(run)
+
+
+@app.command()
+def evaluate(run: Run) -> None:
+    """Judge a run again, from its folder alone."""
+    from anomaly_lab import engine
+
+    engine.evaluate(run)
+
+
+@app.command()
+def predict(
+    run: Run,
+    images: Annotated[str, typer.Argument(metavar="INPUT", help="A folder of images.")],
+    out: Annotated[str | None, typer.Option(help="Where the results go, if not beside the run.")] = None,
+) -> None:
+    """Score new files with a trained run: scores.csv and maps as PNG."""
+    from anomaly_lab import engine
+
+    engine.predict(run, images, out)
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write a run's report again, from its folder alone."""
+    from anomaly_lab import engine
+
+    engine.report(run)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS")] = None) -> None:
+    """Measure speed and memory against a bare hand-written loop."""
+    from anomaly_lab import bench
+
+    bench.main(arguments or [])
+
+
+def _complain(line: str) -> None:
+    Console(stderr=True).print(Text(" ".join(line.split()), style="red"), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m anomaly_lab")

@@ -1,0 +1,1 @@
+"""What happens beside the training: the record, checkpoints, samples, dashboards."""

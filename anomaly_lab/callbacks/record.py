@@ -1,0 +1,123 @@
+"""The record of a training: metrics.jsonl, the truth that everything else mirrors, and timings.jsonl beside it."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.runs import read_json, update_provenance
+from anomaly_lab.types import UserError
+
+
+class DivergedError(UserError):
+    """A loss or a gradient is not finite any more."""
+
+
+class Record(pl.Callback):
+    """Appends a line with the means of what the detector tracked; stops the training when one is not finite.
+
+    metrics.jsonl holds nothing that depends on the clock: two runs of the same seed write the same bytes. Images per
+    second and memory go to timings.jsonl. A resumed run first drops the lines after its checkpoint.
+
+    Args:
+        every: iterations between two lines; an epoch's end writes one too.
+    """
+
+    def __init__(self, every: int = 10) -> None:
+        self.every = every
+        self._clock = 0.0
+        self._since = 0
+        self._phase_seconds: dict[str, float] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        detector = _detector(pl_module)
+        self._phase_seconds = dict(read_json(_folder(trainer) / "provenance.json").get("seconds", {}))
+        if trainer.is_global_zero:
+            for name in ("metrics.jsonl", "timings.jsonl"):
+                keep_until(_folder(trainer) / name, detector.iterations_done)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._clock, self._since = time.perf_counter(), _detector(pl_module).iterations_done
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        detector = _detector(pl_module)
+        last_of_epoch = batch_idx + 1 == trainer.num_training_batches
+        if detector.iterations_done % self.every == 0 and not last_of_epoch:
+            self._write(trainer, detector)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        detector = _detector(pl_module)
+        self._write(trainer, detector)
+        if trainer.is_global_zero:
+            update_provenance(_folder(trainer), seconds=self._phase_seconds)
+
+    def _write(self, trainer: pl.Trainer, detector: Detector) -> None:
+        done, schedule = detector.iterations_done, detector.schedule
+        phase = schedule.phase_at(done - 1)  # the iteration just done; the next may belong to another phase
+        images_of = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        drawn = schedule.minibatches_before(done)
+        means = _mean_over_ranks(trainer, detector.flush())
+        self._refuse_nonfinite(trainer, means, done)
+        seconds = time.perf_counter() - self._clock
+        self._phase_seconds[phase.name] = self._phase_seconds.get(phase.name, 0.0) + seconds
+        speed = (drawn - schedule.minibatches_before(self._since)) * images_of / max(seconds, 1e-9)
+        self._clock, self._since = time.perf_counter(), done
+        if trainer.is_global_zero:
+            head = {"iteration": done, "images": drawn * images_of, "phase": phase.name}
+            _append(_folder(trainer) / "metrics.jsonl", head | means)
+            _append(_folder(trainer) / "timings.jsonl", {"iteration": done, "images_per_second": round(speed, 2)})
+
+    def _refuse_nonfinite(self, trainer: pl.Trainer, means: dict[str, float], done: int) -> None:
+        bad = sorted(key for key, value in means.items() if not math.isfinite(value))
+        if bad:
+            saved = sorted((_folder(trainer) / "checkpoints").glob("*.ckpt"))
+            good = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+            raise DivergedError(
+                f"training diverged by iteration {done}: {', '.join(bad)} not finite; {good}. "
+                "Try a smaller learning rate, trainer.gradient_clip_val=1 or trainer.precision=32-true"
+            )
+
+
+def keep_until(path: Path, iteration: int) -> None:
+    """Drop the lines of a .jsonl file that come after `iteration`, and a last line torn by a kill."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        if not line.endswith("\n") or json.loads(line)["iteration"] > iteration:
+            break
+        kept.append(line)
+    path.write_text("".join(kept))
+
+
+def _append(path: Path, line: dict[str, object]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def _mean_over_ranks(trainer: pl.Trainer, means: dict[str, float]) -> dict[str, float]:
+    if trainer.world_size == 1 or not means:
+        return means
+    values = torch.tensor(list(means.values()), dtype=torch.float64)
+    reduced = trainer.strategy.reduce(values.to(trainer.strategy.root_device), reduce_op="mean")
+    return dict(zip(means, torch.as_tensor(reduced).tolist(), strict=True))
+
+
+def _detector(module: pl.LightningModule) -> Detector:
+    assert isinstance(module, Detector)
+    return module
+
+
+def _folder(trainer: pl.Trainer) -> Path:
+    return Path(trainer.default_root_dir)

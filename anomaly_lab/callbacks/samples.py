@@ -1,0 +1,49 @@
+"""Pictures of what the generator draws, always from the same noise."""
+
+import io
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.runs import write_atomic
+
+
+class Samples(pl.Callback):
+    """Writes samples/<iteration>.png at every epoch's end of the phases in which the generator moves.
+
+    Args:
+        side: pictures per row and column.
+        every: epochs between two grids.
+    """
+
+    def __init__(self, side: int = 8, every: int = 1) -> None:
+        self.side, self.every = side, every
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
+        done = pl_module.iterations_done
+        phase = pl_module.schedule.phase_at(done - 1)
+        if not trainer.is_global_zero or "generator" not in phase.networks or trainer.current_epoch % self.every:
+            return
+        pl_module.eval()  # the next training_step sets the modes it needs
+        with torch.no_grad():
+            fake = pl_module.sample(self.side**2, torch.Generator().manual_seed(0))
+        if fake is not None:
+            write_atomic(Path(trainer.default_root_dir) / "samples" / f"{done:08d}.png", _png(grid(fake, self.side)))
+
+
+def grid(image: Tensor, side: int) -> Tensor:
+    """Images [side², C, H, W] in [-1, 1] as one picture, uint8 [side·H, side·W, C]."""
+    _, c, h, w = image.shape
+    rows = image.float().cpu().reshape(side, side, c, h, w).permute(0, 3, 1, 4, 2)
+    return rows.reshape(side * h, side * w, c).add(1).mul(127.5).round().clamp(0, 255).byte()
+
+
+def _png(picture: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture.squeeze(-1).numpy()).save(buffer, "PNG")
+    return buffer.getvalue()

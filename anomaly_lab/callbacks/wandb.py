@@ -1,0 +1,134 @@
+"""Weights & Biases as a mirror: it reads the record as it grows, and may fail without hurting the run."""
+
+import json
+import netrc
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from anomaly_lab.runs import read_json, update_provenance
+
+
+class WandB(pl.Callback):
+    """Mirrors metrics.jsonl, timings.jsonl, sample grids and, in the end, metrics.json to one W&B run, from rank 0.
+
+    Args:
+        project: W&B project.
+        entity: W&B user or team; None takes the key's own.
+        mode: `auto` is online with a key (WANDB_API_KEY or ~/.netrc) and offline without; offline runs lie in the
+            run folder and are uploaded by `wandb sync`.
+        tags: of the run.
+    """
+
+    def __init__(
+        self,
+        project: str = "anomaly_lab",
+        entity: str | None = None,
+        mode: Literal["auto", "online", "offline", "disabled"] = "auto",
+        tags: tuple[str, ...] = (),
+    ) -> None:
+        self.project, self.entity, self.mode, self.tags = project, entity, mode, tags
+        self._run: Any = None
+        self._read: dict[str, int] = {}
+        self._pictures: set[str] = set()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and self.mode != "disabled":
+            folder = Path(trainer.default_root_dir)
+            self._safely(lambda: self._start(folder))
+            self._read = {name: _size(folder / name) for name in ("metrics.jsonl", "timings.jsonl")}
+            self._pictures = {path.name for path in (folder / "samples").glob("*.png")}
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        if self._run is not None:
+            self._safely(lambda: self._mirror_lines(Path(trainer.default_root_dir)))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._run is not None:
+            self._safely(lambda: self._mirror_lines(Path(trainer.default_root_dir)))
+        if self._run is not None:
+            self._safely(lambda: self._mirror_pictures(Path(trainer.default_root_dir) / "samples"))
+
+    def finish(self, run: Path) -> None:
+        """Mirror the judgement and close the W&B run; called by the engine when the report is written."""
+        if self._run is not None:
+            self._safely(lambda: self._summarise(run))
+        self._run = None
+
+    def _start(self, folder: Path) -> None:
+        import wandb  # 2 s: only where it is used
+
+        known = read_json(folder / "provenance.json").get("wandb", {}).get("id")
+        config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        self._run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            mode=self.mode if self.mode != "auto" else ("online" if _has_key() else "offline"),
+            name=f"{folder.parent.name}/{folder.name}",
+            id=known,
+            resume="allow",
+            dir=folder,
+            config=config,
+            tags=list(self.tags),
+            settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True),
+        )
+        update_provenance(folder, wandb={"id": self._run.id, "project": self.project})
+
+    def _mirror_lines(self, folder: Path) -> None:
+        for name, position in self._read.items():
+            if _size(folder / name) <= position:
+                continue
+            with (folder / name).open() as file:
+                file.seek(position)
+                for line in iter(file.readline, ""):
+                    values = json.loads(line)
+                    self._run.log(values, step=values["iteration"])
+                self._read[name] = file.tell()
+
+    def _mirror_pictures(self, samples: Path) -> None:
+        import wandb
+
+        for path in sorted(samples.glob("*.png")):
+            if path.name not in self._pictures:
+                self._run.log({"samples": wandb.Image(str(path))}, step=int(path.stem))
+                self._pictures.add(path.name)
+
+    def _summarise(self, run: Path) -> None:
+        for metric, interval in read_json(run / "metrics.json").get("detector", {}).items():
+            self._run.summary.update({f"test/{metric}": interval})
+        self._run.finish()
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        """Whatever W&B raises is told once and ends the mirror, never the run."""
+        try:
+            action()
+        except Exception as error:
+            Console(stderr=True).print(
+                f"[yellow]W&B failed ({error}): this run goes on without it; its record is whole"
+            )
+            self.mode, self._run = "disabled", None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return "api.wandb.ai" in netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,1 @@
+"""From files on disk to batches: one file a data set, one road for all."""

@@ -1,0 +1,104 @@
+"""Random changes to training pictures, by albumentations 2.0.8 (pinned: its successor is AGPL).
+
+Its functions are used, not its random transforms: parameters are drawn here, each a pure function of (seed,
+draw, which parameter), so a picture looks the same with any number of workers and after a resume; and seeding
+a `Compose` for every picture would cost more than all the rest. Flip, rotation and shift are one warp.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from anomaly_lab.types import UserError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Flip, rotate, shift and change the gamma of pictures; what comes in from outside is black.
+
+    Attributes:
+        flip: probability of a left-right flip.
+        degrees: rotation, uniform in [-degrees, degrees].
+        shift: uniform in [-shift, shift] along each axis, as a fraction of the side.
+        gamma: exponent, log-uniform in [1 / gamma, gamma]; 1 for none.
+    """
+
+    flip: float = 0.0
+    degrees: float = 0.0
+    shift: float = 0.0
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.flip <= 1 and self.degrees >= 0 and 0 <= self.shift < 1 and self.gamma >= 1):
+            raise UserError(f"data.augment: {self}; flip and shift lie in 0..1, degrees >= 0, gamma >= 1")
+
+    def __call__(self, images: np.ndarray, draws: np.ndarray, seed: int) -> np.ndarray:
+        """Change each picture in its own way.
+
+        Args:
+            images: [B, C, H, W], uint8 or uint16.
+            draws: [B], number of each draw since the start of the training.
+            seed: of the training.
+
+        Returns:
+            Pictures of the same shape and type.
+        """
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for news of itself
+        import cv2
+        from albumentations.augmentations.geometric.functional import warp_affine_with_value_extension
+        from albumentations.augmentations.pixel.functional import gamma_transform
+
+        chance = uniforms(seed, draws, 5)
+        height, width = images.shape[2:]
+        edges = (cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 0)
+        matrices = self._matrices(chance, height, width)
+        gammas = np.exp((2 * chance[:, 4] - 1) * math.log(self.gamma))
+        full = 1 if images.dtype == np.uint8 else 65535  # albumentations knows uint8 and float32 in [0, 1]
+        changed = np.empty_like(images)
+        for i, (image, matrix) in enumerate(zip(images, matrices, strict=True)):
+            pixels = image.transpose(1, 2, 0)
+            pixels = pixels if full == 1 else pixels.astype(np.float32) / full
+            pixels = warp_affine_with_value_extension(pixels, matrix, (width, height), *edges)
+            if self.gamma != 1:
+                pixels = gamma_transform(pixels, gammas[i])
+            changed[i] = np.atleast_3d(pixels if full == 1 else np.rint(pixels * full)).transpose(2, 0, 1)
+        return changed
+
+    def _matrices(self, chance: np.ndarray, height: int, width: int) -> np.ndarray:
+        """[B, 2, 3]: flip, then rotate about the centre, then shift; x before y."""
+        angle = np.radians(self.degrees * (2 * chance[:, 1] - 1))
+        mirror = np.where(chance[:, 0] < self.flip, -1.0, 1.0)
+        cos, sin = np.cos(angle), np.sin(angle)
+        matrices = np.empty((len(chance), 2, 3))
+        matrices[:, 0, :2] = np.stack([cos * mirror, -sin], 1)
+        matrices[:, 1, :2] = np.stack([sin * mirror, cos], 1)
+        centre = np.array([(width - 1) / 2, (height - 1) / 2])
+        shift = self.shift * (2 * chance[:, 2:4] - 1) * (width, height)
+        matrices[:, :, 2] = centre - matrices[:, :, :2] @ centre + shift
+        return matrices
+
+
+def uniforms(seed: int, draws: np.ndarray, count: int) -> np.ndarray:
+    """Random numbers that depend on their place alone (SplitMix64, Steele et al., OOPSLA 2014).
+
+    Args:
+        seed: of the training.
+        draws: [B], numbers of the draws.
+        count: numbers for each draw.
+
+    Returns:
+        [B, count] in [0, 1).
+    """
+    place = _mix(_mix(np.array([seed], np.uint64)) + draws.astype(np.uint64)[:, None])
+    return np.asarray((_mix(place + np.arange(count, dtype=np.uint64)) >> np.uint64(11)) * 2.0**-53)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))

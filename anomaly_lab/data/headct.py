@@ -1,0 +1,82 @@
+"""Head-CT haemorrhage (Kaggle `head-ct-hemorrhage`, F. Kitamura): 200 slices of 200 patients, half anomalous.
+
+Layout: `head_ct/head_ct/NNN.png` (or `head_ct/NNN.png`) and `labels.csv` with the columns `id, hemorrhage`
+(with the space), id = number of the file. The twin adds `masks/NNN.png`, the lesion of every anomalous slice.
+Source protocol: training on normals only; 75 train, 25 normals and 100 anomalous are judged (DATASETS §4).
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.twins.headct import write_twin
+from anomaly_lab.types import Case, UserError
+
+
+class HeadCT(PatchDataModule):
+    """Head-CT slices, one patient each."""
+
+    name = "headct"
+    where_to_get = (
+        "get 'head-ct-hemorrhage' from Kaggle (felipekitamura) and lay it out as head_ct/head_ct/000.png "
+        "to 199.png with labels.csv beside the outer head_ct"
+    )
+    twin_version = 1
+
+    def cases(self, root: Path) -> list[Case]:
+        """List the slices with their labels, in the order of their numbers."""
+        folders = (root / "head_ct" / "head_ct", root / "head_ct")
+        folder = next((folder for folder in folders if any(folder.glob("*.png"))), None)
+        if folder is None:
+            raise UserError(f"{root}: no pictures in head_ct/head_ct or head_ct; {self.where_to_get}")
+        pictures = {path.stem: path for path in sorted(folder.glob("*.png"))}
+        labels_csv = root / "labels.csv"
+        labels = _labels(labels_csv)
+        for fault, ids in (
+            ("ids without a picture", labels.keys() - pictures.keys()),
+            ("pictures without a label", pictures.keys() - labels.keys()),
+        ):
+            if ids:
+                some = ", ".join(sorted(ids)[:5])
+                raise UserError(f"{labels_csv}: {fault} in {folder}: {some}; complete the data set")
+        lesions = {path.stem: path for path in (root / "masks").glob("*.png")}
+        unmasked = [i for i in labels if labels[i] == 1 and i not in lesions]
+        if lesions and unmasked:
+            some = ", ".join(unmasked[:5])
+            raise UserError(f"{root / 'masks'}: no mask for {some}; add what is missing or remove the folder")
+        return [
+            Case(id=i, patient=i, image=path, label=labels[i], mask=lesions.get(i) if labels[i] else None)
+            for i, path in pictures.items()
+        ]
+
+    def write_twin(self, root: Path, seed: int, size: int) -> None:
+        """Write synthetic slices of the same layout."""
+        write_twin(root, seed, size)
+
+
+def _labels(path: Path) -> dict[str, int]:
+    """Read labels.csv as {"000": 1, …}."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: labels.csv cannot be read ({error}); it needs the columns id, hemorrhage") from error
+    header = rows[0] if rows else []
+    if not {"id", "hemorrhage"} <= set(header):
+        found = ", ".join(header) or "none"
+        raise UserError(f"{path}: it needs the columns id and hemorrhage and has {found}; put the header right")
+    labels: dict[str, int] = {}
+    for line, row in enumerate(rows[1:], start=2):
+        cells = dict(zip(header, row, strict=False))
+        number, label = cells.get("id", ""), cells.get("hemorrhage", "")
+        if not number.isdecimal():
+            raise UserError(f"{path}, line {line}: id {number!r} is not the number of a picture; put it right")
+        if label not in {"0", "1"}:
+            raise UserError(f"{path}, line {line}: hemorrhage is {label!r}, not 0 or 1; put it right")
+        name = f"{int(number):03d}"
+        if name in labels:
+            raise UserError(f"{path}, line {line}: id {number} appears twice; keep one row")
+        labels[name] = int(label)
+    return labels

@@ -1,0 +1,136 @@
+"""Detector: the contract every method keeps, and the bookkeeping that manual optimisation needs."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from anomaly_lab.types import Batch, Phase, Prediction, Schedule
+
+
+class Detector(pl.LightningModule):
+    """A method: networks, their optimisers, the phases of its training, and one way to score.
+
+    A subclass names its `networks`, makes one optimiser for each in that order (`configure_optimizers`), lists its
+    `phases`, writes `<phase>_step(batches)` with batches [minibatches, B, C, *S] for each of them, and `predict`.
+
+    One `training_step` is one iteration of the paper's algorithm. The number of iterations done is a buffer, so the
+    phase is known after loading, when resuming, testing and predicting alike.
+
+    Attributes:
+        networks: names of the trained submodules.
+        accumulate: parts a mini-batch is cut into, for a smaller peak memory (without batch norm: same result).
+        clip_norm: largest gradient norm of a network; None leaves gradients alone.
+    """
+
+    automatic_optimization = False
+    networks: tuple[str, ...] = ()
+    accumulate: int = 1
+    clip_norm: float | None = None
+    iteration: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
+        self.iterations_done = 0  # the buffer's value, readable without waiting for the device
+        self._tracked: dict[str, list[Tensor]] = {}
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases of the training, in order."""
+
+    @abstractmethod
+    def predict(self, image: Tensor) -> Prediction:
+        """Score images [B, C, *S] in [-1, 1]: the one way for validation, test, prediction and export."""
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """`n` generated images [n, C, *S], of `generator`'s noise if given; None where a method cannot generate."""
+        return None
+
+    @property
+    def settings(self) -> Any:
+        """The constructor's arguments, as attributes."""
+        return self.hparams
+
+    @property
+    def schedule(self) -> Schedule:
+        """The phases, as a schedule."""
+        return Schedule(self.phases())
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the next iteration."""
+        return self.schedule.phase_at(self.iterations_done)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a score means something yet: not before the last phase has begun."""
+        return self.phase == self.schedule[-1]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        phase = self.phase
+        for name in self.networks:
+            self.get_submodule(name).train(name in phase.networks)
+        getattr(self, f"{phase.name}_step")(batch["image"])
+        self.iteration += 1
+        self.iterations_done += 1
+
+    def on_train_epoch_end(self) -> None:
+        """Batch-norm statistics become the mean over ranks: every process scores with the same network."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
+
+    def descend(self, network: str, loss: Callable[[Tensor], Tensor], batch: Tensor) -> None:
+        """One optimiser step of `network` alone along the gradient of loss(batch), the mean over [B, C, *S]."""
+        optimizer = self._optimizer(network)
+        optimizer.zero_grad()
+        for name in self.networks:  # gradients reach this network's weights and no other's
+            self.get_submodule(name).requires_grad_(name == network)
+        for part in batch.chunk(self.accumulate):
+            self.manual_backward(loss(part) * (len(part) / len(batch)))
+        weights = self.get_submodule(network).parameters()
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.clip_norm or math.inf)
+        self.track({f"train/grad_{network}": norm})
+        optimizer.step()
+        # Autocast keeps low-precision copies of the weights until the whole training_step ends; they are stale now.
+        torch.clear_autocast_cache()
+
+    def _optimizer(self, network: str) -> LightningOptimizer:
+        optimizers = self.optimizers()
+        every = optimizers if isinstance(optimizers, list) else [optimizers]
+        return every[self.networks.index(network)]
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        keys = super().load_state_dict(*args, **kwargs)
+        self.iterations_done = int(self.iteration)
+        return keys
+
+    def track(self, terms: dict[str, Tensor]) -> None:
+        """Note scalars of this iteration; their means are logged now and then. Nothing leaves the device."""
+        for key, value in terms.items():
+            self._tracked.setdefault(key, []).append(value.detach())
+
+    def flush(self) -> dict[str, float]:
+        """Means of what was tracked since the last flush, by key; forgets it."""
+        means = {key: float(torch.stack(values).float().mean()) for key, values in self._tracked.items()}
+        self._tracked.clear()
+        return means
+
+    def score(self, batch: Batch) -> Prediction:
+        """`predict` in eval mode and float32, whatever the training's precision: a score depends on nothing else."""
+        self.eval()
+        with torch.autocast(self.device.type, enabled=False):
+            return self.predict(batch["image"].float())
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Any:
+        return self.score(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Any:
+        return self.score(batch)

@@ -1,0 +1,138 @@
+"""f-AnoGAN: a Wasserstein GAN learns normal images, then an encoder learns to invert it.
+
+Schlegl, Seeböck, Waldstein, Langs, Schmidt-Erfurth 2019, Medical Image Analysis 54, 30-44. G, E, z, kappa as in the
+paper; its D is our critic. Sizes and settings of the defaults are those of the authors' code.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer, RMSprop
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
+from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.losses.reconstruction import mean_squared
+from anomaly_lab.networks.resnet import ResNetCritic, ResNetEncoder, ResNetGenerator
+from anomaly_lab.types import Phase, Prediction
+
+
+class FAnoGAN(Detector):
+    """Two phases: `gan` trains generator and critic as a WGAN-GP, `encoder` trains E with both frozen.
+
+    Args:
+        patch_size: side of the square image, a power of two >= 32, twice.
+        in_channels: 1 or 3.
+        width: channels at full resolution (64 in the authors' code).
+        latent_dim: length of z, drawn from N(0, 1).
+        n_critic: critic steps an iteration, each on a fresh mini-batch.
+        gp_weight: lambda of the gradient penalty (Gulrajani et al. 2017, eq. 3).
+        kappa: weight of the feature residual, in the encoder's loss and in the score.
+        encoder_training: `izif` image → z → image with the feature residual, `izi` without it in training,
+            `ziz` z → image → z, which never shows E a real image.
+        gan_iterations: length of the first phase (the paper: 7 passes over about a million patches).
+        encoder_iterations: length of the second phase.
+        lr_gan: learning rate of generator and critic.
+        lr_encoder: learning rate of E.
+    """
+
+    networks = ("generator", "critic", "encoder")
+
+    def __init__(
+        self,
+        patch_size: tuple[int, int] = (64, 64),
+        in_channels: int = 1,
+        width: int = 64,
+        latent_dim: int = 128,
+        n_critic: int = 5,
+        gp_weight: float = 10.0,
+        kappa: float = 1.0,
+        encoder_training: Literal["izi", "izif", "ziz"] = "izif",
+        gan_iterations: int = 50_000,
+        encoder_iterations: int = 50_000,
+        lr_gan: float = 1e-4,
+        lr_encoder: float = 5e-5,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.generator = ResNetGenerator(latent_dim, in_channels, patch_size, width)
+        self.critic = ResNetCritic(in_channels, patch_size, width)  # layer norm: batch norm would break the penalty
+        self.encoder = ResNetEncoder(in_channels, latent_dim, patch_size, width)
+
+    def phases(self) -> tuple[Phase, ...]:
+        p = self.settings
+        return (
+            Phase("gan", p.gan_iterations, ("generator", "critic"), minibatches=p.n_critic),
+            Phase("encoder", p.encoder_iterations, ("encoder",)),
+        )
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        p = self.settings
+        return (
+            Adam(self.generator.parameters(), p.lr_gan, betas=(0.0, 0.9)),
+            Adam(self.critic.parameters(), p.lr_gan, betas=(0.0, 0.9)),
+            RMSprop(self.encoder.parameters(), p.lr_encoder),
+        )
+
+    def gan_step(self, batches: Tensor) -> None:
+        """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
+        for real in batches:
+            self.descend("critic", self.critic_loss, real)
+        self.descend("generator", self.generator_loss, real)
+
+    def encoder_step(self, batches: Tensor) -> None:
+        """E moves once on each mini-batch of [1, B, C, H, W]."""
+        for image in batches:
+            self.descend("encoder", self.encoder_loss, image)
+
+    def critic_loss(self, real: Tensor) -> Tensor:
+        """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
+        with torch.no_grad():
+            fake = self.generator(self.noise(len(real)))
+        distance = wasserstein_critic_loss(self.critic(real), self.critic(fake))
+        penalty = gradient_penalty(self.critic, real, fake)
+        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
+        loss: Tensor = distance + self.settings.gp_weight * penalty
+        return loss
+
+    def generator_loss(self, real: Tensor) -> Tensor:
+        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
+        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
+        self.track({"train/generator": loss})
+        return loss
+
+    def encoder_loss(self, image: Tensor) -> Tensor:
+        """Mean over the batch of what `encoder_training` names; image: [B, C, H, W]."""
+        p = self.settings
+        if p.encoder_training == "ziz":
+            z = self.noise(len(image))
+            loss = mean_squared(z, self.encoder(self.generator(z))).mean()
+        else:
+            pixel, feature, _ = self.residuals(image)
+            loss = (pixel + p.kappa * feature if p.encoder_training == "izif" else pixel).mean()
+            self.track({"train/image_residual": pixel.mean(), "train/feature_residual": feature.mean()})
+        self.track({"train/encoder": loss})
+        return loss
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """z, [n, latent_dim]."""
+        device = generator.device if generator else self.device
+        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        image: Tensor = self.generator(self.noise(n, generator))
+        return image
+
+    def residuals(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixel and feature distance [B] of images to their reconstruction G(E(x)) [B, C, H, W], and that itself."""
+        reconstruction = self.generator(self.encoder(image))
+        feature = mean_squared(self.critic.features(image), self.critic.features(reconstruction))
+        return mean_squared(image, reconstruction), feature, reconstruction
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Score: pixel residual + kappa · feature residual; map: |x - G(E(x))|, mean over channels."""
+        with torch.no_grad():
+            pixel, feature, reconstruction = self.residuals(image)
+        anomaly_map = (image - reconstruction).abs().mean(1, keepdim=True)
+        return Prediction(pixel + self.settings.kappa * feature, anomaly_map, reconstruction)

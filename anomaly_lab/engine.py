@@ -1,0 +1,250 @@
+"""From a configuration to a report: builds the objects, runs the Trainer, judges, writes the record."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+from pytorch_lightning.strategies import DDPStrategy
+from rich.console import Console
+
+from anomaly_lab import config as configuration
+from anomaly_lab import runs
+from anomaly_lab.callbacks import checkpoints
+from anomaly_lab.callbacks.checkpoints import CheckpointFiles
+from anomaly_lab.callbacks.randomness import Randomness
+from anomaly_lab.callbacks.scoring import Scoring
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.detector import Detector
+from anomaly_lab.evaluation.report import write_report
+from anomaly_lab.judgement import judge
+from anomaly_lab.types import UserError
+
+console = Console(stderr=True, highlight=False)
+
+
+def train(config: DictConfig) -> Path:
+    """Train, judge and report one experiment in a new run folder, whose path is returned."""
+    data, detector = _build(config)
+    run = Path()
+    if _is_first_rank():
+        data.prepare_data()
+        data.setup()  # before the run folder: data that cannot be used leave nothing behind
+        marks = (config.budget, *(["twin"] if data.source == "twin" else []))
+        run = runs.create(config.runs, config.name, marks)
+        runs.write_atomic(run / "config.yaml", configuration.show(config))
+        runs.write_json(run / "provenance.json", runs.provenance() | _facts(config, run, data, detector))
+        _announce(config, run, data)
+    return _fit_and_judge(config, run, data, detector, checkpoint=None)
+
+
+def resume(path: str) -> Path:
+    """Continue a run from its newest intact checkpoint as if it had never stopped."""
+    run = runs.open_run(path)
+    config = configuration.recall(run / "config.yaml")
+    torch.set_num_threads(runs.read_json(run / "provenance.json").get("threads", torch.get_num_threads()))
+    checkpoint = checkpoints.newest(run)
+    data, detector = _build(config)
+    if _is_first_rank():
+        data.prepare_data()
+        data.setup()
+        began = "its beginning (no checkpoint yet)" if checkpoint is None else checkpoint.name
+        console.print(f"resuming {run} from {began}")
+        before = runs.read_json(run / "provenance.json").get("resumed", [])
+        runs.update_provenance(run, resumed=[*before, {"at": runs.now(), "from": checkpoint and checkpoint.name}])
+    return _fit_and_judge(config, run, data, detector, checkpoint)
+
+
+def evaluate(path: str) -> Path:
+    """Score and judge a trained run again, from its folder alone and on one process."""
+    run = runs.open_run(path)
+    config, data, detector = _restore(run)
+    scoring = Scoring()
+    trainer = _trainer(config, run, data, detector, [scoring], devices=1, strategy="auto")
+    trainer.test(detector, data, verbose=False)
+    judge(run, config.evaluation, data, detector, scoring.gathered())
+    return _report(run)
+
+
+def report(path: str) -> Path:
+    """Write a run's report again from its record."""
+    return _report(runs.open_run(path))
+
+
+def predict(path: str, folder: str, out: str | None = None) -> Path:
+    """Score every picture below `folder` with a trained run: scores.csv and a map of each as PNG.
+
+    Raises:
+        UserError: the run is not trained, or there is nothing to score.
+    """
+    from anomaly_lab.prediction import predict_folder
+
+    run = runs.open_run(path)
+    _, data, detector = _restore(run)
+    return predict_folder(run, data, detector, Path(folder), Path(out) if out else None)
+
+
+def _build(config: DictConfig) -> tuple[PatchDataModule, Detector]:
+    pl.seed_everything(config.seed, verbose=False)
+    data: PatchDataModule = configuration.build(config.data)
+    detector: Detector = configuration.build(config.detector)
+    detector.to(memory_format=torch.channels_last)
+    detector.accumulate = config.trainer.accumulate_grad_batches
+    detector.clip_norm = config.trainer.gradient_clip_val
+    return data, detector
+
+
+def _restore(run: Path) -> tuple[DictConfig, PatchDataModule, Detector]:
+    """Configuration, data and trained detector of a run."""
+    config = configuration.recall(run / "config.yaml")
+    torch.set_num_threads(runs.read_json(run / "provenance.json").get("threads", torch.get_num_threads()))
+    data, detector = _build(config)
+    path = checkpoints.newest(run)
+    if path is None:
+        raise UserError(f"{run} has no checkpoint to judge; train it first: make resume RUN={run}")
+    detector.load_state_dict(checkpoints.load(path)["state_dict"])
+    if not detector.ready:
+        raise UserError(f"{run} is not trained far enough to score; go on with: make resume RUN={run}")
+    data.prepare_data()
+    data.setup()
+    return config, data, detector
+
+
+def _fit_and_judge(
+    config: DictConfig, run: Path, data: PatchDataModule, detector: Detector, checkpoint: Path | None
+) -> Path:
+    named = {name: configuration.build(node) for name, node in config.callbacks.items()}
+    scoring = Scoring()
+    with _alone(run):
+        trainer = _trainer(config, run, data, detector, [Randomness(config.seed), scoring, *named.values()])
+        trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        trainer.test(detector, datamodule=data, verbose=False)
+        scores = scoring.gathered()
+        if trainer.is_global_zero:
+            facts = {"rule": "last", "iteration": detector.iterations_done}
+            runs.update_provenance(run, finished=runs.now(), checkpoint=facts)
+            judge(run, config.evaluation, data, detector, scores)
+            page = _report(run)
+            for callback in named.values():
+                if hasattr(callback, "finish"):
+                    callback.finish(run)
+            console.print(f"report: {page}")
+        trainer.strategy.barrier()
+    return run
+
+
+def _trainer(
+    config: DictConfig,
+    run: Path,
+    data: PatchDataModule,
+    detector: Detector,
+    callbacks: list[Any],
+    **over: Any,
+) -> pl.Trainer:
+    """The Trainer of the configuration, with what the engine decides; `over` replaces configured keys."""
+    trainer: pl.Trainer = configuration.build(
+        config.trainer,
+        max_epochs=detector.schedule.epochs_left(0, data.epoch_length),
+        accumulate_grad_batches=1,  # the detector does both: Lightning refuses them in manual optimisation
+        gradient_clip_val=None,
+        precision=_precision(config.trainer.precision),
+        callbacks=callbacks,
+        plugins=[CheckpointFiles()],
+        default_root_dir=run,
+        logger=False,
+        enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        inference_mode=False,  # a detector that searches its latent space needs gradients
+        **({"strategy": _strategy(config.trainer.strategy)} | over),
+    )
+    return trainer
+
+
+def _strategy(asked: Any) -> Any:
+    """DDP as GANs need it: a step uses some of the networks only, and no buffer may change between two forwards."""
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if asked == "ddp" else asked
+
+
+def _precision(asked: Any) -> Any:
+    """The precision asked for, or float32 where the processor would only emulate bfloat16."""
+    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if asked == "bf16-mixed" and not fast:
+        console.print("trainer.precision=bf16-mixed: this processor only emulates it, training in float32 instead")
+        return "32-true"
+    return asked
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Holds the run folder for this process; ranks but the first have none."""
+    if not _is_first_rank():
+        yield
+        return
+    lock = FileLock(run / ".lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout as error:
+        raise UserError(f"{run} is being trained by another process; wait for it or stop it") from error
+
+
+def _is_first_rank() -> bool:
+    """Before Lightning knows: launchers say the rank in the environment."""
+    return all(os.environ.get(key, "0") == "0" for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"))
+
+
+def _facts(config: DictConfig, run: Path, data: PatchDataModule, detector: Detector) -> dict[str, object]:
+    """What the provenance says of this experiment."""
+    counted = {name: detector.get_submodule(name) for name in detector.networks}
+    return {
+        "experiment": config.name,
+        "run": run.name,
+        "seed": config.seed,
+        "budget": config.budget,
+        "budget_overrides": dict(config.budgets[config.budget]),
+        "source": data.source,
+        "precision": str(_precision(config.trainer.precision)),
+        "detector": {
+            "class": config.detector._target_,
+            "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in counted.items()},
+            "phases": {phase.name: phase.iterations for phase in detector.schedule},
+        },
+        "data": data.facts(),
+    }
+
+
+def _announce(config: DictConfig, run: Path, data: PatchDataModule) -> None:
+    """The first lines of the log: what runs on what."""
+    if data.source == "twin":
+        console.print(
+            f"[bold yellow]SYNTHETIC TWIN[/]: generated pictures, not patients. {data.where_to_get}; "
+            "then set data.root (or ANOMALY_DATA)"
+        )
+    lengths = config.budgets[config.budget]
+    console.print(
+        f"budget [bold]{config.budget}[/]: {', '.join(f'{k}={v}' for k, v in lengths.items()) or 'as published'}"
+    )
+    facts = data.facts()
+    console.print(f"data: {facts['counts']}, skipped {len(facts['skipped'])}")
+    audit = facts["audit"]
+    for pair in audit["identical"]:
+        console.print(
+            f"[yellow]leakage audit[/]: {' and '.join(pair['ids'])} are the same picture ({' / '.join(pair['splits'])})"
+        )
+    console.print(f"leakage audit: {audit['checked']} pictures, {audit['crossing']} pairs across splits")
+    console.print(f"run: {run}")
+
+
+def _report(run: Path) -> Path:
+    return write_report(run)

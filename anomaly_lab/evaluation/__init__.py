@@ -1,0 +1,1 @@
+"""Which labels decide what, and the report."""

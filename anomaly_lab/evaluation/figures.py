@@ -1,0 +1,220 @@
+"""Charts as SVG text: lines, stacked histograms, dots with intervals.
+
+Every chart is drawn 340 pixels wide, so that a phone need not shrink its 12-pixel text; a page sets
+several side by side. Colours come from the page: each mark carries a class (`series-0`, `anomalous`),
+and the page's CSS paints it. All text is escaped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+WIDTH = 340
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 40
+
+
+class Axis(NamedTuple):
+    """What is measured (with its unit) and from where to where."""
+
+    label: str
+    low: float
+    high: float
+
+
+class Series(NamedTuple):
+    """A line, or a point when `x` has one entry; `style` is the CSS class; no name, no legend."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: str
+
+
+class Group(NamedTuple):
+    """Values of one row of a stacked histogram; `style` is the CSS class."""
+
+    name: str
+    values: Sequence[float]
+    style: str
+
+
+class Interval(NamedTuple):
+    """A figure with its interval, None where it is not defined; `text` is how the reader sees the numbers."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    text: str
+    style: str
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) within [low, high], about `count` of them."""
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """Least and greatest of the values with 5 % of air, never an empty range."""
+    low, high = (min(values), max(values)) if len(values) else (0.0, 1.0)
+    air = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
+    return low - air, high + air
+
+
+def line_chart(series: Sequence[Series], x: Axis, y: Axis, height: int = 230) -> str:
+    """Lines over two linear axes; the legend stands below when more than one series has a name."""
+    frame = _Frame(x, y, height)
+    named = [s for s in series if s.name] if len([s for s in series if s.name]) > 1 else []
+    marks = [frame.mark(s) for s in series]
+    legend = [_legend(s, height + 14 + 18 * row) for row, s in enumerate(named)]
+    label = f"{y.label} against {x.label}" + "".join(f"; {s.name}" for s in named)
+    return _svg(label, height + 18 * len(named), [*frame.axes(), *marks, *legend])
+
+
+def stacked_histogram(groups: Sequence[Group], label: str, line: tuple[str, float] | None = None) -> str:
+    """One histogram above the other on a shared axis, each scaled to its highest bar; one line through all.
+
+    Args:
+        groups: rows from top to bottom; empty ones are left out.
+        label: of the shared axis.
+        line: text and position of a vertical line, the threshold.
+    """
+    groups = [g for g in groups if len(g.values)]
+    low, high = padded([v for g in groups for v in g.values] + ([line[1]] if line else []))
+    row, top = 84, 30 if line else 8
+    height = top + row * len(groups) + BOTTOM
+    frame = _Frame(Axis(label, low, high), Axis("", 0, 1), height, left=10)
+    parts = [*frame.x_axis()]
+    for i, group in enumerate(groups):
+        parts += _bars(frame, group, base=top + row * (i + 1), room=row - 24)
+    if line:
+        at = frame.px(line[1])
+        anchor, x = ("end", at + 4) if at > WIDTH / 2 else ("start", at - 4)
+        parts += [
+            f'<path class="threshold" d="M{at:.1f} 18V{height - BOTTOM}"/>',
+            _text(x, 12, line[0], f"strong {anchor}"),
+        ]
+    return _svg(f"{label}: " + ", ".join(f"{g.name} ({len(g.values)})" for g in groups), height, parts)
+
+
+def interval_plot(rows: Sequence[Interval], reference: tuple[str, float] | None = None) -> str:
+    """Dots with intervals on an axis from 0 to 1, one row a competitor; a tick for what guessing reaches."""
+    row, top = 40, 8
+    height = top + row * len(rows) + (44 if reference else 28)
+    floor = top + row * len(rows) + 2
+
+    def px(value: float) -> float:
+        return 8 + value * (WIDTH - 16)
+
+    parts = [f'<path class="axis" d="M{px(0)} {floor}H{px(1)}"/>']
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts += [f'<path class="axis" d="M{px(tick)} {floor}v4"/>']
+        parts += [_text(px(tick), floor + 17, tick_label(tick), "middle")]
+    if reference:
+        parts += [_text(min(max(px(reference[1]), 62), WIDTH - 62), floor + 34, reference[0], "middle muted")]
+    for i, r in enumerate(rows):
+        y = top + row * i
+        parts += [
+            _text(8, y + 13, r.name, "strong" if i == 0 else ""),
+            _text(WIDTH - 8, y + 13, r.text, "end strong"),
+        ]
+        if reference:  # beside the dots only: a line through all rows would cross the names
+            parts += [f'<path class="chance" d="M{px(reference[1]):.1f} {y + 19}v14"/>']
+        if r.low is not None and r.high is not None:
+            parts += [f'<path class="whisker {r.style}" d="M{px(r.low):.1f} {y + 26}H{px(r.high):.1f}"/>']
+        if r.value is not None:
+            parts += [f'<circle class="dot {r.style}" cx="{px(r.value):.1f}" cy="{y + 26}" r="5"/>']
+    return _svg("; ".join(f"{r.name} {r.text}" for r in rows), height, parts)
+
+
+def tick_label(value: float) -> str:
+    """Short form of an axis number: 0.25, 1.5k, 2M, with a true minus sign."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}".replace("-", "−")
+    return f"{value:.3g}".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Maps data to pixels and draws the axes."""
+
+    x: Axis
+    y: Axis
+    height: int
+    left: int = LEFT
+
+    def px(self, value: float) -> float:
+        return self.left + (value - self.x.low) / (self.x.high - self.x.low) * (WIDTH - self.left - RIGHT)
+
+    def py(self, value: float) -> float:
+        room = self.height - BOTTOM - (TOP if self.y.label else 8)
+        return self.height - BOTTOM - (value - self.y.low) / (self.y.high - self.y.low) * room
+
+    def x_axis(self) -> list[str]:
+        bottom = self.height - BOTTOM
+        parts = [f'<path class="axis" d="M{self.left} {bottom}H{WIDTH - RIGHT}"/>']
+        for tick in ticks(self.x.low, self.x.high):
+            at = self.px(tick)
+            anchor = "end" if at > WIDTH - 16 else "middle"
+            parts += [f'<path class="axis" d="M{at:.1f} {bottom}v4"/>']
+            parts += [_text(WIDTH - 6 if anchor == "end" else at, bottom + 16, tick_label(tick), anchor)]
+        return [*parts, _text(WIDTH - RIGHT, bottom + 33, self.x.label, "end muted")]
+
+    def axes(self) -> list[str]:
+        parts = [_text(2, 12, self.y.label, "muted"), *self.x_axis()]
+        for tick in ticks(self.y.low, self.y.high):
+            parts += [f'<path class="grid" d="M{self.left} {self.py(tick):.1f}H{WIDTH - RIGHT}"/>']
+            parts += [_text(self.left - 6, self.py(tick) + 4, tick_label(tick), "end")]
+        return parts
+
+    def mark(self, series: Series) -> str:
+        points = [
+            (self.px(x), self.py(y))
+            for x, y in zip(series.x, series.y, strict=True)
+            if math.isfinite(x) and math.isfinite(y)
+        ]
+        if len(points) == 1:
+            return f'<circle class="dot {series.style}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="5"/>'
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        return f'<polyline class="line {series.style}" points="{line}"/>'
+
+
+def _bars(frame: _Frame, group: Group, base: float, room: float) -> list[str]:
+    counts, edges = np.histogram(group.values, bins=36, range=(frame.x.low, frame.x.high))
+    bars = [
+        f"M{frame.px(left) + 0.5:.1f} {base}v{-room * count / counts.max():.1f}H{frame.px(right) - 0.5:.1f}V{base}z"
+        for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True)
+        if count
+    ]
+    title = _text(frame.left, base - room - 8, f"{group.name} ({len(group.values)})", "")
+    baseline = f'<path class="grid" d="M{frame.left} {base}H{WIDTH - RIGHT}"/>'
+    return [f'<path class="bar {group.style}" d="{"".join(bars)}"/>', baseline, title]
+
+
+def _legend(series: Series, y: float) -> str:
+    key = (
+        f'<circle class="dot {series.style}" cx="{LEFT + 12}" cy="{y - 4}" r="5"/>'
+        if len(series.x) == 1
+        else f'<path class="line {series.style}" d="M{LEFT} {y - 4}h24"/>'
+    )
+    return key + _text(LEFT + 32, y, series.name, "")
+
+
+def _text(x: float, y: float, text: str, style: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(text)}</text>'
+
+
+def _svg(label: str, height: float, parts: Sequence[str]) -> str:
+    head = f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {height}"'
+    return f'{head} width="{WIDTH}" height="{height}">{"".join(parts)}</svg>'

@@ -1,0 +1,195 @@
+"""The report of a run: one self-contained HTML file, made from the run folder alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import ChainableUndefined, Environment, PackageLoader
+from markupsafe import Markup
+
+from anomaly_lab.evaluation import charts, pictures
+from anomaly_lab.evaluation.charts import Row
+from anomaly_lab.evaluation.record import read_run
+from anomaly_lab.runs import write_atomic
+
+GALLERIES = {
+    "tp": ("True positives", "anomalous and called anomalous, highest scores first"),
+    "fn": ("False negatives", "anomalous and missed, lowest scores first"),
+    "fp": ("False positives", "normal and called anomalous, highest scores first"),
+    "tn": ("True negatives", "normal and called normal, lowest scores first"),
+}
+METRICS = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall (sensitivity)",
+    "specificity": "Specificity",
+    "f1": "F1",
+}
+SECTIONS = {
+    "threshold": "At the threshold",
+    "curves": "Scores and curves",
+    "cases": "Cases",
+    "pixels": "Where the anomaly is",
+    "training": "Training",
+    "data": "Data",
+    "audit": "Leakage audit",
+    "method": "How the numbers were made",
+    "record": "Record",
+}
+RULES = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
+
+
+class Banner(NamedTuple):
+    """Words above the numbers; `kind` (warning, note; of a verdict good, bad, open) is the CSS class."""
+
+    kind: str
+    title: str
+    text: str
+
+
+def write_report(run: Path) -> Path:
+    """Writes report.html into a run folder, atomically, from what the folder holds; names what is missing.
+
+    Raises:
+        UserError: not a run folder, or one of its files cannot be read.
+    """
+    record = read_run(run)
+    threshold = (record.metrics.get("threshold") or {}).get("value")
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            record=record,
+            metrics=record.metrics,
+            provenance=record.provenance,
+            banners=banners(record.provenance, record.metrics),
+            verdict=verdict(record.metrics),
+            contenders=charts.contenders(record.metrics),
+            comparison=charts.comparison(record.metrics) if record.metrics else [],
+            curves=charts.curves(record.scores, record.metrics),
+            histogram=charts.score_histogram(record.scores, threshold) if record.scores else None,
+            training=charts.training(record.log),
+            calls=calls(record.scores),
+            galleries=GALLERIES,
+        )
+    )
+    write_atomic(run / "report.html", page)
+    return run / "report.html"
+
+
+def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]:
+    """The warnings that stand above every number."""
+    found = []
+    if provenance.get("source") == "twin":
+        found.append(
+            Banner(
+                "warning",
+                "Synthetic twin",
+                "These are generated pictures, not patients: files of the real layout with planted lesions. "
+                "The numbers show that the machinery works and say nothing about medicine.",
+            )
+        )
+    if not provenance.get("finished"):
+        found.append(Banner("warning", "Unfinished run", "What follows is the state of the record so far."))
+    budget = provenance.get("budget")
+    if budget and budget != "paper":
+        found.append(Banner("note", f"Reduced budget: {budget}", _budget(provenance)))
+    warning = (metrics.get("threshold") or {}).get("warning")
+    if warning:
+        found.append(Banner("warning", "Threshold", str(warning)))
+    checkpoint = provenance.get("checkpoint") or {}
+    if checkpoint.get("rule", "last") != "last" and checkpoint.get("uses_labels", True):
+        text = f"The rule “{checkpoint['rule']}” is not known to use normals only."
+        found.append(Banner("warning", "Checkpoint chosen with labels", text))
+    return found
+
+
+def verdict(metrics: dict[str, Any]) -> Banner:
+    """Whether the detector was worth its training: the judgement's sentence under a title that weighs it."""
+    if not metrics:
+        text = "There is no metrics.json in this run folder; make evaluate RUN=… writes it."
+        return Banner("open", "Not judged yet", text)
+    versus = metrics.get("versus_floors") or {}
+    difference = versus.get("difference") or {}
+    text = str(versus.get("sentence") or "The floors were not computed, so there is nothing to compare with.")
+    if difference.get("value") is None:
+        return Banner("open", "No verdict", text)
+    if not versus.get("beaten"):
+        return Banner("bad", "Not above the floor", text)
+    if (difference.get("low") or 0) <= 0:
+        return Banner("open", "Above the floor, but not clearly", text)
+    return Banner("good", "Above the floor", text)
+
+
+def calls(scores: list[Row]) -> dict[str, int]:
+    """Cases of the test split by what was said of them: tp, fp, tn, fn; empty without a threshold."""
+    judged = [row for row in scores if row["split"] == "test" and row["pred_label"] is not None]
+    names = {(1, 1): "tp", (0, 1): "fp", (0, 0): "tn", (1, 0): "fn"}
+    kinds = [names[row["label"], row["pred_label"]] for row in judged]
+    return {kind: kinds.count(kind) for kind in names.values()} if judged else {}
+
+
+def number(value: object) -> str:
+    """Four significant digits, a dash where there is nothing to show."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    return f"{value:.4g}".replace("-", "−")
+
+
+def whole(value: object) -> str:
+    """A whole number with thin spaces between thousands."""
+    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else "–"
+
+
+def duration(seconds: object) -> str:
+    """Seconds as 48 s, 7 min 5 s or 3 h 20 min."""
+    if not isinstance(seconds, int | float):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("anomaly_lab.evaluation", ""),
+        autoescape=True,  # file names and header texts are strangers' words
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "rate": charts.rate,
+        "figure": charts.figure,
+        "number": number,
+        "whole": whole,
+        "duration": duration,
+        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+        "drawing": Markup,  # SVG of figures.py, where every text was escaped
+    }
+    environment.globals |= {
+        "sections": SECTIONS,
+        "metric_names": METRICS,
+        "rule_names": RULES,
+        "floor_names": charts.FLOORS,
+        "heat_bar": pictures.data_uri(pictures.heat(np.tile(np.linspace(0, 1, 200), (8, 1)))),
+    }
+    return environment
+
+
+def _budget(provenance: dict[str, Any]) -> str:
+    def lengths(phases: dict[str, int]) -> str:
+        return ", ".join(f"{name} {whole(length)}" for name, length in phases.items())
+
+    text = "Shorter than the publication’s training; not to be compared with runs of another budget."
+    done = (provenance.get("detector") or {}).get("phases")
+    paper = (provenance.get("paper") or {}).get("phases")
+    if done:
+        text += f" Iterations here: {lengths(done)}."
+    return text + (f" Budget “paper”: {lengths(paper)}." if paper else "")

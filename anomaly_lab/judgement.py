@@ -1,0 +1,107 @@
+"""Judges a scored run: floors on the same split, metrics, pixel metrics, and the pictures of the report."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from anomaly_lab import runs
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.detector import Detector
+from anomaly_lab.evaluation.floors import floor_scores
+from anomaly_lab.evaluation.protocol import Scores
+from anomaly_lab.evaluation.protocol import judge as judge_scores
+from anomaly_lab.metrics.segmentation import PixelHistograms
+from anomaly_lab.types import Batch
+
+EXHIBITS = 6  # pictures of each kind in the report's galleries
+
+
+def judge(
+    run: Path,
+    evaluation: DictConfig,
+    data: PatchDataModule,
+    detector: Detector,
+    scored: dict[str, np.ndarray],
+) -> None:
+    """Write scores.csv, metrics.json and samples/gallery.npz of a run.
+
+    Args:
+        run: its folder.
+        evaluation: quantile of the threshold and replicates of the bootstrap.
+        data: the data set, set up.
+        detector: trained; draws the galleries.
+        scored: what `Scoring.gathered` returns: every held-out normal and test case once.
+    """
+    splits = ("val", "test")
+    rows = np.concatenate([data.rows[split] for split in splits])
+    if sorted(rows) != scored["row"].tolist():
+        raise RuntimeError("not every case was scored exactly once")
+    score = scored["score"][np.searchsorted(scored["row"], rows)]
+    others = (batch for split in splits for batch in data.images(split))
+    floors = {name: values.numpy() for name, values in floor_scores(data.images("train"), others).items()}
+    index = [data.store.index[row] for row in rows]
+    scores = Scores(
+        id=[facts["id"] for facts in index],
+        patient=[facts["patient"] for facts in index],
+        split=[split for split in splits for _ in data.rows[split]],
+        label=data.store.labels[rows],
+        score=score,
+        floors=floors,
+    )
+    metrics = judge_scores(scores, evaluation.quantile, evaluation.replicates)
+    metrics["pixels"] = _pixels(scored)
+    runs.write_atomic(run / "scores.csv", scores.to_csv(evaluation.quantile))
+    runs.write_json(run / "metrics.json", metrics)
+    exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in _extremes(scores, metrics["threshold"]["value"])]
+    _hang_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
+
+
+def _pixels(scored: dict[str, np.ndarray]) -> dict[str, Any] | None:
+    """Pixel AUROC and PRO of the cases that have masks."""
+    if "mask" not in scored:
+        return None
+    maps = scored["anomaly_map"]
+    histograms = PixelHistograms(float(maps.min()), float(maps.max()))
+    histograms.update(torch.from_numpy(maps), torch.from_numpy(scored["mask"]))
+    if histograms.num_masks == 0:
+        return None
+    return {"auroc": histograms.auroc(), "pro": histograms.pro(), "num_masks": histograms.num_masks}
+
+
+def _hang_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: PatchDataModule, detector: Detector) -> None:
+    """Store kind, id and row of the chosen cases with what the detector made of them."""
+    path.unlink(missing_ok=True)
+    if not exhibits:
+        return
+    kinds, ids, rows = zip(*exhibits, strict=True)
+    batch = data.store.batch(np.array(rows))
+    prediction = detector.score(Batch(image=batch["image"].to(detector.device)))
+    arrays = {
+        "id": np.array(ids),
+        "kind": np.array(kinds),
+        "image": batch["image"].numpy(),
+        **{name: value.cpu() for name, value in prediction._asdict().items() if value is not None},
+        "mask": batch.get("mask"),
+    }
+    buffer = io.BytesIO()
+    present: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
+    np.savez_compressed(buffer, **present)
+    runs.write_atomic(path, buffer.getvalue())
+
+
+def _extremes(scores: Scores, threshold: float | None) -> list[tuple[str, int]]:
+    """Kind and position of the most extreme test scores: highest of what was flagged, lowest of what was not."""
+    if threshold is None:
+        return []
+    test, called = scores.of("test"), scores.score > threshold
+    order = np.argsort(-scores.score, kind="stable")
+    kinds = {"tp": (1, True), "fp": (0, True), "tn": (0, False), "fn": (1, False)}
+    chosen = []
+    for kind, (label, flagged) in kinds.items():
+        members = [int(i) for i in order if test[i] and scores.label[i] == label and called[i] == flagged]
+        chosen += [(kind, i) for i in (members if flagged else members[::-1])[:EXHIBITS]]
+    return chosen

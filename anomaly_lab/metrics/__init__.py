@@ -1,0 +1,1 @@
+"""Metrics on raw scores and maps, computed once from all of them."""

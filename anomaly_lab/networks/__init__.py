@@ -1,0 +1,1 @@
+"""Networks by architecture: pure tensors, no losses, no files."""

@@ -1,0 +1,43 @@
+"""Fixtures of many tests: a few small pictures, and a Trainer that feeds a detector with them."""
+
+import pytest
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils.data import DataLoader
+from toys import Fit, Iterations, smooth
+
+from anomaly_lab.detector import Detector
+
+
+@pytest.fixture
+def fit() -> Fit:
+    """Train a detector for some iterations (all of its schedule unless said otherwise) on images [N, C, H, W]."""
+
+    def run(
+        detector: Detector,
+        images: Tensor,
+        iterations: int | None = None,
+        batch_size: int = 4,
+        precision: str = "32",
+    ) -> Detector:
+        trainer = pl.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            precision=precision,  # type: ignore[arg-type]
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            inference_mode=False,
+        )
+        length = iterations or detector.schedule.iterations
+        trainer.fit(detector, DataLoader(Iterations(detector, images, length, batch_size), batch_size=None))
+        return detector
+
+    return run
+
+
+@pytest.fixture
+def pictures() -> Tensor:
+    """Twelve smooth grey pictures, [12, 1, 32, 32] in [-1, 1]."""
+    return smooth(12, seed=0)

@@ -1,0 +1,131 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from anomaly_lab import __main__, config
+from anomaly_lab.types import UserError
+
+VERBS = ["list", "show", "train", "resume", "evaluate", "predict", "report", "bench"]
+
+
+def run(*words: str):
+    return CliRunner().invoke(__main__.app, words)
+
+
+def test_help_names_every_verb_and_loads_nothing_heavy():
+    script = "import sys; from anomaly_lab.__main__ import app; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "pytorch_lightning", "monai", "omegaconf", "numpy", "wandb"} & set(loaded)
+    shown = run("--help").output
+    assert all(f" {verb} " in shown for verb in VERBS)
+
+
+def test_a_users_error_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch):
+    def refuse(name: str, overrides: list[str]) -> None:
+        raise UserError(f"no experiment '{name}' [{len(overrides)} overrides]\n" + "long " * 40 + "line")
+
+    monkeypatch.setattr(config, "load", refuse)
+    result = run("train", "nope", "a=1")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: no experiment 'nope' [1 overrides] long")
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_interrupt_is_one_line_and_status_130(monkeypatch: pytest.MonkeyPatch):
+    def interrupt(name: str, overrides: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "load", interrupt)
+    result = run("show", "toy")
+    assert result.exit_code == 130
+    assert result.stderr.startswith("interrupted")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(config, "experiments", lambda: [1 / 0])
+    assert isinstance(run("list").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("words", [["train"], ["no-such-verb"], ["resume"], ["show", "--nope"]])
+def test_wrong_usage_is_status_2(words: list[str]):
+    assert run(*words).exit_code == 2
+
+
+def test_list_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("experiments").mkdir()
+    Path("experiments/toy.yaml").write_text("# A toy [bold].\n")
+    assert "A toy [bold]." in run("list").output
+    monkeypatch.setattr(config, "load", lambda name, overrides: {"name": name, "overrides": overrides})
+    monkeypatch.setattr(config, "show", lambda shown: f"{shown}\n")
+    assert run("show", "toy", "seed=3", "x=-1").output == "{'name': 'toy', 'overrides': ['seed=3', 'x=-1']}\n"
+
+
+@pytest.fixture
+def front_door(tmp_path: Path) -> Path:
+    """A folder with our Makefile, whose .venv has a python that only prints its arguments."""
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("""#!/bin/sh\nshift 2\nfor word in "$@"; do echo "$word"; done\n""")
+    python.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copyfile(Path(__file__).parent.parent / name, tmp_path / name)
+    (tmp_path / ".venv/.complete").touch()
+    return tmp_path
+
+
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_make_hands_every_override_over_as_it_was_typed(front_door: Path):
+    typed = [
+        "a.b[0]=x",
+        "betas=[0.5,  0.9]",
+        "lr=-1e-4",
+        "map={a: 1,b: 2}",
+        "name=it's; `id`",
+        "root=${oc.env:X}/y",
+    ]
+    done = make(front_door, "train", "EXP=toy", "PYTHON=python3", "RUN=x", "INPUT=y", "OUT=z", "PEER=p", *typed)
+    assert done.stdout.splitlines() == ["train", "toy", *typed]
+
+
+def test_make_hands_a_run_and_its_input_over(front_door: Path):
+    done = make(front_door, "predict", "RUN=runs/a b", "INPUT=it's")
+    assert done.stdout.splitlines() == ["predict", "runs/a b", "it's"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train"], "which experiment? make train EXP=…"),
+        (["show"], "which experiment?"),
+        (["resume"], "which run? make resume RUN=runs/…"),
+        (["predict", "RUN=x"], "which files?"),
+    ],
+)
+def test_make_says_what_is_missing(front_door: Path, words: list[str], message: str):
+    done = make(front_door, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(message)
+
+
+def test_make_rebuilds_a_half_built_environment_and_wants_python_3_11(front_door: Path):
+    (front_door / ".venv/.complete").unlink()
+    old = make(front_door, "list", "PYTHON=/no/python")
+    assert (old.returncode, "Python 3.11 or newer is needed" in old.stderr) == (2, True)
+    steps = make(front_door, "--dry-run", "setup").stdout
+    assert steps.index("rm -rf .venv") < steps.index("-m venv .venv") < steps.index("touch .venv/.complete")
+
+
+def test_make_alone_lists_its_targets(front_door: Path):
+    listed = make(front_door).stdout
+    assert all(f"make {target} " in listed for target in (*VERBS, "setup", "test-slow", "check", "docker", "clean"))
