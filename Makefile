@@ -85,7 +85,7 @@ format: $(STAMP)  ## let ruff format and repair what it can
 	@$(RUNNER) -m ruff check --fix .
 
 bench: $(STAMP)  ## speed and memory against a bare loop
-	@$(RUNNER) -m anomaly_lab bench $(if $(OUT),--out $(call quote,$(OUT))) $(if $(PEER),--peer $(call quote,$(PEER))) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab bench $(if $(OUT),--out $(call quote,$(OUT))) $(OVERRIDES)
 
 docker:  ## build the image; CUDA: make docker TORCH_INDEX=https://download.pytorch.org/whl/cu130
 	docker build --file docker/Dockerfile $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) --tag $(IMAGE) .

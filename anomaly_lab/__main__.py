@@ -76,9 +76,11 @@ def train(experiment: Name, overrides: Overrides = None) -> None:
     from anomaly_lab import config
 
     resolved = config.load(experiment, overrides or [])  # before the engine: a typo is answered sooner
+    reduced = resolved.budget == "laptop"
+    paper = config.load(experiment, [*(overrides or []), "budget=paper"]) if reduced else None
     from anomaly_lab import engine
 
-    engine.train(resolved)
+    engine.train(resolved, paper)
 
 
 @app.command()

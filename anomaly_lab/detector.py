@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from anomaly_lab.types import Batch, Phase, Prediction, Schedule
 
@@ -69,8 +69,8 @@ class Detector(pl.LightningModule):
 
     @property
     def ready(self) -> bool:
-        """Whether a score means something yet: not before the last phase has begun."""
-        return self.phase == self.schedule[-1]
+        """Whether a score means something yet: not before the last phase's first iteration."""
+        return self.iterations_done > self.schedule.iterations - self.schedule[-1].iterations
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase = self.phase

@@ -1,7 +1,9 @@
 """From a configuration to a report: builds the objects, runs the Trainer, judges, writes the record."""
 
 import contextlib
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,16 +23,27 @@ from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.scoring import Scoring
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
+from anomaly_lab.estimate import estimated_seconds
 from anomaly_lab.evaluation.report import write_report
 from anomaly_lab.judgement import judge
 from anomaly_lab.types import UserError
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+for talkative in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+    logging.getLogger(talkative).setLevel(logging.WARNING)  # our own first lines say what runs where
 
 
-def train(config: DictConfig) -> Path:
-    """Train, judge and report one experiment in a new run folder, whose path is returned."""
-    data, detector = _build(config)
+warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")  # Lightning 2.6 on a recent torch
+warnings.filterwarnings("ignore", ".*does not have many workers.*")  # a batch is one index into a memory map
+warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # training_step sets each phase's modes
+
+
+def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
+    """Train, judge and report one experiment in a new run folder, whose path is returned.
+
+    `paper`, the same experiment at the publication's budget, is what a reduced one is compared with.
+    """
+    data, detector = construct(config)
     run = Path()
     if _is_first_rank():
         data.prepare_data()
@@ -38,8 +51,10 @@ def train(config: DictConfig) -> Path:
         marks = (config.budget, *(["twin"] if data.source == "twin" else []))
         run = runs.create(config.runs, config.name, marks)
         runs.write_atomic(run / "config.yaml", configuration.show(config))
-        runs.write_json(run / "provenance.json", runs.provenance() | _facts(config, run, data, detector))
-        _announce(config, run, data)
+        published = {"paper": _published(paper)} if paper is not None else {}
+        facts = runs.provenance() | _facts(config, run, data, detector) | published
+        runs.write_json(run / "provenance.json", facts)
+        _announce(run, facts, data)
     return _fit_and_judge(config, run, data, detector, checkpoint=None)
 
 
@@ -49,7 +64,7 @@ def resume(path: str) -> Path:
     config = configuration.recall(run / "config.yaml")
     torch.set_num_threads(runs.read_json(run / "provenance.json").get("threads", torch.get_num_threads()))
     checkpoint = checkpoints.newest(run)
-    data, detector = _build(config)
+    data, detector = construct(config)
     if _is_first_rank():
         data.prepare_data()
         data.setup()
@@ -65,15 +80,15 @@ def evaluate(path: str) -> Path:
     run = runs.open_run(path)
     config, data, detector = _restore(run)
     scoring = Scoring()
-    trainer = _trainer(config, run, data, detector, [scoring], devices=1, strategy="auto")
+    trainer = trainer_for(config, run, data, detector, [scoring], devices=1, strategy="auto")
     trainer.test(detector, data, verbose=False)
     judge(run, config.evaluation, data, detector, scoring.gathered())
-    return _report(run)
+    return write_report(run)
 
 
 def report(path: str) -> Path:
     """Write a run's report again from its record."""
-    return _report(runs.open_run(path))
+    return write_report(runs.open_run(path))
 
 
 def predict(path: str, folder: str, out: str | None = None) -> Path:
@@ -89,7 +104,8 @@ def predict(path: str, folder: str, out: str | None = None) -> Path:
     return predict_folder(run, data, detector, Path(folder), Path(out) if out else None)
 
 
-def _build(config: DictConfig) -> tuple[PatchDataModule, Detector]:
+def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
+    """Data and detector of an experiment, the weights drawn from its seed."""
     pl.seed_everything(config.seed, verbose=False)
     data: PatchDataModule = configuration.build(config.data)
     detector: Detector = configuration.build(config.detector)
@@ -103,7 +119,7 @@ def _restore(run: Path) -> tuple[DictConfig, PatchDataModule, Detector]:
     """Configuration, data and trained detector of a run."""
     config = configuration.recall(run / "config.yaml")
     torch.set_num_threads(runs.read_json(run / "provenance.json").get("threads", torch.get_num_threads()))
-    data, detector = _build(config)
+    data, detector = construct(config)
     path = checkpoints.newest(run)
     if path is None:
         raise UserError(f"{run} has no checkpoint to judge; train it first: make resume RUN={run}")
@@ -121,7 +137,7 @@ def _fit_and_judge(
     named = {name: configuration.build(node) for name, node in config.callbacks.items()}
     scoring = Scoring()
     with _alone(run):
-        trainer = _trainer(config, run, data, detector, [Randomness(config.seed), scoring, *named.values()])
+        trainer = trainer_for(config, run, data, detector, [Randomness(config.seed), scoring, *named.values()])
         trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
@@ -131,7 +147,7 @@ def _fit_and_judge(
             facts = {"rule": "last", "iteration": detector.iterations_done}
             runs.update_provenance(run, finished=runs.now(), checkpoint=facts)
             judge(run, config.evaluation, data, detector, scores)
-            page = _report(run)
+            page = write_report(run)
             for callback in named.values():
                 if hasattr(callback, "finish"):
                     callback.finish(run)
@@ -140,7 +156,7 @@ def _fit_and_judge(
     return run
 
 
-def _trainer(
+def trainer_for(
     config: DictConfig,
     run: Path,
     data: PatchDataModule,
@@ -224,27 +240,36 @@ def _facts(config: DictConfig, run: Path, data: PatchDataModule, detector: Detec
     }
 
 
-def _announce(config: DictConfig, run: Path, data: PatchDataModule) -> None:
-    """The first lines of the log: what runs on what."""
+def _published(paper: DictConfig) -> dict[str, object]:
+    """Lengths of the publication's training and what they would cost here."""
+    console.print("measuring what the budget paper would take …")
+    detector: Detector = configuration.build(paper.detector)
+    lengths = {phase.name: phase.iterations for phase in detector.schedule}
+    return {"phases": lengths, "estimated_seconds": round(estimated_seconds(paper))}
+
+
+def _announce(run: Path, facts: dict[str, Any], data: PatchDataModule) -> None:
+    """The first lines of the log: what runs on what, and for how long."""
     if data.source == "twin":
         console.print(
-            f"[bold yellow]SYNTHETIC TWIN[/]: generated pictures, not patients. {data.where_to_get}; "
-            "then set data.root (or ANOMALY_DATA)"
+            f"[bold yellow]SYNTHETIC TWIN[/]: generated pictures, not patients. For the real ones {data.where_to_get}, "
+            "then set data.root"
         )
-    lengths = config.budgets[config.budget]
-    console.print(
-        f"budget [bold]{config.budget}[/]: {', '.join(f'{k}={v}' for k, v in lengths.items()) or 'as published'}"
+    lengths = ", ".join(f"{name} {n}" for name, n in facts["detector"]["phases"].items())
+    console.print(f"budget [bold]{facts['budget']}[/]: {lengths} iterations")
+    if "paper" in facts:
+        published = ", ".join(f"{name} {n}" for name, n in facts["paper"]["phases"].items())
+        hours = facts["paper"]["estimated_seconds"] / 3600
+        cost = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+        console.print(f"budget=paper would be {published} iterations, about {cost} on this machine")
+    counts = ", ".join(
+        f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["data"]["counts"].items()
     )
-    facts = data.facts()
-    console.print(f"data: {facts['counts']}, skipped {len(facts['skipped'])}")
-    audit = facts["audit"]
-    for pair in audit["identical"]:
-        console.print(
-            f"[yellow]leakage audit[/]: {' and '.join(pair['ids'])} are the same picture ({' / '.join(pair['splits'])})"
-        )
+    console.print(f"data: {counts}; {len(facts['data']['skipped'])} files skipped")
+    audit = facts["data"]["audit"]
+    for kind in ("identical", "near_identical"):
+        for pair in audit[kind]:
+            where = " / ".join(pair["splits"])
+            console.print(f"leakage audit: {' and '.join(pair['ids'])} are {kind.replace('_', ' ')} ({where})")
     console.print(f"leakage audit: {audit['checked']} pictures, {audit['crossing']} pairs across splits")
     console.print(f"run: {run}")
-
-
-def _report(run: Path) -> Path:
-    return write_report(run)

@@ -1,4 +1,4 @@
-"""Randomness that resumes by itself: every epoch's is a pure function of seed, iteration and rank."""
+"""Randomness that resumes by itself: every iteration's is a pure function of seed, iteration and rank."""
 
 import random
 
@@ -10,7 +10,10 @@ from anomaly_lab.detector import Detector
 
 
 class Randomness(pl.Callback):
-    """Seeds Python, NumPy and torch (all devices) at each epoch's start, so that no generator's state need be saved.
+    """Seeds Python, NumPy and torch (all devices) before each iteration: no generator's state need be saved.
+
+    At an epoch's start would not do: Lightning makes the loader's iterator, which draws a number, sometimes before
+    that and sometimes after.
 
     Args:
         seed: of the experiment.
@@ -19,7 +22,9 @@ class Randomness(pl.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, Detector)
         entropy = [self.seed, pl_module.iterations_done, trainer.global_rank]
         for_python, for_numpy, for_torch = (int(s) for s in np.random.SeedSequence(entropy).generate_state(3))

@@ -1,0 +1,247 @@
+"""Speed and memory of f-AnoGAN's road, A/B interleaved in one run: medians, their ratios, JSON and a table.
+
+Timings are noisy and belong to one machine: read the ratios, and look at the load that is printed with them.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from anomaly_lab import config as configuration
+from anomaly_lab import engine, runs
+from anomaly_lab.callbacks.randomness import Randomness
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.loading import TrainingImages
+from anomaly_lab.data.sampling import IterationSampler
+from anomaly_lab.detectors.fanogan import FAnoGAN
+from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
+from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.types import Batch
+
+Times = dict[str, list[float]]
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+def main(arguments: list[str]) -> None:
+    """Measure `fanogan_headct` on its twin, by default at the laptop budget; any `key=value` changes it.
+
+    Args:
+        arguments: `--out FILE`, `--rounds N`, overrides.
+    """
+    parser = argparse.ArgumentParser("bench", description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="where the JSON goes")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    asked = parser.parse_args(arguments)
+    settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *asked.overrides])
+    data: PatchDataModule = configuration.build(settings.data)
+    data.prepare_data()
+    facts = runs.provenance() | {"load_before": os.getloadavg()[0], "rounds": asked.rounds}
+    times: Times = {}
+    for measure in (_loading, _steps, _scoring, _whole_training, _start_up):
+        print(f"{measure.__name__.strip('_').replace('_', ' ')} …", file=sys.stderr)
+        times |= measure(settings, data, asked.rounds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    summary = {"seconds": medians, "ratios": _ratios(medians), "speeds": _speeds(settings, medians), "peak_gb": peak}
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    runs.write_json(asked.out, facts | summary | {"raw": times, "config": configuration.show(settings)})
+    _print(summary, facts, asked.out)
+
+
+def _interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> Times:
+    """Seconds of each contender, A B C A B C …, after one uncounted round."""
+    times: Times = {name: [] for name in contenders}
+    for counted in range(rounds + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if counted:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def _loading(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
+    """64 mini-batches of float32 images, with and without augmentation."""
+    schedule = configuration.build(settings.detector).schedule
+
+    def draw(augmentation: Any) -> None:
+        images = TrainingImages(data.store, data.rows["train"], augmentation, seed=0)
+        for draws in IterationSampler(schedule, range(64 // schedule[0].minibatches + 1), data.batch_size):
+            images[draws]
+
+    plain, augmented = (lambda: draw(None)), (lambda: draw(data.augmentation))
+    return _interleaved({"load": plain, "load augmented": augmented}, rounds)
+
+
+def _steps(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
+    """One iteration of each phase on ready tensors, by hand, in both precisions."""
+    loops = {name: _BareLoop(settings, name) for name in PRECISIONS}
+    n_critic, size = settings.detector.n_critic, tuple(settings.data.patch_size)
+    images = torch.rand(n_critic, data.batch_size, settings.data.in_channels, *size) * 2 - 1
+    contenders: dict[str, Callable[[], object]] = {}
+    for name, loop in loops.items():
+        contenders[f"gan step {name}"] = partial(loop.gan, images)
+        contenders[f"encoder step {name}"] = partial(loop.encoder, images[:1])
+    return _interleaved(contenders, rounds)
+
+
+def _scoring(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
+    """256 images through `score`, in batches of `scoring_batch_size`."""
+    detector: FAnoGAN = configuration.build(settings.detector)
+    images = torch.rand(256, settings.data.in_channels, *settings.data.patch_size) * 2 - 1
+    parts = torch.split(images, data.scoring_batch_size)
+    return _interleaved({"score": lambda: [detector.score(Batch(image=part)) for part in parts]}, rounds)
+
+
+def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
+    """One epoch of each phase: the Trainer with every callback against a bare loop over the same batches."""
+    length = settings.data.epoch_length
+    settings = settings.copy()
+    settings.detector.gan_iterations = settings.detector.encoder_iterations = length
+    clock = _Clock()
+
+    def framework() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            run = runs.create(folder, "bench", ("bench",))
+            runs.write_atomic(run / "config.yaml", configuration.show(settings))
+            road, detector = engine.construct(settings)
+            callbacks = [configuration.build(node) for node in settings.callbacks.values()]
+            trainer = engine.trainer_for(settings, run, road, detector, [Randomness(0), *callbacks, clock])
+            trainer.fit(detector, datamodule=road)
+
+    def bare() -> None:
+        loop = _BareLoop(settings, "bf16" if settings.trainer.precision == "bf16-mixed" else "fp32")
+        images = TrainingImages(data.store, data.rows["train"], data.augmentation, seed=0)
+        start = time.perf_counter()
+        for draws in IterationSampler(loop.detector.schedule, range(2 * length), data.batch_size):
+            batches = images[draws]["image"]
+            loop.gan(batches) if len(batches) > 1 else loop.encoder(batches)
+        clock.bare.append(time.perf_counter() - start)
+
+    _interleaved({"framework": framework, "bare": bare}, max(1, rounds // 2))
+    return {"training by Trainer": clock.framework[1:], "training by bare loop": clock.bare[1:]}
+
+
+def _start_up(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
+    """`--help`, and the imports of a training, as processes of their own."""
+
+    def run(*words: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True)
+
+    return _interleaved(
+        {"--help": run("-m", "anomaly_lab", "--help"), "imports": run("-c", "import anomaly_lab.engine")}, rounds
+    )
+
+
+class _BareLoop:
+    """f-AnoGAN's two steps as one would write them without any framework."""
+
+    def __init__(self, settings: DictConfig, precision: str) -> None:
+        torch.manual_seed(0)
+        self.detector: FAnoGAN = configuration.build(settings.detector)
+        self.detector.to(memory_format=torch.channels_last)
+        self.low = precision == "bf16"
+        self.g, self.c, self.e = self.detector.generator, self.detector.critic, self.detector.encoder
+        self.optimizer_g, self.optimizer_c, self.optimizer_e = self.detector.configure_optimizers()
+
+    def gan(self, batches: Tensor) -> None:
+        self.g.requires_grad_(False)
+        self.c.requires_grad_(True)
+        for real in batches:
+            with self._autocast():
+                with torch.no_grad():
+                    fake = self.g(self.detector.noise(len(real)))
+                loss = wasserstein_critic_loss(self.c(real), self.c(fake)) + 10 * gradient_penalty(self.c, real, fake)
+            self._step(self.optimizer_c, loss)
+        self.g.requires_grad_(True)
+        self.c.requires_grad_(False)
+        with self._autocast():
+            loss = wasserstein_generator_loss(self.c(self.g(self.detector.noise(len(real)))))
+        self._step(self.optimizer_g, loss)
+
+    def encoder(self, batches: Tensor) -> None:
+        self.g.eval().requires_grad_(False)
+        self.c.eval().requires_grad_(False)
+        for image in batches:
+            with self._autocast():
+                pixel, feature, _ = self.detector.residuals(image)
+                loss = (pixel + feature).mean()
+            self._step(self.optimizer_e, loss)
+        self.g.train()
+        self.c.train()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.low)
+
+    @staticmethod
+    def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+class _Clock(pl.Callback):
+    """Seconds from the first batch to the end of the training: without building the objects, as in the bare loop."""
+
+    def __init__(self) -> None:
+        self.framework: list[float] = []
+        self.bare: list[float] = []
+        self._start = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.framework.append(time.perf_counter() - self._start)
+
+
+def _ratios(seconds: dict[str, float]) -> dict[str, float]:
+    return {
+        "framework overhead, %": 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1),
+        "bf16 over fp32, gan step": seconds["gan step fp32"] / seconds["gan step bf16"],
+        "bf16 over fp32, encoder step": seconds["encoder step fp32"] / seconds["encoder step bf16"],
+    }
+
+
+def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]:
+    """Images a second."""
+    minibatches = (64 // settings.detector.n_critic + 1) * settings.detector.n_critic
+    images = minibatches * settings.data.batch_size
+    return {
+        "loading": images / seconds["load"],
+        "loading, augmented": images / seconds["load augmented"],
+        "scoring": 256 / seconds["score"],
+    }
+
+
+def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:
+    table = Table("what", "median", title=f"{facts['machine']['cpu']}, {facts['threads']} threads")
+    for name, value in summary["seconds"].items():
+        table.add_row(name, f"{value:.4f} s")
+    for name, value in summary["speeds"].items():
+        table.add_row(name, f"{value:,.0f} images/s")
+    for name, value in summary["ratios"].items():
+        table.add_row(name, f"{value:.2f}")
+    table.add_row("peak memory", f"{summary['peak_gb']:.2f} GB")
+    console = Console()
+    console.print(table)
+    if facts["load_before"] > 0.5:
+        console.print(f"the machine was busy before (load {facts['load_before']:.1f}): trust the ratios at most")
+    console.print(f"all rounds: {out}")

@@ -1,0 +1,57 @@
+"""Killed anywhere and resumed, a run ends as if nothing had happened: same weights, same scores, same record."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from launching import launch, run_folder
+
+from anomaly_lab.callbacks import checkpoints
+
+pytestmark = pytest.mark.slow
+PROGRAM = "tests/e2e/run_and_die.py"
+
+
+def outcome(run: Path) -> tuple[dict[str, torch.Tensor], str, str]:
+    """Final weights, scores.csv and metrics.jsonl."""
+    newest = checkpoints.newest(run)
+    assert newest is not None
+    return checkpoints.load(newest)["state_dict"], (run / "scores.csv").read_text(), (run / "metrics.jsonl").read_text()
+
+
+def test_killed_and_resumed_equals_uninterrupted(small: list[str], tmp_path: Path) -> None:
+    whole = launch(PROGRAM, "never", "train", "fanogan_headct", *small)
+    assert whole.returncode == 0, whole.stderr
+    weights, scores, record = outcome(run_folder(tmp_path))
+
+    # in phase one, at its very start, in phase two, and while a checkpoint of either is written
+    for where in ("iteration:5", "iteration:1", "iteration:8", "checkpoint:2", "checkpoint:4"):
+        base = tmp_path / where
+        arguments = [*small, f"runs={base / 'runs'}"]
+        killed = launch(PROGRAM, where, "train", "fanogan_headct", *arguments)
+        assert killed.returncode == -9, killed.stderr
+        run = run_folder(base)
+        assert not (run / "scores.csv").exists()
+        resumed = launch(PROGRAM, "never", "resume", str(run))
+        assert resumed.returncode == 0, resumed.stderr
+        found, found_scores, found_record = outcome(run)
+        assert found_record == record, where
+        assert found_scores == scores, where
+        assert all(torch.equal(found[key], value) for key, value in weights.items()), where
+        assert (run / "report.html").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over(small: list[str], tmp_path: Path) -> None:
+    assert launch(PROGRAM, "iteration:8", "train", "fanogan_headct", *small).returncode == -9
+    run = run_folder(tmp_path)
+    newest = checkpoints.newest(run)
+    assert newest is not None
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    resumed = launch(PROGRAM, "never", "resume", str(run))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "damaged" in resumed.stderr
+    assert "00000003-" in " ".join(resumed.stderr.split())
+    iterations = [line.split(",")[0] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(iterations) == len(set(iterations))
