@@ -26,6 +26,7 @@ from anomaly_lab.detector import Detector
 from anomaly_lab.estimate import estimated_seconds
 from anomaly_lab.evaluation.report import write_report
 from anomaly_lab.judgement import judge
+from anomaly_lab.prediction import predict_folder
 from anomaly_lab.types import UserError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -63,6 +64,8 @@ def resume(path: str) -> Path:
     run = runs.open_run(path)
     config = configuration.recall(run / "config.yaml")
     torch.set_num_threads(runs.read_json(run / "provenance.json").get("threads", torch.get_num_threads()))
+    if runs.read_json(run / "provenance.json").get("finished"):
+        raise UserError(f"{run} is finished: there is nothing to resume; to judge it again: make evaluate RUN={run}")
     checkpoint = checkpoints.newest(run)
     data, detector = construct(config)
     if _is_first_rank():
@@ -97,11 +100,13 @@ def predict(path: str, folder: str, out: str | None = None) -> Path:
     Raises:
         UserError: the run is not trained, or there is nothing to score.
     """
-    from anomaly_lab.prediction import predict_folder
-
     run = runs.open_run(path)
     _, data, detector = _restore(run)
-    return predict_folder(run, data, detector, Path(folder), Path(out) if out else None)
+    source = Path(folder)
+    target = Path(out) if out else run / "predictions" / source.resolve().name
+    written = predict_folder(run, data, detector, source, target)
+    console.print(f"scores and maps: {written}")
+    return written
 
 
 def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
@@ -144,9 +149,9 @@ def _fit_and_judge(
         trainer.test(detector, datamodule=data, verbose=False)
         scores = scoring.gathered()
         if trainer.is_global_zero:
+            judge(run, config.evaluation, data, detector, scores)
             facts = {"rule": "last", "iteration": detector.iterations_done}
             runs.update_provenance(run, finished=runs.now(), checkpoint=facts)
-            judge(run, config.evaluation, data, detector, scores)
             page = write_report(run)
             for callback in named.values():
                 if hasattr(callback, "finish"):

@@ -25,3 +25,25 @@ def run_folder(base: Path) -> Path:
     """The only run below `base`."""
     (run,) = (base / "runs" / "fanogan_headct").iterdir()
     return run
+
+
+def small(base: Path, store: Path) -> list[str]:
+    """Overrides for a run below `base`: 6 + 6 iterations, 32×32 pictures of a twin of 60, an epoch every 3."""
+    return [
+        "budget=smoke",
+        f"runs={base / 'runs'}",
+        f"data.root={base / 'nothing'}",
+        f"data.store_dir={store}",
+        "data.twin_size=60",
+        "data.train_normals=20",
+        "data.patch_size=[32,32]",
+        "data.batch_size=4",
+        "data.epoch_length=3",
+        "detector.width=4",
+        "detector.n_critic=2",
+        "detector.gan_iterations=6",
+        "detector.encoder_iterations=6",
+        "callbacks.wandb.mode=disabled",
+        "callbacks.record.every=2",
+        "evaluation.replicates=50",
+    ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import launch, run_folder
+from launching import launch, run_folder, small
 
 from anomaly_lab.callbacks import checkpoints
 
@@ -19,16 +19,15 @@ def outcome(run: Path) -> tuple[dict[str, torch.Tensor], str, str]:
     return checkpoints.load(newest)["state_dict"], (run / "scores.csv").read_text(), (run / "metrics.jsonl").read_text()
 
 
-def test_killed_and_resumed_equals_uninterrupted(small: list[str], tmp_path: Path) -> None:
-    whole = launch(PROGRAM, "never", "train", "fanogan_headct", *small)
+def test_killed_and_resumed_equals_uninterrupted(store: Path, tmp_path: Path) -> None:
+    whole = launch(PROGRAM, "never", "train", "fanogan_headct", *small(tmp_path, store))
     assert whole.returncode == 0, whole.stderr
     weights, scores, record = outcome(run_folder(tmp_path))
 
     # in phase one, at its very start, in phase two, and while a checkpoint of either is written
     for where in ("iteration:5", "iteration:1", "iteration:8", "checkpoint:2", "checkpoint:4"):
         base = tmp_path / where
-        arguments = [*small, f"runs={base / 'runs'}"]
-        killed = launch(PROGRAM, where, "train", "fanogan_headct", *arguments)
+        killed = launch(PROGRAM, where, "train", "fanogan_headct", *small(base, store))
         assert killed.returncode == -9, killed.stderr
         run = run_folder(base)
         assert not (run / "scores.csv").exists()
@@ -41,8 +40,8 @@ def test_killed_and_resumed_equals_uninterrupted(small: list[str], tmp_path: Pat
         assert (run / "report.html").exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(small: list[str], tmp_path: Path) -> None:
-    assert launch(PROGRAM, "iteration:8", "train", "fanogan_headct", *small).returncode == -9
+def test_a_damaged_checkpoint_is_passed_over(store: Path, tmp_path: Path) -> None:
+    assert launch(PROGRAM, "iteration:8", "train", "fanogan_headct", *small(tmp_path, store)).returncode == -9
     run = run_folder(tmp_path)
     newest = checkpoints.newest(run)
     assert newest is not None

@@ -1,0 +1,37 @@
+"""The record: truncation, and the guard against numbers that are none."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from anomaly_lab.callbacks.record import DivergedError, Record, keep_until
+
+
+def write(path: Path, iterations: list[int], torn: str = "") -> None:
+    path.write_text("".join(json.dumps({"iteration": i}) + "\n" for i in iterations) + torn)
+
+
+@pytest.mark.parametrize(("until", "kept"), [(0, []), (4, [2, 4]), (5, [2, 4]), (99, [2, 4, 6])])
+def test_lines_after_the_checkpoint_go(tmp_path: Path, until: int, kept: list[int]) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, [2, 4, 6], torn='{"itera')
+    keep_until(path, until)
+    assert [json.loads(line)["iteration"] for line in path.read_text().splitlines()] == kept
+
+
+def test_no_record_yet_is_fine(tmp_path: Path) -> None:
+    keep_until(tmp_path / "metrics.jsonl", 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_diverged_training_stops_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "00000010-0123456789abcdef.ckpt").touch()
+    trainer = SimpleNamespace(default_root_dir=tmp_path)
+    guard = Record()
+    guard._refuse_nonfinite(trainer, {"train/critic": 1.0}, 20)
+    with pytest.raises(DivergedError, match=r"iteration 20: train/grad_critic not finite.*00000010") as stopped:
+        guard._refuse_nonfinite(trainer, {"train/critic": 1.0, "train/grad_critic": float("nan")}, 20)
+    assert "\n" not in str(stopped.value)

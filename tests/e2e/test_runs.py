@@ -1,0 +1,107 @@
+"""A whole run and what can be done with it afterwards: evaluate, predict, report; and what is refused."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launching import launch, run_folder, small
+from PIL import Image
+
+from anomaly_lab import runs
+from anomaly_lab.callbacks import checkpoints
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+    """One finished run of the module."""
+    base = tmp_path_factory.mktemp("trained")
+    done = launch("-m", "anomaly_lab", "train", "fanogan_headct", *small(base, store), "callbacks.wandb.mode=offline")
+    assert done.returncode == 0, done.stderr
+    assert "SYNTHETIC TWIN" in done.stderr
+    return run_folder(base)
+
+
+def test_the_run_folder_is_whole(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert {"config.yaml", "provenance.json", "metrics.jsonl", "scores.csv", "metrics.json", "report.html"} <= names
+    facts = runs.read_json(trained / "provenance.json")
+    assert (facts["budget"], facts["source"], facts["checkpoint"]["rule"]) == ("smoke", "twin", "last")
+    assert facts["data"]["counts"]["train"] == {"normal": 18, "anomalous": 0}
+    assert "twin" in trained.name
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [2, 3, 4, 6, 8, 9, 10, 12]
+    assert len(list((trained / "samples").glob("*.png"))) == 2
+    assert (trained / "wandb").is_dir()
+    assert not list(trained.rglob("*.partial"))
+
+
+def test_evaluate_says_the_same_again(trained: Path) -> None:
+    scores, metrics = (trained / "scores.csv").read_bytes(), (trained / "metrics.json").read_bytes()
+    for name in ("scores.csv", "metrics.json", "report.html"):
+        (trained / name).unlink()
+    done = launch("-m", "anomaly_lab", "evaluate", trained)
+    assert done.returncode == 0, done.stderr
+    assert (trained / "scores.csv").read_bytes() == scores
+    assert (trained / "metrics.json").read_bytes() == metrics
+    assert (trained / "report.html").exists()
+
+
+def test_predict_scores_a_judged_file_as_before(trained: Path, tmp_path: Path) -> None:
+    """The same preprocessing and the same weights: a test picture given as a new file has its old score."""
+    facts = runs.read_json(trained / "provenance.json")
+    judged = {row["id"]: float(row["score"]) for row in csv.DictReader((trained / "scores.csv").open())}
+    new = tmp_path / "new files"
+    (new / "ward").mkdir(parents=True)
+    chosen = sorted(judged)[:3]
+    for id in chosen:
+        (picture,) = Path(facts["data"]["root"]).rglob(f"head_ct/{id}.png")
+        shutil.copy(picture, new / "ward" / f"{id}.png")
+    done = launch("-m", "anomaly_lab", "predict", trained, new)
+    assert done.returncode == 0, done.stderr
+    out = trained / "predictions" / "new files"
+    rows = {row["id"]: row for row in csv.DictReader((out / "scores.csv").open())}
+    assert sorted(rows) == [f"ward/{id}.png" for id in chosen]
+    for id in chosen:
+        assert float(rows[f"ward/{id}.png"]["score"]) == pytest.approx(judged[id], rel=1e-5)
+        assert 0 < float(rows[f"ward/{id}.png"]["p_value"]) <= 1
+        assert Image.open(out / "maps" / "ward" / f"{id}.png.png").size == (32, 32)
+
+
+def test_predict_refuses_a_broken_file_and_writes_nothing(trained: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    done = launch("-m", "anomaly_lab", "predict", trained, tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "b.png" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_finished_run_is_not_resumed_twice(trained: Path) -> None:
+    done = launch("-m", "anomaly_lab", "resume", trained)
+    assert done.returncode == 2
+    assert "finished" in done.stderr
+
+
+def test_a_run_without_an_intact_checkpoint_is_not_judged(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(trained, run)
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    done = launch("-m", "anomaly_lab", "evaluate", run)
+    assert done.returncode == 2
+    assert "no checkpoint" in done.stderr
+    assert checkpoints.newest(run) is None
+
+
+@pytest.mark.parametrize("verb", ["resume", "evaluate", "report"])
+def test_what_is_not_a_run_is_refused(verb: str, tmp_path: Path) -> None:
+    done = launch("-m", "anomaly_lab", verb, tmp_path)
+    assert done.returncode == 2
+    assert "not a run folder" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
