@@ -151,7 +151,8 @@ def _fit_and_judge(
         if trainer.is_global_zero:
             judge(run, config.evaluation, data, detector, scores)
             facts = {"rule": "last", "iteration": detector.iterations_done}
-            runs.update_provenance(run, finished=runs.now(), checkpoint=facts)
+            threads = torch.get_num_threads()  # Lightning shares the cores out among processes: evaluate needs as many
+            runs.update_provenance(run, finished=runs.now(), checkpoint=facts, threads=threads)
             page = write_report(run)
             for callback in named.values():
                 if hasattr(callback, "finish"):

@@ -25,6 +25,8 @@ from anomaly_lab.data.store import StorePlan, open_or_build
 from anomaly_lab.data.transforms import Preprocessing, quantise, to_float
 from anomaly_lab.types import Batch, Case, Schedule, UserError
 
+WATCHED = 512  # held-out normals scored at each validation
+
 
 class _Training(Protocol):
     """What the road of the data wants to know of the detector."""
@@ -106,6 +108,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.twin_seed, self.twin_size = twin_seed, twin_size
         self.source, self.folder = self._choose(Path(root), source)
         self.preprocessing = Preprocessing(self.patch_size, in_channels)
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # more ranks than batches to judge
         self._ready = False
 
     @abstractmethod
@@ -153,12 +156,19 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         return self._loader(images, sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Load the held-out normals."""
-        return self._judged(self.rows["val"])
+        """Load held-out normals, at most WATCHED of them, all on every rank: to watch their mean score in training."""
+        watched = chunks(self.rows["val"][:WATCHED], self.scoring_batch_size)
+        return self._loader(JudgedImages(self.store), watched, 0)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Load the held-out normals, which set the threshold, then the test split."""
-        return self._judged(np.concatenate([self.rows["val"], self.rows["test"]]))
+        """Load the held-out normals, which set the threshold, then the test split.
+
+        Whole batches are dealt to the ranks, so that batches are the same under any number of processes.
+        """
+        rank, world_size = self._place()
+        judged = np.concatenate([self.rows["val"], self.rows["test"]])
+        mine = chunks(judged, self.scoring_batch_size)[rank::world_size]
+        return self._loader(JudgedImages(self.store), mine, 0)
 
     def images(self, split: str) -> Iterator[Tensor]:
         """Yield the images of a split, [B, C, *S] in [-1, 1], without augmentation."""
@@ -205,12 +215,6 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             if not self.folder.exists():
                 with fresh_folder(self.folder) as work:
                     self.write_twin(work, self.twin_seed, self.twin_size)
-
-    def _judged(self, rows: np.ndarray) -> DataLoader[Batch]:
-        """Deal whole batches to the ranks, so that batches are the same under any number of processes."""
-        rank, world_size = self._place()
-        mine = chunks(rows, self.scoring_batch_size)[rank::world_size]
-        return self._loader(JudgedImages(self.store), mine, 0)
 
     def _loader(self, images: Dataset[Batch], sampler: Any, num_workers: int) -> DataLoader[Batch]:
         pin = torch.cuda.is_available()
