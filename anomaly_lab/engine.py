@@ -176,7 +176,7 @@ def trainer_for(
         max_epochs=detector.schedule.epochs_left(0, data.epoch_length),
         accumulate_grad_batches=1,  # the detector does both: Lightning refuses them in manual optimisation
         gradient_clip_val=None,
-        precision=_precision(config.trainer.precision),
+        precision=precision_for(config.trainer.precision),
         callbacks=callbacks,
         plugins=[CheckpointFiles()],
         default_root_dir=run,
@@ -198,7 +198,7 @@ def _strategy(asked: Any) -> Any:
     return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if asked == "ddp" else asked
 
 
-def _precision(asked: Any) -> Any:
+def precision_for(asked: Any) -> Any:
     """The precision asked for, or float32 where the processor would only emulate bfloat16."""
     fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if asked == "bf16-mixed" and not fast:
@@ -236,7 +236,7 @@ def _facts(config: DictConfig, run: Path, data: PatchDataModule, detector: Detec
         "budget": config.budget,
         "budget_overrides": dict(config.budgets[config.budget]),
         "source": data.source,
-        "precision": str(_precision(config.trainer.precision)),
+        "precision": str(precision_for(config.trainer.precision)),
         "detector": {
             "class": config.detector._target_,
             "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in counted.items()},
