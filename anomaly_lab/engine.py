@@ -16,14 +16,13 @@ from pytorch_lightning.strategies import DDPStrategy
 from rich.console import Console
 
 from anomaly_lab import config as configuration
-from anomaly_lab import runs
+from anomaly_lab import preamble, runs
 from anomaly_lab.callbacks import checkpoints
 from anomaly_lab.callbacks.checkpoints import CheckpointFiles
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.scoring import Scoring
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
-from anomaly_lab.estimate import estimated_seconds
 from anomaly_lab.evaluation.report import write_report
 from anomaly_lab.judgement import judge
 from anomaly_lab.prediction import predict_folder
@@ -52,10 +51,12 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
         marks = (config.budget, *(["twin"] if data.source == "twin" else []))
         run = runs.create(config.runs, config.name, marks)
         runs.write_atomic(run / "config.yaml", configuration.show(config))
-        published = {"paper": _published(paper)} if paper is not None else {}
-        facts = runs.provenance() | _facts(config, run, data, detector) | published
+        facts = runs.provenance() | preamble.facts_of(config, run, data, detector)
+        facts["precision"] = str(precision_for(config.trainer.precision))
+        if paper is not None:
+            facts["paper"] = preamble.published(paper)
         runs.write_json(run / "provenance.json", facts)
-        _announce(run, facts, data)
+        preamble.announce(console, run, facts, data.where_to_get)
     return _fit_and_judge(config, run, data, detector, checkpoint=None)
 
 
@@ -224,58 +225,3 @@ def _alone(run: Path) -> Iterator[None]:
 def _is_first_rank() -> bool:
     """Before Lightning knows: launchers say the rank in the environment."""
     return all(os.environ.get(key, "0") == "0" for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"))
-
-
-def _facts(config: DictConfig, run: Path, data: PatchDataModule, detector: Detector) -> dict[str, object]:
-    """What the provenance says of this experiment."""
-    counted = {name: detector.get_submodule(name) for name in detector.networks}
-    return {
-        "experiment": config.name,
-        "run": run.name,
-        "seed": config.seed,
-        "budget": config.budget,
-        "budget_overrides": dict(config.budgets[config.budget]),
-        "source": data.source,
-        "precision": str(precision_for(config.trainer.precision)),
-        "detector": {
-            "class": config.detector._target_,
-            "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in counted.items()},
-            "phases": {phase.name: phase.iterations for phase in detector.schedule},
-        },
-        "data": data.facts(),
-    }
-
-
-def _published(paper: DictConfig) -> dict[str, object]:
-    """Lengths of the publication's training and what they would cost here."""
-    console.print("measuring what the budget paper would take …")
-    detector: Detector = configuration.build(paper.detector)
-    lengths = {phase.name: phase.iterations for phase in detector.schedule}
-    return {"phases": lengths, "estimated_seconds": round(estimated_seconds(paper))}
-
-
-def _announce(run: Path, facts: dict[str, Any], data: PatchDataModule) -> None:
-    """The first lines of the log: what runs on what, and for how long."""
-    if data.source == "twin":
-        console.print(
-            f"[bold yellow]SYNTHETIC TWIN[/]: generated pictures, not patients. For the real ones {data.where_to_get}, "
-            "then set data.root"
-        )
-    lengths = ", ".join(f"{name} {n}" for name, n in facts["detector"]["phases"].items())
-    console.print(f"budget [bold]{facts['budget']}[/]: {lengths} iterations")
-    if "paper" in facts:
-        published = ", ".join(f"{name} {n}" for name, n in facts["paper"]["phases"].items())
-        hours = facts["paper"]["estimated_seconds"] / 3600
-        cost = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
-        console.print(f"budget=paper would be {published} iterations, about {cost} on this machine")
-    counts = ", ".join(
-        f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["data"]["counts"].items()
-    )
-    console.print(f"data: {counts}; {len(facts['data']['skipped'])} files skipped")
-    audit = facts["data"]["audit"]
-    for kind in ("identical", "near_identical"):
-        for pair in audit[kind]:
-            where = " / ".join(pair["splits"])
-            console.print(f"leakage audit: {' and '.join(pair['ids'])} are {kind.replace('_', ' ')} ({where})")
-    console.print(f"leakage audit: {audit['checked']} pictures, {audit['crossing']} pairs across splits")
-    console.print(f"run: {run}")

@@ -12,8 +12,8 @@ from anomaly_lab import runs
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
 from anomaly_lab.evaluation.floors import floor_scores
-from anomaly_lab.evaluation.protocol import Scores
 from anomaly_lab.evaluation.protocol import judge as judge_scores
+from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.metrics.segmentation import PixelHistograms
 from anomaly_lab.types import Batch
 

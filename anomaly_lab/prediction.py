@@ -16,7 +16,7 @@ from anomaly_lab import runs
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.disk import disk_errors, fresh_folder
 from anomaly_lab.detector import Detector
-from anomaly_lab.evaluation.protocol import Scores
+from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.metrics.thresholds import conformal_p_values
 from anomaly_lab.types import Batch, UserError
 

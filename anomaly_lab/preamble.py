@@ -1,0 +1,65 @@
+"""What is recorded and said before a training begins: what runs on what, and for how long."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from anomaly_lab import config as configuration
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.detector import Detector
+from anomaly_lab.estimate import estimated_seconds
+
+
+def facts_of(config: DictConfig, run: Path, data: PatchDataModule, detector: Detector) -> dict[str, object]:
+    """What the provenance says of this experiment."""
+    counted = {name: detector.get_submodule(name) for name in detector.networks}
+    return {
+        "experiment": config.name,
+        "run": run.name,
+        "seed": config.seed,
+        "budget": config.budget,
+        "budget_overrides": dict(config.budgets[config.budget]),
+        "source": data.source,
+        "detector": {
+            "class": config.detector._target_,
+            "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in counted.items()},
+            "phases": {phase.name: phase.iterations for phase in detector.schedule},
+        },
+        "data": data.facts(),
+    }
+
+
+def published(paper: DictConfig) -> dict[str, object]:
+    """Lengths of the publication's training and what they would cost here."""
+    detector: Detector = configuration.build(paper.detector)
+    lengths = {phase.name: phase.iterations for phase in detector.schedule}
+    return {"phases": lengths, "estimated_seconds": round(estimated_seconds(paper))}
+
+
+def announce(console: Console, run: Path, facts: dict[str, Any], where_to_get: str) -> None:
+    """The first lines of the log: what runs on what, and for how long."""
+    if facts["source"] == "twin":
+        console.print(
+            f"[bold yellow]SYNTHETIC TWIN[/]: generated pictures, not patients. For the real ones {where_to_get}, "
+            "then set data.root"
+        )
+    lengths = ", ".join(f"{name} {n}" for name, n in facts["detector"]["phases"].items())
+    console.print(f"budget [bold]{facts['budget']}[/]: {lengths} iterations")
+    if "paper" in facts:
+        published = ", ".join(f"{name} {n}" for name, n in facts["paper"]["phases"].items())
+        hours = facts["paper"]["estimated_seconds"] / 3600
+        cost = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+        console.print(f"budget=paper would be {published} iterations, about {cost} on this machine")
+    counts = ", ".join(
+        f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["data"]["counts"].items()
+    )
+    console.print(f"data: {counts}; {len(facts['data']['skipped'])} files skipped")
+    audit = facts["data"]["audit"]
+    for kind in ("identical", "near_identical"):
+        for pair in audit[kind]:
+            where = " / ".join(pair["splits"])
+            console.print(f"leakage audit: {' and '.join(pair['ids'])} are {kind.replace('_', ' ')} ({where})")
+    console.print(f"leakage audit: {audit['checked']} pictures, {audit['crossing']} pairs across splits")
+    console.print(f"run: {run}")

@@ -1,0 +1,75 @@
+"""scores.csv: bit-exact, and refused when it cannot be used."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from toy_scores import example, rows_of
+
+from anomaly_lab.evaluation.protocol import judge
+from anomaly_lab.evaluation.scores import COLUMNS, Scores
+from anomaly_lab.types import UserError
+
+
+def test_scores_read_back_bit_for_bit(tmp_path):
+    scores = example()
+    scores.score[:3] = [1 / 3, 5e-324, -1.7e308]
+    (tmp_path / "scores.csv").write_text(scores.to_csv())
+    again = Scores.read(tmp_path / "scores.csv")
+    for name in ("id", "patient", "split"):
+        assert getattr(again, name) == getattr(scores, name)
+    assert (again.label == scores.label).all()
+    assert again.score.tobytes() == scores.score.tobytes()
+    assert {name: values.tobytes() for name, values in again.floors.items()} == {
+        name: values.tobytes() for name, values in scores.floors.items()
+    }
+    assert again.to_csv() == scores.to_csv()
+    assert judge(again, replicates=50) == judge(scores, replicates=50)
+
+
+def test_columns_and_answers_of_the_file():
+    rows = rows_of(example())
+    assert list(rows[0]) == [*COLUMNS, "mean_image", "pca_32"]
+    test = [row for row in rows if row["split"] == "test"]
+    assert all((row["pred_label"] == "1") == (float(row["p_value"]) <= 0.05 + 1e-12) for row in test)
+    assert {row["pred_label"] for row in test} == {"0", "1"}
+    # each val normal against the other 24: every rank once
+    p = sorted(float(row["p_value"]) for row in rows if row["split"] == "val")
+    assert p == pytest.approx(np.arange(1, 26) / 25)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("id,", "name,", "no rows with id"),
+        ("split", "part", "no rows with split"),
+        ("000,p0,val,0", "000,p0,train,0", "line 2: split must be val or test"),
+        ("000,p0,val,0", "000,p0,val,2", "line 2: .*label 0 or 1"),
+        ("000,p0,val,0,", "000,p0,val,0,high", "line 2: a score is not a number"),
+        ("001,", "000,", "id '000' comes 2 times"),
+    ],
+)
+def test_bad_files_get_one_line(tmp_path, old, new, message):
+    path = tmp_path / "scores.csv"
+    path.write_text(example().to_csv().replace(old, new, 1))
+    with pytest.raises(UserError, match=message) as error:
+        Scores.read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_empty_and_unreadable_files(tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "bytes.csv").write_bytes(b"id,patient\n\xff\xfe\x00")
+    for name in ("empty.csv", "bytes.csv", "missing.csv"):
+        with pytest.raises(UserError, match=name):
+            Scores.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_score_that_is_no_number_is_refused(value):
+    scores = example()
+    score = scores.score.copy()
+    score[7] = value
+    with pytest.raises(UserError, match="score of '007'"):
+        dataclasses.replace(scores, score=score)
