@@ -35,6 +35,7 @@ for talkative in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
 
 warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")  # Lightning 2.6 on a recent torch
 warnings.filterwarnings("ignore", ".*does not have many workers.*")  # a batch is one index into a memory map
+warnings.filterwarnings("ignore", ".*but have no `val_dataloader`.*")  # measuring what the paper's budget would take
 warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # training_step sets each phase's modes
 
 
@@ -48,14 +49,13 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
     if _is_first_rank():
         data.prepare_data()
         data.setup()  # before the run folder: data that cannot be used leave nothing behind
-        marks = (config.budget, *(["twin"] if data.source == "twin" else []))
-        run = runs.create(config.runs, config.name, marks)
-        runs.write_atomic(run / "config.yaml", configuration.show(config))
-        facts = runs.provenance() | preamble.facts_of(config, run, data, detector)
+        facts = runs.provenance() | preamble.facts_of(config, data, detector)
         facts["precision"] = str(precision_for(config.trainer.precision))
         if paper is not None:
             facts["paper"] = preamble.published(paper)
-        runs.write_json(run / "provenance.json", facts)
+        run = runs.create(config.runs, config.name, (config.budget, *(["twin"] if data.source == "twin" else [])))
+        runs.write_atomic(run / "config.yaml", configuration.show(config))
+        runs.write_json(run / "provenance.json", facts | {"run": run.name})
         preamble.announce(console, run, facts, data.where_to_get)
     return _fit_and_judge(config, run, data, detector, checkpoint=None)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from anomaly_lab import config as configuration
@@ -12,15 +12,14 @@ from anomaly_lab.detector import Detector
 from anomaly_lab.estimate import estimated_seconds
 
 
-def facts_of(config: DictConfig, run: Path, data: PatchDataModule, detector: Detector) -> dict[str, object]:
+def facts_of(config: DictConfig, data: PatchDataModule, detector: Detector) -> dict[str, object]:
     """What the provenance says of this experiment."""
     counted = {name: detector.get_submodule(name) for name in detector.networks}
     return {
         "experiment": config.name,
-        "run": run.name,
         "seed": config.seed,
         "budget": config.budget,
-        "budget_overrides": dict(config.budgets[config.budget]),
+        "budget_overrides": OmegaConf.to_container(config.budgets[config.budget]),
         "source": data.source,
         "detector": {
             "class": config.detector._target_,
