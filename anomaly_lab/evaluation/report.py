@@ -192,4 +192,7 @@ def _budget(provenance: dict[str, Any]) -> str:
     paper = (provenance.get("paper") or {}).get("phases")
     if done:
         text += f" Iterations here: {lengths(done)}."
-    return text + (f" Budget “paper”: {lengths(paper)}." if paper else "")
+    text += f" Budget “paper”: {lengths(paper)}." if paper else ""
+    changes = {key.partition(".")[2]: value for key, value in (provenance.get("budget_overrides") or {}).items()}
+    sizes = ", ".join(f"{key} {value}" for key, value in changes.items() if not key.endswith("_iterations"))
+    return text + (f" Set by this budget: {sizes}." if sizes else "")

@@ -54,7 +54,7 @@ def normal_quantile(normals: Floats, quantile: float = 0.95) -> Threshold:
     needed = math.ceil(quantile / (1 - quantile) - SLACK)
     warning = (
         f"{n} held-out normals are too few for the {quantile:g} quantile ({needed} needed): their maximum is "
-        f"the threshold, which a new normal exceeds with a chance of up to 1 in {n + 1}"
+        f"the threshold, which a new normal exceeds with a chance of up to 1 in {n + 1}."
     )
     return Threshold(float(normals.max()), quantile, n, warning)
 
