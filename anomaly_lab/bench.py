@@ -21,17 +21,15 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from anomaly_lab import config as configuration
 from anomaly_lab import engine, runs
+from anomaly_lab.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.loading import TrainingImages
 from anomaly_lab.data.sampling import IterationSampler
 from anomaly_lab.detectors.fanogan import FAnoGAN
-from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
-from anomaly_lab.losses.gradient_penalty import gradient_penalty
 from anomaly_lab.types import Batch
 
 Times = dict[str, list[float]]
@@ -42,11 +40,12 @@ def main(arguments: list[str]) -> None:
     """Measure `fanogan_headct` on its twin, by default at the laptop budget; any `key=value` changes it.
 
     Args:
-        arguments: `--out FILE`, `--rounds N`, overrides.
+        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, overrides.
     """
     parser = argparse.ArgumentParser("bench", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="where the JSON goes")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("--only", choices=[*MEASURES], help="one of the measures instead of all")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     asked = parser.parse_args(arguments)
     settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *asked.overrides])
@@ -54,9 +53,9 @@ def main(arguments: list[str]) -> None:
     data.prepare_data()
     facts = runs.provenance() | {"load_before": os.getloadavg()[0], "rounds": asked.rounds}
     times: Times = {}
-    for measure in (_loading, _steps, _scoring, _whole_training, _start_up):
-        print(f"{measure.__name__.strip('_').replace('_', ' ')} …", file=sys.stderr)
-        times |= measure(settings, data, asked.rounds)
+    for name in [asked.only] if asked.only else MEASURES:
+        print(f"{name} …", file=sys.stderr)
+        times |= MEASURES[name](settings, data, asked.rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     medians = {name: statistics.median(values) for name, values in times.items()}
     summary = {"seconds": medians, "ratios": _ratios(medians), "speeds": _speeds(settings, medians), "peak_gb": peak}
@@ -91,14 +90,16 @@ def _loading(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
 
 
 def _steps(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
-    """One iteration of each phase on ready tensors, by hand, in both precisions."""
-    loops = {name: _BareLoop(settings, name) for name in PRECISIONS}
+    """One iteration of each phase on ready tensors, by hand, in both precisions; and the parts of a critic step."""
+    loops = {name: BareLoop(settings, name) for name in PRECISIONS}
     n_critic, size = settings.detector.n_critic, tuple(settings.data.patch_size)
     images = torch.rand(n_critic, data.batch_size, settings.data.in_channels, *size) * 2 - 1
     contenders: dict[str, Callable[[], object]] = {}
     for name, loop in loops.items():
         contenders[f"gan step {name}"] = partial(loop.gan, images)
         contenders[f"encoder step {name}"] = partial(loop.encoder, images[:1])
+        contenders[f"critic without penalty {name}"] = partial(loop.distance, images[0])
+    contenders["gradient penalty fp32"] = partial(loops["fp32"].penalty, images[0])
     return _interleaved(contenders, rounds)
 
 
@@ -112,8 +113,8 @@ def _scoring(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
 
 def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
     """One epoch of each phase: the Trainer with every callback against a bare loop over the same batches."""
-    length = settings.data.epoch_length
     settings = settings.copy()
+    length = settings.data.epoch_length = min(100, settings.data.epoch_length)
     settings.detector.gan_iterations = settings.detector.encoder_iterations = length
     clock = _Clock()
 
@@ -127,7 +128,7 @@ def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) ->
             trainer.fit(detector, datamodule=road)
 
     def bare() -> None:
-        loop = _BareLoop(settings, "bf16" if settings.trainer.precision == "bf16-mixed" else "fp32")
+        loop = BareLoop(settings, "bf16" if settings.trainer.precision == "bf16-mixed" else "fp32")
         images = TrainingImages(data.store, data.rows["train"], data.augmentation, seed=0)
         start = time.perf_counter()
         for draws in IterationSampler(loop.detector.schedule, range(2 * length), data.batch_size):
@@ -150,53 +151,6 @@ def _start_up(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times
     )
 
 
-class _BareLoop:
-    """f-AnoGAN's two steps as one would write them without any framework."""
-
-    def __init__(self, settings: DictConfig, precision: str) -> None:
-        torch.manual_seed(0)
-        self.detector: FAnoGAN = configuration.build(settings.detector)
-        self.detector.to(memory_format=torch.channels_last)
-        self.low = precision == "bf16"
-        self.g, self.c, self.e = self.detector.generator, self.detector.critic, self.detector.encoder
-        self.optimizer_g, self.optimizer_c, self.optimizer_e = self.detector.configure_optimizers()
-
-    def gan(self, batches: Tensor) -> None:
-        self.g.requires_grad_(False)
-        self.c.requires_grad_(True)
-        for real in batches:
-            with self._autocast():
-                with torch.no_grad():
-                    fake = self.g(self.detector.noise(len(real)))
-                loss = wasserstein_critic_loss(self.c(real), self.c(fake)) + 10 * gradient_penalty(self.c, real, fake)
-            self._step(self.optimizer_c, loss)
-        self.g.requires_grad_(True)
-        self.c.requires_grad_(False)
-        with self._autocast():
-            loss = wasserstein_generator_loss(self.c(self.g(self.detector.noise(len(real)))))
-        self._step(self.optimizer_g, loss)
-
-    def encoder(self, batches: Tensor) -> None:
-        self.g.eval().requires_grad_(False)
-        self.c.eval().requires_grad_(False)
-        for image in batches:
-            with self._autocast():
-                pixel, feature, _ = self.detector.residuals(image)
-                loss = (pixel + feature).mean()
-            self._step(self.optimizer_e, loss)
-        self.g.train()
-        self.c.train()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.low)
-
-    @staticmethod
-    def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-
 class _Clock(pl.Callback):
     """Seconds from the first batch to the end of the training: without building the objects, as in the bare loop."""
 
@@ -213,22 +167,21 @@ class _Clock(pl.Callback):
 
 
 def _ratios(seconds: dict[str, float]) -> dict[str, float]:
-    return {
-        "framework overhead, %": 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1),
-        "bf16 over fp32, gan step": seconds["gan step fp32"] / seconds["gan step bf16"],
-        "bf16 over fp32, encoder step": seconds["encoder step fp32"] / seconds["encoder step bf16"],
-    }
+    found = {}
+    if "training by Trainer" in seconds:
+        found["framework overhead, %"] = 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1)
+    for part in ("gan step", "encoder step", "critic without penalty"):
+        if f"{part} bf16" in seconds:
+            found[f"bf16 over fp32, {part}"] = seconds[f"{part} fp32"] / seconds[f"{part} bf16"]
+    return found
 
 
 def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]:
     """Images a second."""
     minibatches = (64 // settings.detector.n_critic + 1) * settings.detector.n_critic
     images = minibatches * settings.data.batch_size
-    return {
-        "loading": images / seconds["load"],
-        "loading, augmented": images / seconds["load augmented"],
-        "scoring": 256 / seconds["score"],
-    }
+    counted = {"load": images, "load augmented": images, "score": 256}
+    return {name: n / seconds[name] for name, n in counted.items() if name in seconds}
 
 
 def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:
@@ -245,3 +198,12 @@ def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:
     if facts["load_before"] > 0.5:
         console.print(f"the machine was busy before (load {facts['load_before']:.1f}): trust the ratios at most")
     console.print(f"all rounds: {out}")
+
+
+MEASURES: dict[str, Callable[[DictConfig, PatchDataModule, int], Times]] = {
+    "loading": _loading,
+    "steps": _steps,
+    "scoring": _scoring,
+    "training": _whole_training,
+    "start-up": _start_up,
+}
