@@ -1,6 +1,5 @@
 """Detector: the contract every method keeps, and the bookkeeping that manual optimisation needs."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +37,7 @@ class Detector(pl.LightningModule):
         super().__init__()
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
         self.iterations_done = 0  # the buffer's value, readable without waiting for the device
+        self._descending = ""
         self._tracked: dict[str, list[Tensor]] = {}
 
     @abstractmethod
@@ -75,7 +75,9 @@ class Detector(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase = self.phase
         for name in self.networks:
-            self.get_submodule(name).train(name in phase.networks)
+            network, moves = self.get_submodule(name), name in phase.networks
+            if network.training != moves:
+                network.train(moves)
         getattr(self, f"{phase.name}_step")(batch["image"])
         self.iteration += 1
         self.iterations_done += 1
@@ -91,16 +93,23 @@ class Detector(pl.LightningModule):
         """One optimiser step of `network` alone along the gradient of loss(batch), the mean over [B, C, *S]."""
         optimizer = self._optimizer(network)
         optimizer.zero_grad()
-        for name in self.networks:  # gradients reach this network's weights and no other's
-            self.get_submodule(name).requires_grad_(name == network)
+        if network != self._descending:  # gradients reach this network's weights and no other's
+            for name in self.networks:
+                self.get_submodule(name).requires_grad_(name == network)
+            self._descending = network
         for part in batch.chunk(self.accumulate):
             self.manual_backward(loss(part) * (len(part) / len(batch)))
-        weights = self.get_submodule(network).parameters()
-        norm = torch.nn.utils.clip_grad_norm_(weights, self.clip_norm or math.inf)
-        self.track({f"train/grad_{network}": norm})
+        self.track({f"train/grad_{network}": self._clipped_norm(network)})
         optimizer.step()
         # Autocast keeps low-precision copies of the weights until the whole training_step ends; they are stale now.
         torch.clear_autocast_cache()
+
+    def _clipped_norm(self, network: str) -> Tensor:
+        """Norm of the network's gradient; the gradient itself is shortened to `clip_norm`, if that is set."""
+        weights = [p for p in self.get_submodule(network).parameters() if p.grad is not None]
+        if self.clip_norm is not None:
+            return torch.nn.utils.clip_grad_norm_(weights, self.clip_norm)
+        return torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
 
     def _optimizer(self, network: str) -> LightningOptimizer:
         optimizers = self.optimizers()

@@ -21,6 +21,7 @@ from anomaly_lab.callbacks import checkpoints
 from anomaly_lab.callbacks.checkpoints import CheckpointFiles
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.scoring import Scoring
+from anomaly_lab.callbacks.wandb import WandB
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
 from anomaly_lab.evaluation.report import write_report
@@ -156,7 +157,7 @@ def _fit_and_judge(
             runs.update_provenance(run, finished=runs.now(), checkpoint=facts, threads=threads)
             page = write_report(run)
             for callback in named.values():
-                if hasattr(callback, "finish"):
+                if isinstance(callback, WandB):
                     callback.finish(run)
             console.print(f"report: {page}")
         trainer.strategy.barrier()

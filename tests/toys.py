@@ -30,7 +30,7 @@ class Iterations(Dataset[Batch]):
         return Batch(image=self.images[chosen])
 
 
-def smooth(n: int, seed: int) -> Tensor:
-    """Blurred noise [n, 1, 32, 32] in [-1, 1]: pictures with structure, no two alike."""
-    coarse = torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+def smooth(n: int, seed: int, coarse_side: int = 4) -> Tensor:
+    """Blurred noise [n, 1, 32, 32] in [-1, 1] of coarse_side² values: pictures with structure, no two alike."""
+    coarse = torch.rand(n, 1, coarse_side, coarse_side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return torch.nn.functional.interpolate(coarse, size=32, mode="bilinear")

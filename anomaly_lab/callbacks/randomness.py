@@ -30,4 +30,6 @@ class Randomness(pl.Callback):
         for_python, for_numpy, for_torch = (int(s) for s in np.random.SeedSequence(entropy).generate_state(3))
         random.seed(for_python)
         np.random.seed(for_numpy)
-        torch.manual_seed(for_torch)
+        torch.default_generator.manual_seed(for_torch)  # torch.manual_seed asks every backend there is: 2 ms
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed(for_torch)

@@ -104,7 +104,9 @@ def stacked_histogram(groups: Sequence[Group], label: str, line: tuple[str, floa
             f'<path class="threshold" d="M{at:.1f} 18V{height - BOTTOM}"/>',
             _text(x, 12, line[0], f"strong {anchor}"),
         ]
-    return _svg(f"{label}: " + ", ".join(f"{g.name} ({len(g.values)})" for g in groups), height, parts)
+    names = [f"{g.name} ({len(g.values)})" for g in groups]
+    parts += [_text(frame.left, top + row * i + 16, name, "") for i, name in enumerate(names)]  # over the line
+    return _svg(f"{label}: " + ", ".join(names), height, parts)
 
 
 def interval_plot(rows: Sequence[Interval], reference: tuple[str, float] | None = None) -> str:
@@ -197,9 +199,8 @@ def _bars(frame: _Frame, group: Group, base: float, room: float) -> list[str]:
         for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True)
         if count
     ]
-    title = _text(frame.left, base - room - 8, f"{group.name} ({len(group.values)})", "")
     baseline = f'<path class="grid" d="M{frame.left} {base}H{WIDTH - RIGHT}"/>'
-    return [f'<path class="bar {group.style}" d="{"".join(bars)}"/>', baseline, title]
+    return [f'<path class="bar {group.style}" d="{"".join(bars)}"/>', baseline]
 
 
 def _legend(series: Series, y: float) -> str:
