@@ -101,8 +101,6 @@ class Detector(pl.LightningModule):
             self.manual_backward(loss(part) * (len(part) / len(batch)))
         self.track({f"train/grad_{network}": self._clipped_norm(network)})
         optimizer.step()
-        # Autocast keeps low-precision copies of the weights until the whole training_step ends; they are stale now.
-        torch.clear_autocast_cache()
 
     def _clipped_norm(self, network: str) -> Tensor:
         """Norm of the network's gradient; the gradient itself is shortened to `clip_norm`, if that is set."""

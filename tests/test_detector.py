@@ -107,7 +107,10 @@ def test_tracked_terms_are_means_since_the_last_flush() -> None:
 
 
 def test_low_precision_steps_see_the_weights_of_the_step_before(fit: Fit) -> None:
-    """Autocast caches bfloat16 weights for a whole training_step: n_critic steps must not share one stale copy."""
+    """n_critic steps must not share one stale copy of the weights.
+
+    Plain autocast keeps bfloat16 copies for a whole training_step; Lightning 2.6.6 switches that cache off.
+    """
 
     class Layer(Shift):
         def near_step(self, batches: Tensor) -> None:
