@@ -22,7 +22,7 @@ need_exp = @test -n $(call quote,$(EXP)) || { echo "which experiment? make $@ EX
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show train resume evaluate predict report test test-slow check format bench docker clean
+.PHONY: help setup list show data train resume evaluate predict report test test-slow check format bench docker clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,10 @@ list: $(STAMP)  ## every experiment
 show: $(STAMP)  ## a whole experiment with all defaults: make show EXP=fanogan_headct
 	$(need_exp)
 	@$(RUNNER) -m anomaly_lab show $(call quote,$(EXP)) $(OVERRIDES)
+
+data: $(STAMP)  ## build or reuse the store, write a data sheet: make data EXP=fanogan_headct data.root=…
+	$(need_exp)
+	@$(RUNNER) -m anomaly_lab data $(call quote,$(EXP)) $(OVERRIDES)
 
 train: $(STAMP)  ## train, judge, report: make train EXP=fanogan_headct detector.latent_dim=64
 	$(need_exp)

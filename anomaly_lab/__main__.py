@@ -71,6 +71,17 @@ def show(experiment: Name, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def data(experiment: Name, overrides: Overrides = None) -> None:
+    """Build an experiment's store, or reuse it, and write its data sheet."""
+    from anomaly_lab import config
+
+    resolved = config.load(experiment, overrides or [])
+    from anomaly_lab import engine
+
+    engine.inspect(resolved)
+
+
+@app.command()
 def train(experiment: Name, overrides: Overrides = None) -> None:
     """Train an experiment, judge it and write its report."""
     from anomaly_lab import config

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +18,7 @@ from yaml import MarkedYAMLError, YAMLError
 from anomaly_lab.schema import TARGET, checked, did_you_mean, locate, merged, sentence
 from anomaly_lab.types import UserError
 
+CaseScore = Literal["none", "max", "mean", "top_k"]
 BUDGETS = ("paper", "laptop", "smoke")
 
 
@@ -28,10 +29,15 @@ class Evaluation:
     Attributes:
         quantile: of the held-out normals' scores, the threshold; fraction in (0, 1).
         replicates: of the bootstrap behind the intervals.
+        case_score: what is judged: patches one by one ("none"), or cases, each with the "max" or the "mean" of its
+            patches' scores or the mean of the `top_k` highest.
+        top_k: patches that "top_k" takes.
     """
 
     quantile: float = 0.95
     replicates: int = 2000
+    case_score: CaseScore = "none"
+    top_k: int = 10
 
 
 @dataclass
@@ -193,4 +199,5 @@ def _naming(experiment: str) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{experiment}: {error}") from error
     except OmegaConfBaseException as error:
-        raise UserError(f"{experiment}: {error.full_key}: {sentence(error)}") from error
+        key = error.full_key or "a value that another section is given as well"  # ${…} is checked where it arrives
+        raise UserError(f"{experiment}: {key}: {sentence(error)}") from error

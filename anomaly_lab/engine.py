@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,10 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from pytorch_lightning.strategies import DDPStrategy
 from rich.console import Console
+from rich.markup import escape
 
 from anomaly_lab import config as configuration
-from anomaly_lab import preamble, runs
+from anomaly_lab import inspection, preamble, runs
 from anomaly_lab.callbacks import checkpoints
 from anomaly_lab.callbacks.checkpoints import CheckpointFiles
 from anomaly_lab.callbacks.randomness import Randomness
@@ -26,7 +28,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
 from anomaly_lab.evaluation.report import write_report
 from anomaly_lab.judgement import judge
-from anomaly_lab.prediction import predict_folder
+from anomaly_lab.prediction import predict_files
 from anomaly_lab.types import UserError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -50,6 +52,7 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
     if _is_first_rank():
         data.prepare_data()
         data.setup()  # before the run folder: data that cannot be used leave nothing behind
+        data.check_trainable()
         facts = runs.provenance() | preamble.facts_of(config, data, detector)
         facts["precision"] = str(precision_for(config.trainer.precision))
         if paper is not None:
@@ -59,6 +62,23 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
         runs.write_json(run / "provenance.json", facts | {"run": run.name})
         preamble.announce(console, run, facts, data.where_to_get)
     return _fit_and_judge(config, run, data, detector, checkpoint=None)
+
+
+def inspect(config: DictConfig) -> Path:
+    """Build or reuse the store of an experiment, say what it holds and write its data sheet, whose path is returned."""
+    data: PatchDataModule = configuration.build(config.data)
+    preamble.announce_source(console, data.source, data.where_to_get)
+    if data.source == "real":
+        console.print(f"real files: {escape(str(data.folder))}")
+    began = time.perf_counter()
+    data.prepare_data()
+    console.print(f"store: {inspection.origin(data, time.perf_counter() - began)}")
+    facts = data.facts()
+    preamble.announce_data(console, facts)
+    page = inspection.inspect(Path(config.runs) / config.name / "data", config.name, data, facts)
+    console.print(f"manifest: {escape(str(page.with_name('manifest.csv')))}")
+    console.print(f"data sheet: {escape(str(page))}")
+    return page
 
 
 def resume(path: str) -> Path:
@@ -97,7 +117,7 @@ def report(path: str) -> Path:
 
 
 def predict(path: str, folder: str, out: str | None = None) -> Path:
-    """Score every picture below `folder` with a trained run: scores.csv and a map of each as PNG.
+    """Score every picture and volume in or below `folder` with a trained run: scores.csv and a map of each.
 
     Raises:
         UserError: the run is not trained, or there is nothing to score.
@@ -106,7 +126,7 @@ def predict(path: str, folder: str, out: str | None = None) -> Path:
     _, data, detector = _restore(run)
     source = Path(folder)
     target = Path(out) if out else run / "predictions" / source.resolve().name
-    written = predict_folder(run, data, detector, source, target)
+    written = predict_files(run, data, detector, source, target)
     console.print(f"scores and maps: {written}")
     return written
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from anomaly_lab import runs
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
-from anomaly_lab.evaluation.floors import floor_scores
+from anomaly_lab.evaluation.floors import MAX_IMAGES, floor_scores
 from anomaly_lab.evaluation.protocol import judge as judge_scores
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.metrics.segmentation import PixelHistograms
@@ -42,31 +42,40 @@ def judge(
         raise RuntimeError("not every case was scored exactly once")
     score = scored["score"][np.searchsorted(scored["row"], rows)]
     others = (batch for split in splits for batch in data.images(split))
-    floors = {name: values.numpy() for name, values in floor_scores(data.images("train"), others).items()}
-    index = [data.store.index[row] for row in rows]
+    fitted = floor_scores(data.images("train", at_most=MAX_IMAGES), others)
+    floors = {name: values.numpy() for name, values in fitted.items()}
+    facts = {name: np.array(data.store.index.columns[name])[rows] for name in ("id", "case", "patient")}
     scores = Scores(
-        id=[facts["id"] for facts in index],
-        patient=[facts["patient"] for facts in index],
+        id=facts["id"].tolist(),
+        patient=facts["patient"].tolist(),
         split=[split for split in splits for _ in data.rows[split]],
         label=data.store.labels[rows],
         score=score,
         floors=floors,
     )
+    if evaluation.case_score != "none":
+        scores, highest = scores.by_case(facts["case"], evaluation.case_score, evaluation.top_k)
+        rows = rows[highest]
     metrics = judge_scores(scores, evaluation.quantile, evaluation.replicates)
-    metrics["pixels"] = _pixels(scored)
+    judged = "patch" if evaluation.case_score == "none" else "case"
+    metrics["unit"] = {"judged": judged, "rule": evaluation.case_score, "top_k": evaluation.top_k}
+    metrics["pixels"] = _pixels(scored, ~data.store.index.has_role("unmasked"))
     runs.write_atomic(run / "scores.csv", scores.to_csv(evaluation.quantile))
     runs.write_json(run / "metrics.json", metrics)
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in _extremes(scores, metrics["threshold"]["value"])]
     _hang_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
 
 
-def _pixels(scored: dict[str, np.ndarray]) -> dict[str, Any] | None:
-    """Pixel AUROC and PRO of the cases that have masks."""
+def _pixels(scored: dict[str, np.ndarray], known: np.ndarray) -> dict[str, Any] | None:
+    """Pixel AUROC and PRO over the rows whose lesion, or its absence, is known; `known`: by row of the store."""
     if "mask" not in scored:
         return None
-    maps = scored["anomaly_map"]
+    kept = known[scored["row"]]
+    maps, masks = scored["anomaly_map"][kept], scored["mask"][kept]
+    if not masks.any():
+        return None
     histograms = PixelHistograms(float(maps.min()), float(maps.max()))
-    histograms.update(torch.from_numpy(maps), torch.from_numpy(scored["mask"]))
+    histograms.update(torch.from_numpy(maps), torch.from_numpy(masks))
     if histograms.num_masks == 0:
         return None
     return {"auroc": histograms.auroc(), "pro": histograms.pro(), "num_masks": histograms.num_masks}

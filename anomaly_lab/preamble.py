@@ -5,11 +5,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from anomaly_lab import config as configuration
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
 from anomaly_lab.estimate import estimated_seconds
+
+NAMED = 10  # pairs of alike pictures that are named on the console; the report and the data sheet list them
 
 
 def facts_of(config: DictConfig, data: PatchDataModule, detector: Detector) -> dict[str, object]:
@@ -39,11 +42,7 @@ def published(paper: DictConfig) -> dict[str, object]:
 
 def announce(console: Console, run: Path, facts: dict[str, Any], where_to_get: str) -> None:
     """The first lines of the log: what runs on what, and for how long."""
-    if facts["source"] == "twin":
-        console.print(
-            f"[bold yellow]SYNTHETIC TWIN[/]: generated pictures, not patients. For the real ones {where_to_get}, "
-            "then set data.root"
-        )
+    announce_source(console, facts["source"], where_to_get)
     lengths = ", ".join(f"{name} {n}" for name, n in facts["detector"]["phases"].items())
     console.print(f"budget [bold]{facts['budget']}[/]: {lengths} iterations")
     if "paper" in facts:
@@ -51,14 +50,32 @@ def announce(console: Console, run: Path, facts: dict[str, Any], where_to_get: s
         hours = facts["paper"]["estimated_seconds"] / 3600
         cost = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
         console.print(f"budget=paper would be {published} iterations, about {cost} on this machine")
-    counts = ", ".join(
-        f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["data"]["counts"].items()
-    )
-    console.print(f"data: {counts}; {len(facts['data']['skipped'])} files skipped")
-    audit = facts["data"]["audit"]
-    for kind in ("identical", "near_identical"):
-        for pair in audit[kind]:
-            where = " / ".join(pair["splits"])
-            console.print(f"leakage audit: {' and '.join(pair['ids'])} are {kind.replace('_', ' ')} ({where})")
-    console.print(f"leakage audit: {audit['checked']} pictures, {audit['crossing']} pairs across splits")
+    announce_data(console, facts["data"])
     console.print(f"run: {run}")
+
+
+def announce_source(console: Console, source: str, where_to_get: str) -> None:
+    """Say it if the pictures are generated."""
+    if source == "twin":
+        console.print(
+            f"[bold yellow]SYNTHETIC TWIN[/]: generated pictures, not patients. For the real ones {where_to_get}, "
+            "then set data.root"
+        )
+
+
+def announce_data(console: Console, facts: dict[str, Any]) -> None:
+    """What is in the splits, what was left out, what the leakage audit found."""
+    counts = ", ".join(
+        f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["counts"].items()
+    )
+    console.print(f"data: {counts}; {len(facts['skipped'])} files skipped")
+    audit = facts["audit"]
+    pairs = [(kind, pair) for kind in ("identical", "near_identical") for pair in audit[kind]]
+    for kind, pair in pairs[:NAMED]:
+        both, where = escape(" and ".join(pair["ids"])), " / ".join(pair["splits"])
+        console.print(f"leakage audit: {both} are {kind.replace('_', ' ')} ({where})")
+    if len(pairs) > NAMED:
+        console.print(f"leakage audit: and {len(pairs) - NAMED} more such pairs")
+    shared = len(audit["shared_patients"])
+    crossing = f"{audit['crossing']} pairs and {shared} patients across splits"
+    console.print(f"leakage audit: {audit['checked']} pictures, {crossing}")

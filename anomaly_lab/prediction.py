@@ -1,10 +1,15 @@
-"""Scores new pictures with a trained run: its preprocessing, its threshold, its held-out normals."""
+"""Scores new files with a trained run: its preprocessing, its threshold, its held-out normals.
+
+Pictures, NIfTI volumes and DICOM series. A volume's map is carried back to the scan's own grid.
+"""
 
 import csv
 import io
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +20,52 @@ from rich.progress import Progress
 from anomaly_lab import runs
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.disk import disk_errors, fresh_folder
+from anomaly_lab.data.geometry import onto
+from anomaly_lab.data.readers.files import find_cases
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.store import CutScan
+from anomaly_lab.data.transforms import to_float
 from anomaly_lab.detector import Detector
+from anomaly_lab.evaluation.parametric_map import write_parametric_map
 from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.evaluation.stitching import Rule, Stitcher, case_scores, save_map
 from anomaly_lab.metrics.thresholds import conformal_p_values
-from anomaly_lab.types import Batch, UserError
+from anomaly_lab.types import Batch, Case, UserError
 
-PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff")
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def predict_folder(run: Path, data: PatchDataModule, detector: Detector, folder: Path, out: Path) -> Path:
-    """Write scores.csv (id, score, p_value, pred_label) and maps/<id>.png of every picture below `folder`.
+class _Opened(NamedTuple):
+    """A case that was read and cut, and how many windows it has."""
+
+    case: Case
+    scan: Scan
+    cut: CutScan
+    windows: int
+
+
+def predict_files(run: Path, data: PatchDataModule, detector: Detector, source: Path, out: Path) -> Path:
+    """Write scores.csv (id, score, p_value, pred_label) and a map of every picture and scan in or below `source`.
+
+    maps/<id>.png for pictures; maps/<id>.nii.gz for volumes, on the scan's own grid with its affine; for a DICOM series
+    maps/<id>.map.dcm as well, a Parametric Map, where highdicom is installed.
 
     Args:
         run: the trained and judged run.
         data: its data set, for the preprocessing.
         detector: its detector.
-        folder: searched with all its subfolders; an id is the path below it.
+        source: a file, or a folder that is searched with all its subfolders; an id is the path below it.
         out: the folder to write; whole or not at all, an older one is replaced.
 
     Returns:
         `out`.
 
     Raises:
-        UserError: no pictures, an unreadable one, or a run that was never judged.
+        UserError: nothing to score, an unreadable file, or a run that was never judged.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
-    if not files:
-        raise UserError(f"{folder}: no pictures ({', '.join(PICTURES)}) in it or below; give INPUT=<folder>")
+    cases = find_cases(source) if source.exists() else []
+    if not cases:
+        raise UserError(f"{source}: no pictures, NIfTI volumes or DICOM files in it or below; give INPUT=<folder>")
     metrics = runs.read_json(run / "metrics.json")
     if not metrics:
         raise UserError(f"{run} was never judged, so it has no threshold; first: make evaluate RUN={run}")
@@ -52,34 +76,89 @@ def predict_folder(run: Path, data: PatchDataModule, detector: Detector, folder:
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["id", "score", "p_value", "pred_label"])
     with disk_errors(out.parent), fresh_folder(out) as work:
-        for path, (score, anomaly_map) in zip(files, _scored(data, detector, files), strict=True):
-            id = path.relative_to(folder).as_posix()
+        for opened, scores, maps in _scored(data, detector, cases):
+            score = _score_of(metrics["unit"], scores)
             p_value = repr(conformal_p_values(np.array([score]), normals).item()) if len(normals) else ""
-            writer.writerow([id, repr(score), p_value, "" if threshold is None else int(score > threshold)])
-            if anomaly_map is not None:
-                _write_map(work / "maps" / f"{id}.png", anomaly_map)
+            called = "" if threshold is None else int(score > threshold)
+            writer.writerow([opened.case.id, repr(score), p_value, called])
+            if maps is not None:
+                _write_map(work / "maps", opened, maps)
         (work / "scores.csv").write_text(table.getvalue())
         shutil.rmtree(out, ignore_errors=True)
     return out
 
 
 def _scored(
-    data: PatchDataModule, detector: Detector, files: list[Path]
-) -> Iterator[tuple[float, NDArray[np.float32] | None]]:
-    """Raw score and map [H, W] of each file."""
-    size = data.scoring_batch_size
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("scoring", total=len(files))
-        for start in range(0, len(files), size):
-            image = data.read_for_scoring(files[start : start + size]).to(detector.device)
-            prediction = detector.score(Batch(image=image))
-            maps = prediction.anomaly_map
-            for i, score in enumerate(prediction.anomaly_score.double().tolist()):
-                yield score, None if maps is None else maps[i, 0].cpu().numpy()
+    data: PatchDataModule, detector: Detector, cases: list[Case]
+) -> Iterator[tuple[_Opened, NDArray[np.float64], NDArray[np.float32] | None]]:
+    """Every case with the raw scores [n] and maps [n, *P] of its windows."""
+    with Progress(console=console) as progress:
+        task = progress.add_task("scoring", total=len(cases))
+        for group in _groups(data, cases):
+            patches = np.concatenate([block for opened in group for block, _ in opened.cut.blocks()])
+            scores, maps = _predicted(data, detector, patches)
+            ends = np.cumsum([opened.windows for opened in group])
+            for opened, end in zip(group, ends.tolist(), strict=True):
+                mine = slice(end - opened.windows, end)
+                yield opened, scores[mine], None if maps is None else maps[mine]
                 progress.advance(task)
 
 
-def _write_map(path: Path, anomaly_map: NDArray[np.float32]) -> None:
+def _groups(data: PatchDataModule, cases: list[Case]) -> Iterator[list[_Opened]]:
+    """Cases with about a batch of windows together: many pictures or one volume."""
+    group: list[_Opened] = []
+    for case in cases:
+        cut, scan = data.cut_for_scoring(case)
+        group.append(_Opened(case, scan, cut, len(cut.windows.label)))
+        if sum(opened.windows for opened in group) >= data.scoring_batch_size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _predicted(
+    data: PatchDataModule, detector: Detector, patches: np.ndarray
+) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
+    """Scores [n] and maps [n, *P] of patches [n, C, *P], batch by batch."""
+    scores, maps = [], []
+    for start in range(0, len(patches), data.scoring_batch_size):
+        image = to_float(patches[start : start + data.scoring_batch_size]).to(detector.device)
+        prediction = detector.score(Batch(image=image))
+        scores.append(prediction.anomaly_score.double().cpu().numpy())
+        if prediction.anomaly_map is not None:
+            maps.append(prediction.anomaly_map[:, 0].cpu().numpy())
+    return np.concatenate(scores), np.concatenate(maps) if maps else None
+
+
+def _score_of(unit: dict[str, Any], scores: NDArray[np.float64]) -> float:
+    """One score of a case's windows; of several by the rule the run was judged by, or else the highest."""
+    rule: Rule = "max" if unit["rule"] == "none" else unit["rule"]
+    return float(case_scores(scores, np.zeros(len(scores), int), rule, unit["top_k"])[1][0])
+
+
+def _write_map(folder: Path, opened: _Opened, maps: NDArray[np.float32]) -> None:
+    """Stitch the windows' maps and save the whole in the space of the scan."""
+    cut, scan = opened.cut, opened.scan
+    stitcher = Stitcher(cut.scan.pixels.shape[1:])
+    stitcher.add(maps, cut.windows.location, cut.across)
+    whole = stitcher.result()
+    target = folder / opened.case.id
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if scan.affine is None:
+        _write_picture(target.with_name(f"{target.name}.png"), whole)
+        return
+    assert cut.scan.affine is not None
+    ours = onto(whole[None], cut.scan.affine, scan.affine, scan.shape)[0]
+    save_map(target.with_name(f"{target.name.removesuffix('.gz').removesuffix('.nii')}.nii.gz"), ours, scan.affine)
+    if opened.case.slices and find_spec("highdicom"):
+        files = (opened.case.image, *opened.case.slices)
+        try:
+            write_parametric_map(target.with_name(f"{target.name}.map.dcm"), ours, files)
+        except UserError as error:  # a header that lacks something: the NIfTI map is there
+            console.print(f"no Parametric Map of {opened.case.id}: {error}")
+
+
+def _write_picture(path: Path, anomaly_map: NDArray[np.float32]) -> None:
     """Save a map as 16-bit grey; 0 to 2, the largest distance in [-1, 1], fill the range, so maps stay comparable."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((anomaly_map.clip(0, 2) / 2 * 65535).round().astype(np.uint16)).save(path)

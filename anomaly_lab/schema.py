@@ -107,13 +107,26 @@ def _refuse_what_the_engine_sets(trainer: DictConfig) -> None:
 def _schema(target: type, omitted: Collection[str] = ()) -> DictConfig:
     """A structured configuration with a field for each parameter of the constructor."""
     fields: list[tuple[str, Any, Any]] = [(TARGET, str, f"{target.__module__}.{target.__qualname__}")]
-    for p in inspect.signature(target, eval_str=True).parameters.values():
-        if p.name in omitted or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-            continue
-        default = partial(copy.copy, MISSING if p.default is p.empty else p.default)
-        fields.append((p.name, _supported(p.annotation), field(default_factory=default)))
+    for p in _parameters(target):
+        if p.name not in omitted:
+            default = partial(copy.copy, MISSING if p.default is p.empty else p.default)
+            fields.append((p.name, _supported(p.annotation), field(default_factory=default)))
     schema: DictConfig = OmegaConf.structured(make_dataclass(target.__name__, fields))
     return schema
+
+
+def _parameters(target: type) -> Iterable[inspect.Parameter]:
+    """What a constructor takes; where it hands `**arguments` on, what the next class's takes as well."""
+    taken: dict[str, inspect.Parameter] = {}
+    for owner in inspect.getmro(target):
+        if "__init__" not in vars(owner):
+            continue
+        own = list(inspect.signature(owner.__init__, eval_str=True).parameters.values())[1:]  # type: ignore[misc]
+        named = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        taken = {p.name: p for p in named} | taken  # the subclass's default wins
+        if not any(p.kind is p.VAR_KEYWORD for p in own):
+            break
+    return taken.values()
 
 
 def _supported(annotation: Any) -> Any:

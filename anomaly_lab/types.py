@@ -14,16 +14,21 @@ class UserError(Exception):
     """Something the user can put right. Shown as one line (what, which file, what to do), exit status 2."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One scan on disk: paths and facts, no pixels.
 
     Attributes:
         id: unique within the data set; the name under which its score is reported.
         patient: group key that may not cross splits; never a name or number from a header, only a hash of it.
-        image: the file.
-        label: 0 normal, 1 anomalous.
+        image: the file; of a DICOM series the first of its files.
+        label: 0 normal, 1 anomalous; of a whole scan, whatever its patches are.
         mask: file of the known lesion, where there is one.
+        kind: its class in the data set's own words, one of several under label 1; empty where there are no others.
+        split: where the data set's owners put it ("train", "val", "test"), or None where they leave that open.
+        frame: number of the image in a file that holds many.
+        box: region of the image that is the case, (row, column, height, width) in pixels; None for all of it.
+        slices: the other files of a DICOM series.
     """
 
     id: str
@@ -31,6 +36,11 @@ class Case:
     image: Path
     label: int
     mask: Path | None = None
+    kind: str = ""
+    split: str | None = None
+    frame: int = 0
+    box: tuple[int, int, int, int] | None = None
+    slices: tuple[Path, ...] = ()
 
 
 class Batch(TypedDict, total=False):

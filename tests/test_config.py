@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 from omegaconf import DictConfig
 
-from anomaly_lab import config
+from anomaly_lab import config, schema
 from anomaly_lab.types import UserError
 
 BASE = f"""
@@ -260,3 +260,18 @@ def test_what_is_shown_is_what_a_run_folder_recalls():
 def test_experiments_are_listed_with_their_first_comment_line():
     write("another", "seed: 1\n")
     assert config.experiments() == [("another", ""), ("toy", "A toy; takes no time.")]
+
+
+def test_schema_follows_handed_on_arguments_to_the_base_class():
+    class Base:
+        def __init__(self, root: str, size: int = 3) -> None: ...
+
+    class Derived(Base):
+        def __init__(self, *, squares: int = 1, size: int = 5, **arguments: object) -> None: ...
+
+    class Closed(Base):
+        def __init__(self, other: int = 2) -> None: ...
+
+    assert schema._schema(Derived).keys() == {"_target_", "root", "size", "squares"}
+    assert schema._schema(Derived).size == 5
+    assert schema._schema(Closed).keys() == {"_target_", "other"}

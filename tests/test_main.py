@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from anomaly_lab import __main__, config
 from anomaly_lab.types import UserError
 
-VERBS = ["list", "show", "train", "resume", "evaluate", "predict", "report", "bench"]
+VERBS = ["list", "show", "data", "train", "resume", "evaluate", "predict", "report", "bench"]
 
 
 def run(*words: str):
@@ -67,6 +67,16 @@ def test_list_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert run("show", "toy", "seed=3", "x=-1").output == "{'name': 'toy', 'overrides': ['seed=3', 'x=-1']}\n"
 
 
+def test_data_hands_the_experiment_to_the_engine(monkeypatch: pytest.MonkeyPatch):
+    from anomaly_lab import engine
+
+    seen = []
+    monkeypatch.setattr(config, "load", lambda name, overrides: (name, overrides))
+    monkeypatch.setattr(engine, "inspect", seen.append)
+    assert run("data", "toy", "seed=3").exit_code == 0
+    assert seen == [("toy", ["seed=3"])]
+
+
 @pytest.fixture
 def front_door(tmp_path: Path) -> Path:
     """A folder with our Makefile, whose .venv has a python that only prints its arguments."""
@@ -107,6 +117,7 @@ def test_make_hands_a_run_and_its_input_over(front_door: Path):
     ("words", "message"),
     [
         (["train"], "which experiment? make train EXP=…"),
+        (["data"], "which experiment? make data EXP=…"),
         (["show"], "which experiment?"),
         (["resume"], "which run? make resume RUN=runs/…"),
         (["predict", "RUN=x"], "which files?"),

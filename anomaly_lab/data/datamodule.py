@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,14 +18,22 @@ from torch.utils.data import DataLoader, Dataset
 from anomaly_lab.data.audit import audit
 from anomaly_lab.data.augmentation import Augmentation
 from anomaly_lab.data.disk import disk_errors, fresh_folder, locked
+from anomaly_lab.data.index import Index
+from anomaly_lab.data.lazy import LazyStore
 from anomaly_lab.data.loading import JudgedImages, TrainingImages, chunks
+from anomaly_lab.data.patches import Cutting
+from anomaly_lab.data.readers.files import crop, is_deep, read_scan
+from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.sampling import IterationSampler
-from anomaly_lab.data.splits import SPLITS, split_by_file, split_by_seed
-from anomaly_lab.data.store import StorePlan, open_or_build
-from anomaly_lab.data.transforms import Preprocessing, quantise, to_float
+from anomaly_lab.data.splits import SPLITS, SplitRule, split_by_file, split_by_seed
+from anomaly_lab.data.store import CutScan, Store, StorePlan, open_or_build
+from anomaly_lab.data.transforms import Preprocessing, Volume, to_float
+from anomaly_lab.data.volume_augmentation import VolumeAugmentation
 from anomaly_lab.types import Batch, Case, Schedule, UserError
 
 WATCHED = 512  # held-out normals scored at each validation
+LIMITS = ("train", "val", "test_normal", "test_anomalous")
+_Settings = TypeVar("_Settings")
 
 
 class _Training(Protocol):
@@ -45,6 +53,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         name: of the data set, lower case.
         where_to_get: how to come by the real files and lay them out.
         twin_version: goes up whenever the twin's pictures change.
+        version: goes up whenever `cases` or `read` change what is read.
+        official: counts that the whole official set must give, by the names of `census`; "images" tells whether it is
+            whole.
         source: "real" or "twin", known from the start.
         folder: root of the files in use.
     """
@@ -52,6 +63,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     name: str
     where_to_get: ClassVar[str]
     twin_version: ClassVar[int] = 1
+    version: ClassVar[int] = 1
+    official: ClassVar[dict[str, int]] = {}
 
     def __init__(
         self,
@@ -62,12 +75,21 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         scoring_batch_size: int = 64,
         epoch_length: int = 100,
         source: Literal["auto", "real", "twin"] = "auto",
+        resize: tuple[int, int] | None = None,
+        fit: Literal["pad", "stretch"] = "pad",
+        volume: dict[str, Any] | None = None,
+        cut: dict[str, Any] | None = None,
         splits: str | None = None,
         train_normals: float = 0.75,
         val_fraction: float = 0.1,
+        folds: int = 0,
+        fold: int = 0,
+        contamination: float = 0.0,
+        limits: dict[str, float] | None = None,
         seed: int = 0,
-        augment: dict[str, float] | None = None,
+        augment: dict[str, Any] | None = None,
         on_bad: Literal["fail", "skip"] = "fail",
+        store: bool = True,
         store_dir: str = ".store",
         num_workers: int = 0,
         twin_seed: int = 0,
@@ -77,37 +99,58 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
         Args:
             root: folder of the real files.
-            patch_size: height and width the detector sees, in pixels.
+            patch_size: height and width the detector sees, in pixels; three numbers for patches of volumes.
             in_channels: 1 grey or 3 colour.
             batch_size: images of a training mini-batch, over all devices.
             scoring_batch_size: images of a batch when judging.
             epoch_length: iterations between two validations and checkpoints.
             source: "auto" takes the real files if `root` exists, else the synthetic twin.
+            resize: height and width a picture is brought to before patches are cut; None leaves it as it is where there
+                is a `cut`, and without one makes it `patch_size`.
+            fit: "pad" adds black to keep a picture's shape, "stretch" does not keep it.
+            volume: arguments of Volume: axes, spacing and range of volumes.
+            cut: arguments of Cutting: the windows that become patches; None makes a whole picture one patch, and cuts
+                volumes by Cutting's defaults.
             splits: CSV with the columns id, split that replaces the drawn split.
             train_normals: normal patients to train, those held out included: a count, or below 1 a fraction.
             val_fraction: fraction of these held out for thresholds.
+            folds: number of parts all patients are dealt into; 0 for a single split.
+            fold: the part that is judged, from 0.
+            contamination: share of anomalies hidden among the training normals, for studies.
+            limits: most rows of train, val, test_normal and test_anomalous, drawn by the seed, before anything is read
+                where there is no `cut`; a count, or below 1 a fraction.
             seed: of split, sampling and augmentation.
-            augment: arguments of Augmentation; None for no change.
+            augment: arguments of Augmentation, or of VolumeAugmentation for patches of volumes; None for no change.
             on_bad: "skip" leaves broken pictures out and counts them.
+            store: False reads whole pictures from their files, each time they are asked for; set num_workers with it.
             store_dir: where stores and twins are kept.
             num_workers: processes that load training batches; 0 is fastest for small pictures.
             twin_seed: of the twin's pictures, apart from `seed` so that splits vary over the same data.
             twin_size: pictures of the twin.
         """
         super().__init__()
-        if len(patch_size) != 2 or in_channels not in {1, 3}:
-            raise UserError("data: patch_size takes two numbers (height, width), in_channels 1 or 3")
+        if len(patch_size) not in {2, 3} or in_channels not in {1, 3}:
+            raise UserError("data: patch_size takes two numbers (height, width), or three; in_channels 1 or 3")
         if min(*patch_size, batch_size, scoring_batch_size, epoch_length) < 1:
             raise UserError("data: patch_size, batch_size, scoring_batch_size and epoch_length start at 1")
         self.patch_size, self.in_channels = tuple(patch_size), in_channels
         self.batch_size, self.scoring_batch_size = batch_size, scoring_batch_size
         self.epoch_length, self.seed = epoch_length, seed
-        self.splits, self.train_normals, self.val_fraction = splits, train_normals, val_fraction
-        self.augmentation = _augmentation(augment)
+        self.cutting = None if cut is None else _settings(Cutting, "data.cut", cut)
+        within = self.cutting is not None and self.cutting.label == "mask"
+        self.splits = splits
+        self.split_rule = SplitRule(train_normals, val_fraction, seed, folds, fold, contamination, within)
+        self.limits = _limits(limits)
+        self.augmentation: Augmentation | VolumeAugmentation | None = None
+        if augment and len(patch_size) == 2:
+            self.augmentation = _settings(Augmentation, "data.augment", augment)
+        elif augment:
+            self.augmentation = _settings(VolumeAugmentation, "data.augment", augment)
         self.on_bad, self.store_dir, self.num_workers = on_bad, Path(store_dir), num_workers
-        self.twin_seed, self.twin_size = twin_seed, twin_size
+        self.stored, self.twin_seed, self.twin_size = store, twin_seed, twin_size
         self.source, self.folder = self._choose(Path(root), source)
-        self.preprocessing = Preprocessing(self.patch_size, in_channels)
+        size = self.patch_size if cut is None and resize is None else resize
+        self.preprocessing = Preprocessing(size and tuple(size), fit, _settings(Volume, "data.volume", volume or {}))
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more ranks than batches to judge
         self._ready = False
 
@@ -119,6 +162,21 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     def write_twin(self, root: Path, seed: int, size: int) -> None:
         """Write synthetic files of the official layout with known lesions."""
 
+    def read(self, case: Case) -> Scan:
+        """Read a case with its mask, by the format of its file; of a picture its `box` alone."""
+        scan = read_scan(case, self.in_channels)
+        return scan if case.box is None else crop(scan, case.box, case.image)
+
+    def protocol(self) -> dict[str, Any]:
+        """Options of the data set that change what is read, JSON-able."""
+        return {}
+
+    def census(self, cases: Sequence[Case]) -> dict[str, int]:
+        """Count a data set: images, normal, anomalous and each kind; compared with `official`."""
+        normal = sum(case.label == 0 for case in cases)
+        counts = {"images": len(cases), "normal": normal, "anomalous": len(cases) - normal}
+        return counts | Counter(case.kind for case in cases if case.kind)
+
     def prepare_data(self) -> None:
         """Make the twin and the store, where they are not there yet."""
         self.setup("fit")
@@ -129,24 +187,101 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             return
         if self.source == "twin":
             self._make_twin()
-        cases = self.cases(self.folder)
+        cases = self._listed()
         if self.splits is None:
-            split = split_by_seed(cases, self.train_normals, self.val_fraction, self.seed)
+            split = split_by_seed(cases, self.split_rule)
         else:
-            split = split_by_file(cases, Path(self.splits))
-        plan = StorePlan(self.name, self.folder, cases, self.preprocessing)
-        self.store = open_or_build(plan, self.store_dir, self.on_bad)
-        of_row = np.array([split[facts["id"]] for facts in self.store.index])
-        self.rows = {name: np.flatnonzero(of_row == name) for name in SPLITS}
+            split = split_by_file(cases, Path(self.splits), self.split_rule.within)
+        limits = self.limits
+        if self.cutting is None and limits:  # whole pictures: those that nobody asks for are not read
+            rows, limits = self._rows(Index.of_cases(cases), split, limits), {}
+            cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
+        self.store_plan = plan = self.plan(cases)
+        self.store: Store | LazyStore
+        if self.stored:
+            self.store = open_or_build(plan, self.store_dir, self.on_bad)
+        else:
+            self.store = LazyStore(plan, self.folder)
+        self.split = split
+        self.rows = self._rows(self.store.index, split, limits)
+        self.by_owners = self.splits is None and any(case.split for case in cases)
+        self._ready = True
+
+    def check_trainable(self) -> None:
+        """Raise UserError where too few normals are left to fill a mini-batch."""
         normals = len(self.rows["train"])
         if normals < self.batch_size:
             raise UserError(f"data.batch_size={self.batch_size}: only {normals} normals train, set it no higher")
-        self._ready = True
+
+    def plan(self, cases: Sequence[Case]) -> StorePlan:
+        """What the store of these cases is made of."""
+        protocol = {"class": type(self).__qualname__, "version": self.version, **self.protocol()}
+        first = bool(cases) and is_deep(cases[0].image)  # pictures that are read lazily are taken to be alike
+        return StorePlan(
+            name=self.name,
+            root=self.folder,
+            cases=cases,
+            read=self.read,
+            preprocessing=self.preprocessing,
+            cutting=self.cutting,
+            patch_size=self.patch_size,
+            in_channels=self.in_channels,
+            deep=is_deep if self.stored else lambda _: first,
+            protocol=protocol,
+        )
+
+    def _listed(self) -> list[Case]:
+        """The cases, compared with what the whole official set must give."""
+        cases = self.cases(self.folder)
+        if not cases:
+            raise UserError(f"{self.folder}: the list of cases is empty; {self.where_to_get}")
+        if len({case.id for case in cases}) < len(cases):
+            twice = [id for id, times in Counter(case.id for case in cases).items() if times > 1][:5]
+            raise UserError(f"{self.folder}: the ids {', '.join(twice)} appear twice; keep one of each")
+        self.counted = self.census(cases)
+        if self.source == "real" and self.counted.get("images") == self.official.get("images"):
+            for name, count in self.official.items():
+                if self.counted.get(name, 0) != count:
+                    found = self.counted.get(name, 0)
+                    raise UserError(f"{self.folder}: {found} {name}, the official set has {count}; is it intact?")
+        return cases
+
+    def _rows(self, index: Index, split: dict[str, str], limits: dict[str, float]) -> dict[str, np.ndarray]:
+        """Rows of each split: normal ones train, on random windows where there are any; the grid is judged."""
+        labels = index.labels()
+        of_row = np.array([split[case] for case in index.columns["case"]])
+        random = index.has_role("random")
+        rows = {name: np.flatnonzero((of_row == name) & ~random) for name in SPLITS}
+        training = np.flatnonzero((of_row == "train") & (random if random.any() else True))
+        normal = training[labels[training] == 0]
+        rows["train"], rows["val"] = normal, rows["val"][labels[rows["val"]] == 0]
+        if self.split_rule.contamination:
+            spoilt = np.flatnonzero((of_row == "train") & (labels == 1))
+            share = self.split_rule.contamination
+            wanted = round(share / (1 - share) * len(normal))
+            hidden = np.random.default_rng([self.seed, 2]).permutation(spoilt)[:wanted]
+            rows["train"] = np.sort(np.concatenate([normal, hidden]))
+        return self._limited(rows, labels, limits)
+
+    def _limited(
+        self, rows: dict[str, np.ndarray], labels: np.ndarray, limits: dict[str, float]
+    ) -> dict[str, np.ndarray]:
+        """At most so many rows of each split as `limits` say."""
+        anomalous = labels[rows["test"]] == 1
+        parts = {"train": rows["train"], "val": rows["val"]}
+        parts |= {"test_normal": rows["test"][~anomalous], "test_anomalous": rows["test"][anomalous]}
+        for number, (name, limit) in enumerate(limits.items()):
+            count = round(limit * len(parts[name])) if limit < 1 else int(limit)
+            some = np.random.default_rng([self.seed, 3, number]).permutation(parts[name])[:count]
+            parts[name] = np.sort(some)
+        test = np.sort(np.concatenate([parts["test_normal"], parts["test_anomalous"]]))
+        return {"train": parts["train"], "val": parts["val"], "test": test}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Load the rest of the current Lightning epoch: an item per iteration, [minibatches, B, C, *S]."""
         training = cast("_Training", self._trainer().lightning_module)
-        rank, world_size = self._place()
+        self.check_trainable()
+        rank, world_size = self._rank_and_size()
         if self.batch_size % world_size:
             raise UserError(f"data.batch_size={self.batch_size} is not divisible by {world_size} devices; make it so")
         done = training.iterations_done
@@ -158,49 +293,66 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Load held-out normals, at most WATCHED of them, all on every rank: to watch their mean score in training."""
         watched = chunks(self.rows["val"][:WATCHED], self.scoring_batch_size)
-        return self._loader(JudgedImages(self.store), watched, 0)
+        return self._loader(JudgedImages(self.store), watched, self._judges())
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Load the held-out normals, which set the threshold, then the test split.
 
         Whole batches are dealt to the ranks, so that batches are the same under any number of processes.
         """
-        rank, world_size = self._place()
+        rank, world_size = self._rank_and_size()
         judged = np.concatenate([self.rows["val"], self.rows["test"]])
         mine = chunks(judged, self.scoring_batch_size)[rank::world_size]
-        return self._loader(JudgedImages(self.store), mine, 0)
+        return self._loader(JudgedImages(self.store), mine, self._judges())
 
-    def images(self, split: str) -> Iterator[Tensor]:
-        """Yield the images of a split, [B, C, *S] in [-1, 1], without augmentation."""
-        for rows in chunks(self.rows[split], self.scoring_batch_size):
-            yield to_float(self.store.images[rows])
+    def images(self, split: str, at_most: int | None = None) -> Iterator[Tensor]:
+        """Yield the images of a split, [B, C, *S] in [-1, 1], without augmentation; `at_most` of them, by the seed."""
+        rows = self.rows[split]
+        if at_most is not None and at_most < len(rows):
+            rows = np.sort(np.random.default_rng([self.seed, 4]).permutation(rows)[:at_most])
+        for some in chunks(rows, self.scoring_batch_size):
+            yield to_float(self.store.images[some])
 
-    def read_for_scoring(self, files: Sequence[Path]) -> Tensor:
-        """Read new files exactly as the store's were: [B, C, *S] in [-1, 1].
+    def cut_for_scoring(self, case: Case) -> tuple[CutScan, Scan]:
+        """Read a new case exactly as the store's were, and every window of its grid: no rule leaves any out.
 
         Raises:
             UserError: a file is unreadable, not finite or constant.
         """
-        dtype = self.store.images.dtype
-        return to_float(np.stack([quantise(self.preprocessing.image(path), dtype) for path in files]))
+        return self.plan_for_scoring.patches(case)
+
+    @property
+    def plan_for_scoring(self) -> StorePlan:
+        """The store's plan without the rules that choose windows."""
+        cutting = self.cutting and Cutting(overlap=self.cutting.overlap, plane=self.cutting.plane)
+        deep = self.store.images.dtype == np.uint16
+        return replace(self.store_plan, cases=self.store_plan.cases[:1], cutting=cutting, deep=lambda _: deep)
 
     def facts(self) -> dict[str, Any]:
         """Tell what the record and the report say of the data."""
-        index, labels = self.store.index, self.store.labels
+        labels, patients = self.store.labels, np.array(self.store.index.columns["patient"])
         count = {name: Counter(labels[rows].tolist()) for name, rows in self.rows.items()}
-        by_seed = f"train_normals={self.train_normals:g}, val_fraction={self.val_fraction:g}, seed={self.seed}"
         return {
             "name": self.name,
             "source": self.source,
             "root": str(self.folder),
             "fingerprint": self.store.fingerprint,
-            "store": self.store.folder.name,
+            "store": self.store.folder.name if self.stored else "none: pictures are read when asked for",
             "counts": {name: {"normal": count[name][0], "anomalous": count[name][1]} for name in SPLITS},
-            "patients": {name: len({index[i]["patient"] for i in rows}) for name, rows in self.rows.items()},
-            "split_rule": by_seed if self.splits is None else f"file {self.splits}",
-            "skipped": self.store.skipped,
+            "patients": {name: len(np.unique(patients[rows])) for name, rows in self.rows.items()},
+            "split_rule": self._split_rule(),
+            "limits": self.limits,
+            "contamination": self.split_rule.contamination,
+            "census": self.counted,
+            "official": self.official,
+            "skipped": list(self.store.skipped),
             "audit": audit(self.store, self.rows),
         }
+
+    def _split_rule(self) -> str:
+        if self.splits is not None:
+            return f"file {self.splits}"
+        return f"the owners' split where there is one; {self.split_rule}" if self.by_owners else str(self.split_rule)
 
     def _choose(self, root: Path, source: str) -> tuple[Literal["real", "twin"], Path]:
         if source != "twin" and root.exists():
@@ -220,7 +372,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         pin = torch.cuda.is_available()
         return DataLoader(images, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin)
 
-    def _place(self) -> tuple[int, int]:
+    def _judges(self) -> int:
+        """Processes that load what is judged: none where it is one index into the store."""
+        return 0 if self.stored else self.num_workers
+
+    def _rank_and_size(self) -> tuple[int, int]:
         """Rank of this process and number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
@@ -230,11 +386,17 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         return self.trainer
 
 
-def _augmentation(arguments: dict[str, float] | None) -> Augmentation | None:
-    if not arguments:
-        return None
-    known = [field.name for field in fields(Augmentation)]
+def _settings(kind: type[_Settings], key: str, arguments: dict[str, Any]) -> _Settings:
+    """A dataclass made from a mapping of the YAML; lists become tuples."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(arguments) - set(known))
     if unknown:
-        raise UserError(f"data.augment: unknown {', '.join(map(str, unknown))}; it takes {', '.join(known)}")
-    return Augmentation(**arguments)
+        raise UserError(f"{key}: unknown {', '.join(map(str, unknown))}; it takes {', '.join(known)}")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()})
+
+
+def _limits(limits: dict[str, float] | None) -> dict[str, float]:
+    unknown = sorted(set(limits or {}) - set(LIMITS))
+    if unknown or any(limit <= 0 for limit in (limits or {}).values()):
+        raise UserError(f"data.limits: {limits}; it takes {', '.join(LIMITS)}, counts or fractions above 0")
+    return {name: float((limits or {})[name]) for name in LIMITS if name in (limits or {})}

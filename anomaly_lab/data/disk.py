@@ -24,23 +24,41 @@ def locked(store_dir: Path, name: str) -> Iterator[None]:
 @contextmanager
 def fresh_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `folder` if all goes well and vanishes otherwise."""
-    work = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
-    work.mkdir(parents=True)
+    shutil.rmtree(_work(folder), ignore_errors=True)  # of a process that was killed
+    with resumed_folder(folder) as work:
+        yield work
+
+
+@contextmanager
+def resumed_folder(folder: Path) -> Iterator[Path]:
+    """Yield the folder that a killed process left, or an empty one; it becomes `folder` if all goes well.
+
+    An error removes it; a kill or Ctrl-C leaves it to be resumed.
+    """
+    work = _work(folder)
+    work.mkdir(parents=True, exist_ok=True)
     try:
         yield work
         work.rename(folder)
-    finally:
+    except Exception:
         shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 @contextmanager
 def disk_errors(store_dir: Path) -> Iterator[None]:
-    """Say in one line that the disk is full or not writable."""
+    """Say in one line that the disk is full or not writable, or that somebody deletes what is being written."""
     try:
         yield
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        reason = error.strerror or error
-        fault = "disk full while building the store" if full else f"the store cannot be written ({reason})"
-        raise UserError(f"{store_dir}: {fault}; make room or set data.store_dir to another disk") from error
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            fault = "disk full while building the store; make room"
+        elif isinstance(error, FileNotFoundError):
+            fault = "another process deleted the store while it was being built; start again"
+        else:
+            fault = f"the store cannot be written ({error.strerror or error}); make room"
+        raise UserError(f"{store_dir}: {fault} or set data.store_dir to another disk") from error
+
+
+def _work(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.tmp")

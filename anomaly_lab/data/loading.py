@@ -9,9 +9,11 @@ import torch
 from torch.utils.data import Dataset
 
 from anomaly_lab.data.augmentation import Augmentation
+from anomaly_lab.data.lazy import LazyStore
 from anomaly_lab.data.sampling import drawn
 from anomaly_lab.data.store import Store
 from anomaly_lab.data.transforms import to_float
+from anomaly_lab.data.volume_augmentation import VolumeAugmentation
 from anomaly_lab.types import Batch
 
 
@@ -26,9 +28,9 @@ class TrainingImages(Dataset[Batch]):
         seed: of the order and of the changes.
     """
 
-    store: Store
+    store: Store | LazyStore
     rows: np.ndarray
-    augmentation: Augmentation | None
+    augmentation: Augmentation | VolumeAugmentation | None
     seed: int
 
     def __getitem__(self, draws: np.ndarray) -> Batch:
@@ -45,7 +47,7 @@ class TrainingImages(Dataset[Batch]):
 class JudgedImages(Dataset[Batch]):
     """Maps rows of the store, [B], to a batch: image [B, C, *S], label, row and mask, if there are masks."""
 
-    store: Store
+    store: Store | LazyStore
 
     def __getitem__(self, rows: np.ndarray) -> Batch:
         return self.store.batch(rows)

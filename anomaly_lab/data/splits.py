@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +15,147 @@ from anomaly_lab.types import Case, UserError
 SPLITS = ("train", "val", "test")
 
 
-def split_by_seed(cases: Sequence[Case], train_normals: float, val_fraction: float, seed: int) -> dict[str, str]:
+@dataclass(frozen=True)
+class SplitRule:
+    """How patients are dealt out.
+
+    Attributes:
+        train_normals: how many normal patients train, those held out included; below 1 it is their fraction.
+        val_fraction: fraction of these held out for thresholds, at least one patient; 0 for none.
+        seed: of every draw.
+        folds: in how many parts all patients are dealt, normal and anomalous ones alike; 0 for a single split.
+        fold: the part that is judged, from 0; the normals of the other parts train.
+        contamination: share of anomalous cases hidden among those that train, for studies.
+        within: healthy patches of anomalous patients train as well, so every patient may.
+    """
+
+    train_normals: float = 0.75
+    val_fraction: float = 0.1
+    seed: int = 0
+    folds: int = 0
+    fold: int = 0
+    contamination: float = 0.0
+    within: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be."""
+        if not 0 <= self.contamination < 0.5:
+            raise UserError(f"data.contamination={self.contamination:g}: a share of the training cases, 0 to below .5")
+        if self.folds and not (self.folds >= 2 and 0 <= self.fold < self.folds):
+            raise UserError(f"data.fold={self.fold} of data.folds={self.folds}: at least two folds, counted from 0")
+        if self.train_normals <= 0 or not 0 <= self.val_fraction < 1:
+            raise UserError("data.train_normals is a count or a fraction above 0, data.val_fraction lies in [0, 1)")
+
+    def __str__(self) -> str:
+        how = f"fold {self.fold} of {self.folds}" if self.folds else f"train_normals={self.train_normals:g}"
+        hidden = f", contamination={self.contamination:g}" if self.contamination else ""
+        return f"{how}, val_fraction={self.val_fraction:g}, seed={self.seed}{hidden}"
+
+
+def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
     """Draw the training patients from those who are normal throughout; everybody else is judged.
 
-    Args:
-        cases: the whole data set.
-        train_normals: how many normal patients train; below 1 it is their fraction.
-        val_fraction: fraction of these held out for thresholds, at least one patient; 0 for none.
-        seed: of the draw.
+    Where the owners of the data fixed the split (`Case.split`), it stands, and only held-out normals are drawn from
+    those that train; their anomalous training cases are left out. Cases whose place they left open are drawn.
 
     Returns:
-        Split of every case id: "train", "val" or "test".
+        Split of every case id: "train", "val", "test", or "" for those left out.
 
     Raises:
-        UserError: no normal patient would be left to train or to judge by.
+        UserError: no normal patient would be left to train or to judge by, or a class would be empty.
     """
     anomalous = {case.patient for case in cases if case.label == 1}
-    normal = sorted({case.patient for case in cases} - anomalous)
-    count = round(train_normals if train_normals >= 1 else train_normals * len(normal))
-    held_out = max(1, round(val_fraction * count)) if val_fraction > 0 else 0
+    if not anomalous:
+        raise UserError("no case is anomalous: there is nothing to judge by; check the labels")
+    split: dict[str, str] = {}
+    if free := [case for case in cases if not case.split]:
+        split |= (_folds if rule.folds else _drawn)(free, rule, anomalous)
+    if fixed := [case for case in cases if case.split]:
+        split |= _official(fixed, rule)
+    return _contaminated(cases, rule, split)
+
+
+def _drawn(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[str, str]:
+    normal = _eligible(cases, rule, anomalous)
+    count = round(rule.train_normals if rule.train_normals >= 1 else rule.train_normals * len(normal))
+    held_out = _held_out(rule, count)
     if not held_out < count < len(normal):
         raise UserError(
-            f"data.train_normals={train_normals:g} with data.val_fraction={val_fraction:g} cannot be met by "
+            f"data.train_normals={rule.train_normals:g} with data.val_fraction={rule.val_fraction:g} cannot be met by "
             f"{len(normal)} normal patients: some must train and some be left to judge; change one of the two"
         )
-    drawn = np.random.default_rng(seed).permutation(len(normal))[:count]
+    drawn = np.random.default_rng(rule.seed).permutation(len(normal))[:count]
     split = {normal[i]: "train" for i in drawn} | {normal[i]: "val" for i in drawn[count - held_out :]}
     return {case.id: split.get(case.patient, "test") for case in cases}
 
 
-def split_by_file(cases: Sequence[Case], path: Path) -> dict[str, str]:
+def _official(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
+    """Case by case as the owners have it, val's normals drawn from the training patients where they have none."""
+    split = {case.id: case.split or "" for case in cases}
+    if not rule.within:
+        split |= {case.id: "" for case in cases if case.split != "test" and case.label == 1}
+    names = set(split.values())
+    if "train" in names and "val" not in names and rule.val_fraction:
+        normal = sorted({case.patient for case in cases if split[case.id] == "train"})
+        held_out = _held_out(rule, len(normal))
+        if not held_out < len(normal):
+            raise UserError(f"only {len(normal)} normal patients train, none can be held out; set data.val_fraction=0")
+        order = np.random.default_rng(rule.seed).permutation(len(normal))[len(normal) - held_out :]
+        out = {normal[i] for i in order}
+        split |= {case.id: "val" for case in cases if case.patient in out and split[case.id] == "train"}
+    return split
+
+
+def _folds(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[str, str]:
+    """Patients dealt like cards, kind by kind: every part has its share of each; anomalies outside are left out."""
+    kinds: dict[str, set[str]] = {}
+    for case in cases:
+        kinds.setdefault(case.patient, set()).add(f"{case.label}{case.kind}")
+    rng = np.random.default_rng(rule.seed)
+    names = sorted(kinds)
+    shuffled = [names[i] for i in rng.permutation(len(names))]
+    dealt = sorted(shuffled, key=lambda patient: sorted(kinds[patient]))  # stable: the order within a kind is drawn
+    part = {patient: i % rule.folds for i, patient in enumerate(dealt)}
+    normal = [p for p in shuffled if part[p] != rule.fold and (rule.within or p not in anomalous)]
+    held_out = _held_out(rule, len(normal))
+    if not held_out < len(normal) or rule.fold not in part.values():
+        raise UserError(f"data.folds={rule.folds}: {len(names)} patients are too few to deal out; take fewer folds")
+    split = dict.fromkeys(normal, "train") | dict.fromkeys(normal[len(normal) - held_out :], "val")
+    return {case.id: "test" if part[case.patient] == rule.fold else split.get(case.patient, "") for case in cases}
+
+
+def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str]) -> dict[str, str]:
+    """Move anomalous patients to train until their cases are the asked share; sets of healthy patches do it by rows."""
+    if not rule.contamination or rule.within:
+        return split
+    training = sum(name == "train" for name in split.values())
+    wanted = round(rule.contamination / (1 - rule.contamination) * training)
+    size: dict[str, int] = {}
+    for case in cases:
+        if case.label == 1:
+            size[case.patient] = size.get(case.patient, 0) + 1
+    names = sorted(size)
+    shuffled = [names[i] for i in np.random.default_rng([rule.seed, 1]).permutation(len(names))]
+    before = np.cumsum([0, *(size[patient] for patient in shuffled[:-1])])
+    moved = {patient for patient, hidden in zip(shuffled, before, strict=True) if hidden < wanted}
+    if len(moved) == len(names) or not wanted:
+        raise UserError(
+            f"data.contamination={rule.contamination:g} means {wanted} of {sum(size.values())} anomalous cases: "
+            "at least one must be hidden and one be left to judge; change the share"
+        )
+    return split | {case.id: "train" for case in cases if case.patient in moved}
+
+
+def _eligible(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> list[str]:
+    everybody = {case.patient for case in cases}
+    return sorted(everybody if rule.within else everybody - anomalous)
+
+
+def _held_out(rule: SplitRule, count: int) -> int:
+    return max(1, round(rule.val_fraction * count)) if rule.val_fraction > 0 else 0
+
+
+def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> dict[str, str]:
     """Read the user's own split: a CSV with the columns id, split (train, val or test), a row for every case.
 
     Raises:
@@ -55,7 +167,7 @@ def split_by_file(cases: Sequence[Case], path: Path) -> dict[str, str]:
     for fault, ids in (("unknown ids", splits.keys() - known), ("no row for the ids", known - splits.keys())):
         if ids:
             raise UserError(f"{path}: {fault} {_some(ids)}; ids look like {min(known)}, put the file right")
-    misplaced = [case.id for case in cases if case.label == 1 and splits[case.id] != "test"]
+    misplaced = [case.id for case in cases if case.label == 1 and splits[case.id] != "test" and not within]
     if misplaced:
         some = _some(misplaced)
         raise UserError(f"{path}: anomalies in train or val, which hold normals only: {some}; move them to test")

@@ -96,6 +96,10 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
         )
     if not provenance.get("finished"):
         found.append(Banner("warning", "Unfinished run", "What follows is the state of the record so far."))
+    hidden = (provenance.get("data") or {}).get("contamination")
+    if hidden:
+        text = f"{hidden:.0%} of the training images are anomalous on purpose and were taken out of the test split."
+        found.append(Banner("warning", "Contaminated training", text))
     budget = provenance.get("budget")
     if budget and budget != "paper":
         found.append(Banner("note", f"Reduced budget: {budget}", _budget(provenance)))

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_lab.evaluation.stitching import Rule, case_scores
 from anomaly_lab.metrics import thresholds
 from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.types import UserError
@@ -90,6 +92,27 @@ class Scores:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([columns, *zip(*columns.values(), strict=True)])
         return text.getvalue()
+
+    def by_case(self, case: NDArray[Any], rule: Rule, k: int) -> tuple["Scores", NDArray[np.intp]]:
+        """One score a case, of its patches by a named rule; floors by the same one.
+
+        Args:
+            case: [N], the case of each patch; all of its patches lie in one split.
+            rule: see `stitching.case_scores`.
+            k: see there.
+
+        Returns:
+            The cases, sorted by id, each anomalous if one of its patches is; where the highest patch of each is, [M].
+        """
+        ids, score = case_scores(self.score, case, rule, k)
+        number = np.searchsorted(ids, case)
+        order = np.lexsort((self.score, number))
+        highest = order[np.searchsorted(number[order], np.arange(len(ids)), side="right") - 1]
+        label = np.zeros(len(ids), np.int64)
+        np.maximum.at(label, number, self.label)
+        floors = {name: case_scores(values, case, rule, k)[1] for name, values in self.floors.items()}
+        patient, split = (np.array(values)[highest].tolist() for values in (self.patient, self.split))
+        return Scores([str(id) for id in ids], patient, split, label, score, floors), highest
 
     def p_values(self) -> Floats:
         """Conformal p-value of each case, [N], a val normal's against the others; nan without val normals."""

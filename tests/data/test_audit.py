@@ -31,5 +31,6 @@ def test_patient_in_two_splits_is_found(make):
     data = make()
     data.setup()
     data.rows = {"train": np.array([5]), "val": np.array([5]), "test": np.array([0])}
-    data.store.index[0]["patient"] = data.store.index[5]["patient"]
+    patients = data.store.index.columns["patient"]
+    patients[0] = patients[5]
     assert data.facts()["audit"]["shared_patients"] == ["005"]

@@ -1,8 +1,12 @@
+from typing import Any, ClassVar
+
 import numpy as np
 import pytest
 import torch
 
-from anomaly_lab.types import UserError
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.types import Case, UserError
 
 
 def _items(data, fake):
@@ -67,8 +71,10 @@ def test_judged_loaders_hold_each_row_once(make):
 def test_new_files_are_read_as_the_stores_were(make, headct):
     data = make()
     data.setup()
-    files = [headct / "head_ct" / "head_ct" / f"{i:03d}.png" for i in (7, 2)]
-    assert torch.equal(data.read_for_scoring(files), data.store.batch(np.array([7, 2]))["image"])
+    file = headct / "head_ct" / "head_ct" / "007.png"
+    cut, _ = data.cut_for_scoring(Case("new", "new", file, 0))
+    ((patches, _),) = cut.blocks()
+    assert np.array_equal(patches, data.store.images[[7]])
 
 
 def test_users_split_file_is_used(make, tmp_path):
@@ -111,14 +117,26 @@ def test_missing_folder_gives_the_twin_or_refuses(make, tmp_path):
     [
         ({"batch_size": 7}, "only 6 normals train"),
         ({"augment": {"flips": 0.5}}, "unknown flips"),
-        ({"patch_size": (8, 8, 8)}, "patch_size"),
+        ({"patch_size": (8, 8, 8)}, "the scans are pictures"),
+        ({"patch_size": (8,)}, "patch_size"),
+        ({"limits": {"tests": 3}}, "it takes train, val"),
+        ({"cut": {"overlap": 1.0}}, "overlap"),
+        ({"cut": {"stride": 4}}, "unknown stride"),
+        ({"volume": {"windows": 4}}, "unknown windows"),
+        ({"folds": 3, "fold": 3}, "counted from 0"),
+        ({"contamination": 0.6}, "below .5"),
         ({"in_channels": 2}, "in_channels"),
         ({"epoch_length": 0}, "epoch_length"),
     ],
 )
 def test_wrong_settings_are_one_line(make, changes, message):
+    def prepare():
+        data = make(**changes)
+        data.setup()
+        data.check_trainable()
+
     with pytest.raises(UserError, match=message):
-        make(**changes).setup()
+        prepare()
 
 
 def test_minibatch_that_ranks_cannot_share_is_refused(make, fake_trainer):
@@ -127,3 +145,116 @@ def test_minibatch_that_ranks_cannot_share_is_refused(make, fake_trainer):
     data.trainer = fake_trainer(0, 0, 3)
     with pytest.raises(UserError, match="not divisible by 3"):
         data.train_dataloader()
+
+
+class Spots(PatchDataModule):
+    """Twenty pictures of 24×24, each with a lesion of its own size in the first corner."""
+
+    name = "spots"
+    where_to_get = "draw them"
+    official: ClassVar[dict[str, int]] = {"images": 20, "anomalous": 20}
+
+    def __init__(self, *, brightness: int = 200, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.brightness = brightness
+
+    def protocol(self):
+        return {"brightness": self.brightness}
+
+    def cases(self, root):
+        return [Case(f"{i:02d}", f"p{i}", root / "list", 1) for i in range(20)]
+
+    def read(self, case):
+        pixels = np.random.default_rng(int(case.id)).integers(1, 100, (1, 24, 24)).astype(np.uint8)
+        mask = np.zeros((1, 24, 24), bool)
+        mask[:, : 4 + int(case.id) % 5, :8] = True
+        return Scan(np.where(mask, np.uint8(self.brightness), pixels), mask)
+
+    def write_twin(self, root, seed, size):
+        (root / "list").touch()
+
+
+@pytest.fixture
+def spots(tmp_path):
+    (tmp_path / "spots").mkdir()
+    (tmp_path / "spots" / "list").touch()
+
+    def make(**changes):
+        cut = {"label": "mask", "lesion": 0.75}
+        arguments = {"root": str(tmp_path / "spots"), "patch_size": (8, 8), "batch_size": 4, "cut": cut}
+        data = Spots(**(arguments | {"store_dir": str(tmp_path / "store"), "epoch_length": 3} | changes))
+        data.setup()
+        return data
+
+    return make
+
+
+def test_healthy_windows_of_training_patients_train_and_both_kinds_are_judged(spots):
+    data = spots()
+    case = np.array(data.store.index.columns["case"])
+    sides = {name: set(case[rows]) for name, rows in data.rows.items()}
+    assert {name: len(side) for name, side in sides.items()} == {"train": 13, "val": 2, "test": 5}
+    assert not sides["train"] & sides["test"]
+    for name in ("train", "val"):
+        assert not data.store.labels[data.rows[name]].any()
+        assert not data.store.masks[data.rows[name]].any()
+    judged = data.store.labels[data.rows["test"]]
+    assert (judged == 0).sum() == 5 * 8
+    lesions = [4 + int(id) % 5 for id in sides["test"]]
+    assert judged.sum() == sum(height / 8 > 0.75 for height in lesions)
+
+
+def test_random_windows_train_and_the_grid_is_judged(spots):
+    data = spots(cut={"label": "mask", "random": 30})
+    roles = np.array(data.store.index.columns["role"])
+    assert set(roles[data.rows["train"]]) == {"random"}
+    assert set(roles[data.rows["val"]]) | set(roles[data.rows["test"]]) == {"grid"}
+    assert len(data.rows["train"]) == 13 * 30
+    assert not data.store.masks[data.rows["train"]].any()
+
+
+def test_limits_draw_rows_by_the_seed(spots):
+    whole = spots()
+    limited = spots(limits={"train": 20, "test_normal": 0.5, "test_anomalous": 1})
+    again = spots(limits={"train": 20, "test_normal": 0.5, "test_anomalous": 1})
+    assert len(limited.rows["train"]) == 20
+    assert set(limited.rows["train"]) < set(whole.rows["train"])
+    assert np.bincount(limited.store.labels[limited.rows["test"]]).tolist() == [20, 1]
+    assert all(np.array_equal(limited.rows[name], again.rows[name]) for name in limited.rows)
+    assert not np.array_equal(spots(seed=1, limits={"train": 20}).rows["train"], limited.rows["train"])
+
+
+def test_contamination_of_patches_hides_lesions_of_training_patients(spots):
+    data = spots(cut={"label": "mask"}, contamination=0.05)
+    labels = data.store.labels[data.rows["train"]]
+    assert labels.mean() == pytest.approx(0.05, abs=0.01)
+    assert not data.store.labels[data.rows["val"]].any()
+
+
+def test_options_of_a_data_set_are_part_of_the_stores_key(spots):
+    assert spots(brightness=150).store.folder != spots().store.folder
+
+
+def test_set_that_claims_to_be_whole_must_agree(spots, monkeypatch):
+    monkeypatch.setattr(Spots, "official", {"images": 20, "anomalous": 12})
+    with pytest.raises(UserError, match="20 anomalous, the official set has 12"):
+        spots()
+    monkeypatch.setattr(Spots, "official", {"images": 900, "anomalous": 12})
+    assert spots().facts()["census"]["images"] == 20
+
+
+def test_id_that_comes_twice_is_refused(spots, monkeypatch):
+    monkeypatch.setattr(Spots, "cases", lambda self, root: [Case("a", "p", root / "list", 1)] * 2)
+    with pytest.raises(UserError, match="ids a appear twice"):
+        spots()
+
+
+def test_whole_pictures_beyond_the_limits_are_never_read(make, headct):
+    data = make(batch_size=2, limits={"train": 0.5, "test_anomalous": 1})
+    data.setup()
+    assert len(data.store.images) == 3 + 2 + 2 + 1
+    assert {name: len(rows) for name, rows in data.rows.items()} == {"train": 3, "val": 2, "test": 3}
+    clean = make(batch_size=2)
+    clean.setup()
+    kept = {row["id"] for row in data.store.index}
+    assert {clean.store.index[row]["id"] for row in clean.rows["val"]} < kept

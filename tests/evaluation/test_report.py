@@ -94,6 +94,17 @@ def test_the_verdict_stands_on_the_page(fake_run: Path) -> None:
     assert fake_metrics()["versus_floors"]["sentence"] in text
 
 
+def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditFile) -> None:
+    assert "rule “top_k”" not in page(fake_run)
+    edit(fake_run / "metrics.json", lambda content: content.update(unit={"judged": "case", "rule": "top_k"}))
+    more = {"limits": {"train": 500.0}, "census": {"images": 120}, "official": {"images": 322}}
+    edit(fake_run / "provenance.json", lambda content: content["data"].update(more))
+    text = page(fake_run)
+    assert "the mean of the highest of theirs (rule “top_k”)" in text
+    assert "Limits, drawn by the seed: train 500." in text
+    assert "120 images are here, the whole set has 322." in text
+
+
 @pytest.mark.parametrize(
     ("change", "titles"),
     [
@@ -101,6 +112,7 @@ def test_the_verdict_stands_on_the_page(fake_run: Path) -> None:
         ({"source": "real"}, ["Reduced budget: laptop"]),
         ({"source": "real", "budget": "paper"}, []),
         ({"source": "real", "budget": "paper", "finished": None}, ["Unfinished run"]),
+        ({"source": "real", "budget": "paper", "data": {"contamination": 0.05}}, ["Contaminated training"]),
         (
             {"source": "real", "budget": "paper", "checkpoint": {"rule": "best val/auroc", "iteration": 7}},
             ["Checkpoint chosen with labels"],

@@ -73,3 +73,22 @@ def test_a_score_that_is_no_number_is_refused(value):
     score[7] = value
     with pytest.raises(UserError, match="score of '007'"):
         dataclasses.replace(scores, score=score)
+
+
+def test_patches_become_cases_by_the_rule():
+    patches = Scores(
+        id=["a@0", "b@0", "a@1", "b@1", "c@0"],
+        patient=["p", "q", "p", "q", "r"],
+        split=["test", "test", "test", "test", "val"],
+        label=np.array([0, 0, 1, 0, 0]),
+        score=np.array([1.0, 5.0, 3.0, 4.0, 0.5]),
+        floors={"pca_32": np.array([2.0, 0.0, 0.0, 1.0, 7.0])},
+    )
+    case = np.array(["a", "b", "a", "b", "c"])
+    cases, highest = patches.by_case(case, "mean", 1)
+    assert (cases.id, cases.patient, cases.split) == (["a", "b", "c"], ["p", "q", "r"], ["test", "test", "val"])
+    assert cases.label.tolist() == [1, 0, 0]
+    assert cases.score.tolist() == [2.0, 4.5, 0.5]
+    assert cases.floors["pca_32"].tolist() == [1.0, 0.5, 7.0]
+    assert highest.tolist() == [2, 1, 4]
+    assert patches.by_case(case, "max", 1)[0].score.tolist() == [3.0, 5.0, 0.5]

@@ -10,9 +10,10 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image
+
+from anomaly_lab.data.twins.drawing import smooth_noise, soft_step
 
 _RGBA_SHARE = 0.06  # 12 of the real 200 have an alpha channel
 SIDES = (134, 290)  # pixels of the shorter side
@@ -68,20 +69,20 @@ def _head(rng: np.random.Generator) -> _Head:
     across = ((x - offset[0]) * math.cos(turn) + (y - offset[1]) * math.sin(turn)) / fill
     along = ((y - offset[1]) * math.cos(turn) - (x - offset[0]) * math.sin(turn)) / fill
     squash = 1 + rng.uniform(-0.05, 0.1) * along  # front or back is narrower
-    radius = np.hypot(across / squash, along) + 0.01 * _noise(rng, x.shape, 4)
+    radius = np.hypot(across / squash, along) + 0.01 * smooth_noise(rng, x.shape, 4)
     inside = rng.uniform(0.86, 0.91)
     image = np.where(radius < inside, _brain(rng, across, along, radius), rng.uniform(225, 255))
-    image = image + (10 - image) * _soft(radius - 1, 0.012)
-    return _Head(image * _soft(1.04 - radius, 0.02), across, along, radius, inside)
+    image = image + (10 - image) * soft_step(radius - 1, 0.012)
+    return _Head(image * soft_step(1.04 - radius, 0.02), across, along, radius, inside)
 
 
 def _brain(rng: np.random.Generator, across: np.ndarray, along: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """[H, W] grey levels: texture, dark sulci near the edge, bright falx, dark ventricles."""
     shape = across.shape
-    brain = rng.uniform(85, 120) + rng.uniform(3, 8) * _noise(rng, shape, 12)
-    brain += rng.uniform(0, 8) * _noise(rng, shape, 3)
-    brain -= rng.uniform(0, 45) * _soft(_noise(rng, shape, 22) - 0.8, 0.3) * _soft(radius - 0.55, 0.1)
-    brain += rng.uniform(0, 35) * _soft(0.02 - np.abs(across), 0.01) * _soft(np.abs(along) - 0.35, 0.05)
+    brain = rng.uniform(85, 120) + rng.uniform(3, 8) * smooth_noise(rng, shape, 12)
+    brain += rng.uniform(0, 8) * smooth_noise(rng, shape, 3)
+    brain -= rng.uniform(0, 45) * soft_step(smooth_noise(rng, shape, 22) - 0.8, 0.3) * soft_step(radius - 0.55, 0.1)
+    brain += rng.uniform(0, 35) * soft_step(0.02 - np.abs(across), 0.01) * soft_step(np.abs(along) - 0.35, 0.05)
     return np.asarray(brain + (rng.uniform(15, 60) - brain) * _ventricles(rng, across, along))
 
 
@@ -93,13 +94,13 @@ def _ventricles(rng: np.random.Generator, across: np.ndarray, along: np.ndarray)
         for centre, lean, length in ((-0.22, -0.5, 0.2), (0.28, 0.6, 0.24)):
             v = (along - centre - level) / (length * size)
             u = (side * across - gap - lean * (along - centre - level) - 0.03) / (0.075 * size)
-            shape = np.maximum(shape, _soft(1 - np.hypot(u, v), 0.15))
+            shape = np.maximum(shape, soft_step(1 - np.hypot(u, v), 0.15))
     return shape
 
 
 def _bleed(rng: np.random.Generator, head: _Head) -> tuple[np.ndarray, np.ndarray]:
     """Put a haemorrhage in: a blob or a crescent under the skull; image and mask, bool [H, W]."""
-    rough = 0.18 * _noise(rng, head.image.shape, 9)
+    rough = 0.18 * smooth_noise(rng, head.image.shape, 9)
     if rng.random() < 0.7:
         angle, far, size = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.6), rng.uniform(0.04, 0.65)
         u, v = head.across - far * math.cos(angle), head.along - far * math.sin(angle)
@@ -109,18 +110,7 @@ def _bleed(rng: np.random.Generator, head: _Head) -> tuple[np.ndarray, np.ndarra
         angle, half, thick = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.5), rng.uniform(0.04, 0.3)
         away = np.abs((np.arctan2(head.along, head.across) - angle + np.pi) % (2 * np.pi) - np.pi) / half
         depth = (head.radius - head.inside) / thick + 1 - away**2 + rough
-    cover = _soft(depth, 0.12) * (head.radius < head.inside)
+    cover = soft_step(depth, 0.12) * (head.radius < head.inside)
     contrast = 10 + 140 * rng.random() ** 1.3
-    blood = head.image + contrast + 6 * _noise(rng, head.image.shape, 14)
+    blood = head.image + contrast + 6 * smooth_noise(rng, head.image.shape, 14)
     return head.image + (blood - head.image) * cover, cover > 0.5
-
-
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> np.ndarray:
-    """Smooth standard normal noise [H, W] with about `cells` bumps along each side."""
-    grid = rng.normal(0, 1, (cells, cells)).astype(np.float32)
-    return np.asarray(cv2.resize(grid, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC))
-
-
-def _soft(x: np.ndarray, width: float) -> np.ndarray:
-    """Step from 0 to 1 at x = 0, a ramp of the given width."""
-    return np.clip(x / width + 0.5, 0, 1)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_lab.data.readers import is_deep, picture_size, read_image, read_mask
+from anomaly_lab.data.readers.pictures import is_deep, picture_size, read_image, read_mask
 from anomaly_lab.types import UserError
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from anomaly_lab.types import UserError
 
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, what Pillow's convert("L") uses
 _FAILURES = (
     OSError,

@@ -1,0 +1,86 @@
+"""BraTS 2017 training data (CBICA, University of Pennsylvania): FLAIR of gliomas, skull-stripped, 1 mm.
+
+Layout: `MICCAI_BraTS17_Data_Training/{HGG,LGG}/<subject>/<subject>_{flair,t1,t1ce,t2,seg}.nii.gz` (or `.nii`, or
+without the outer folder), subject `Brats17_<site>_<id>_1`. Labels of `seg`: 1 necrosis and non-enhancing, 2 oedema,
+4 enhancing; all of them are lesion. Protocol (DATASETS §3): the 210 HGG subjects, 146 train and 64 are judged by axial
+windows of 32×32 in the brain; normal without tumour, anomalous above three quarters of it, the others left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.readers.nifti import read_nifti, read_nifti_mask
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.twins.brats2017 import write_twin
+from anomaly_lab.types import Case, UserError
+
+OUTER = "MICCAI_BraTS17_Data_Training"
+GRADES = ("HGG", "LGG")
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+LABELS = (0, 1, 2, 4)
+
+
+class BraTS2017(PatchDataModule):
+    """Volumes of glioma patients, each with its tumour; healthy windows of them train."""
+
+    name = "brats2017"
+    where_to_get = (
+        f"get the BraTS 2017 training data (med.upenn.edu/sbia/brats2017) and lay it out as {OUTER}/HGG/"
+        "Brats17_2013_2_1/Brats17_2013_2_1_flair.nii.gz with _seg.nii.gz beside it"
+    )
+    twin_version = 1
+    version = 1
+    official: ClassVar[dict[str, int]] = {"images": 210, "anomalous": 210, "HGG": 210}
+
+    def __init__(self, *, grades: Sequence[str] = ("HGG",), modality: str = "flair", **arguments: Any) -> None:
+        """Choose what of the set is read; the rest is the base class's.
+
+        Args:
+            grades: HGG (210 subjects of the official set), LGG (75) or both.
+            modality: flair, t1, t1ce or t2.
+            **arguments: of PatchDataModule.
+        """
+        super().__init__(**arguments)
+        if not grades or not set(grades) <= set(GRADES):
+            raise UserError(f"data.grades={list(grades)}: it takes some of {', '.join(GRADES)}")
+        if modality not in MODALITIES:
+            raise UserError(f"data.modality={modality}: it is one of {', '.join(MODALITIES)}")
+        self.grades, self.modality = tuple(grades), modality
+
+    def cases(self, root: Path) -> list[Case]:
+        """List the subjects of the grades asked for, in the order of their names."""
+        outer = root / OUTER if (root / OUTER).is_dir() else root
+        cases = []
+        for grade in self.grades:
+            folders = sorted(path for path in (outer / grade).glob("*") if path.is_dir())
+            if not folders:
+                raise UserError(f"{outer / grade}: no subjects in it; {self.where_to_get}")
+            cases += [self._case(folder, grade) for folder in folders]
+        return cases
+
+    def read(self, case: Case) -> Scan:
+        """Read the volume and its tumour, all labels together."""
+        scan = read_nifti(case.image)
+        return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan, LABELS))
+
+    def write_twin(self, root: Path, seed: int, size: int) -> None:
+        """Write synthetic subjects of the same layout, FLAIR and segmentation only."""
+        write_twin(root, seed, size)
+
+    def _case(self, folder: Path, grade: str) -> Case:
+        image, mask = _volume(folder, self.modality), _volume(folder, "seg")
+        patient = folder.name.rpartition("_")[0] or folder.name  # what follows counts the scans of one patient
+        return Case(folder.name, patient, image, label=1, mask=mask, kind=grade)
+
+
+def _volume(folder: Path, modality: str) -> Path:
+    paths = [folder / f"{folder.name}_{modality}{suffix}" for suffix in (".nii.gz", ".nii")]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        raise UserError(f"{folder}: no {paths[0].name}; complete the subject or take its folder away")
+    return found

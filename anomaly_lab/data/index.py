@@ -1,0 +1,76 @@
+"""The index of a store: facts of each row, by column, so that a million rows stay small."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from anomaly_lab.types import Case
+
+COLUMNS = ("id", "case", "patient", "label", "kind", "location", "role", "file", "sha256")
+
+
+class Index:
+    """Who each row of a store is.
+
+    Columns: id (unique), case, patient (group key), label (0, 1), kind (class in the data set's words), location
+    (first voxel of the window, or empty for a whole picture), role ("grid", "random"; grid windows of an anomalous
+    scan without a known mask: "unmasked"), file (below the root), sha256 (of the stored pixels; empty where nothing is
+    stored).
+    """
+
+    def __init__(self, columns: dict[str, Sequence[str]]) -> None:
+        self.columns = columns
+
+    @classmethod
+    def read(cls, path: Path) -> Index:
+        """Read index.csv."""
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            names = next(rows)
+            known: dict[str, str] = {}  # patients, classes and files come many times
+            columns: dict[str, list[str]] = {name: [] for name in names}
+            appends = [columns[name].append for name in names]
+            for row in rows:
+                for append, cell in zip(appends, row, strict=True):
+                    append(known.setdefault(cell, cell) if len(cell) < 64 else cell)
+        return cls(dict(columns))
+
+    @classmethod
+    def of_cases(cls, cases: Sequence[Case]) -> Index:
+        """The index of whole pictures that are not stored."""
+        ids = [case.id for case in cases]
+        empty, labels = [""] * len(ids), ("0", "1")
+        return cls(
+            {
+                "id": ids,
+                "case": ids,
+                "patient": [case.patient for case in cases],
+                "label": [labels[case.label] for case in cases],
+                "kind": [case.kind for case in cases],
+                "location": empty,
+                "role": ["unmasked" if case.label and case.mask is None else "grid" for case in cases],
+                "file": [case.image.name for case in cases],
+                "sha256": empty,
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    def __getitem__(self, row: int) -> dict[str, str]:
+        return {name: values[row] for name, values in self.columns.items()}
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        return (self[row] for row in range(len(self)))
+
+    def labels(self) -> np.ndarray:
+        """[N], 0 normal, 1 anomalous."""
+        return np.array(self.columns["label"]).astype(np.int64)
+
+    def has_role(self, *roles: str) -> np.ndarray:
+        """Rows of these roles, bool [N]."""
+        return np.isin(np.array(self.columns["role"]), roles)

@@ -1,0 +1,1 @@
+"""File formats to arrays: one module a format, one way in (`files`)."""

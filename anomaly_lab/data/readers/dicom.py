@@ -1,0 +1,395 @@
+"""DICOM to arrays, through pydicom: series as volumes in modality units (HU for CT), single pictures as they are shown.
+
+Order of the steps for a picture: modality LUT or rescale, VOI LUT or window, MONOCHROME1 inverted (PS3.4 N.2). A volume
+stops after the first, by the rescale of each of its slices; its window is handed on beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from anomaly_lab.data.readers import dicom_geometry, dicom_voi
+from anomaly_lab.data.readers.dicom_geometry import GROUPS, Gaps, Lattice, frame_count, frames_of, of_frame, ordered
+from anomaly_lab.data.readers.dicom_header import bad, hashed, header_of, is_dicom, numbers, reading, text, whole
+from anomaly_lab.data.readers.dicom_voi import table_of, window_of, windowed
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.types import UserError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+__all__ = ["Listing", "Series", "find_series", "is_deep", "is_dicom", "list_tree", "read_picture", "read_series"]
+
+_ALL = np.zeros(0, np.uint8)  # stands for a packed plane all of which is outside
+_MISFIT = "its pixels and their description do not fit"
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_WITHOUT_IMAGE = "1.2.840.10008.1.3.10"  # DICOMDIR, a table of contents
+_LISTED = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows")
+_KIND = ("SamplesPerPixel", "PhotometricInterpretation", "BitsStored")
+_LUTS = ("ModalityLUTSequence", "VOILUTSequence")
+_CODECS = (  # how the name of a transfer syntax begins: packages that decode it, all permissively licensed
+    ("High-Throughput", "pylibjpeg pylibjpeg-openjpeg"),
+    ("JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
+    ("JPEG", "python-gdcm"),
+    ("RLE", "pylibjpeg pylibjpeg-rle"),
+)
+
+
+class Series(NamedTuple):
+    """Files that belong together by their SeriesInstanceUID; nothing here can be read back to a person.
+
+    Attributes:
+        key: 12 hex digits, hash of the SeriesInstanceUID.
+        patient: 12 hex digits, hash of the PatientID, where that is empty of the StudyInstanceUID.
+        modality: CT, MR, DX, …
+        files: by name; their order in space is found when they are read.
+    """
+
+    key: str
+    patient: str
+    modality: str
+    files: tuple[Path, ...]
+
+
+class Listing(NamedTuple):
+    """What lies in a tree: series of images, and files that are no DICOM images (licences, reports, plans, masks)."""
+
+    series: list[Series]
+    others: list[Path]
+
+
+def find_series(root: Path) -> list[Series]:
+    """The image series of a tree, in the order of their first files, however they are spread over its folders."""
+    return list_tree(root).series
+
+
+def list_tree(root: Path) -> Listing:
+    """The image series of a tree, and everything else in it.
+
+    Raises:
+        UserError: a file says it is DICOM and cannot be read.
+    """
+    members: dict[str, list[Path]] = defaultdict(list)
+    headers: dict[str, Dataset] = {}
+    others = []
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        header = _image_header(path)
+        if header is None:
+            others.append(path)
+            continue
+        key = _series_key(header, path, root)
+        headers.setdefault(key, header)
+        members[key].append(path)
+    return Listing([_series(key, headers[key], files) for key, files in members.items()], others)
+
+
+def series_key(uid: str) -> str:
+    """The key of the series with this SeriesInstanceUID."""
+    return hashed("series", uid)
+
+
+def read_series(files: Sequence[Path], voi: str | None = "first", gaps: Gaps = "refuse") -> Scan:
+    """Read a series, one file a slice or all frames in one, as a volume.
+
+    Pixels under the padding value take the lowest value outside it. Nothing is inverted: units are units.
+
+    Args:
+        files: in any order.
+        voi: which of the windows of the middle slice becomes `Scan.window`: "first", or the one so explained in the
+            header; None for no window.
+        gaps: "blank" puts planes of the lowest value where slices are missing, so that all others lie in their places.
+
+    Returns:
+        pixels [1, columns, rows, slices] in modality units, int16 where every value is a whole number that fits, else
+        float32; affine to RAS+ mm; window, where the header has one.
+
+    Raises:
+        UserError: a file is unreadable, in colour, without pixels, or compressed by what is not installed; the files
+            are not one regular volume (`dicom_geometry`); the window is absurd; every voxel is the same.
+    """
+    frames = []
+    for path in files:
+        header = header_of(path, [*dicom_geometry.TAGS, *_KIND])
+        with reading(path):
+            _want_grey(path, header)
+            frames += frames_of(path, header)
+    lattice = ordered(frames, gaps)
+    middle = lattice.frames[len(frames) // 2]
+    window = window_of(middle.path, header_of(middle.path, [*dicom_voi.TAGS, *GROUPS]), middle.number, voi)
+    volume = _volume(lattice)
+    return Scan(volume.transpose(2, 1, 0)[None], affine=lattice.affine, window=window and (window.centre, window.width))
+
+
+def read_picture(path: Path, in_channels: int, voi: str | None = "first") -> np.ndarray:
+    """Read a file of one frame (a chest X-ray, say) as it is shown: [C, H, W], black to white.
+
+    Pixels stretch over the full range: of the window where the header has one (what lies outside it is black or white,
+    as on a viewer), else of the bits stored, where nothing is clipped. Padding is as dark as the darkest pixel.
+
+    Args:
+        path: the file.
+        in_channels: 1, grey, or 3: colour, or grey repeated.
+        voi: which VOI LUT or window: "first", or the one so explained in the header; None for none.
+
+    Returns:
+        uint8 where 8 bits or fewer are stored, else uint16.
+
+    Raises:
+        UserError: the file is unreadable, in colour where grey is due, of several frames, without pixels, compressed by
+            what is not installed, not finite or constant; the window is absurd.
+    """
+    dataset = whole(path)
+    with reading(path):
+        if frame_count(dataset) > 1:
+            raise bad(path, f"it has {frame_count(dataset)} frames, where one is expected")
+        if in_channels == 1:
+            _want_grey(path, dataset)
+    (values,) = _decoded(path, dataset, [0])
+    with reading(path, _MISFIT):
+        if text(dataset, "PhotometricInterpretation") in _GREY:
+            shown = np.repeat(_shown(path, dataset, values, voi)[None], in_channels, axis=0)
+        else:
+            shown = _colours(dataset, values)
+        dtype = np.uint16 if _has_deep_pixels(dataset) else np.uint8
+    if shown.min() == shown.max():
+        raise bad(path, "every pixel is the same, there is nothing to see in it")
+    return np.asarray(np.rint(shown * np.iinfo(dtype).max), dtype)
+
+
+def is_deep(path: Path) -> bool:
+    """Whether a file stores more than 8 bits a pixel or is part of a volume, by its header; False if unreadable."""
+    if not is_dicom(path):
+        return False
+    try:
+        header = header_of(path, [*_KIND, "NumberOfFrames", "ImagePositionPatient", *_LUTS])
+        with reading(path):
+            return frame_count(header) > 1 or "ImagePositionPatient" in header or _has_deep_pixels(header)
+    except UserError:
+        return False  # the full read, which follows, says what is wrong with it
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a single picture with no place in a volume: one frame and no position.
+
+    Raises:
+        UserError: the file cannot be read as DICOM.
+    """
+    header = header_of(path, ["NumberOfFrames", "ImagePositionPatient"])
+    with reading(path):
+        return frame_count(header) == 1 and "ImagePositionPatient" not in header
+
+
+def _image_header(path: Path) -> Dataset | None:
+    """What `list_tree` must know of an image; None for anything else."""
+    if not is_dicom(path):
+        return None
+    header = header_of(path, _LISTED)
+    with reading(path):
+        if text(header.file_meta, "MediaStorageSOPClassUID") == _WITHOUT_IMAGE or not header.get("Rows"):
+            return None
+    return header
+
+
+def _series_key(header: Dataset, path: Path, root: Path) -> str:
+    with reading(path):
+        uid = text(header, "SeriesInstanceUID")
+    return series_key(uid) if uid else hashed("folder", path.parent.relative_to(root).as_posix())
+
+
+def _series(key: str, header: Dataset, files: list[Path]) -> Series:
+    with reading(files[0]):
+        person, study = text(header, "PatientID"), text(header, "StudyInstanceUID")
+        patient = hashed("patient", person) if person else hashed("study", study) if study else key
+        modality = text(header, "Modality")
+    return Series(key, patient, modality if modality.isalnum() and len(modality) < 5 else "?", tuple(files))
+
+
+def _want_grey(path: Path, header: Dataset) -> None:
+    shown = text(header, "PhotometricInterpretation")
+    if int(header.get("SamplesPerPixel") or 1) != 1 or shown not in {*_GREY, ""}:
+        raise bad(
+            path, "it is in colour, where grey is expected (a picture of three channels takes data.in_channels=3)"
+        )
+
+
+def _shown(path: Path, dataset: Dataset, stored: np.ndarray, voi: str | None) -> np.ndarray:
+    """Stored pixels [rows, columns] as brightness in [0, 1]."""
+    values = _in_units(path, dataset, 0, stored)
+    table = table_of(path, dataset, voi)
+    window = window_of(path, dataset, 0, voi) if table is None else None
+    if table is not None:
+        shown = table(values)
+    elif window is not None:
+        shown = windowed(values, window)
+    else:
+        low, high = _range(path, dataset, stored)
+        shown = (values - low) / (high - low)
+    if text(dataset, "PhotometricInterpretation") == "MONOCHROME1":
+        shown = 1 - shown
+    outside = _padding(dataset, stored)
+    if outside is not None and not outside.all():
+        shown[outside] = shown[~outside].min()
+    return shown
+
+
+def _range(path: Path, dataset: Dataset, stored: np.ndarray) -> tuple[float, float]:
+    """Lowest and highest value in modality units that the bits stored (or those of the modality LUT) can give."""
+    if dataset.get("ModalityLUTSequence"):
+        return 0.0, 2.0 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
+    if stored.dtype.kind == "f":
+        raise bad(path, "its pixels are floating-point numbers without a window, nothing says what is white")
+    bits = int(dataset.BitsStored)
+    if bits > 16:
+        raise bad(path, f"it stores {bits} bits a pixel without a window, a picture keeps 16")
+    first = -(1 << bits - 1) if int(dataset.get("PixelRepresentation") or 0) else 0
+    slope, intercept = _rescale(path, dataset, 0)
+    low, high = sorted(slope * end + intercept for end in (first, first + (1 << bits) - 1))
+    return low, high
+
+
+def _colours(dataset: Dataset, values: np.ndarray) -> np.ndarray:
+    """Decoded colour [rows, columns, 3] or palette indices [rows, columns] as [3, H, W] in [0, 1]."""
+    if text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
+        from pydicom.pixels.processing import apply_color_lut
+
+        values = apply_color_lut(values, dataset)
+        bits = 8 * values.dtype.itemsize
+    else:
+        bits = int(dataset.BitsStored)
+    return np.ascontiguousarray(values[..., :3].transpose(2, 0, 1) / (2.0**bits - 1))
+
+
+def _has_deep_pixels(header: Dataset) -> bool:
+    tables = [int(table.LUTDescriptor[2]) for luts in _LUTS for table in header.get(luts) or []]
+    return max(int(header.get("BitsStored") or 16), *tables, 0) > 8
+
+
+def _volume(lattice: Lattice) -> np.ndarray:
+    """[places, rows, columns], int16 as long as every value is a whole number that fits it, then float32."""
+    depth = lattice.places[-1] + 1
+    volume = np.empty((depth, *lattice.frames[0].shape), np.int16)
+    outside = dict.fromkeys(set(range(depth)) - set(lattice.places), _ALL)
+    for place, values, padding in _planes(lattice):
+        if volume.dtype == np.int16 and not _fits(values):
+            volume = volume.astype(np.float32)
+        volume[place] = values
+        if padding is not None and padding.any():
+            outside[place] = np.packbits(padding)  # an eighth of a byte a voxel
+    folder = lattice.frames[0].path.parent
+    if outside:
+        _cover(folder, volume, outside)
+    if volume.min() == volume.max():
+        raise bad(folder, f"every voxel of the series is {volume.flat[0]:g}, there is nothing to see in it")
+    return volume
+
+
+def _planes(lattice: Lattice) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Place in the volume, values in modality units and padding of each frame; one file at a time in memory."""
+    of_file: dict[Path, dict[int, int]] = defaultdict(dict)
+    for place, frame in zip(lattice.places, lattice.frames, strict=True):
+        of_file[frame.path][frame.number] = place
+    for path, places in of_file.items():
+        dataset, wanted = whole(path), sorted(places)
+        for number, stored in zip(wanted, _decoded(path, dataset, wanted), strict=True):
+            with reading(path, _MISFIT):
+                values, padding = _in_units(path, dataset, number, stored), _padding(dataset, stored)
+            if values.shape != lattice.frames[0].shape:
+                raise bad(path, "its pixels are not as many as its header says")
+            yield places[number], values, padding
+
+
+def _decoded(path: Path, dataset: Dataset, wanted: list[int]) -> Iterator[np.ndarray]:
+    """The stored pixels of the frames wanted, [rows, columns] or, in colour, [rows, columns, 3]."""
+    from pydicom.pixels.utils import iter_pixels
+
+    if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise bad(path, "it has no pixel data")
+    compression = _compression(path, dataset)
+    frames = iter_pixels(dataset, indices=wanted)
+    for _ in wanted:
+        with reading(path, f"its pixels ({compression}) cannot be decoded"):
+            stored = next(frames)
+        yield stored
+
+
+def _compression(path: Path, dataset: Dataset) -> str:
+    """Name of the transfer syntax, from the standard's own list.
+
+    Raises:
+        UserError: it is not known, or nothing that is installed can decode it.
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+
+    with reading(path):
+        syntax = dataset.file_meta.TransferSyntaxUID
+        try:
+            available = get_decoder(syntax).is_available
+        except NotImplementedError:
+            raise bad(path, "its pixels are compressed in a way that cannot be decoded") from None
+        if not available:
+            packages = next((names for start, names in _CODECS if syntax.name.startswith(start)), "pydicom")
+            raise UserError(f"{path}: its pixels are compressed as {syntax.name}; pip install {packages}")
+        return str(syntax.name)
+
+
+def _in_units(path: Path, dataset: Dataset, number: int, stored: np.ndarray) -> np.ndarray:
+    """Modality LUT or the frame's own rescale: whole numbers stay so, all else is float64."""
+    if dataset.get("ModalityLUTSequence"):
+        from pydicom.pixels.processing import apply_modality_lut
+
+        return np.asarray(apply_modality_lut(stored, dataset)).astype(np.int64)
+    slope, intercept = _rescale(path, dataset, number)
+    if stored.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
+        return stored.astype(np.int64) * int(slope) + int(intercept)
+    values = stored * slope + intercept
+    if not np.isfinite(values).all():
+        raise bad(path, "it holds NaN or infinite pixels")
+    return values
+
+
+def _rescale(path: Path, dataset: Dataset, number: int) -> tuple[float, float]:
+    place = of_frame(dataset, number, "PixelValueTransformationSequence")
+    slope = (numbers(place.get("RescaleSlope")) or (1.0,))[0]
+    intercept = (numbers(place.get("RescaleIntercept")) or (0.0,))[0]
+    if not slope or not math.isfinite(slope) or not math.isfinite(intercept):
+        raise bad(path, f"its rescale is {slope:g} × value + {intercept:g}")
+    return slope, intercept
+
+
+def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
+    """Where the stored pixels hold the padding value or lie in the padding range."""
+    ends = [*numbers(dataset.get("PixelPaddingValue"))[:1], *numbers(dataset.get("PixelPaddingRangeLimit"))[:1]]
+    if not ends or "PixelPaddingValue" not in dataset or stored.dtype.kind not in "iu":
+        return None
+    # Some writers say 63536 for -2000, unsigned in the header and signed in the pixels.
+    low, high = sorted(np.array(ends, np.int64).astype(stored.dtype)[[0, -1]])
+    return np.asarray((stored >= low) & (stored <= high))
+
+
+def _cover(path: Path, volume: np.ndarray, outside: dict[int, np.ndarray]) -> None:
+    """Give what is outside, padded or missing, the lowest value of all the rest; `outside` holds packed planes."""
+
+    def mask(place: int) -> np.ndarray:
+        bits = outside.get(place)
+        shape = volume.shape[1:]
+        if bits is None or bits is _ALL:
+            return np.full(shape, bits is _ALL)
+        return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).view(bool)
+
+    floors = [values.min() for values in (plane[~mask(place)] for place, plane in enumerate(volume)) if values.size]
+    if not floors:
+        raise bad(path, "every voxel of the series is padding, there is nothing to see in it")
+    for place in outside:
+        volume[place][mask(place)] = min(floors)
+
+
+def _fits(values: np.ndarray) -> bool:
+    """Whether int16 holds the values exactly."""
+    limits = np.iinfo(np.int16)
+    return values.dtype.kind == "i" and bool(values.min() >= limits.min and values.max() <= limits.max)

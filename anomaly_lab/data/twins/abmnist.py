@@ -1,0 +1,77 @@
+"""Synthetic twin of MNIST for ab-MNIST: digits drawn with a pen of varying width, slant and size, in IDX files.
+
+The anomalies are the data set's own squares, drawn when a digit is read, so the twin holds none.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SIDE = 28  # pixels, as the real digits
+_ZOOM = 4  # drawn this much larger, then averaged down
+_PENS: tuple[tuple[tuple[tuple[float, float], ...], ...], ...] = (  # strokes of 0 to 9: corners (x, y) in [0, 1]
+    (((0.5, 0), (0.1, 0.1), (0, 0.5), (0.1, 0.9), (0.5, 1), (0.9, 0.9), (1, 0.5), (0.9, 0.1), (0.5, 0)),),
+    (((0.35, 0.15), (0.55, 0), (0.5, 1)),),
+    (((0, 0.2), (0.2, 0), (0.8, 0), (0.95, 0.3), (0.6, 0.65), (0, 1), (0.4, 0.95), (1, 1)),),
+    (((0, 0), (0.9, 0), (0.9, 0.4), (0.35, 0.48), (1, 0.55), (1, 0.95), (0.4, 1), (0, 0.9)),),
+    (((0.2, 0), (0, 0.6), (1, 0.55)), ((0.8, 0), (0.7, 1))),
+    (((0.95, 0), (0.2, 0), (0.1, 0.45), (0.6, 0.4), (1, 0.6), (0.8, 1), (0.3, 1), (0, 0.9)),),
+    (((0.8, 0), (0.3, 0.2), (0, 0.7), (0.2, 1), (0.8, 1), (0.9, 0.65), (0.5, 0.5), (0.05, 0.75)),),
+    (((0, 0.05), (1, 0), (0.7, 0.4), (0.4, 1)),),
+    (((0.9, 0.1), (0.3, 0), (0.1, 0.3), (0.9, 0.65), (0.8, 1), (0.2, 1), (0.1, 0.7), (0.8, 0.35), (0.9, 0.1)),),
+    (((0.9, 0.2), (0.5, 0), (0.1, 0.15), (0.2, 0.45), (0.7, 0.45), (0.95, 0.1), (0.85, 0.5), (0.6, 1)),),
+)
+
+
+def write_twin(root: Path, seed: int, size: int) -> None:
+    """Write `size` // 2 training and `size` // 4 test digits; the test digits are judged twice, `size` cases in all.
+
+    Args:
+        root: an empty folder.
+        seed: of everything; each digit depends on (seed, its file, its number in it) alone.
+        size: number of cases.
+    """
+    for part, name in enumerate(("train", "t10k")):
+        drawn = [_digit(np.random.default_rng([seed, part, number])) for number in range(size // (2 + 2 * part))]
+        images = np.stack([image for image, _ in drawn]) if drawn else np.zeros((0, SIDE, SIDE), np.uint8)
+        labels = np.array([label for _, label in drawn], np.uint8)
+        _write(root / f"{name}-images-idx3-ubyte", images, zipped=part == 0)  # both kinds are in use
+        _write(root / f"{name}-labels-idx1-ubyte", labels, zipped=part == 0)
+
+
+def _write(path: Path, values: np.ndarray, zipped: bool) -> None:
+    magic = 2048 + values.ndim  # uint8, number of axes
+    content = struct.pack(f">{1 + values.ndim}I", magic, *values.shape) + values.tobytes()
+    if zipped:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(content, mtime=0))  # no clock in the bytes
+    else:
+        path.write_bytes(content)
+
+
+def _digit(rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Image, uint8 [28, 28], and which digit it is."""
+    label = int(rng.integers(10))
+    width, height, slant = rng.uniform(8, 14), rng.uniform(15, 18), rng.normal(0, 0.18)
+    canvas = np.zeros((SIDE * _ZOOM, SIDE * _ZOOM), np.uint8)
+    pen = int(rng.uniform(1.6, 3.6) * _ZOOM)
+    for stroke in _PENS[label]:
+        corners = np.array(stroke) - 0.5 + rng.normal(0, 0.04, (len(stroke), 2))
+        x, y = (_rounded(corners) * (width, height)).T
+        points = np.stack([x - slant * y, y], 1) + SIDE / 2
+        cv2.polylines(canvas, [np.rint(points * _ZOOM).astype(np.int32)], False, 255, pen, cv2.LINE_AA)
+    image = cv2.resize(cv2.GaussianBlur(canvas, (0, 0), _ZOOM / 3), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(image, np.uint8), label
+
+
+def _rounded(corners: np.ndarray) -> np.ndarray:
+    """Cut the corners of a line [N, 2] three times (Chaikin 1974); its ends stay."""
+    for _ in range(3):
+        near, far = corners[:-1], corners[1:]
+        cut = np.stack([0.75 * near + 0.25 * far, 0.25 * near + 0.75 * far], 1).reshape(-1, 2)
+        corners = np.concatenate([corners[:1], cut, corners[-1:]])
+    return corners

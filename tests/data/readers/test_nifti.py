@@ -1,0 +1,190 @@
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.types import UserError
+
+AFFINE = np.diag([2.0, 3.0, 4.0, 1.0]) + np.eye(4, k=3) * 5
+SHAPE = (4, 5, 6)
+
+
+def volume(dtype=np.int16, shape=SHAPE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+
+
+def write(path: Path, values: np.ndarray, affine=AFFINE, slope=None, kind=nib.Nifti1Image) -> Path:
+    image = kind(values, affine, dtype=values.dtype)
+    if slope is not None:
+        image.header.set_slope_inter(*slope)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Scan:
+    return read_nifti(write(tmp_path / "scan.nii", volume()))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII.GZ"])
+def test_suffixes(name, tmp_path):
+    assert is_nifti(tmp_path / name)
+    assert not is_nifti(tmp_path / f"{name}.png")
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "an öther folder/scan 1.nii.gz"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64, ">i2", ">f4"])
+def test_numbers_types_and_places_are_kept(tmp_path, name, dtype, kind):
+    values = volume(dtype)
+    scan = read_nifti(write(tmp_path / name, values, kind=kind))
+    assert np.array_equal(scan.pixels, values[None])
+    assert scan.pixels.dtype == values.dtype.newbyteorder("=")
+    assert scan.pixels.dtype.isnative
+    assert np.array_equal(scan.affine, AFFINE)
+    assert scan.affine.dtype == np.float64
+    assert scan.spacing == (2, 3, 4)
+
+
+def test_rescaled_by_the_header(tmp_path):
+    scan = read_nifti(write(tmp_path / "a.nii.gz", volume(), slope=(0.5, -10)))
+    raw = np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj.get_unscaled())
+    assert scan.pixels.dtype == np.float32
+    assert np.array_equal(scan.pixels[0], raw * np.float32(0.5) - 10)
+
+
+def test_trailing_single_axes_are_dropped(tmp_path):
+    values = volume(shape=(4, 5, 6, 1, 1))
+    assert np.array_equal(read_nifti(write(tmp_path / "a.nii", values)).pixels, values[None, ..., 0, 0])
+
+
+def test_a_volume_of_one_slice(tmp_path):
+    assert read_nifti(write(tmp_path / "a.nii", volume(shape=(4, 5, 1)))).pixels.shape == (1, 4, 5, 1)
+
+
+def holding(value: float) -> np.ndarray:
+    values = volume(np.float32)
+    values[1, 2, 3] = value
+    return values
+
+
+def header_of(**fields):
+    """A file whose header was changed afterwards."""
+
+    def make(path: Path) -> None:
+        image = nib.Nifti1Image(volume(), AFFINE)
+        for name, value in fields.items():
+            image.header[name] = value
+        with path.with_name("raw").open("wb") as file:
+            image.header.write_to(file)
+            file.write(b"\0" * 4 + volume().tobytes(order="F"))
+        path.write_bytes(gzip.compress(path.with_name("raw").read_bytes()))
+
+    return make
+
+
+def cut_short(path: Path) -> None:
+    whole = write(path, volume(shape=(20, 20, 20))).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def cut_short_uncompressed(path: Path) -> None:
+    whole = write(path.with_name("whole.nii"), volume()).read_bytes()
+    path.write_bytes(gzip.compress(whole[:-50]))
+
+
+def damaged(path: Path) -> None:
+    whole = bytearray(write(path, volume(shape=(20, 20, 20))).read_bytes())
+    whole[len(whole) // 2 : len(whole) // 2 + 200] = b"\xff" * 200
+    path.write_bytes(whole)
+
+
+FAULTS = {
+    "ends too early": cut_short,
+    "cannot be read": damaged,
+    "cannot be read.*[Ee]xpected": cut_short_uncompressed,
+    "not a NIfTI file": lambda path: path.write_bytes(gzip.compress(b"no header at all" * 100)),
+    "not a NIfTI file$|not a NIfTI file;": header_of(magic=b"bad"),
+    "file is empty": lambda path: path.write_bytes(b""),
+    "every voxel is 0": lambda path: write(path, np.zeros(SHAPE, np.int16)),
+    "every voxel is 7": lambda path: write(path, np.full(SHAPE, 7, np.int16)),
+    "NaN or infinite voxels": lambda path: write(path, holding(np.nan)),
+    "NaN or infinite voxels;": lambda path: write(path, holding(np.inf)),
+    "has 4 axes .4×5×6×2.": lambda path: write(path, volume(shape=(4, 5, 6, 2))),
+    "has 5 axes": lambda path: write(path, volume(shape=(4, 5, 6, 1, 3))),
+    "has 2 axes": lambda path: write(path, volume(shape=(4, 5))),
+    "spacing is 2×0×4 mm": header_of(srow_y=[0, 0, 0, 1]),
+    "affine is singular": header_of(srow_x=[2, 2, 0, 0], srow_y=[3, 3, 0, 0]),
+    "affine holds NaN": header_of(srow_z=[0, 0, np.nan, 1]),
+    "only real numbers": lambda path: write(path, volume(np.complex64)),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_what_cannot_be_used_is_named(tmp_path, message):
+    path = tmp_path / "scan.nii.gz"
+    FAULTS[message](path)
+    with pytest.raises(UserError, match=message) as caught:
+        read_nifti(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).endswith("data.on_bad=skip")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_nifti(tmp_path / "none.nii.gz")
+
+
+def test_mask_is_whatever_is_not_0(tmp_path, scan):
+    values = (volume() % 3).astype(np.uint8)
+    mask = read_nifti_mask(write(tmp_path / "mask.nii.gz", values), scan, labels=(0, 1, 2, 4))
+    assert mask.dtype == bool
+    assert np.array_equal(mask, values[None] > 0)
+
+
+def test_mask_may_be_empty_of_floats_or_rescaled(tmp_path, scan):
+    assert not read_nifti_mask(write(tmp_path / "a.nii", np.zeros(SHAPE, np.uint8)), scan).any()
+    values = (volume() % 2).astype(np.float32)
+    assert np.array_equal(read_nifti_mask(write(tmp_path / "b.nii", values), scan), values[None] > 0)
+    grey = write(tmp_path / "c.nii", (values * 255).astype(np.uint8), slope=None)
+    with grey.open("r+b") as file:  # 0 and 255, times 1/255
+        file.seek(112)
+        file.write(np.float32(1 / 255).tobytes())
+    assert np.array_equal(read_nifti_mask(grey, scan), values[None] > 0)
+
+
+def test_mask_may_lie_a_rounding_away(tmp_path, scan):
+    rounded = AFFINE + 1e-4
+    rounded[3] = AFFINE[3]
+    assert read_nifti_mask(write(tmp_path / "mask.nii", volume(np.uint8), rounded), scan).any()
+
+
+MASK_FAULTS = {
+    "mask is 4×5×5 voxels, its volume 4×5×6": (volume(shape=(4, 5, 5)), AFFINE, None),
+    "does not lie on its volume.*up to 1 voxels": (volume(), AFFINE + np.eye(4, k=3) * 2, None),
+    "does not lie on its volume": (volume(), AFFINE @ np.diag([-1, 1, 1, 1]), None),
+    "holds 3; the labels known are 0, 1, 2, 4": (volume() % 4, AFFINE, (0, 1, 2, 4)),
+    "holds 0.5; the labels known are whole": ((volume() % 2).astype(np.float32) / 2, AFFINE, None),
+    "holds nan": (holding(np.nan), AFFINE, None),
+    "holds -1": (-(volume() % 2), AFFINE, None),
+}
+
+
+@pytest.mark.parametrize("message", MASK_FAULTS)
+def test_mask_that_does_not_fit_is_named(tmp_path, scan, message):
+    values, affine, labels = MASK_FAULTS[message]
+    path = write(tmp_path / "mask.nii.gz", values, affine)
+    with pytest.raises(UserError, match=message) as caught:
+        read_nifti_mask(path, scan, labels)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_mask_may_be_read_without_its_scan(tmp_path):
+    path = write(tmp_path / "mask.nii.gz", volume(np.uint8, (2, 3, 4)))
+    assert read_nifti_mask(path, None).shape == (1, 2, 3, 4)

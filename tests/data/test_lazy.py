@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+
+from anomaly_lab.types import UserError
+
+
+def test_pictures_read_when_asked_for_equal_the_stored_ones(make, fake_trainer, left_behind):
+    lazy = make(store=False)
+    lazy.setup()
+    assert left_behind() == []
+    stored = make()
+    stored.setup()
+    for name in ("train", "val", "test"):
+        assert np.array_equal(lazy.rows[name], stored.rows[name])
+    rows = np.array([4, 0, 9])
+    ours, theirs = lazy.store.batch(rows), stored.store.batch(rows)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ("image", "label", "row"))
+    assert lazy.store.images.shape == stored.store.images.shape
+    lazy.trainer, stored.trainer = fake_trainer(), fake_trainer()
+    for one, other in zip(lazy.train_dataloader(), stored.train_dataloader(), strict=True):
+        assert torch.equal(one["image"], other["image"])
+
+
+def test_workers_read_the_same(make, fake_trainer):
+    one, two = make(store=False), make(store=False, num_workers=2)
+    for data in (one, two):
+        data.setup()
+        data.trainer = fake_trainer()
+    for a, b in zip(one.test_dataloader(), two.test_dataloader(), strict=True):
+        assert torch.equal(a["image"], b["image"])
+
+
+def test_facts_say_that_nothing_is_stored_and_pictures_were_not_compared(make):
+    data = make(store=False)
+    data.setup()
+    facts = data.facts()
+    assert "none" in facts["store"]
+    assert facts["audit"]["checked"] == 0
+    assert facts["counts"]["test"] == {"normal": 2, "anomalous": 3}
+    assert data.store.fingerprint == make_again(make).store.fingerprint
+
+
+def make_again(make):
+    data = make(store=False)
+    data.setup()
+    return data
+
+
+def test_cutting_needs_a_store(make):
+    with pytest.raises(UserError, match=r"data\.store=false reads whole pictures"):
+        make(store=False, cut={"overlap": 0.5}).setup()
+
+
+def test_broken_picture_is_named_when_it_is_met(make, headct):
+    data = make(store=False)
+    data.setup()
+    (headct / "head_ct" / "head_ct" / "003.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"003\.png: the file is empty"):
+        data.store.batch(np.array([3]))

@@ -1,0 +1,116 @@
+"""New files are scored as the store's were, and maps come back in the space of the scan."""
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anomaly_lab.data.headct import HeadCT
+from anomaly_lab.data.nifti import Nifti
+from anomaly_lab.prediction import predict_files
+from anomaly_lab.types import Batch, Prediction, UserError
+
+
+class Brightness:
+    """Says of every pixel how bright it is, from 0 to 2."""
+
+    device = torch.device("cpu")
+
+    def score(self, batch: Batch) -> Prediction:
+        bright = batch["image"].mean(1, keepdim=True) + 1
+        return Prediction(bright.flatten(1).mean(1), bright)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    run = tmp_path / "run"
+    run.mkdir()
+    lines = ["id,patient,split,label,score,p_value,pred_label", *(f"v{i},v{i},val,0,0.{i},," for i in range(1, 5))]
+    (run / "scores.csv").write_text("\n".join([*lines, "t,t,test,1,0.9,,"]) + "\n")
+    unit = {"judged": "patch", "rule": "none", "top_k": 10}
+    (run / "metrics.json").write_text(json.dumps({"threshold": {"value": 0.35}, "unit": unit}))
+    return run
+
+
+def _scores(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "scores.csv").open() as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def _volumes(tmp_path, **changes):
+    arguments = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 80, "batch_size": 4}
+    arguments |= {"patch_size": (16, 16), "cut": {"label": "mask", "overlap": 0.5}, "volume": {"zscore": 3.0}}
+    data = Nifti(**(arguments | {"store_dir": str(tmp_path / "store")} | changes))
+    data.setup()
+    return data
+
+
+@pytest.mark.parametrize("changes", [{}, {"patch_size": (8, 8, 8), "cut": {"label": "mask", "overlap": 0.5}}])
+def test_map_of_a_volume_lies_on_the_scans_own_grid(tmp_path, run, changes):
+    data = _volumes(tmp_path, **changes)
+    case = data.store_plan.cases[0]
+    out = predict_files(run, data, Brightness(), case.image, tmp_path / "out")
+    scan, found = nibabel.load(case.image), nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz")
+    assert found.shape == scan.shape
+    assert np.allclose(found.affine, scan.affine, atol=1e-5)
+    values, bright = np.asarray(scan.dataobj, float), np.asarray(found.dataobj)
+    brain = values != 0
+    expected = ((values - values[brain].mean()) / (3 * values[brain].std()) + 1).clip(0, 2)
+    assert np.allclose(bright, expected, atol=1e-3)
+    row = _scores(out)[case.image.name]
+    assert float(row["score"]) > 0.35
+    assert row["pred_label"] == "1"
+
+
+def test_pictures_of_a_folder_are_scored_with_p_values_and_maps(tmp_path, run):
+    headct = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 30, "patch_size": (8, 8), "batch_size": 4}
+    data = HeadCT(**headct, train_normals=10, store_dir=str(tmp_path / "store"))
+    data.setup()
+    folder = tmp_path / "new ones"
+    (folder / "ä").mkdir(parents=True)
+    for name, grey in (("a.png", 20), ("ä/b.jpg", 60)):
+        pixels = np.full((20, 20), grey, np.uint8)
+        pixels[:10] += 8
+        Image.fromarray(pixels).save(folder / name)
+    out = predict_files(run, data, Brightness(), folder, tmp_path / "out")
+    rows = _scores(out)
+    assert set(rows) == {"a.png", "ä/b.jpg"}
+    assert [rows[name]["pred_label"] for name in ("a.png", "ä/b.jpg")] == ["0", "1"]
+    assert float(rows["a.png"]["p_value"]) == pytest.approx((1 + 3) / 5)
+    assert np.asarray(Image.open(out / "maps" / "ä" / "b.jpg.png")).shape == (8, 8)
+
+
+def test_case_is_scored_by_the_rule_of_the_run(tmp_path, run):
+    data = _volumes(tmp_path)
+    scores = {}
+    for rule in ("mean", "max"):
+        unit = {"judged": "case", "rule": rule, "top_k": 10}
+        (run / "metrics.json").write_text(json.dumps({"threshold": {"value": 0.35}, "unit": unit}))
+        out = predict_files(run, data, Brightness(), data.store_plan.cases[0].image, tmp_path / rule)
+        scores[rule] = float(next(iter(_scores(out).values()))["score"])
+    assert scores["max"] > scores["mean"]
+
+
+def test_nothing_to_score_and_an_unjudged_run_are_named(tmp_path, run):
+    data = _volumes(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for source in (tmp_path / "empty", tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="no pictures, NIfTI volumes or DICOM"):
+            predict_files(run, data, Brightness(), source, tmp_path / "out")
+    (run / "metrics.json").unlink()
+    with pytest.raises(UserError, match="never judged"):
+        predict_files(run, data, Brightness(), data.store_plan.cases[0].image, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_broken_file_leaves_nothing(tmp_path, run):
+    data = _volumes(tmp_path)
+    (tmp_path / "bad.nii.gz").write_bytes(b"\x1f\x8b broken")
+    with pytest.raises(UserError, match=r"bad\.nii\.gz"):
+        predict_files(run, data, Brightness(), tmp_path / "bad.nii.gz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
