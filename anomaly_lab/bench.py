@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from anomaly_lab import bench_data, engine, runs
 from anomaly_lab import config as configuration
-from anomaly_lab import engine, runs
 from anomaly_lab.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.wandb import WandB
@@ -179,6 +179,9 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
     found = {}
     if "training by Trainer" in seconds:
         found["framework overhead, %"] = 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1)
+    for ours, theirs in bench_data.PAIRS:
+        if ours in seconds:
+            found[f"{theirs} over {ours}"] = seconds[theirs] / seconds[ours]
     for part in ("gan step", "encoder step", "critic without penalty"):
         if f"{part} bf16" in seconds:
             found[f"bf16 over fp32, {part}"] = seconds[f"{part} fp32"] / seconds[f"{part} bf16"]
@@ -196,7 +199,7 @@ def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]
 def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:
     table = Table("what", "median", title=f"{facts['machine']['cpu']}, {facts['threads']} threads")
     for name, value in summary["seconds"].items():
-        table.add_row(name, f"{value:.4f} s")
+        table.add_row(name, f"{value:.2f}" if name.endswith("GB") else f"{value:.4f} s")
     for name, value in summary["speeds"].items():
         table.add_row(name, f"{value:,.0f} images/s")
     for name, value in summary["ratios"].items():
@@ -215,4 +218,7 @@ MEASURES: dict[str, Callable[[DictConfig, PatchDataModule, int], Times]] = {
     "scoring": _scoring,
     "training": _whole_training,
     "start-up": _start_up,
+    "store": lambda settings, data, rounds: bench_data.store_and_batches(rounds),
+    "lists": lambda settings, data, rounds: bench_data.million_rows(),
+    "memory": lambda settings, data, rounds: bench_data.memory(),
 }

@@ -47,6 +47,11 @@ class Augmentation:
         Returns:
             Pictures of the same shape and type.
         """
+        if not self.degrees and not self.shift and self.gamma == 1:  # a flip needs no interpolation
+            flipped = images.copy()
+            mirrored = uniforms(seed, draws, 1)[:, 0] < self.flip
+            flipped[mirrored] = images[mirrored][..., ::-1]
+            return flipped
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for news of itself
         import cv2
         from albumentations.augmentations.geometric.functional import warp_affine_with_value_extension

@@ -170,5 +170,6 @@ def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def to_float(pixels: np.ndarray) -> Tensor:
     """Scale stored pixels, uint8 or uint16, to float32 in [-1, 1]; canonical strides whatever came in."""
-    half = np.iinfo(pixels.dtype).max / 2
-    return torch.from_numpy(pixels.astype(np.float32, order="C")).div_(half).sub_(1)
+    values = pixels.astype(np.float32, order="C")  # by numpy: threads cost more than they bring
+    np.divide(values, np.float32(np.iinfo(pixels.dtype).max / 2), out=values)
+    return torch.from_numpy(np.subtract(values, np.float32(1), out=values))

@@ -72,3 +72,14 @@ def test_uniforms_are_uniform_and_uncorrelated():
 def test_value_out_of_range_is_refused(wrong):
     with pytest.raises(UserError, match=r"data\.augment"):
         Augmentation(**wrong)
+
+
+def test_flip_alone_equals_the_flip_of_the_warp():
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 9, 12), np.uint8)
+    draws = np.arange(20)
+    alone = Augmentation(flip=0.5)(images, draws, seed=3)
+    warped = Augmentation(flip=0.5, degrees=1e-12)(images, draws, seed=3)
+    assert np.array_equal(alone, warped)
+    mirrored = [not np.array_equal(a, b) for a, b in zip(alone, images, strict=True)]
+    assert 4 < sum(mirrored) < 16
+    assert all(np.array_equal(alone[i], images[i][..., ::-1]) for i in range(20) if mirrored[i])

@@ -1,0 +1,199 @@
+"""Speed and memory of the road of the data, beside MONAI's own pipeline: same files, same windows, same numbers."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomaly_lab.data.augmentation import Augmentation
+from anomaly_lab.data.loading import TrainingImages
+from anomaly_lab.data.nifti import Nifti
+from anomaly_lab.data.sixray import SIXray
+from anomaly_lab.data.store import Store, open_or_build
+from anomaly_lab.data.twins.brain import draw_brain, write_volume
+
+Times = dict[str, list[float]]
+SHAPE = (240, 240, 155)  # of BraTS
+NUM_VOLUMES = 7  # give a little more than 20 000 windows
+MEMORY_GB = 10.0  # of volumes, uncompressed
+PAIRS = (  # what is compared
+    ("store", "MONAI pipeline"),
+    ("store batch", "CacheDataset batch"),
+    ("store batch as it is", "CacheDataset batch as it is"),
+)
+BAGS = 1_059_231  # SIXray's
+
+
+def store_and_batches(rounds: int) -> Times:
+    """Build a store of about 20 000 patches, and fetch batches of 64, as we do and as MONAI does."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = write_volumes(Path(folder) / "volumes", NUM_VOLUMES)
+        times: Times = {name: [] for pair in PAIRS for name in pair}
+        for counted in range(rounds + 1):
+            store, ours = _timed(lambda: _built(root, Path(folder) / "store"))
+            patches, theirs = _timed(lambda: _by_monai(root))
+            if len(patches) != len(store.images):
+                raise RuntimeError(f"MONAI finds {len(patches)} windows, the store holds {len(store.images)}")
+            fetched = _fetch(store, patches)
+            if counted:
+                for name, seconds in zip(times, (ours, theirs, *fetched), strict=True):
+                    times[name].append(seconds)
+            shutil.rmtree(Path(folder) / "store")
+    return times
+
+
+def memory(gigabytes: float = MEMORY_GB) -> Times:
+    """Peak memory of a process that builds a store of so many GB of volumes, imports included."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = write_volumes(Path(folder) / "volumes", 4, suffix=".nii")
+        originals = sorted(root.iterdir())
+        for number in range(len(originals), round(gigabytes * 1e9 / (2 * np.prod(SHAPE)))):
+            twin = root / f"patient{number:04d}"
+            twin.mkdir()
+            for path in originals[number % len(originals)].iterdir():
+                os.link(path, twin / path.name)  # read as any file is
+        code = (
+            "import sys, resource; from pathlib import Path; from anomaly_lab.bench_data import _built; "
+            "_built(Path(sys.argv[1]), Path(sys.argv[2]), per_scan=50); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        words = [sys.executable, "-c", code, str(root), str(Path(folder) / "store")]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return {f"peak of a build of {gigabytes:g} GB, GB": [int(done.stdout.split()[-1]) / 2**20]}
+
+
+def million_rows() -> Times:
+    """Seconds and peak memory of listing and splitting SIXray1000's million bags, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = _write_lists(Path(folder))
+        code = "import sys, json; from anomaly_lab.bench_data import _listed; print(json.dumps(_listed(sys.argv[1])))"
+        done = subprocess.run([sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {"list and split": [found["seconds"]], "peak of the list, GB": [found["peak_gb"]]}
+
+
+def write_volumes(root: Path, count: int, suffix: str = ".nii.gz") -> Path:
+    """Write int16 brains of BraTS' size, each with a block of lesion."""
+    for number in range(count):
+        brain = draw_brain(np.random.default_rng(number), SHAPE, (1.0, 1.0, 1.0))
+        image = (brain.image * 500).astype(np.int16)
+        lesion = np.zeros(SHAPE, np.uint8)
+        lesion[100:120, 100:120, 60:80] = image[100:120, 100:120, 60:80] != 0
+        folder = root / f"patient{number:04d}"
+        folder.mkdir(parents=True)
+        for name, values in (("flair", image), ("lesion", lesion)):
+            write_volume(folder / f"{name}{suffix}", values, np.diag([-1.0, -1, 1, 1]))
+    return root
+
+
+def _built(root: Path, store_dir: Path, per_scan: int = 0) -> Store:
+    suffix = ".nii.gz" if any(root.rglob("*.nii.gz")) else ".nii"
+    data = Nifti(
+        root=str(root),
+        images=f"**/flair{suffix}",
+        masks=f"lesion{suffix}",
+        patch_size=(32, 32),
+        volume={"zscore": 3.0},
+        cut={"label": "mask", "overlap": 0.5, "foreground": 0.9, "per_scan": per_scan},
+        store_dir=str(store_dir),
+    )
+    return open_or_build(data.plan(data.cases(root)), store_dir, "fail")
+
+
+def _by_monai(root: Path) -> np.ndarray:
+    """MONAI's dictionary transforms over the same files: windows [N, 1, 32, 32], uint16; their masks are dropped."""
+    from monai.transforms.compose import Compose
+    from monai.transforms.intensity.dictionary import NormalizeIntensityd
+    from monai.transforms.io.dictionary import LoadImaged
+    from monai.transforms.spatial.dictionary import GridPatchd, Orientationd
+    from monai.transforms.utility.dictionary import CopyItemsd, EnsureChannelFirstd
+
+    both = ["image", "mask"]
+    overlap: Any = (0, 0, 0.5, 0.5)  # its annotation says float
+    warnings.filterwarnings("ignore", category=UserWarning)
+    pipeline = Compose(
+        [
+            LoadImaged(both),
+            EnsureChannelFirstd(both),
+            Orientationd(both, axcodes="IPL", labels=None),
+            CopyItemsd(["image"], names=["seen"]),
+            NormalizeIntensityd("image", nonzero=True),
+            GridPatchd([*both, "seen"], patch_size=(1, 32, 32), overlap=overlap),
+        ]
+    )
+    found = []
+    for folder in sorted(root.iterdir()):
+        cut: Any = pipeline({"image": folder / "flair.nii.gz", "mask": folder / "lesion.nii.gz"})
+        kept = (np.asarray(cut["seen"]) != 0).mean((1, 2, 3, 4)) >= 0.9
+        values = (np.asarray(cut["image"])[kept][:, :, 0] / 3 + 1) / 2
+        found.append(np.rint(values.clip(0, 1) * 65535).astype(np.uint16))
+    return np.concatenate(found)
+
+
+def _fetch(store: Store, patches: np.ndarray) -> list[float]:
+    """Seconds of a batch of 64, ours and a CacheDataset's of the same patches: with random flips, and without."""
+    from monai.data.dataloader import DataLoader
+    from monai.data.dataset import CacheDataset
+    from monai.transforms.compose import Compose
+    from monai.transforms.spatial.dictionary import RandFlipd
+    from monai.transforms.utility.dictionary import EnsureTyped
+
+    batches, size, found = 20, 64, []
+    draws = np.arange(batches * size).reshape(batches, 1, size)
+    items = [{"image": patch.astype(np.float32) / 32767.5 - 1} for patch in patches[: batches * size]]
+    for augmentation, random in ((Augmentation(flip=0.5), [RandFlipd("image", prob=0.5, spatial_axis=1)]), (None, [])):
+        images = TrainingImages(store, np.arange(len(store.images)), augmentation, seed=0)
+        found.append(_timed(partial(_walk, images, draws))[1] / batches)
+        cached = CacheDataset(items, Compose([EnsureTyped(["image"]), *random]), progress=False)
+        loader = DataLoader(cached, batch_size=size, shuffle=True)
+        found.append(_timed(partial(list, loader))[1] / batches)
+    return found
+
+
+def _walk(images: TrainingImages, draws: np.ndarray) -> None:
+    for some in draws:
+        images[some]
+
+
+def _write_lists(root: Path) -> Path:
+    """SIXray1000's lists, without a picture."""
+    (root / "ImageSet" / "1000").mkdir(parents=True)
+    (root / "JPEGImage").mkdir()
+    header = "name,Gun,Knife,Wrench,Pliers,Scissors"
+    positives, train = 1000, BAGS * 4 // 5
+    lines = [f"P{i:05d},1,-1,-1,-1,-1" for i in range(positives)]
+    lines += [f"N{i:07d},-1,-1,-1,-1,-1" for i in range(BAGS - positives)]
+    shuffled = [lines[i] for i in np.random.default_rng(0).permutation(len(lines))]
+    for name, rows in (("train", shuffled[:train]), ("test", shuffled[train:])):
+        (root / "ImageSet" / "1000" / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
+    return root
+
+
+def _listed(root: str) -> dict[str, float]:
+    import resource
+
+    start = time.perf_counter()
+    data = SIXray(root=root, subset=1000, store=False, in_channels=3, source="real", patch_size=(64, 64))
+    data.setup()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"rows": len(data.store.index), "seconds": seconds, "peak_gb": peak}
+
+
+def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    found = run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return found, time.perf_counter() - start
