@@ -98,7 +98,9 @@ class Detector(pl.LightningModule):
                 self.get_submodule(name).requires_grad_(name == network)
             self._descending = network
         for part in batch.chunk(self.accumulate):
-            self.manual_backward(loss(part) * (len(part) / len(batch)))
+            value = loss(part) * (len(part) / len(batch))
+            with torch.autocast(self.device.type, enabled=False):  # backward in the types of forward: penalties stay fp32
+                self.manual_backward(value)
         self.track({f"train/grad_{network}": self._clipped_norm(network)})
         optimizer.step()
 

@@ -122,6 +122,24 @@ def test_low_precision_steps_see_the_weights_of_the_step_before(fit: Fit) -> Non
     assert detector.near.weight.item() == pytest.approx(0.75, abs=0.01)
 
 
+def test_gradients_flow_in_the_types_of_the_forward_pass(fit: Fit) -> None:
+    """Autocast left on would round a float32 penalty's gradient on its way back."""
+    seen: list[tuple[bool, bool]] = []
+
+    class Watching(Shift):
+        def near_step(self, batches: Tensor) -> None:
+            self.descend("near", self.watched, batches[0])
+
+        def watched(self, x: Tensor) -> Tensor:
+            value = self.near(x.flatten(1)).float()
+            forward = torch.is_autocast_enabled("cpu")
+            value.register_hook(lambda _: seen.append((forward, torch.is_autocast_enabled("cpu"))))
+            return value.square().mean()
+
+    fit(Watching(), torch.ones(16, 1, 1, 1), iterations=1, precision="bf16-mixed")
+    assert seen == [(True, False)]
+
+
 def test_a_score_is_in_float32_and_eval_mode() -> None:
     class Kinds(Shift):
         def predict(self, image: Tensor) -> Prediction:

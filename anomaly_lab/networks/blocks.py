@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anomaly_lab.networks.convolution import Conv2d
+
 Norm = Callable[[int], nn.Module]
 
 
@@ -41,14 +43,15 @@ class DownBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: Norm = layer_norm) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm(in_channels), norm(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.conv1 = Conv2d(in_channels, in_channels, 3, bias=False)
+        self.conv2 = Conv2d(in_channels, out_channels, 3)
+        self.shortcut = Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.relu(self.norm1(x)))
-        h = self.conv2(F.relu(self.norm2(h)))
-        out: Tensor = F.avg_pool2d(h, 2) + self.shortcut(F.avg_pool2d(x, 2))
+    def forward(self, x: Tensor, twice: bool = False) -> Tensor:
+        """`twice`: as `Conv2d`'s."""
+        h = self.conv1(F.relu(self.norm1(x)), twice)
+        h = self.conv2(F.relu(self.norm2(h)), twice)
+        out: Tensor = F.avg_pool2d(h, 2) + self.shortcut(F.avg_pool2d(x, 2), twice)
         return out
 
 

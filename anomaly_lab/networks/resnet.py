@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomaly_lab.networks.blocks import DownBlock, UpBlock, initialise
+from anomaly_lab.networks.convolution import Conv2d
 
 BOTTOM = 4  # side of the smallest feature map
 
@@ -56,12 +57,16 @@ class ResNetTrunk(nn.Module):
         super().__init__()
         widths = block_widths(patch_size, width)
         self.num_features = widths[-1] * BOTTOM**2
-        self.first = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.first = Conv2d(in_channels, widths[0], 3)
         self.blocks = nn.Sequential(*(DownBlock(a, b) for a, b in itertools.pairwise(widths)))
 
     def features(self, image: Tensor) -> Tensor:
         """What the last layer sees, [B, F]."""
-        h: Tensor = self.blocks(self.first(image))
+        # An image that asks for its gradient while the weights learn is a gradient penalty's: differentiated again.
+        twice = image.requires_grad and self.first.weight.requires_grad
+        h: Tensor = self.first(image, twice)
+        for block in self.blocks:
+            h = block(h, twice)
         return h.flatten(1)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from anomaly_lab.networks.convolution import Conv2d
 from anomaly_lab.networks.resnet import ResNetCritic, ResNetEncoder, ResNetGenerator, block_widths
 
 
@@ -68,3 +69,16 @@ def test_weights_are_scaled_as_in_the_authors_code() -> None:
     assert block.shortcut.weight.std().item() == pytest.approx((2 / (256 + 512)) ** 0.5, rel=0.02)
     assert critic.first.weight.std().item() == pytest.approx((2 / (9 + 9 * 64)) ** 0.5, rel=0.1)
     assert not block.conv2.bias.any()
+
+
+def test_only_a_penaltys_forward_is_made_for_two_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image asks for its gradient and the weights learn; a critic's or a generator's step have one of the two."""
+    critic, image, seen = ResNetCritic(1, (32, 32), 4), torch.randn(2, 1, 32, 32), []
+    forward = Conv2d.forward
+    monkeypatch.setattr(
+        Conv2d, "forward", lambda self, x, twice=False: (seen.append(twice), forward(self, x, twice))[1]
+    )
+    for learns, asks in ((True, False), (False, True), (True, True)):
+        seen.clear()
+        critic.requires_grad_(learns)(image.requires_grad_(asks))
+        assert seen == [learns and asks] * 10  # the first and three a block
