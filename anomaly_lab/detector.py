@@ -99,7 +99,7 @@ class Detector(pl.LightningModule):
             self._descending = network
         for part in batch.chunk(self.accumulate):
             value = loss(part) * (len(part) / len(batch))
-            with torch.autocast(self.device.type, enabled=False):  # backward in the types of forward: penalties stay fp32
+            with torch.autocast(self.device.type, enabled=False):  # penalties stay in float32
                 self.manual_backward(value)
         self.track({f"train/grad_{network}": self._clipped_norm(network)})
         optimizer.step()
