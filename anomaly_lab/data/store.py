@@ -227,13 +227,13 @@ def open_or_build(plan: StorePlan, store_dir: Path, on_bad: Literal["fail", "ski
     Raises:
         UserError: a broken file, unless `on_bad` is "skip"; a full or read-only disk; no usable file at all.
     """
-    folder = store_dir / f"{plan.name}-{plan.key}"
-    reused = (folder / "done.json").exists()
-    if not reused:
+    folder, built = store_dir / f"{plan.name}-{plan.key}", False
+    if not (folder / "done.json").exists():
         with disk_errors(store_dir), locked(store_dir, plan.name):
             if not (folder / "done.json").exists():
                 _build(plan, folder, on_bad)
-    store = Store(folder, reused)
+                built = True
+    store = Store(folder, reused=not built)
     if store.skipped and on_bad == "fail":  # built by a run that was more tolerant
         raise UserError(store.skipped[0]["reason"])
     return store

@@ -1,0 +1,30 @@
+"""Builds the twin of `nifti` in the folder given, slowly if asked to, and says whether it was this process that built."""
+
+import sys
+import time
+
+from anomaly_lab.data import store as stores
+from anomaly_lab.data.nifti import Nifti
+
+folder, pause = sys.argv[1], float(sys.argv[2])
+add = stores._Writer.add
+
+
+def slowly(writer, case):
+    add(writer, case)
+    time.sleep(pause)
+
+
+stores._Writer.add = slowly
+data = Nifti(
+    root="nowhere",
+    source="twin",
+    twin_size=80,
+    patch_size=(16, 16),
+    volume={"zscore": 3.0},
+    cut={"label": "mask", "overlap": 0.5, "foreground": 0.5, "random": 20},
+    batch_size=4,
+    store_dir=folder,
+)
+data.setup()
+print("reused" if data.store.reused else "built", data.store.folder.name, data.store.fingerprint)
