@@ -71,7 +71,7 @@ def inspect(config: DictConfig) -> Path:
     if data.source == "real":
         console.print(f"real files: {escape(str(data.folder))}")
     began = time.perf_counter()
-    data.prepare_data()
+    data.setup("inspect")
     console.print(f"store: {inspection.origin(data, time.perf_counter() - began)}")
     facts = data.facts()
     preamble.announce_data(console, facts)

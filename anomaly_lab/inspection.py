@@ -26,6 +26,7 @@ SHARED = (
     "census",
     "official",
     "split_rule",
+    "unsplit",
     "limits",
     "skipped",
     "audit",
@@ -78,6 +79,7 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
     named = np.where(labels == 0, "normal", np.where(kinds == "", "anomalous", kinds))
     unmasked = data.store.index.has_role("unmasked")
     scans = _scans(data)
+    shown = (split != "") | bool(data.unsplit)
     return Sheet(
         experiment=experiment,
         made=runs.now(),
@@ -89,7 +91,7 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
         hidden=(int(labels[data.rows["train"]].sum()), len(data.rows["train"])),
         unmasked=len(np.unique(np.array(columns["case"])[unmasked & (split != "")])),
         scans=scans,
-        galleries={kind: _exhibits(data, split, named == kind) for kind in _ordered(named[split != ""])[:CLASSES]},
+        galleries={kind: _exhibits(data, split, shown & (named == kind)) for kind in _ordered(named[shown])[:CLASSES]},
         store=_store(data),
         settings=_nameless(_settings(data, facts, scans is not None and scans.volumes), data.folder),
     )
@@ -144,7 +146,7 @@ def _left_out(data: PatchDataModule, split: Names) -> dict[str, int]:
 
 def _exhibits(data: PatchDataModule, split: Names, members: NDArray[np.bool_]) -> list[Exhibit]:
     """Some patches of a class, drawn by the seed from all splits."""
-    rows = np.flatnonzero(members & (split != ""))
+    rows = np.flatnonzero(members)
     rows = np.sort(np.random.default_rng([data.seed, 5]).permutation(rows)[:SHOWN])
     batch = data.store.batch(rows)
     masks = batch["mask"].numpy()[:, 0] if "mask" in batch else [None] * len(rows)

@@ -152,6 +152,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         size = self.patch_size if cut is None and resize is None else resize
         self.preprocessing = Preprocessing(size and tuple(size), fit, _settings(Volume, "data.volume", volume or {}))
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more ranks than batches to judge
+        self.unsplit = ""
         self._ready = False
 
     @abstractmethod
@@ -182,17 +183,18 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.setup("fit")
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the store and look up the splits; cheap when repeated."""
+        """Open the store and look up the splits; cheap when repeated.
+
+        Under the stage "inspect", data that cannot be split are looked at without: `unsplit` says why, no row is in a
+        split.
+        """
         if self._ready:
             return
         if self.source == "twin":
             self._make_twin()
         cases = self._listed()
-        if self.splits is None:
-            split = split_by_seed(cases, self.split_rule)
-        else:
-            split = split_by_file(cases, Path(self.splits), self.split_rule.within)
-        limits = self.limits
+        split = self._split(cases, tolerant=stage == "inspect")
+        limits = {} if self.unsplit else self.limits
         if self.cutting is None and limits:  # whole pictures: those that nobody asks for are not read
             rows, limits = self._rows(Index.of_cases(cases), split, limits), {}
             cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
@@ -206,6 +208,18 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.rows = self._rows(self.store.index, split, limits)
         self.by_owners = self.splits is None and any(case.split for case in cases)
         self._ready = True
+
+    def _split(self, cases: Sequence[Case], tolerant: bool) -> dict[str, str]:
+        """Split of every case id, by the user's file or drawn."""
+        if self.splits is not None:
+            return split_by_file(cases, Path(self.splits), self.split_rule.within)
+        try:
+            return split_by_seed(cases, self.split_rule)
+        except UserError as error:
+            if not tolerant:
+                raise
+            self.unsplit = str(error)
+            return {case.id: "" for case in cases}
 
     def check_trainable(self) -> None:
         """Raise UserError where too few normals are left to fill a mini-batch."""
@@ -341,15 +355,18 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "counts": {name: {"normal": count[name][0], "anomalous": count[name][1]} for name in SPLITS},
             "patients": {name: len(np.unique(patients[rows])) for name, rows in self.rows.items()},
             "split_rule": self._split_rule(),
+            "unsplit": self.unsplit,
             "limits": self.limits,
             "contamination": self.split_rule.contamination,
             "census": self.counted,
             "official": self.official,
             "skipped": list(self.store.skipped),
-            "audit": audit(self.store, self.rows),
+            "audit": audit(self.store, {"": np.arange(len(labels))} if self.unsplit else self.rows),
         }
 
     def _split_rule(self) -> str:
+        if self.unsplit:
+            return f"none ({self.unsplit})"
         if self.splits is not None:
             return f"file {self.splits}"
         return f"the owners' split where there is one; {self.split_rule}" if self.by_owners else str(self.split_rule)

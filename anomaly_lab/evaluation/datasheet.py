@@ -129,6 +129,8 @@ def banners(sheet: Sheet) -> list[Banner]:
     if facts["source"] == "real" and there < due:
         text = f"{whole(there)} of the {whole(due)} images of the official set are here; its counts were not checked."
         found.append(Banner("note", "Part of the official set", text))
+    if facts["unsplit"]:
+        return [*found, Banner("warning", "Nothing can be trained on this yet", f"No split: {facts['unsplit']}.")]
     if sheet.hidden[0]:
         hidden, trained = map(whole, sheet.hidden)
         text = f"{hidden} of {trained} training {UNITS[sheet.unit]} are anomalous, on purpose."

@@ -258,3 +258,16 @@ def test_whole_pictures_beyond_the_limits_are_never_read(make, headct):
     clean.setup()
     kept = {row["id"] for row in data.store.index}
     assert {clean.store.index[row]["id"] for row in clean.rows["val"]} < kept
+
+
+def test_data_that_cannot_be_split_can_be_looked_at_and_not_trained_on(make):
+    data = make(train_normals=10)
+    with pytest.raises(UserError, match="cannot be met"):
+        data.setup()
+    data.setup("inspect")
+    facts = data.facts()
+    assert "cannot be met" in facts["unsplit"]
+    assert facts["counts"]["train"] == {"normal": 0, "anomalous": 0}
+    assert facts["audit"]["checked"] == 13
+    with pytest.raises(UserError, match="only 0 normals train"):
+        data.check_trainable()
