@@ -131,6 +131,12 @@ def banners(sheet: Sheet) -> list[Banner]:
         found.append(Banner("note", "Part of the official set", text))
     if facts["unsplit"]:
         return [*found, Banner("warning", "Nothing can be trained on this yet", f"No split: {facts['unsplit']}.")]
+    return found + _split_banners(sheet)
+
+
+def _split_banners(sheet: Sheet) -> list[Banner]:
+    """What must be known of the split."""
+    facts, found = sheet.facts, list[Banner]()
     if sheet.hidden[0]:
         hidden, trained = map(whole, sheet.hidden)
         text = f"{hidden} of {trained} training {UNITS[sheet.unit]} are anomalous, on purpose."

@@ -1,4 +1,4 @@
-"""Builds the twin of `nifti` in the folder given, slowly if asked to, and says whether it was this process that built."""
+"""Builds the store of the twin of `nifti`, slowly if asked to, and says whether it was this process that built."""
 
 import sys
 import time
