@@ -2,6 +2,7 @@
 
 EXP ?=
 RUN ?=
+STUDY ?=
 INPUT ?=
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
   $$name -c $(new_enough) 2>/dev/null && echo $$name && break; done)
@@ -22,7 +23,7 @@ need_exp = @test -n $(call quote,$(EXP)) || { echo "which experiment? make $@ EX
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show data train resume evaluate predict report test test-slow check format bench docker clean
+.PHONY: help setup list show data train resume evaluate predict report study test test-slow check format bench docker clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +72,10 @@ predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [O
 report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN))
+
+study: $(STAMP)  ## many runs as one question: make study STUDY=adgan_tables jobs=2 [DRY=1]
+	@test -n $(call quote,$(STUDY)) || { echo "which study? make study STUDY=…; experiments/studies has them" >&2; exit 2; }
+	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(OVERRIDES)
 
 test: $(STAMP)  ## the fast tests
 	@$(RUNNER) -m pytest -q -m "not slow and not gpu"

@@ -130,6 +130,22 @@ def report(run: Run) -> None:
     engine.report(run)
 
 
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="A file of experiments/studies, without .yaml.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="key=value", help="jobs=2 seeds=[0,1] rows=[…] …; other keys go to every run."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and for how long.")] = False,
+    page: Annotated[bool, typer.Option("--page", help="Train nothing, write the page of what is finished.")] = False,
+) -> None:
+    """Train what a study lacks and write its page, tables and tests."""
+    from anomaly_lab.studies import command
+
+    raise typer.Exit(command.main(name, words or [], dry_run, page))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS")] = None) -> None:
     """Measure speed and memory against a bare hand-written loop."""

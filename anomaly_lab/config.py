@@ -49,6 +49,7 @@ class Experiment:
         budget: auto (paper with a GPU, else laptop) or one of BUDGETS; after loading, the one that was taken.
         budgets: for each budget the values it lays over the YAML, by dotted key.
         runs: folder of the run folders.
+        start_from: run folder whose finished phase `gan`, networks and fake pool, is taken over; None trains it.
     """
 
     name: str = MISSING
@@ -61,6 +62,7 @@ class Experiment:
     callbacks: dict[str, Any] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runs: str = "runs"
+    start_from: str | None = None
 
 
 def experiments() -> list[tuple[str, str]]:

@@ -29,6 +29,7 @@ from anomaly_lab.detector import Detector
 from anomaly_lab.evaluation.report import write_report
 from anomaly_lab.judgement import judge
 from anomaly_lab.prediction import predict_files
+from anomaly_lab.takeover import PHASE, link_pool, take_over
 from anomaly_lab.types import UserError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -48,18 +49,22 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
     `paper`, the same experiment at the publication's budget, is what a reduced one is compared with.
     """
     data, detector = construct(config)
+    started = {"started_from": take_over(config.start_from, detector)} if config.start_from else {}
     run = Path()
     if _is_first_rank():
         data.prepare_data()
         data.setup()  # before the run folder: data that cannot be used leave nothing behind
         data.check_trainable()
-        facts = runs.provenance() | preamble.facts_of(config, data, detector)
+        facts = runs.provenance() | preamble.facts_of(config, data, detector) | started
         facts["precision"] = str(precision_for(config.trainer.precision))
         if paper is not None:
             facts["paper"] = preamble.published(paper)
         run = runs.create(config.runs, config.name, (config.budget, *(["twin"] if data.source == "twin" else [])))
         runs.write_atomic(run / "config.yaml", configuration.show(config))
         runs.write_json(run / "provenance.json", facts | {"run": run.name})
+        if config.start_from:
+            link_pool(config.start_from, run)
+            console.print(f"phase {PHASE} is taken over from {escape(config.start_from)}")
         preamble.announce(console, run, facts, data.where_to_get)
     return _fit_and_judge(config, run, data, detector, checkpoint=None)
 
@@ -90,6 +95,8 @@ def resume(path: str) -> Path:
         raise UserError(f"{run} is finished: there is nothing to resume; to judge it again: make evaluate RUN={run}")
     checkpoint = checkpoints.newest(run)
     data, detector = construct(config)
+    if config.start_from and checkpoint is None:
+        take_over(config.start_from, detector)
     if _is_first_rank():
         data.prepare_data()
         data.setup()
@@ -195,7 +202,7 @@ def trainer_for(
     """The Trainer of the configuration, with what the engine decides; `over` replaces configured keys."""
     trainer: pl.Trainer = configuration.build(
         config.trainer,
-        max_epochs=detector.schedule.epochs_left(0, data.epoch_length),
+        max_epochs=detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
         accumulate_grad_batches=1,  # the detector does both: Lightning refuses them in manual optimisation
         gradient_clip_val=None,
         precision=precision_for(config.trainer.precision),
@@ -213,6 +220,11 @@ def trainer_for(
         **({"strategy": _strategy(config.trainer.strategy)} | over),
     )
     return trainer
+
+
+def _beginning(config: DictConfig, detector: Detector) -> int:
+    """Iterations that were done when the run's first epoch began."""
+    return detector.schedule.span(PHASE).stop if config.start_from else 0
 
 
 def _strategy(asked: Any) -> Any:

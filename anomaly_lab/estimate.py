@@ -1,6 +1,8 @@
 """How long a training would take on this machine, measured from one iteration of each of its phases."""
 
+import tempfile
 import time
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -9,18 +11,24 @@ from torch.utils.data import DataLoader, Dataset
 
 from anomaly_lab import config as configuration
 from anomaly_lab.detector import Detector
+from anomaly_lab.fakepool import DrawsFromPool, filled
 from anomaly_lab.types import Batch
 
 IMAGES = 2  # of a measured mini-batch: the published sizes may need minutes for a whole one
 
 
 def estimated_seconds(settings: DictConfig) -> float:
-    """Seconds all phases of an experiment would take, without its data's loading.
+    """Seconds all phases of an experiment would take, see `phase_seconds`."""
+    return sum(phase_seconds(settings).values())
+
+
+def phase_seconds(settings: DictConfig) -> dict[str, float]:
+    """Seconds each phase of an experiment would take, without its data's loading.
 
     One iteration of each phase on mini-batches of two images of noise, scaled to the batch size and to the phase's
     length: right to perhaps a factor of two, enough to choose a budget.
     """
-    total, begun = 0.0, 0
+    seconds, begun = {}, 0
     detector: Detector = configuration.build(settings.detector)
     detector.to(memory_format=torch.channels_last)
     for phase in detector.schedule:
@@ -36,10 +44,13 @@ def estimated_seconds(settings: DictConfig) -> float:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(detector, DataLoader(_Noise(shape), batch_size=None))
-        total += clock.seconds * settings.data.batch_size / IMAGES * phase.iterations
+        with tempfile.TemporaryDirectory() as folder:
+            if isinstance(detector, DrawsFromPool):
+                detector.pool = filled(Path(folder) / "pool", torch.rand(shape[1:]) * 2 - 1)
+            trainer.fit(detector, DataLoader(_Noise(shape), batch_size=None))
+        seconds[phase.name] = clock.seconds * settings.data.batch_size / IMAGES * phase.iterations
         begun += phase.iterations
-    return total
+    return seconds
 
 
 class _Noise(Dataset[Batch]):

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from anomaly_lab import config as configuration
+from anomaly_lab import fingerprint
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
 from anomaly_lab.estimate import estimated_seconds
@@ -18,7 +19,9 @@ NAMED = 10  # pairs of alike pictures that are named on the console; the report 
 def facts_of(config: DictConfig, data: PatchDataModule, detector: Detector) -> dict[str, object]:
     """What the provenance says of this experiment."""
     counted = {name: detector.get_submodule(name) for name in detector.networks}
+    plain: Any = OmegaConf.to_container(config)
     return {
+        "code": fingerprint.of_code(plain),
         "experiment": config.name,
         "seed": config.seed,
         "budget": config.budget,

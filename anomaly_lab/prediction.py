@@ -1,6 +1,7 @@
 """Scores new files with a trained run: its preprocessing, its threshold, its held-out normals.
 
-Pictures, NIfTI volumes and DICOM series. A volume's map is carried back to the scan's own grid.
+Pictures, NIfTI volumes and DICOM series. A volume's map is carried back to the scan's own grid. A detector that has
+no map of its own gets one from its scores: a window slides over the scan, and each score fills its window.
 """
 
 import csv
@@ -28,7 +29,7 @@ from anomaly_lab.data.transforms import to_float
 from anomaly_lab.detector import Detector
 from anomaly_lab.evaluation.parametric_map import write_parametric_map
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.evaluation.stitching import Rule, Stitcher, case_scores, save_map
+from anomaly_lab.evaluation.stitching import Rule, Stitcher, case_scores, save_map, score_maps
 from anomaly_lab.metrics.thresholds import conformal_p_values
 from anomaly_lab.types import Batch, Case, UserError
 
@@ -48,7 +49,9 @@ def predict_files(run: Path, data: PatchDataModule, detector: Detector, source: 
     """Write scores.csv (id, score, p_value, pred_label) and a map of every picture and scan in or below `source`.
 
     maps/<id>.png for pictures; maps/<id>.nii.gz for volumes, on the scan's own grid with its affine; for a DICOM series
-    maps/<id>.map.dcm as well, a Parametric Map, where highdicom is installed.
+    maps/<id>.map.dcm as well, a Parametric Map, where highdicom is installed. Where the detector has no map and a scan
+    several windows, the map says how the scores of the windows over a pixel compare with the run's held-out normals:
+    0 is their least, 1 its threshold; averaged where windows overlap.
 
     Args:
         run: the trained and judged run.
@@ -81,6 +84,8 @@ def predict_files(run: Path, data: PatchDataModule, detector: Detector, source: 
             p_value = repr(conformal_p_values(np.array([score]), normals).item()) if len(normals) else ""
             called = "" if threshold is None else int(score > threshold)
             writer.writerow([opened.case.id, repr(score), p_value, called])
+            if maps is None and len(scores) > 1 and threshold is not None:
+                maps = score_maps(scores, data.patch_size, float(normals.min()), threshold)
             if maps is not None:
                 _write_map(work / "maps", opened, maps)
         (work / "scores.csv").write_text(table.getvalue())

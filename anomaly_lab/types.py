@@ -101,6 +101,15 @@ class Schedule(tuple[Phase, ...]):
             iteration -= phase.iterations
         return self[-1]
 
+    def span(self, name: str) -> range:
+        """The iterations (from 0) of the phase called `name`; empty, at 0, where there is none."""
+        begun = 0
+        for phase in self:
+            if phase.name == name:
+                return range(begun, begun + phase.iterations)
+            begun += phase.iterations
+        return range(0)
+
     def minibatches_before(self, iteration: int) -> int:
         """Mini-batches drawn before iteration number `iteration` (from 0)."""
         drawn = 0

@@ -1,5 +1,7 @@
 """Fixtures of many tests: a few small pictures, and a Trainer that feeds a detector with them."""
 
+from pathlib import Path
+
 import pytest
 import pytorch_lightning as pl
 from torch import Tensor
@@ -7,11 +9,15 @@ from torch.utils.data import DataLoader
 from toys import Fit, Iterations, smooth
 
 from anomaly_lab.detector import Detector
+from anomaly_lab.fakepool import DrawsFromPool, filled
 
 
 @pytest.fixture
-def fit() -> Fit:
-    """Train a detector for some iterations (all of its schedule unless said otherwise) on images [N, C, H, W]."""
+def fit(tmp_path: Path) -> Fit:
+    """Train a detector for some iterations (all of its schedule unless said otherwise) on images [N, C, H, W].
+
+    One that wants a fake pool and has none gets the images upside down.
+    """
 
     def run(
         detector: Detector,
@@ -30,6 +36,8 @@ def fit() -> Fit:
             enable_model_summary=False,
             inference_mode=False,
         )
+        if isinstance(detector, DrawsFromPool) and detector.pool is None:
+            detector.pool = filled(tmp_path / "fakepool", images.flip(2))
         length = iterations or detector.schedule.iterations
         trainer.fit(detector, DataLoader(Iterations(detector, images, length, batch_size), batch_size=None))
         return detector

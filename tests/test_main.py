@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from anomaly_lab import __main__, config
 from anomaly_lab.types import UserError
 
-VERBS = ["list", "show", "data", "train", "resume", "evaluate", "predict", "report", "bench"]
+VERBS = ["list", "show", "data", "train", "resume", "evaluate", "predict", "report", "study", "bench"]
 
 
 def run(*words: str):

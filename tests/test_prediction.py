@@ -26,6 +26,13 @@ class Brightness:
         return Prediction(bright.flatten(1).mean(1), bright)
 
 
+class Alarm(Brightness):
+    """Minus ten and the brightest pixel, as a critic would say it: no map."""
+
+    def score(self, batch: Batch) -> Prediction:
+        return Prediction(batch["image"].flatten(1).amax(1) - 10)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     run = tmp_path / "run"
@@ -65,6 +72,47 @@ def test_map_of_a_volume_lies_on_the_scans_own_grid(tmp_path, run, changes):
     row = _scores(out)[case.image.name]
     assert float(row["score"]) > 0.35
     assert row["pred_label"] == "1"
+
+
+def _judged_by_alarm(run: Path) -> None:
+    """Held-out normals from -10.9 to -10.0, and a threshold in the middle of them."""
+    table = (run / "scores.csv").read_text()
+    for i, score in enumerate(("-10.9", "-10.6", "-10.3", "-10.0"), 1):
+        table = table.replace(f",0.{i},", f",{score},")
+    (run / "scores.csv").write_text(table)
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"threshold": {"value": -10.4}}))
+
+
+def test_scores_slide_over_a_volume_where_there_is_no_map(tmp_path, run):
+    _judged_by_alarm(run)
+    data = _volumes(tmp_path, volume={"zscore": 3.0, "axcodes": "IPL"})
+    case = data.store_plan.cases[0]
+    out = predict_files(run, data, Alarm(), case.image, tmp_path / "out")
+    found = nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz")
+    scan = nibabel.load(case.image)
+    assert found.shape == scan.shape
+    assert np.allclose(found.affine, scan.affine, atol=1e-5)
+    cut, _ = data.cut_for_scoring(case)
+    total, count = np.zeros(cut.scan.pixels.shape[1:]), np.zeros(cut.scan.pixels.shape[1:])
+    top = np.iinfo(cut.scan.pixels.dtype).max
+    for i, j, k in cut.windows.location:
+        window = (slice(i, i + 1), slice(j, j + 16), slice(k, k + 16))
+        score = cut.scan.pixels[0][window].max() / top * 2 - 1 - 10
+        total[window] += max(0, score + 10.9) / 0.5
+        count[window] += 1
+    by_hand, stored = np.sort((total / count).ravel()), np.sort(np.asarray(found.dataobj).ravel())
+    assert np.allclose(by_hand, stored, atol=1e-3)
+
+
+def test_one_window_and_no_map_leave_the_score_alone(tmp_path, run):
+    headct = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 30, "patch_size": (8, 8), "batch_size": 4}
+    data = HeadCT(**headct, train_normals=10, store_dir=str(tmp_path / "store"))
+    data.setup()
+    Image.fromarray(np.tile(np.arange(20, dtype=np.uint8), (20, 1))).save(tmp_path / "a.png")
+    out = predict_files(run, data, Alarm(), tmp_path / "a.png", tmp_path / "out")
+    assert set(_scores(out)) == {"a.png"}
+    assert not (out / "maps").exists()
 
 
 def test_pictures_of_a_folder_are_scored_with_p_values_and_maps(tmp_path, run):

@@ -10,6 +10,10 @@ def test_phase_of_an_iteration() -> None:
     assert [SCHEDULE.phase_at(i).name for i in (0, 9, 10, 13, 14, 99)] == ["gan", "gan", *["encoder"] * 4]
 
 
+def test_span_of_a_phase() -> None:
+    assert [SCHEDULE.span(name) for name in ("gan", "encoder", "none")] == [range(10), range(10, 14), range(0)]
+
+
 def test_minibatches_before_an_iteration() -> None:
     assert [SCHEDULE.minibatches_before(i) for i in (0, 1, 10, 11, 14)] == [0, 5, 50, 51, 54]
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -62,6 +64,14 @@ class Record(pl.Callback):
         if trainer.is_global_zero:
             update_provenance(_folder(trainer), seconds=self._phase_seconds)
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._clock = time.perf_counter()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            seconds = time.perf_counter() - self._clock
+            update_provenance(_folder(trainer), scoring_seconds=seconds, peak_gb=peak_memory())
+
     def _write(self, trainer: pl.Trainer, detector: Detector) -> None:
         done, schedule = detector.iterations_done, detector.schedule
         phase = schedule.phase_at(done - 1)  # the iteration just done; the next may belong to another phase
@@ -87,6 +97,13 @@ class Record(pl.Callback):
                 f"training diverged by iteration {done}: {', '.join(bad)} not finite; {good}. "
                 "Try a smaller learning rate, trainer.gradient_clip_val=1 or trainer.precision=32-true"
             )
+
+
+def peak_memory() -> dict[str, float | None]:
+    """Most memory this process has held so far, in GB (2^30 bytes): the machine's and the GPU's."""
+    unit = 1 if sys.platform == "darwin" else 2**10
+    gpu = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+    return {"ram": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, "gpu": gpu}
 
 
 def keep_until(path: Path, iteration: int) -> None:

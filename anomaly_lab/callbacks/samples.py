@@ -6,6 +6,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from anomaly_lab.detector import Detector
@@ -33,17 +34,20 @@ class Samples(pl.Callback):
         with torch.no_grad():
             fake = pl_module.sample(self.side**2, torch.Generator().manual_seed(0))
         if fake is not None:
-            write_atomic(Path(trainer.default_root_dir) / "samples" / f"{done:08d}.png", _png(grid(fake, self.side)))
+            write_atomic(Path(trainer.default_root_dir) / "samples" / f"{done:08d}.png", png(grid(fake, self.side)))
 
 
 def grid(image: Tensor, side: int) -> Tensor:
-    """Images [side², C, H, W] in [-1, 1] as one picture, uint8 [side·H, side·W, C]."""
+    """Images [rows·side, C, H, W] in [-1, 1], `side` a row, as one picture, uint8 [rows·H, side·W, C]."""
     _, c, h, w = image.shape
-    rows = image.float().cpu().reshape(side, side, c, h, w).permute(0, 3, 1, 4, 2)
-    return rows.reshape(side * h, side * w, c).add(1).mul(127.5).round().clamp(0, 255).byte()
+    rows = image.float().cpu().reshape(-1, side, c, h, w).permute(0, 3, 1, 4, 2)
+    return rows.reshape(-1, side * w, c).add(1).mul(127.5).round().clamp(0, 255).byte()
 
 
-def _png(picture: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture.squeeze(-1).numpy()).save(buffer, "PNG")
+def png(picture: Tensor, **notes: str) -> bytes:
+    """A picture, uint8 [H, W, C], as a PNG file with `notes` as its text."""
+    buffer, text = io.BytesIO(), PngInfo()
+    for key, value in notes.items():
+        text.add_text(key, value)
+    Image.fromarray(picture.squeeze(-1).numpy()).save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()

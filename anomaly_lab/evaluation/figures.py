@@ -1,4 +1,4 @@
-"""Charts as SVG text: lines, stacked histograms, dots with intervals.
+"""Charts as SVG text: lines with bands, stacked histograms, dots with intervals, box plots.
 
 Every chart is drawn 340 pixels wide, so that a phone need not shrink its 12-pixel text; a page sets
 several side by side. Colours come from the page: each mark carries a class (`series-0`, `anomalous`),
@@ -33,6 +33,28 @@ class Series(NamedTuple):
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    style: str
+
+
+class Band(NamedTuple):
+    """The region between two lines; `style` is the CSS class."""
+
+    x: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    style: str
+
+
+class Box(NamedTuple):
+    """Repeats of one figure, drawn as points over a box from quartile to quartile; `mark` is what it is held against.
+
+    With fewer than four there are the points alone.
+    """
+
+    name: str
+    values: Sequence[float]
+    mark: float | None
+    text: str
     style: str
 
 
@@ -71,11 +93,11 @@ def padded(values: Sequence[float]) -> tuple[float, float]:
     return low - air, high + air
 
 
-def line_chart(series: Sequence[Series], x: Axis, y: Axis, height: int = 230) -> str:
-    """Lines over two linear axes; the legend stands below when more than one series has a name."""
+def line_chart(series: Sequence[Series], x: Axis, y: Axis, height: int = 230, bands: Sequence[Band] = ()) -> str:
+    """Lines over two linear axes, above their bands; the legend stands below when several series have a name."""
     frame = _Frame(x, y, height)
     named = [s for s in series if s.name] if len([s for s in series if s.name]) > 1 else []
-    marks = [frame.mark(s) for s in series]
+    marks = [frame.band(b) for b in bands] + [frame.mark(s) for s in series]
     legend = [_legend(s, height + 14 + 18 * row) for row, s in enumerate(named)]
     label = f"{y.label} against {x.label}" + "".join(f"; {s.name}" for s in named)
     return _svg(label, height + 18 * len(named), [*frame.axes(), *marks, *legend])
@@ -139,6 +161,23 @@ def interval_plot(rows: Sequence[Interval], reference: tuple[str, float] | None 
     return _svg("; ".join(f"{r.name} {r.text}" for r in rows), height, parts)
 
 
+def box_plot(rows: Sequence[Box], axis: Axis, mark: str) -> str:
+    """Boxes with their points on one axis, one row a competitor; `mark` says what the tick across a row is."""
+    row, top = 40, 8
+    height = top + row * len(rows) + 66
+    floor = top + row * len(rows) + 2
+    frame = _Frame(axis, Axis("", 0, 1), floor + BOTTOM, left=10)
+    parts = [*frame.x_axis()]
+    if any(r.mark is not None for r in rows):
+        parts += [f'<path class="chance" d="M{frame.left + 4} {height - 15}v12"/>']
+        parts += [_text(frame.left + 12, height - 5, mark, "muted")]
+    for i, r in enumerate(rows):
+        y = top + row * i
+        parts += [_text(8, y + 13, r.name, ""), _text(WIDTH - 8, y + 13, r.text, "end strong")]
+        parts += _box(frame, r, y + 26)
+    return _svg("; ".join(f"{r.name} {r.text}" for r in rows), height, parts)
+
+
 def tick_label(value: float) -> str:
     """Short form of an axis number: 0.25, 1.5k, 2M, with a true minus sign."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
@@ -180,6 +219,11 @@ class _Frame:
             parts += [_text(self.left - 6, self.py(tick) + 4, tick_label(tick), "end")]
         return parts
 
+    def band(self, band: Band) -> str:
+        there = [(self.px(x), self.py(y)) for x, y in zip(band.x, band.high, strict=True)]
+        back = [(self.px(x), self.py(y)) for x, y in zip(band.x, band.low, strict=True)][::-1]
+        return f'<path class="band {band.style}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in there + back)}z"/>'
+
     def mark(self, series: Series) -> str:
         points = [
             (self.px(x), self.py(y))
@@ -190,6 +234,22 @@ class _Frame:
             return f'<circle class="dot {series.style}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="5"/>'
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         return f'<polyline class="line {series.style}" points="{line}"/>'
+
+
+def _box(frame: _Frame, box: Box, y: float) -> list[str]:
+    parts = []
+    if len(box.values) >= 4:
+        low, high = min(box.values), max(box.values)
+        first, median, third = (frame.px(float(q)) for q in np.quantile(box.values, [0.25, 0.5, 0.75]))
+        parts += [f'<path class="axis" d="M{frame.px(low):.1f} {y}H{first:.1f}M{third:.1f} {y}H{frame.px(high):.1f}"/>']
+        parts += [f'<path class="box {box.style}" d="M{first:.1f} {y - 7}H{third:.1f}v14H{first:.1f}z"/>']
+        parts += [f'<path class="line {box.style}" d="M{median:.1f} {y - 7}v14"/>']
+    if box.mark is not None:
+        parts += [f'<path class="chance" d="M{frame.px(box.mark):.1f} {y - 7}v14"/>']
+    size = 3.5 if len(box.values) >= 4 else 5
+    return parts + [
+        f'<circle class="dot {box.style}" cx="{frame.px(value):.1f}" cy="{y}" r="{size}"/>' for value in box.values
+    ]
 
 
 def _bars(frame: _Frame, group: Group, base: float, room: float) -> list[str]:

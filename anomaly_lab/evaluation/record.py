@@ -32,6 +32,7 @@ class Record(NamedTuple):
         unreadable: how many of its lines could not be read.
         scores: rows of scores.csv.
         samples: iteration and data URI of each sample grid.
+        pool: iteration of each row of the fake pool's picture and its data URI.
         gallery: cases by kind (tp, fp, tn, fn) with their pictures.
     """
 
@@ -43,6 +44,7 @@ class Record(NamedTuple):
     unreadable: int
     scores: list[Row]
     samples: list[tuple[int, str]]
+    pool: tuple[list[int], str] | None
     gallery: dict[str, list[Row]]
 
     def has(self, part: str) -> bool:
@@ -70,6 +72,7 @@ def read_run(run: Path) -> Record:
         unreadable=unreadable,
         scores=scores,
         samples=_samples(run / "samples"),
+        pool=_pool(run / "samples" / "fakepool.png"),
         gallery=_gallery(run / "samples" / "gallery.npz", scores),
     )
 
@@ -124,6 +127,17 @@ def _samples(folder: Path) -> list[tuple[int, str]]:
             continue  # torn by a kill; the others still tell the story
         found.append((int(path.stem), pictures.png_uri(path.read_bytes())))
     return found
+
+
+def _pool(path: Path) -> tuple[list[int], str] | None:
+    """Rows and data URI of the fake pool's picture, which says itself when its rows were drawn."""
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+            said = str(picture.info.get("iterations", ""))
+    except (OSError, SyntaxError, UnidentifiedImageError):
+        return None
+    return [int(number) for number in said.split(",") if number], pictures.png_uri(path.read_bytes())
 
 
 def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +74,26 @@ def case_scores(score: np.ndarray, case: np.ndarray, rule: Rule, k: int = 10) ->
     kept = np.flatnonzero(np.arange(len(ranked)) >= below)
     total = np.bincount(number[order][kept], weights=ranked[kept], minlength=len(cases))
     return cases, total / taken
+
+
+def score_maps(score: np.ndarray, extent: Sequence[int], zero: float, one: float) -> np.ndarray:
+    """Maps of windows that have but a score each: it fills the whole window, measured between two known scores.
+
+    Raw scores have neither a sign nor a size in common; as shares of what normals reach, 0 is as normal as it gets,
+    also where a scan has no window.
+
+    Args:
+        score: [n], of the windows.
+        extent: size *P of each.
+        zero: score that becomes 0, as do those below: the least of the held-out normals.
+        one: score that becomes 1: the threshold; where it is the same, differences stay as they are.
+
+    Returns:
+        float32 [n, *P], a read-only view; not bounded above.
+    """
+    share = (np.asarray(score, np.float64) - zero).clip(0) / ((one - zero) or 1.0)
+    column = share.astype(np.float32).reshape(-1, *[1] * len(extent))
+    return np.broadcast_to(column, (len(column), *extent))
 
 
 def save_map(path: Path, values: np.ndarray, affine: np.ndarray) -> None:

@@ -85,7 +85,8 @@ def test_scoring_changes_nothing(trained: Detector) -> None:
 def test_same_seed_same_weights(name: str) -> None:
     one, two, other = make(name).state_dict(), make(name).state_dict(), make(name, seed=1).state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
-    assert any(not torch.equal(one[key], other[key]) for key in one)
+    if any(True for _ in make(name).parameters()):  # a method that learns without gradients draws none
+        assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
 def test_saved_and_loaded_it_scores_the_same(name: str, trained: Detector, tmp_path: Path) -> None:

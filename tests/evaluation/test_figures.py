@@ -1,5 +1,6 @@
 """Charts are well-formed SVG, in their frame, with every text escaped and none too small."""
 
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -9,9 +10,12 @@ from hypothesis import strategies as st
 from anomaly_lab.evaluation.figures import (
     WIDTH,
     Axis,
+    Band,
+    Box,
     Group,
     Interval,
     Series,
+    box_plot,
     interval_plot,
     line_chart,
     padded,
@@ -79,3 +83,29 @@ def test_padding_never_gives_an_empty_range() -> None:
     assert padded([2, 2]) == (1.8, 2.2)
     assert padded([0, 0]) == (-1, 1)
     assert padded([]) == (-0.05, 1.05)
+
+
+def test_a_box_from_quartile_to_quartile_only_where_there_are_four() -> None:
+    few, many = (
+        Box("few", [0.2, 0.4], 0.3, "", "series-0"),
+        Box("many", [0.0, 0.25, 0.5, 0.75, 1.0], None, "", "series-1"),
+    )
+    svg = ET.fromstring(box_plot([few, many], Axis("AUROC", 0, 1), "published"))
+    styles = [e.get("class") for e in svg.iter() if e.get("class")]
+    assert styles.count("box series-1") == 1
+    assert "box series-0" not in styles
+    assert sum(style.startswith("dot") for style in styles if style) == 7
+    (box,) = [e.get("d") or "" for e in svg.iter("path") if e.get("class") == "box series-1"]
+    ends = [float(x) for x in re.findall(r"[MH]([\d.]+)", box)]
+    dots = [float(e.get("cx") or 0) for e in svg.iter("circle")][2:]
+    assert ends[:2] == [dots[1], dots[3]]
+
+
+def test_a_band_closes_between_its_lines() -> None:
+    svg = line_chart([], Axis("x", 0, 1), Axis("y", 0, 1), bands=[Band([0, 1], [0.1, 0.2], [0.3, 0.4], "series-0")])
+    (band,) = [e.get("d") or "" for e in ET.fromstring(svg).iter("path") if "band" in (e.get("class") or "")]
+    points = re.findall(r"([\d.]+) ([\d.]+)", band)
+    assert len(points) == 4
+    assert [x for x, _ in points] == [points[0][0], points[1][0], points[1][0], points[0][0]]
+    assert float(points[0][1]) < float(points[3][1])  # the upper line is nearer to the top
+    assert band.endswith("z")

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from anomaly_lab.evaluation.record import read_run
 from anomaly_lab.types import UserError
@@ -11,6 +13,19 @@ from anomaly_lab.types import UserError
 def test_samples_are_at_most_six_with_the_first_and_the_last(fake_run: Path) -> None:
     samples = read_run(fake_run).samples
     assert [iteration for iteration, _ in samples] == [200, 600, 1000, 1200, 1600, 2000]
+
+
+def test_the_pools_picture_says_when_its_rows_were_drawn(fake_run: Path) -> None:
+    assert read_run(fake_run).pool is None
+    path, notes = fake_run / "samples" / "fakepool.png", PngInfo()
+    notes.add_text("iterations", "1,4,7")
+    Image.new("L", (4, 6)).save(path, pnginfo=notes)
+    found = read_run(fake_run).pool
+    assert found is not None
+    assert found[0] == [1, 4, 7]
+    assert found[1].startswith("data:image/png")
+    path.write_bytes(path.read_bytes()[:40])
+    assert read_run(fake_run).pool is None
 
 
 def test_a_torn_sample_is_left_out(fake_run: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomaly_lab.evaluation.stitching import Stitcher, case_scores, save_map
+from anomaly_lab.evaluation.stitching import Stitcher, case_scores, save_map, score_maps
 
 
 def by_hand(shape, patches, locations) -> np.ndarray:
@@ -109,6 +109,26 @@ def test_nan_is_not_hidden(rule):
 def test_unknown_rules(rule, k):
     with pytest.raises(ValueError, match="no rule"):
         case_scores(SCORE, CASE, rule, k)
+
+
+def test_a_score_fills_its_window():
+    maps = score_maps(np.array([-30.0, -20.0, -15.0, 0.0]), (2, 3), zero=-20.0, one=-10.0)
+    assert maps.shape == (4, 2, 3)
+    assert maps.dtype == np.float32
+    assert maps[:, 0, 0].tolist() == [0, 0, 0.5, 2]
+    assert all((window == window[0, 0]).all() for window in maps)
+
+
+def test_a_sliding_window_by_hand():
+    """Windows of 2 with a stride of 1 over 4 pixels: between the ends every pixel is the mean of two windows."""
+    stitcher = Stitcher((1, 4))
+    stitcher.add(score_maps(np.array([0.0, 1.0, 4.0]), (1, 2), 0.0, 1.0), np.array([[0, 0], [0, 1], [0, 2]]))
+    assert stitcher.result().tolist() == [[0, 0.5, 2.5, 4]]
+
+
+def test_normals_that_all_score_alike_leave_a_finite_map():
+    maps = score_maps(np.array([0.0, 1.0, 4.0]), (2, 2), zero=1.0, one=1.0)
+    assert maps[:, 0, 0].tolist() == [0, 0, 3]
 
 
 def test_a_saved_map_has_the_affine_and_nothing_else(tmp_path):

@@ -1,0 +1,135 @@
+"""adGAN: a Wasserstein GAN's samples of all its stages are counterfeit anomalies for a second critic.
+
+Shen, Chen, Wang, Zhang 2020, IEEE Access 8. Their one critic, reset or kept between the phases, is two networks here:
+`critic` teaches the generator, `judge` is the one that is trained against the pool and scores.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.fakepool import Pool
+from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
+from anomaly_lab.losses.concentration import concentration
+from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
+from anomaly_lab.types import Phase, Prediction, UserError
+
+
+class AdGAN(Detector):
+    """Two phases: `gan` trains generator and critic as a WGAN-GP, `critic` trains the judge against the fake pool.
+
+    The callback `fakepool` fills the pool during `gan` and sets `pool`.
+
+    Args:
+        patch_size: side of the square image, a power of two >= 8, twice.
+        in_channels: 1 or 3.
+        width: channels at half the resolution.
+        latent_dim: length of z, drawn from N(0, 1).
+        n_critic: critic steps an iteration of `gan`, each on a fresh mini-batch.
+        gp_weight: lambda of the gradient penalty, in both phases.
+        critic_start: the judge begins with fresh weights (`scratch`, the paper's adGAN) or with the critic's (`carry`,
+            its adGAN(c)); with a fresh optimiser either way.
+        concentration_weight: alpha, of the spread of the judge's outputs over a mini-batch of real images.
+        gan_iterations: length of the first phase.
+        critic_iterations: length of the second phase.
+        lr: learning rate of all networks.
+    """
+
+    networks = ("generator", "critic", "judge")
+    pool: Pool | None = None
+
+    def __init__(
+        self,
+        patch_size: tuple[int, int] = (32, 32),
+        in_channels: int = 1,
+        width: int = 64,
+        latent_dim: int = 128,
+        n_critic: int = 5,
+        gp_weight: float = 10.0,
+        critic_start: Literal["scratch", "carry"] = "scratch",
+        concentration_weight: float = 1.0,
+        gan_iterations: int = 200_000,
+        critic_iterations: int = 150_000,
+        lr: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
+        self.critic = DCGANCritic(in_channels, patch_size, width)
+        self.judge = DCGANCritic(in_channels, patch_size, width)
+
+    def phases(self) -> tuple[Phase, ...]:
+        p = self.settings
+        return (
+            Phase("gan", p.gan_iterations, ("generator", "critic"), minibatches=p.n_critic),
+            Phase("critic", p.critic_iterations, ("judge",)),
+        )
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        moved = (self.generator, self.critic, self.judge)
+        return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.0, 0.9)) for network in moved)
+
+    def gan_step(self, batches: Tensor) -> None:
+        """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
+        for real in batches:
+            self.descend("critic", self.critic_loss, real)
+        self.descend("generator", self.generator_loss, real)
+
+    def critic_step(self, batches: Tensor) -> None:
+        """The judge moves once on each mini-batch of [1, B, C, H, W]."""
+        if self.settings.critic_start == "carry" and self.iterations_done == self.settings.gan_iterations:
+            self.judge.load_state_dict(self.critic.state_dict())
+        for real in batches:
+            self.descend("judge", self.judge_loss, real)
+
+    def critic_loss(self, real: Tensor) -> Tensor:
+        """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
+        with torch.no_grad():
+            fake = self.generator(self.noise(len(real)))
+        distance = wasserstein_critic_loss(self.critic(real), self.critic(fake))
+        penalty = gradient_penalty(self.critic, real, fake)
+        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
+        loss: Tensor = distance + self.settings.gp_weight * penalty
+        return loss
+
+    def generator_loss(self, real: Tensor) -> Tensor:
+        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
+        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
+        self.track({"train/generator": loss})
+        return loss
+
+    def judge_loss(self, real: Tensor) -> Tensor:
+        """The critic's loss against as many images of the pool, and alpha · spread over real [B, C, H, W] (eq. 2).
+
+        Raises:
+            UserError: there is no pool.
+        """
+        if self.pool is None:
+            raise UserError("adGAN's phase critic needs a fake pool: give the experiment the callback fakepool")
+        fake = self.pool.draw(len(real)).to(self.device)
+        score = self.judge(real)
+        distance = wasserstein_critic_loss(score, self.judge(fake))
+        penalty, spread = gradient_penalty(self.judge, real, fake), concentration(score)
+        terms = {"judge": distance, "judge_penalty": penalty, "concentration": spread}
+        self.track({f"train/{name}": term for name, term in terms.items()})
+        p = self.settings
+        loss: Tensor = distance + p.gp_weight * penalty + p.concentration_weight * spread
+        return loss
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """z, [n, latent_dim]."""
+        device = generator.device if generator else self.device
+        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        image: Tensor = self.generator(self.noise(n, generator))
+        return image
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Score: minus the judge's opinion."""
+        with torch.no_grad():
+            return Prediction(-self.judge(image))

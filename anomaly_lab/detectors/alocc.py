@@ -1,0 +1,130 @@
+"""ALOCC: an auto-encoder R cleans noisy normal images; the discriminator it tried to deceive judges what it makes.
+
+Sabokrou, Khalooei, Fathy, Adeli 2018, CVPR. Where the authors' code differs (it reconstructs the noisy image by a
+cross-entropy, has one learning rate, never stops and scores the image itself), this follows the paper.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer, RMSprop
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
+from anomaly_lab.losses.reconstruction import mean_squared
+from anomaly_lab.networks.alocc import ALOCCDiscriminator, Reconstructor
+from anomaly_lab.types import Phase, Prediction
+
+MEMORY = 0.9  # of the running mean of the error
+CHECK_EVERY = 10  # iterations; asking the device each time would have it wait
+
+
+class ALOCC(Detector):
+    """One phase, `gan`, trains R and D against each other until R reconstructs well enough; then both stay as they are.
+
+    The length of a phase is fixed, so the paper's stop is a freeze: the iterations after it change nothing.
+    `reconstructor.stopped_at` keeps the moment. The rule sees no label and nothing but the training's own batches.
+
+    Args:
+        patch_size: side of the square image, a power of two >= 8, twice.
+        in_channels: 1 or 3.
+        width: channels at full resolution.
+        gan_iterations: most iterations.
+        noise: standard deviation of what is added to images in [-1, 1] in training, never in scoring.
+        reconstruction_weight: lambda of the squared error in R's loss.
+        rho: R is good enough when its mean squared error has fallen to this fraction of the untrained R's; 0 for never.
+        lr_reconstructor: learning rate of R.
+        lr_discriminator: learning rate of D; Zhao et al. 2018 found that the two must differ.
+    """
+
+    networks = ("reconstructor", "discriminator")
+
+    def __init__(
+        self,
+        patch_size: tuple[int, int] = (64, 64),
+        in_channels: int = 1,
+        width: int = 64,
+        gan_iterations: int = 20_000,
+        noise: float = 0.155,
+        reconstruction_weight: float = 0.4,
+        rho: float = 0.1,
+        lr_reconstructor: float = 2e-3,
+        lr_discriminator: float = 5e-4,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.reconstructor = Reconstructor(in_channels, patch_size, width)
+        self.discriminator = ALOCCDiscriminator(in_channels, patch_size, width)
+        self.stopped = False  # the buffer's sign, readable without waiting for the device
+        self._errors: list[Tensor] = []
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("gan", self.settings.gan_iterations, self.networks),)
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        p = self.settings
+        return (
+            RMSprop(self.reconstructor.parameters(), p.lr_reconstructor),
+            RMSprop(self.discriminator.parameters(), p.lr_discriminator),
+        )
+
+    def gan_step(self, batches: Tensor) -> None:
+        """D moves once on each mini-batch of [1, B, C, H, W], then R; nothing moves once R is good enough."""
+        if self.stopped:
+            return
+        for real in batches:
+            self.descend("discriminator", self.discriminator_loss, real)
+            self.descend("reconstructor", self.reconstructor_loss, real)
+            self._watch()
+
+    def discriminator_loss(self, real: Tensor) -> Tensor:
+        """Cross-entropy of images against R's cleaned ones; real: [B, C, H, W]."""
+        with torch.no_grad():
+            fake = self.reconstructor(self.noisy(real))
+        loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
+        self.track({"train/discriminator": loss})
+        return loss
+
+    def reconstructor_loss(self, real: Tensor) -> Tensor:
+        """Cross-entropy of cleaned images taken for real, and lambda times their squared error; real: [B, C, H, W]."""
+        reconstruction = self.reconstructor(self.noisy(real))
+        deceit = generator_loss(self.discriminator(reconstruction))
+        error = mean_squared(real, reconstruction).mean()
+        self._errors.append(error.detach())
+        self.track({"train/reconstructor": deceit, "train/reconstruction_error": error})
+        loss: Tensor = deceit + self.settings.reconstruction_weight * error
+        return loss
+
+    def noisy(self, image: Tensor) -> Tensor:
+        """The image and N(0, noise²) on top."""
+        noisy: Tensor = image + self.settings.noise * torch.randn_like(image)
+        return noisy
+
+    def _watch(self) -> None:
+        """Freeze both networks if the running mean of R's error, the same on all ranks, has fallen far enough."""
+        error = torch.stack(self._errors).mean()
+        self._errors.clear()
+        if self.trainer.world_size > 1:
+            error = self.trainer.strategy.reduce(error, reduce_op="mean")
+        r, done = self.reconstructor, self.iterations_done + 1
+        if done == 1:
+            r.initial_error.copy_(error)
+            r.error.copy_(error)
+        r.error.lerp_(error, 1 - MEMORY)
+        if done % CHECK_EVERY == 0 and bool(r.error < self.settings.rho * r.initial_error):
+            r.stopped_at.fill_(done)
+            self.stopped = True
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        keys = super().load_state_dict(*args, **kwargs)
+        self.stopped = int(self.reconstructor.stopped_at) >= 0
+        return keys
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Score: minus D's logit of R(x), which orders as 1 - D(R(x)) does; map: |x - R(x)|, mean over channels."""
+        with torch.no_grad():
+            reconstruction = self.reconstructor(image)
+            logit = self.discriminator(reconstruction)
+        anomaly_map = (image - reconstruction).abs().mean(1, keepdim=True)
+        return Prediction(-logit, anomaly_map, reconstruction)

@@ -1,0 +1,85 @@
+"""A DCGAN whose discriminator is the detector.
+
+Radford, Metz, Chintala 2016, as a rival of adGAN (Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 4). They leave its
+networks open: here adGAN's generator, for the sake of comparison, and a discriminator of DCGAN's own kind.
+"""
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
+from anomaly_lab.networks.anogan import AnoGANDiscriminator
+from anomaly_lab.networks.dcgan import DCGANGenerator
+from anomaly_lab.types import Phase, Prediction
+
+
+class DCGAN(Detector):
+    """One phase, `gan`: discriminator and generator move once an iteration.
+
+    Args:
+        patch_size: side of the square image, a power of two >= 8, twice.
+        in_channels: 1 or 3.
+        width: channels at half the resolution.
+        latent_dim: length of z, drawn from N(0, 1).
+        gan_iterations: length of the training (the paper does not say; as its WGAN's).
+        lr: learning rate of both networks.
+    """
+
+    networks = ("generator", "discriminator")
+
+    def __init__(
+        self,
+        patch_size: tuple[int, int] = (32, 32),
+        in_channels: int = 1,
+        width: int = 64,
+        latent_dim: int = 128,
+        gan_iterations: int = 200_000,
+        lr: float = 2e-4,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
+        self.discriminator = AnoGANDiscriminator(in_channels, patch_size, width)
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("gan", self.settings.gan_iterations, self.networks),)
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        moved = (self.generator, self.discriminator)
+        return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.5, 0.999)) for network in moved)
+
+    def gan_step(self, batches: Tensor) -> None:
+        """Both networks move once on each mini-batch of [1, B, C, H, W]."""
+        for real in batches:
+            self.descend("discriminator", self.discriminator_loss, real)
+            self.descend("generator", self.generator_loss, real)
+
+    def discriminator_loss(self, real: Tensor) -> Tensor:
+        """Cross-entropy against as many fresh fakes, normalised apart from the real images [B, C, H, W]."""
+        with torch.no_grad():
+            fake = self.generator(self.noise(len(real)))
+        loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
+        self.track({"train/discriminator": loss})
+        return loss
+
+    def generator_loss(self, real: Tensor) -> Tensor:
+        """How unreal as many fakes seem as there are images in `real`, [B, C, H, W]."""
+        loss = generator_loss(self.discriminator(self.generator(self.noise(len(real)))))
+        self.track({"train/generator": loss})
+        return loss
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """z, [n, latent_dim]."""
+        device = generator.device if generator else self.device
+        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        image: Tensor = self.generator(self.noise(n, generator))
+        return image
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Score: minus the logit of "real"."""
+        with torch.no_grad():
+            return Prediction(-self.discriminator(image))

@@ -1,0 +1,124 @@
+"""Two-class CNN between normals and the fake pool: adGAN's ablation, its critic under cross-entropy.
+
+Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. Optimiser and length are not stated there: adGAN's.
+"""
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.fakepool import Pool
+from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
+from anomaly_lab.losses.cross_entropy import discriminator_loss
+from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
+from anomaly_lab.types import Phase, Prediction, UserError
+
+
+class PoolCNN(Detector):
+    """Two phases: `gan` is adGAN's first and fills the pool, `classifier` learns to tell normals from the pool.
+
+    Args:
+        patch_size: side of the square image, a power of two >= 8, twice.
+        in_channels: 1 or 3.
+        width: channels of all networks at half the resolution.
+        latent_dim: length of z, drawn from N(0, 1).
+        n_critic: critic steps an iteration of `gan`, each on a fresh mini-batch.
+        gp_weight: lambda of the gradient penalty.
+        gan_iterations: length of the phase `gan`.
+        classifier_iterations: length of the phase `classifier`.
+        lr: learning rate of generator and critic.
+        lr_classifier: learning rate of the classifier.
+    """
+
+    networks = ("generator", "critic", "classifier")
+    pool: Pool | None = None
+
+    def __init__(
+        self,
+        patch_size: tuple[int, int] = (32, 32),
+        in_channels: int = 1,
+        width: int = 64,
+        latent_dim: int = 128,
+        n_critic: int = 5,
+        gp_weight: float = 10.0,
+        gan_iterations: int = 200_000,
+        classifier_iterations: int = 150_000,
+        lr: float = 1e-4,
+        lr_classifier: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
+        self.critic = DCGANCritic(in_channels, patch_size, width)
+        self.classifier = DCGANCritic(in_channels, patch_size, width)
+
+    def phases(self) -> tuple[Phase, ...]:
+        p = self.settings
+        return (
+            Phase("gan", p.gan_iterations, ("generator", "critic"), minibatches=p.n_critic),
+            Phase("classifier", p.classifier_iterations, ("classifier",)),
+        )
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        p = self.settings
+        return (
+            Adam(self.generator.parameters(), p.lr, betas=(0.0, 0.9)),
+            Adam(self.critic.parameters(), p.lr, betas=(0.0, 0.9)),
+            Adam(self.classifier.parameters(), p.lr_classifier),
+        )
+
+    def gan_step(self, batches: Tensor) -> None:
+        """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
+        for real in batches:
+            self.descend("critic", self.critic_loss, real)
+        self.descend("generator", self.generator_loss, real)
+
+    def classifier_step(self, batches: Tensor) -> None:
+        """The classifier moves once on each mini-batch of [1, B, C, H, W]."""
+        for real in batches:
+            self.descend("classifier", self.classifier_loss, real)
+
+    def critic_loss(self, real: Tensor) -> Tensor:
+        """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
+        with torch.no_grad():
+            fake = self.generator(self.noise(len(real)))
+        distance = wasserstein_critic_loss(self.critic(real), self.critic(fake))
+        penalty = gradient_penalty(self.critic, real, fake)
+        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
+        loss: Tensor = distance + self.settings.gp_weight * penalty
+        return loss
+
+    def generator_loss(self, real: Tensor) -> Tensor:
+        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
+        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
+        self.track({"train/generator": loss})
+        return loss
+
+    def classifier_loss(self, real: Tensor) -> Tensor:
+        """Cross-entropy on real [B, C, H, W] and as many images of the pool, the sum of both means.
+
+        Raises:
+            UserError: there is no pool.
+        """
+        if self.pool is None:
+            raise UserError("pool CNN's phase classifier needs a fake pool: give the experiment the callback fakepool")
+        fake = self.pool.draw(len(real)).to(self.device)
+        loss = discriminator_loss(self.classifier(real), self.classifier(fake))
+        self.track({"train/classifier": loss})
+        return loss
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """z, [n, latent_dim]."""
+        device = generator.device if generator else self.device
+        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        image: Tensor = self.generator(self.noise(n, generator))
+        return image
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Score: minus the logit of "real"."""
+        with torch.no_grad():
+            return Prediction(-self.classifier(image))

@@ -1,0 +1,127 @@
+"""Two-class SVM between normals and the fake pool: adGAN's ablation without its critic and concentration loss.
+
+Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. Features and kernel are not stated there: pixels, Gaussian, C 1.
+"""
+
+import math
+
+import torch
+from sklearn.svm import SVC
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from anomaly_lab.fakepool import Pool
+from anomaly_lab.gathering import GatheringDetector
+from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
+from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
+from anomaly_lab.networks.features import Pixels
+from anomaly_lab.networks.kernels import scale
+from anomaly_lab.types import Phase, Prediction, UserError
+
+
+class PoolSVM(GatheringDetector):
+    """Two phases: `gan` is adGAN's first and fills the pool, `gather` collects normals for scikit-learn's SVM.
+
+    Args:
+        patch_size: side of the square image, a power of two >= 8, twice.
+        in_channels: 1 or 3.
+        width: channels of generator and critic at half the resolution.
+        latent_dim: length of z, drawn from N(0, 1).
+        n_critic: critic steps an iteration of `gan`, each on a fresh mini-batch.
+        gp_weight: lambda of the gradient penalty.
+        gan_iterations: length of the phase `gan`.
+        lr: learning rate of generator and critic.
+        samples: images of either class; a solver's time grows with the square of it.
+        batch_size: of a mini-batch, which tells how many iterations gathering them takes.
+        cost: C, of each image on the wrong side.
+        gamma: 1 / (2 width²) of the kernel; None for 1 / (pixels · their variance).
+    """
+
+    networks = ("generator", "critic", "machine")
+    pool: Pool | None = None
+
+    def __init__(
+        self,
+        patch_size: tuple[int, int] = (32, 32),
+        in_channels: int = 1,
+        width: int = 64,
+        latent_dim: int = 128,
+        n_critic: int = 5,
+        gp_weight: float = 10.0,
+        gan_iterations: int = 200_000,
+        lr: float = 1e-4,
+        samples: int = 10_000,
+        batch_size: int = 64,
+        cost: float = 1.0,
+        gamma: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
+        self.critic = DCGANCritic(in_channels, patch_size, width)
+        self.assemble(Pixels(in_channels * math.prod(patch_size)), 2 * samples)
+
+    def phases(self) -> tuple[Phase, ...]:
+        p = self.settings
+        gan = Phase("gan", p.gan_iterations, ("generator", "critic"), minibatches=p.n_critic)
+        return (gan, *super().phases())
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        moved = (self.generator, self.critic)
+        return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.0, 0.9)) for network in moved)
+
+    def gan_step(self, batches: Tensor) -> None:
+        """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
+        for real in batches:
+            self.descend("critic", self.critic_loss, real)
+        self.descend("generator", self.generator_loss, real)
+
+    def critic_loss(self, real: Tensor) -> Tensor:
+        """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
+        with torch.no_grad():
+            fake = self.generator(self.noise(len(real)))
+        distance = wasserstein_critic_loss(self.critic(real), self.critic(fake))
+        penalty = gradient_penalty(self.critic, real, fake)
+        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
+        loss: Tensor = distance + self.settings.gp_weight * penalty
+        return loss
+
+    def generator_loss(self, real: Tensor) -> Tensor:
+        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
+        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
+        self.track({"train/generator": loss})
+        return loss
+
+    def learn(self) -> None:
+        """As many images of the pool join the gathered normals, then the SVM learns to tell them apart.
+
+        Raises:
+            UserError: there is no pool.
+        """
+        if self.pool is None:
+            raise UserError("pool SVM needs a fake pool after its phase gan: give the experiment the callback fakepool")
+        normals = int(self.machine.count)
+        share = self.pool.draw(math.ceil(normals / self.trainer.world_size)).to(self.device)
+        fake = torch.as_tensor(self.all_gather(share)).reshape(-1, *share.shape[1:])[:normals]
+        self.machine.gather(self.featured(fake))
+        rows, p = self.machine.project(), self.settings
+        gamma = p.gamma or scale(rows)
+        svm = SVC(C=p.cost, kernel="rbf", gamma=gamma).fit(rows.cpu().numpy(), [0] * normals + [1] * len(fake))
+        weights = torch.zeros(len(rows))
+        weights[svm.support_] = torch.from_numpy(svm.dual_coef_[0]).float()
+        self.machine.learnt(weights, gamma, float(svm.intercept_[0]))
+        self.track({"train/support_vectors": torch.tensor(float(len(svm.support_)))})
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """z, [n, latent_dim]."""
+        device = generator.device if generator else self.device
+        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        image: Tensor = self.generator(self.noise(n, generator))
+        return image
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Score: the decision function, positive on the pool's side."""
+        return Prediction(self.machine(self.featured(image)).float())

@@ -1,0 +1,81 @@
+"""Support vector data description: the smallest sphere that holds all but a fraction nu of the normals.
+
+Tax, Duin 2004, Machine Learning 54, 45-66. R, c and nu as in the paper (there C = 1 / (nu · images)). With a Gaussian
+kernel its problem is the one-class SVM's; with the linear one it is a sphere in the space of the features themselves.
+"""
+
+from typing import Literal
+
+import torch
+from sklearn.svm import OneClassSVM
+from torch import Tensor
+
+from anomaly_lab.gathering import FeatureName, GatheringDetector, features_of
+from anomaly_lab.networks.kernels import scale, squared_distances
+from anomaly_lab.types import Prediction
+
+
+class SVDD(GatheringDetector):
+    """Learnt by scikit-learn's one-class SVM, kept as support vectors and coefficients.
+
+    Args:
+        patch_size: side of the square image, a power of two >= 32 for `code`, twice.
+        in_channels: 1 or 3.
+        features, weights, components, feature_iterations, samples, batch_size: as GatheringDetector's; the kernel's
+            samples² values are held at once, 0.8 GB for 10 000.
+        kernel: `linear` or `rbf`.
+        nu: fraction of the normals left outside.
+        gamma: 1 / (2 width²) of the Gaussian kernel; None for 1 / (features · their variance).
+    """
+
+    def __init__(
+        self,
+        patch_size: tuple[int, int] = (32, 32),
+        in_channels: int = 1,
+        features: FeatureName = "pixels",
+        weights: str = "",
+        components: int = 0,
+        feature_iterations: int = 10_000,
+        samples: int = 5_000,
+        batch_size: int = 64,
+        kernel: Literal["linear", "rbf"] = "linear",
+        nu: float = 0.1,
+        gamma: float | None = None,
+    ) -> None:
+        if not 0 < nu < 1:
+            raise ValueError("detector.nu is a fraction of the normals, between 0 and 1")
+        super().__init__()
+        self.save_hyperparameters()
+        self.assemble(features_of(features, patch_size, in_channels), samples, components)
+
+    def learn(self) -> None:
+        """Find c = Σ_i alpha_i φ(x_i), Σ_i alpha_i = 1.
+
+        The paper's dual, max Σ_i alpha_i k_ii - Σ_ij alpha_i alpha_j k_ij, is min ½ alphaᵀ K alpha with
+        K_ij = -|φ_i - φ_j|², because the alphas sum to 1: a one-class SVM of that kernel.
+        """
+        p, rows = self.settings, self.machine.project()
+        gamma = p.gamma or scale(rows)
+        apart = squared_distances(rows, rows)
+        kernel = (-gamma * apart).exp() if p.kernel == "rbf" else None
+        if kernel is not None:
+            apart = 2 - 2 * kernel
+        matrix = -apart / apart.mean().clamp_min(1e-12)  # the solver's tolerance is absolute
+        svm = OneClassSVM(kernel="precomputed", nu=p.nu, tol=1e-4).fit(matrix.cpu().numpy())
+        alpha = torch.zeros(len(rows), dtype=rows.dtype)
+        alpha[svm.support_] = torch.from_numpy(svm.dual_coef_[0]).to(rows.dtype)
+        alpha = (alpha / alpha.sum()).to(rows.device)
+        if kernel is None:
+            self.machine.learnt(alpha, gamma, 0.0)
+        else:
+            self.machine.learnt(-2 * alpha, gamma, 1 + float(alpha @ kernel @ alpha))  # |φ|² - 2 φ·c + |c|²
+        self.track({"train/support_vectors": torch.tensor(float(len(svm.support_)))})
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Score: squared distance from the centre, |φ(x) - c|²."""
+        x = self.featured(image)
+        if self.settings.kernel == "rbf":
+            return Prediction(self.machine(x).float())
+        rows, alpha = self.machine.support()
+        centre = alpha @ rows
+        return Prediction((self.machine.projected(x) - centre).square().sum(1).float())

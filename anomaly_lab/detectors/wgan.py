@@ -1,0 +1,97 @@
+"""A Wasserstein GAN whose critic is the detector, plain or with adGAN's concentration loss (stdWGAN).
+
+Gulrajani et al. 2017 (WGAN-GP) with the networks of Shen, Chen, Wang, Zhang 2020 (adGAN), IEEE Access 8, tables 4, 5.
+"""
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
+from anomaly_lab.losses.concentration import concentration
+from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
+from anomaly_lab.types import Phase, Prediction
+
+
+class WGAN(Detector):
+    """One phase, `gan`: adGAN's first, iteration by iteration, so that adGAN may start from it.
+
+    Args:
+        patch_size: side of the square image, a power of two >= 8, twice.
+        in_channels: 1 or 3.
+        width: channels at half the resolution.
+        latent_dim: length of z, drawn from N(0, 1).
+        n_critic: critic steps an iteration, each on a fresh mini-batch.
+        gp_weight: lambda of the gradient penalty.
+        concentration_weight: alpha, of the spread of the critic's outputs over a mini-batch of real images; 0 for none.
+        gan_iterations: length of the training.
+        lr: learning rate of both networks.
+    """
+
+    networks = ("generator", "critic")
+
+    def __init__(
+        self,
+        patch_size: tuple[int, int] = (32, 32),
+        in_channels: int = 1,
+        width: int = 64,
+        latent_dim: int = 128,
+        n_critic: int = 5,
+        gp_weight: float = 10.0,
+        concentration_weight: float = 0.0,
+        gan_iterations: int = 200_000,
+        lr: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
+        self.critic = DCGANCritic(in_channels, patch_size, width)
+
+    def phases(self) -> tuple[Phase, ...]:
+        p = self.settings
+        return (Phase("gan", p.gan_iterations, self.networks, minibatches=p.n_critic),)
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        moved = (self.generator, self.critic)
+        return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.0, 0.9)) for network in moved)
+
+    def gan_step(self, batches: Tensor) -> None:
+        """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
+        for real in batches:
+            self.descend("critic", self.critic_loss, real)
+        self.descend("generator", self.generator_loss, real)
+
+    def critic_loss(self, real: Tensor) -> Tensor:
+        """Wasserstein loss, gradient penalty, alpha · spread, against as many fresh fakes; real: [B, C, H, W]."""
+        with torch.no_grad():
+            fake = self.generator(self.noise(len(real)))
+        score = self.critic(real)
+        distance, spread = wasserstein_critic_loss(score, self.critic(fake)), concentration(score)
+        penalty = gradient_penalty(self.critic, real, fake)
+        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
+        self.track({"train/concentration": spread})
+        p = self.settings
+        loss: Tensor = distance + p.gp_weight * penalty + p.concentration_weight * spread
+        return loss
+
+    def generator_loss(self, real: Tensor) -> Tensor:
+        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
+        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
+        self.track({"train/generator": loss})
+        return loss
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """z, [n, latent_dim]."""
+        device = generator.device if generator else self.device
+        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        image: Tensor = self.generator(self.noise(n, generator))
+        return image
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Score: minus the critic's opinion."""
+        with torch.no_grad():
+            return Prediction(-self.critic(image))

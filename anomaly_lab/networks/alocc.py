@@ -1,0 +1,70 @@
+"""ALOCC's denoising auto-encoder and discriminator of 5×5 convolutions, for squares of a power-of-two side >= 8.
+
+Sabokrou, Khalooei, Fathy, Adeli 2018, CVPR, figure 2. Each has n = log2(side / 4) strided stages of width · 2^i
+channels, counted from the picture, and no dense bottleneck. At width 64 and one channel: 2 052 481 and 1 030 529
+weights at 32×32. Batch norm's eps as in the authors' code.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from anomaly_lab.networks.anogan import BOTTOM, initialise, stage_widths
+
+EPS = 1e-6
+
+
+def _down(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 5, 2, 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels, EPS), nn.LeakyReLU(0.2))
+
+
+def _up(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.ConvTranspose2d(in_channels, out_channels, 5, 2, 2, output_padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels, EPS), nn.ReLU())
+
+
+class Reconstructor(nn.Module):
+    """image [B, C, S, S] -> reconstruction [B, C, S, S] in (-1, 1). The paper calls it R.
+
+    Attributes:
+        initial_error: its mean squared error before training; whoever trains it keeps these three.
+        error: running mean of its error in training.
+        stopped_at: iterations after which it was good enough, -1 before.
+    """
+
+    initial_error: Tensor
+    error: Tensor
+    stopped_at: Tensor
+
+    def __init__(self, in_channels: int, patch_size: Sequence[int], width: int = 64) -> None:
+        super().__init__()
+        widths = stage_widths(patch_size, width)
+        self.encoder = nn.Sequential(*(_down(a, b) for a, b in itertools.pairwise([in_channels, *widths])))
+        self.decoder = nn.Sequential(*(_up(a, b) for a, b in itertools.pairwise(widths[::-1])))
+        self.last = nn.ConvTranspose2d(width, in_channels, 5, 2, 2, output_padding=1)
+        self.register_buffer("initial_error", torch.zeros(()))
+        self.register_buffer("error", torch.zeros(()))
+        self.register_buffer("stopped_at", torch.tensor(-1))
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.tanh(self.last(self.decoder(self.encoder(image))))
+
+
+class ALOCCDiscriminator(nn.Module):
+    """image [B, C, S, S] -> logit of "real" [B]; batch norm but in the first stage, as in the authors' code."""
+
+    def __init__(self, in_channels: int, patch_size: Sequence[int], width: int = 64) -> None:
+        super().__init__()
+        widths = stage_widths(patch_size, width)
+        first = nn.Sequential(nn.Conv2d(in_channels, width, 5, 2, 2), nn.LeakyReLU(0.2))
+        self.stages = nn.Sequential(first, *(_down(a, b) for a, b in itertools.pairwise(widths)))
+        self.last = nn.Linear(widths[-1] * BOTTOM**2, 1)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logit: Tensor = self.last(self.stages(image).flatten(1))
+        return logit.squeeze(1)

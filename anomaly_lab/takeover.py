@@ -1,0 +1,70 @@
+"""Starts a run from another's finished phase `gan`: its networks and its fake pool, as if this run had trained them."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from anomaly_lab import fakepool, runs
+from anomaly_lab.callbacks import checkpoints
+from anomaly_lab.detector import Detector
+from anomaly_lab.types import UserError
+
+PHASE = fakepool.PHASE
+
+
+def take_over(path: str, detector: Detector) -> dict[str, Any]:
+    """Give `detector` the networks of phase `gan` from the run at `path` and put it at that phase's end.
+
+    A detector without such a phase is left as it is; it is the pool it wants.
+
+    Returns:
+        What the record says of it: run, name of the checkpoint (its digest is part of it), iterations and seconds of
+        the phase there.
+
+    Raises:
+        UserError: no such run, its phase is not finished, or was another than this detector's.
+    """
+    source = runs.open_run(path)
+    facts, newest = runs.read_json(source / "provenance.json"), checkpoints.newest(source)
+    if newest is None:
+        raise UserError(f"start_from={path}: it has no checkpoint; train it first: make resume RUN={path}")
+    there, span = facts.get("detector", {}).get("phases", {}).get(PHASE), detector.schedule.span(PHASE)
+    state: dict[str, Tensor] = checkpoints.load(newest)["state_dict"]
+    if there is None or int(state["iteration"]) < there:
+        raise UserError(f"start_from={path}: its phase {PHASE} is not finished; go on with: make resume RUN={path}")
+    if span:
+        if len(span) != there:
+            raise UserError(f"start_from={path}: its phase {PHASE} has {there} iterations, this one's {len(span)}")
+        _load(detector, state, path)
+    return {
+        "run": str(facts.get("run", source.name)),
+        "checkpoint": newest.name,
+        "phase": PHASE,
+        "iterations": there,
+        "seconds": facts.get("seconds", {}).get(PHASE),
+    }
+
+
+def link_pool(path: str, run: Path) -> None:
+    """Put the fake pool of the run at `path`, if it has one, into the folder `run`; linked where that is possible."""
+    source, target = Path(path) / fakepool.FOLDER, run / fakepool.FOLDER
+    if source.is_dir():
+        target.mkdir(exist_ok=True)
+        for file in source.glob("*.npy"):
+            (target / file.name).unlink(missing_ok=True)
+            try:
+                os.link(file, target / file.name)
+            except OSError:  # another disk, or one that has no links
+                shutil.copyfile(file, target / file.name)
+
+
+def _load(detector: Detector, state: dict[str, Tensor], path: str) -> None:
+    here, end = detector.state_dict(), detector.schedule.span(PHASE).stop
+    moved = detector.schedule.phase_at(end - 1).networks
+    taken, wanted = ({k: v for k, v in each.items() if k.split(".")[0] in moved} for each in (state, here))
+    if {k: v.shape for k, v in taken.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise UserError(f"start_from={path}: its {' and '.join(moved)} differ from this detector's; set the same sizes")
+    detector.load_state_dict({**here, **taken, "iteration": here["iteration"].new_tensor(end)})

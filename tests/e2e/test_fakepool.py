@@ -1,0 +1,96 @@
+"""One fake pool, however a run comes by it: in one go, killed and resumed, by two processes, from another run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from launching import launch
+
+from anomaly_lab import runs
+from anomaly_lab.callbacks import checkpoints
+from anomaly_lab.fakepool import Pool
+
+pytestmark = pytest.mark.slow
+PROGRAM = "tests/e2e/run_and_die.py"
+FILES = ("images.npy", "iterations.npy")
+
+
+def settings(base: Path, store: Path, *more: str) -> list[str]:
+    """An experiment below `base` and its overrides: 7 (+ 4) iterations, 6 images of every second into the pool."""
+    return [
+        "budget=smoke",
+        f"runs={base / 'runs'}",
+        f"data.root={base / 'nothing'}",
+        f"data.store_dir={store}",
+        "data.batch_size=4",
+        "data.epoch_length=3",
+        "detector.width=4",
+        "detector.n_critic=2",
+        "detector.gan_iterations=7",
+        "callbacks.fakepool.every=2",
+        "callbacks.fakepool.count=6",
+        "callbacks.wandb.mode=disabled",
+        "evaluation.replicates=50",
+        *more,
+    ]
+
+
+def run_of(base: Path, experiment: str) -> Path:
+    (run,) = (base / "runs" / experiment).iterdir()
+    return run
+
+
+def outcome(run: Path) -> tuple[dict[str, torch.Tensor], str]:
+    newest = checkpoints.newest(run)
+    assert newest is not None
+    return checkpoints.load(newest)["state_dict"], (run / "scores.csv").read_text()
+
+
+def alike(one: Path, other: Path) -> None:
+    """Same pool, weights and scores, to the last byte."""
+    for name in FILES:
+        assert (one / "fakepool" / name).read_bytes() == (other / "fakepool" / name).read_bytes()
+    (weights, scores), (others, other_scores) = outcome(one), outcome(other)
+    assert all(torch.equal(value, others[key]) for key, value in weights.items())
+    assert scores == other_scores
+
+
+def test_killed_resumed_or_started_from_another_it_is_the_same_run(store: Path, tmp_path: Path) -> None:
+    second = "detector.critic_iterations=4"
+    whole = launch(PROGRAM, "never", "train", "adgan_abmnist", *settings(tmp_path, store, second))
+    assert whole.returncode == 0, whole.stderr
+    run = run_of(tmp_path, "adgan_abmnist")
+    assert Pool(run / "fakepool").iterations.tolist() == np.repeat([1, 3, 5, 7], 6).tolist()
+    assert "Fake pool over time" in (run / "report.html").read_text()
+
+    for where in ("iteration:5", "iteration:8"):  # after an image of no checkpoint, and in the second phase
+        base = tmp_path / where
+        killed = launch(PROGRAM, where, "train", "adgan_abmnist", *settings(base, store, second))
+        assert killed.returncode == -9, killed.stderr
+        resumed = launch(PROGRAM, "never", "resume", run_of(base, "adgan_abmnist"))
+        assert resumed.returncode == 0, resumed.stderr
+        alike(run, run_of(base, "adgan_abmnist"))
+
+    first = launch("-m", "anomaly_lab", "train", "wgan_abmnist", *settings(tmp_path, store))
+    assert first.returncode == 0, first.stderr
+    source, base = run_of(tmp_path, "wgan_abmnist"), tmp_path / "from"
+    more = settings(base, store, second, f"start_from={source}")
+    killed = launch(PROGRAM, "iteration:10", "train", "adgan_abmnist", *more)
+    assert killed.returncode == -9, killed.stderr
+    resumed = launch(PROGRAM, "never", "resume", run_of(base, "adgan_abmnist"))
+    assert resumed.returncode == 0, resumed.stderr
+    alike(run, run_of(base, "adgan_abmnist"))
+    facts = runs.read_json(run_of(base, "adgan_abmnist") / "provenance.json")["started_from"]
+    assert (facts["run"], facts["iterations"]) == (source.name, 7)
+
+
+def test_two_processes_fill_one_pool(store: Path, tmp_path: Path) -> None:
+    two = settings(tmp_path, store, "trainer.devices=2", "trainer.strategy=ddp", "detector.critic_iterations=4")
+    done = launch("-m", "anomaly_lab", "train", "adgan_abmnist", *two)
+    assert done.returncode == 0, done.stderr
+    run = run_of(tmp_path, "adgan_abmnist")
+    assert not (Path("fakepool")).exists()
+    pool = Pool(run / "fakepool")
+    assert pool.iterations.tolist() == np.repeat([1, 3, 5, 7], 6).tolist()  # no gap
+    assert len(np.unique(pool.images.reshape(len(pool), -1), axis=0)) == len(pool)  # no double

@@ -1,0 +1,127 @@
+"""Comparison: hand tables, DeLong against the definition over all pairs, what must hold for any input."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomaly_lab.metrics.comparison import agreement, auroc_interval, delong, holm, paired, summary
+from anomaly_lab.metrics.ranking import auroc
+
+
+def by_all_pairs(label, a, b):
+    """DeLong, DeLong and Clarke-Pearson 1988 as they write it: ψ over every pair, then covariances (eq. 3–5)."""
+    fields = []
+    for score in (a, b):
+        x, y = score[label == 1][:, None], score[label == 0][None]
+        fields.append((x > y) + 0.5 * (x == y))
+    v10 = np.array([psi.mean(1) for psi in fields])
+    v01 = np.array([psi.mean(0) for psi in fields])
+    covariance = np.cov(v10) / v10.shape[1] + np.cov(v01) / v01.shape[1]
+    contrast = np.array([1, -1])
+    areas = v10.mean(1)
+    return areas, contrast @ areas, math.sqrt(contrast @ covariance @ contrast)
+
+
+def made_up(n=60, seed=0, coarse=False):
+    random = np.random.default_rng(seed)
+    label = (np.arange(n) % 3 == 0).astype(int)
+    a, b = random.normal(size=(2, n)) + np.outer([1.5, 0.7], label)
+    return (label, a.round(0), b.round(0)) if coarse else (label, a, b)
+
+
+@pytest.mark.parametrize("coarse", [False, True], ids=["no ties", "many ties"])
+def test_delong_is_the_definition_over_all_pairs(coarse):
+    label, a, b = made_up(coarse=coarse)
+    areas, difference, error = by_all_pairs(label, a, b)
+    result = delong(label, a, b)
+    assert (result.a, result.b) == pytest.approx(tuple(areas))
+    assert (result.low, result.high) == pytest.approx((difference - 1.959964 * error, difference + 1.959964 * error))
+    assert result.p == pytest.approx(math.erfc(abs(difference) / error / math.sqrt(2)))
+
+
+def test_delong_agrees_with_the_rank_auroc_and_does_not_ask_who_comes_first():
+    label, a, b = made_up(seed=3)
+    one, other = delong(label, a, b), delong(label, b, a)
+    assert one.a == pytest.approx(auroc(label, a))
+    assert one.p == pytest.approx(other.p)
+    assert one.low == pytest.approx(-other.high)
+
+
+def test_delong_of_the_same_order_is_no_difference():
+    label, a, _ = made_up()
+    assert delong(label, a, np.exp(a)) == (pytest.approx(auroc(label, a)), pytest.approx(auroc(label, a)), 0, 0, 1)
+
+
+def test_delong_needs_two_cases_of_each_class():
+    result = delong(np.array([0, 0, 1]), np.array([0.0, 1, 2]), np.array([0.0, 2, 1]))
+    assert (result.a, result.b) == (1.0, 0.5)
+    assert math.isnan(result.p)
+    assert math.isnan(delong(np.array([0, 0]), np.zeros(2), np.zeros(2)).a)
+
+
+def test_interval_of_one_auroc_covers_the_truth_about_as_often_as_it_says():
+    truth, hits = 0.7602, 0  # P(N(1, 1) > N(0, 1)) = Φ(1/√2)
+    random = np.random.default_rng(0)
+    label = np.repeat([0, 1], 80)
+    for _ in range(300):
+        low, high = auroc_interval(label, random.normal(size=160) + label)
+        hits += low < truth < high
+    assert 0.91 < hits / 300 < 0.98
+
+
+def test_summary_by_hand():
+    result = summary([0.90, 0.92, 0.94])
+    half = 4.302653 * 0.02 / math.sqrt(3)
+    assert result == pytest.approx((3, 0.92, 0.02, 0.92 - half, 0.92 + half))
+
+
+def test_summary_of_one_has_no_spread_and_of_many_stays_a_share():
+    assert summary([0.9])[:2] == (1, 0.9)
+    assert all(math.isnan(value) for value in summary([0.9])[2:])
+    assert math.isnan(summary([]).mean)
+    assert summary([0.99, 1.0]).high == 1.0
+
+
+def test_paired_by_hand():
+    result = paired([0.9, 0.8, 0.95, 0.7], [0.8, 0.85, 0.75, 0.55])  # differences .10, -.05, .20, .15
+    assert result.n == 4
+    assert result.difference == pytest.approx(0.1)
+    sd = math.sqrt((0**2 + 0.15**2 + 0.1**2 + 0.05**2) / 3)
+    assert result.effect == pytest.approx(0.1 / sd)
+    assert result.rank_biserial == pytest.approx((2 + 4 + 3 - 1) / 10)
+    assert result.wilcoxon == pytest.approx(0.25)  # rank sum 1 of 10: (1 + 1) * 2 / 2^4
+    t = 0.1 / sd * 2  # Student's distribution with 3 degrees of freedom, in closed form
+    assert result.t == pytest.approx(1 - 2 / math.pi * (math.atan(t / 3**0.5) + t * 3**0.5 / (3 + t * t)))
+
+
+def test_paired_without_spread_or_without_pairs():
+    assert paired([0.5, 0.6], [0.5, 0.6]) == (2, 0.0, 0.0, 0.0, 1.0, 1.0)
+    assert paired([0.75, 0.875], [0.5, 0.625]).t == 0.0
+    assert paired([0.9], [0.8])[:2] == (1, pytest.approx(0.1))
+    assert math.isnan(paired([0.9], [0.8]).t)
+    with pytest.raises(ValueError, match="2 repeats of one and 1"):
+        paired([0.9, 0.8], [0.8])
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, math.nan, 0.9]) == pytest.approx([1.0, math.nan, 1.0], nan_ok=True)
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_never_lowers_a_p_value_nor_changes_their_order(p):
+    adjusted = holm(p)
+    assert all(low <= high <= 1 for low, high in zip(p, adjusted, strict=True))
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    assert [adjusted[i] for i in order] == sorted(adjusted)
+
+
+def test_agreement_by_hand():
+    assert agreement([0.9, 0.8, 0.7, 0.6], [0.95, 0.85, 0.9, 0.5]).spearman == pytest.approx(0.8)
+    assert agreement([0.9, 0.8, 0.7, 0.6], [0.95, 0.85, 0.9, 0.5]).kendall == pytest.approx(4 / 6)
+    assert math.isnan(agreement([0.9, 0.8], [0.1, 0.2]).spearman)
+    assert math.isnan(agreement([0.9, 0.8, 0.7], [0.5, 0.5, 0.5]).kendall)

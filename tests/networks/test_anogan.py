@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch import nn
+
+from anomaly_lab.networks.anogan import AnoGANDiscriminator, AnoGANGenerator, stage_widths
+
+
+def count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "generator", "discriminator"),
+    # the same layers as GANomaly's decoder and discriminator, whose authors' modules have been counted
+    [(32, 1, 1_066_880, 661_248), (32, 3, 1_068_928, 663_296), (64, 1, 3_574_656, 2_763_520)],
+)
+def test_as_many_weights_as_published(side: int, channels: int, generator: int, discriminator: int) -> None:
+    assert count(AnoGANGenerator(100, channels, (side, side))) == generator
+    assert count(AnoGANDiscriminator(channels, (side, side))) == discriminator
+
+
+def test_widths_are_capped() -> None:
+    assert stage_widths((64, 64), 64) == [64, 128, 256, 512]
+    assert stage_widths((256, 256), 64) == [64, 128, 256, 512, 512, 512]
+
+
+@pytest.mark.parametrize("size", [(32,), (32, 64), (48, 48), (4, 4)])
+def test_other_sizes_are_refused(size: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="power of two"):
+        stage_widths(size, 64)
+
+
+@pytest.mark.parametrize("side", [8, 32, 128])
+def test_shapes_and_ranges(side: int) -> None:
+    generator, discriminator = AnoGANGenerator(5, 3, (side, side), 2), AnoGANDiscriminator(3, (side, side), 2)
+    fake = generator(torch.randn(4, 5))
+    assert fake.shape == (4, 3, side, side)
+    assert fake.abs().max() <= 1
+    assert discriminator(fake).shape == (4,)
+    features = discriminator.features(fake)
+    assert features.shape == (4, stage_widths((side, side), 2)[-1] * 16)
+    assert torch.equal(discriminator.last(features)[:, 0], discriminator(fake))
+
+
+def test_drawn_as_dcgan_is() -> None:
+    torch.manual_seed(0)
+    generator = AnoGANGenerator(100, 1, (32, 32))
+    assert generator.first.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert generator.norm.weight.mean().item() == pytest.approx(1, abs=0.01)
+    assert generator.norm.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert not generator.norm.bias.any()

@@ -1,0 +1,71 @@
+"""The verb: words for the study and words for its runs, a plan without a training, a page in the end."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from anomaly_lab import __main__
+from anomaly_lab.studies import command, ledger
+from anomaly_lab.types import UserError
+
+TOY = """
+# A toy.
+data: {_target_: study_runs.Data}
+detector: {_target_: study_runs.Detector}
+trainer: {_target_: study_runs.Trainer}
+budgets: {smoke: {}}
+"""
+STUDY = """
+title: Toys
+budget: smoke
+datasets: {set: {title: Set}}
+rows:
+  base: {title: Base, experiment: "toy_{dataset}"}
+  child: {title: Child, experiment: "toy_{dataset}", start_from: base, overrides: {detector.width: 2}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments" / "studies").mkdir(parents=True)
+    (tmp_path / "experiments" / "toy_set.yaml").write_text(TOY)
+    (tmp_path / "experiments" / "studies" / "toys.yaml").write_text(STUDY)
+    monkeypatch.setattr(ledger, "data_fingerprint", lambda section: "data")
+    monkeypatch.setattr(command, "_measured", lambda run: {"gan": 100.0, "encoder": 20.0})
+
+
+def test_a_dry_run_trains_nothing_and_leaves_out_phases_that_are_taken_over(capsys, tmp_path):
+    assert command.main("toys", ["jobs=2"], dry_run=True) == 0
+    said = capsys.readouterr().err
+    assert "2 of 2 runs would train: about 1 min 10 s with jobs=2" in said
+    assert "starts from base-set-seed0" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_page_of_what_is_finished_trains_nothing(capsys, tmp_path):
+    assert command.main("toys", [], page_only=True) == 1
+    assert "0 of 2 runs have a result" in capsys.readouterr().err
+    assert "not trained yet" in (tmp_path / "runs/studies/toys/index.html").read_text()
+
+
+@pytest.mark.parametrize(("word", "complaint"), [
+    ("jobs=0", "jobs starts at 1"),
+    ("jobs=x", "jobs"),
+    ("rows=[bass]", "rows: no 'bass'"),
+    ("code=new", "code"),
+    ("seed=1", "choose with seeds"),
+    ("nonsense", "is not key=value"),
+    ("detector.widht=3", "Did you mean: 'width'"),
+])  # fmt: skip
+def test_a_wrong_word_is_one_line(word, complaint):
+    with pytest.raises(UserError, match=complaint.replace("[", r"\[")) as refused:
+        command.main("toys", [word], dry_run=True)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_front_door_hands_over_words_and_the_exit_status():
+    result = CliRunner().invoke(__main__.app, ["study", "toys", "--page", "seeds=[3]"])
+    assert result.exit_code == 1
+    assert CliRunner().invoke(__main__.app, ["study", "toy"]).exit_code == 2

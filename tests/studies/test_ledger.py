@@ -1,0 +1,52 @@
+"""The ledger: torn and foreign folders are passed over, a finished run comes before an unfinished one."""
+
+import json
+
+from study_runs import planned
+
+from anomaly_lab import fingerprint
+from anomaly_lab.studies import ledger
+from anomaly_lab.studies.ledger import Ledger, read
+
+
+def write(folder, config, **facts):
+    folder.mkdir(parents=True)
+    known = {"code": fingerprint.of_code(config), "data": {"fingerprint": "data"}, "started": "2026-01-01"}
+    (folder / "config.yaml").write_text(json.dumps(config))
+    (folder / "provenance.json").write_text(json.dumps(known | facts))
+    return folder
+
+
+def test_finished_first_then_the_oldest(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "data_fingerprint", lambda section: "data")
+    run = planned("a")
+    book = Ledger(tmp_path)
+    write(tmp_path / "a" / "1", run.config, started="2026-01-01")
+    assert not book.match(run, None).finished
+    write(tmp_path / "a" / "2", run.config, started="2026-01-03", finished="x")
+    write(tmp_path / "a" / "3", run.config, started="2026-01-02", finished="x")
+    assert book.match(run, None).folder == tmp_path / "a" / "3"
+
+
+def test_a_run_that_goes_on_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "data_fingerprint", lambda section: "data")
+    run, book = planned("a"), Ledger(tmp_path)
+    folder = write(tmp_path / "a" / "1", run.config)
+    assert not book.match(run, None).finished
+    facts = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps(facts | {"finished": "now"}))
+    assert book.match(run, None).finished
+
+
+def test_torn_foreign_and_old_folders_are_passed_over(tmp_path):
+    torn = write(tmp_path / "a" / "torn", {"data": {}})
+    (torn / "provenance.json").write_text('{"code": ')
+    foreign = write(tmp_path / "a" / "foreign", {"data": {}})
+    (foreign / "config.yaml").unlink()
+    assert [read(torn), read(foreign), read(tmp_path / "nothing")] == [None, None, None]
+    assert Ledger(tmp_path).match(planned("a"), None) is None
+
+
+def test_data_are_not_asked_for_without_need(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "data_fingerprint", lambda section: 1 / 0)
+    assert Ledger(tmp_path).match(planned("a"), None) is None

@@ -1,0 +1,94 @@
+"""The page: whole, escaped, without a request to anywhere; honest about what it is made of."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from study_runs import write_run
+
+from anomaly_lab.metrics import ranking
+from anomaly_lab.studies import page
+from anomaly_lab.studies.plan import DataSet, Key, Row, Study
+from anomaly_lab.studies.table import Result, read_findings
+
+ROWS = {
+    "a": Row("A <b>", "x", x=0, paper={"set": 0.9}, notes=["n"]),
+    "b": Row("B", "x", x=1, paper={"set": 0.8}),
+    "c": Row("C", "x", x=2),
+}
+STUDY = Study(
+    name="s",
+    title="Many & few",
+    datasets={"set": DataSet("Set"), "none": DataSet("None yet")},
+    rows=ROWS,
+    curve="weight",
+    footnotes={"n": "We <chose>."},
+)
+
+
+@pytest.fixture
+def findings(tmp_path):
+    runs = {
+        Key(row, "set", seed): write_run(tmp_path / f"{row}{seed}", shift, seed)
+        for row, shift in (("a", 2.0), ("b", 1.0), ("c", 0.5))
+        for seed in range(5)
+    }
+    return read_findings(STUDY, runs, {Key("a", "none", 0): "no <files>"})
+
+
+def test_the_page_needs_nothing_else(findings, tmp_path):
+    text = page.write(findings, tmp_path / "out").read_text()
+    assert not re.search(r"(src|href)=\"(?!#|data:)", text)
+    assert "<script" not in text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "index.html",
+        "runs.csv",
+        "table.csv",
+        "table.md",
+    ]
+
+
+def test_strangers_words_are_escaped(findings):
+    text = page.render(findings)
+    for raw, escaped in (
+        ("A <b>", "A &lt;b&gt;"),
+        ("We <chose>", "We &lt;chose&gt;"),
+        ("no <files>", "no &lt;files&gt;"),
+    ):
+        assert raw not in text
+        assert escaped in text
+
+
+def test_every_section_has_its_figures(findings):
+    text = page.render(findings)
+    for anchor in re.findall(r'href="#(\w+)"', text):
+        assert f'id="{anchor}"' in text
+    assert text.count("<svg") == 2 + 1 + 3 * 2  # boxes of both sets, the curve, ROC and scores of each row
+    assert text.count('class="band') == 1 + 3
+
+
+def test_no_results_at_all_is_a_page(findings):
+    empty = replace(findings, results={}, missing={Key("a", "set", 0): "it broke"})
+    assert "it broke" in page.render(empty)
+
+
+def test_banners_warn_of_twins_budgets_and_mixed_code(findings):
+    assert [b.title for b in page.banners(findings)] == ["Synthetic twin", "Reduced budget: smoke", "Incomplete"]
+    key = Key("a", "set", 0)
+    mixed = findings.results | {key: replace(findings.results[key], facts={"code": "other", "budget": "paper"})}
+    assert "Mixed code" in [b.title for b in page.banners(replace(findings, results=mixed))]
+
+
+def test_averaged_curves_keep_their_area():
+    random = np.random.default_rng(0)
+    label = np.arange(4000) % 2
+    result = Result(None, np.arange(4000), label, random.normal(size=4000) + label, {}, {})
+    recall = np.interp(page.GRID, *page._steps(result))
+    area = np.trapezoid(recall, page.GRID)
+    assert area == pytest.approx(ranking.auroc(label, result.score), abs=0.003)
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0004, "< .001"), (0.0412, ".041"), (1.0, "1.000"), (float("nan"), "–")])
+def test_p_values(value, text):
+    assert page.p_value(value) == text

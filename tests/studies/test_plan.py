@@ -1,0 +1,122 @@
+"""The plan: rows × data sets × seeds, and one line for every mistake in a study's file."""
+
+from pathlib import Path
+
+import pytest
+
+from anomaly_lab.studies import plan
+from anomaly_lab.studies.plan import Key
+from anomaly_lab.types import UserError
+
+TOY = """
+# A toy.
+seed: 0
+data: {_target_: study_runs.Data, seed: "${seed}"}
+detector: {_target_: study_runs.Detector}
+trainer: {_target_: study_runs.Trainer}
+budgets: {smoke: {detector.width: 2}, paper: {}}
+"""
+STUDY = """
+title: Toys
+budget: smoke
+seeds: [0, 1]
+datasets:
+  set: {title: Set}
+  other: {title: Other, experiments: set, overrides: {data.root: there}, budgets: {smoke: {data.limit: 5}}}
+rows:
+  wide: {title: Wide, experiment: "toy_{dataset}", overrides: {detector.width: 9}, start_from: base, datasets: [set]}
+  base: {title: Base, experiment: "toy_{dataset}", paper: {set: 0.9}, budgets: {paper: {data.limit: 7}}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments" / "studies").mkdir(parents=True)
+    (tmp_path / "experiments" / "toy_set.yaml").write_text(TOY)
+
+    def to_file(text: str = STUDY) -> plan.Study:
+        (tmp_path / "experiments" / "studies" / "toys.yaml").write_text(text)
+        return plan.load("toys")
+
+    return to_file
+
+
+def test_rows_by_data_sets_by_seeds_each_after_what_it_starts_from(write):
+    runs = plan.plan(write())
+    assert [str(run.key) for run in runs] == [
+        "base-set-seed0", "wide-set-seed0", "base-other-seed0", "base-set-seed1", "wide-set-seed1", "base-other-seed1",
+    ]  # fmt: skip
+    assert runs[1].start == Key("base", "set", 0)
+
+
+def test_overrides_are_laid_over_each_other(write):
+    runs = {str(run.key): run for run in plan.plan(write(), ["detector.rate=0.5"])}
+    assert runs["wide-set-seed1"].config["detector"] == {"_target_": "study_runs.Detector", "width": 9, "rate": 0.5}
+    assert runs["base-set-seed0"].config["detector"]["width"] == 2
+    assert runs["base-other-seed1"].config["data"] == {
+        "_target_": "study_runs.Data", "root": "there", "seed": 1, "limit": 5,
+    }  # fmt: skip
+    assert runs["base-other-seed0"].overrides[:2] == ("budget=smoke", "seed=0")
+
+
+def test_a_row_has_overrides_for_one_budget(write):
+    study = write(STUDY.replace("budget: smoke", "budget: paper"))
+    assert {run.config["data"]["limit"] for run in plan.plan(study) if run.key.row == "base"} == {7}
+
+
+def test_narrowing_keeps_what_is_started_from_but_hides_it(write):
+    some = plan.narrowed(write(), rows=["wide"], seeds=[1])
+    assert [str(run.key) for run in plan.plan(some)] == ["base-set-seed1", "wide-set-seed1", "base-other-seed1"]
+    assert some.rows["base"].hidden
+
+
+@pytest.mark.parametrize(("old", "new", "complaint"), [
+    ("start_from: base", "start_from: bass", "rows.wide.start_from: no 'bass'. Did you mean: 'base'?"),
+    ("paper: {set: 0.9}", "paper: {sett: 0.9}", "rows.base.paper: no 'sett'. Did you mean: 'set'?"),
+    ("datasets: [set]", "notes: [n]", "rows.wide.notes: no 'n'. There are: none"),
+    ("title: Toys", "titel: Toys", "titel"),
+    ("title: Toys\n", "", "Missing mandatory value: title"),
+    ("{title: Set}", "{titles: Set}", "titles"),
+    ("seeds: [0, 1]", "seeds: [x]", "seeds"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_that_names_file_and_key(write, old, new, complaint):
+    with pytest.raises(UserError) as refused:
+        write(STUDY.replace(old, new))
+    assert complaint in str(refused.value)
+    assert "toys.yaml" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_strangers_are_refused(write):
+    write()
+    with pytest.raises(UserError, match=r"no study 'toy'\. Did you mean: 'toys'"):
+        plan.load("toy")
+    with pytest.raises(UserError, match="rows: no 'wid'"):
+        plan.narrowed(write(), rows=["wid"])
+    with pytest.raises(UserError, match="no experiment 'toi_set'"):
+        plan.plan(write(STUDY.replace("toy_{dataset}", "toi_{dataset}")))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[2].glob("experiments/studies/*.yaml")), ids=lambda p: p.stem
+)
+def test_a_shipped_study_has_experiments_and_notes_for_all_it_names(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(path.parents[2])
+    study = plan.load(path.stem)
+    for row in study.rows.values():
+        for name, dataset in study.datasets.items():
+            experiment = row.experiment.format(dataset=dataset.experiments or name)
+            assert Path("experiments", f"{experiment}.yaml").is_file()
+    used = {note for part in (*study.rows.values(), *study.datasets.values()) for note in part.notes}
+    assert used == set(study.footnotes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adgan_tables", "adgan_ablation", "adgan_alpha"])
+@pytest.mark.parametrize("budget", ["paper", "laptop", "smoke"])
+def test_a_shipped_study_plans_with_every_budget(name: str, budget: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    study = plan.narrowed(plan.load(name), seeds=[0])
+    study.budget = budget
+    assert plan.plan(study)

@@ -1,0 +1,102 @@
+"""The runner: what is there is found, what is missing is trained, what fails is reported and left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+from study_runs import planned
+
+from anomaly_lab.studies.plan import Key
+from anomaly_lab.studies.runner import look_up
+
+
+def states(outcomes):
+    return {key.row: outcome.state for key, outcome in outcomes.items()}
+
+
+def test_a_second_start_trains_nothing_and_ends_in_the_same_runs(stub):
+    plan = [planned("a"), planned("b"), planned("a", seed=1)]
+    first, second = stub().bring_about(plan), stub().bring_about(plan)
+    assert {o.state for o in first.values()} == {"trained"}
+    assert {o.state for o in second.values()} == {"found"}
+    assert [o.run for o in first.values()] == [o.run for o in second.values()]
+    assert len(stub.calls()) == 3
+
+
+def test_a_run_is_found_by_what_it_is_not_by_its_name_or_place(stub, tmp_path):
+    made = stub().bring_about([planned("a")])
+    renamed = planned("a", name="other", data={"root": "elsewhere"})
+    assert stub().bring_about([renamed]) == {key: o.__class__("found", o.run) for key, o in made.items()}
+    assert stub().bring_about([planned("a", width=3)])[Key("a", "set", 0)].state == "trained"
+
+
+def test_other_data_or_other_code_are_another_run(stub, tmp_path, monkeypatch):
+    (made,) = stub().bring_about([planned("a")]).values()
+    facts = json.loads((made.run.folder / "provenance.json").read_text())
+    (made.run.folder / "provenance.json").write_text(json.dumps(facts | {"code": "older"}))
+    assert look_up(stub().ledger, [planned("a")]) == {Key("a", "set", 0): None}
+    assert stub(code="any").bring_about([planned("a")])[Key("a", "set", 0)].state == "found"
+    monkeypatch.setattr("anomaly_lab.studies.ledger.data_fingerprint", lambda section: "other")
+    assert look_up(stub(code="any").ledger, [planned("a")]) == {Key("a", "set", 0): None}
+
+
+def test_a_failed_run_is_reported_and_the_rest_goes_on(stub):
+    plan = [planned("bad", fail=True), planned("child", start="bad"), planned("good")]
+    outcomes = stub(jobs=2).bring_about(plan)
+    assert states(outcomes) == {"bad": "failed", "child": "failed", "good": "trained"}
+    assert outcomes[Key("bad", "set", 0)].reason == "error: it is broken (exit status 1)"
+    assert "bad-set-seed0" in outcomes[Key("child", "set", 0)].reason
+    assert sum("[3/3]" in line for line in stub.said) == 1
+
+
+def test_a_killed_run_is_resumed(stub):
+    plan = [planned("a", die_once=True)]
+    assert states(stub().bring_about(plan)) == {"a": "failed"}
+    assert states(stub().bring_about(plan)) == {"a": "resumed"}
+    assert [call.split()[0] for call in stub.calls()] == ["train", "resume"]
+
+
+def test_a_run_starts_from_anothers_folder_and_is_known_by_it(stub, tmp_path):
+    plan = [planned("base"), planned("child", start="base")]
+    outcomes = stub(jobs=2).bring_about(plan)
+    base, child = outcomes[Key("base", "set", 0)].run, outcomes[Key("child", "set", 0)].run
+    assert json.loads((child.folder / "config.yaml").read_text())["start_from"] == str(base.folder)
+    assert states(stub().bring_about(plan)) == {"base": "found", "child": "found"}
+    other = [planned("base", width=5), planned("child", start="base")]
+    assert states(stub().bring_about(other)) == {"base": "trained", "child": "trained"}
+
+
+def test_two_rows_that_are_the_same_run_share_it(stub):
+    one = planned("a")
+    outcomes = stub(jobs=2).bring_about([one, replace(one, key=Key("b", "set", 0))])
+    assert len({outcome.run for outcome in outcomes.values()}) == 1
+    assert len(stub.calls()) == 1
+
+
+def test_a_study_killed_half_way_runs_only_what_is_missing(stub, tmp_path):
+    plan = [planned(name) for name in "abcd"]
+    program = f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from pathlib import Path
+        from study_runs import planned
+        from anomaly_lab.studies import ledger
+        from anomaly_lab.studies.runner import Runner
+        ledger.data_fingerprint = lambda section: "data"
+        def say(line):
+            if line.startswith("[2/"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        command = (sys.executable, {str(tmp_path / "stub.py")!r})
+        at = ledger.Ledger(Path({str(tmp_path / "runs")!r}))
+        runner = Runner(at, Path({str(tmp_path / "logs")!r}), 1, say, command)
+        runner.bring_about([planned(name) for name in "abcd"])
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=dict(os.environ), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert states(stub().bring_about(plan)) == {"a": "found", "b": "found", "c": "trained", "d": "trained"}
+    assert sorted(call.split()[1] for call in stub.calls()) == list("abcd")

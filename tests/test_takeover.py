@@ -1,0 +1,99 @@
+"""A run that starts from another's finished phase: what it takes, what it records, what it refuses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomaly_lab import runs
+from anomaly_lab.callbacks.checkpoints import CheckpointFiles
+from anomaly_lab.detectors.adgan import AdGAN
+from anomaly_lab.detectors.wgan import WGAN
+from anomaly_lab.fakepool import Pool, filled
+from anomaly_lab.takeover import link_pool, take_over
+from anomaly_lab.types import UserError
+
+SIZES = {"patch_size": (8, 8), "width": 2, "latent_dim": 4}
+
+
+def adgan(**changes: object) -> AdGAN:
+    torch.manual_seed(1)
+    return AdGAN(**{**SIZES, "gan_iterations": 6, "critic_iterations": 3, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def wgan() -> WGAN:
+    torch.manual_seed(0)
+    return WGAN(**SIZES, gan_iterations=6)  # type: ignore[arg-type]
+
+
+def saved(run: Path, wgan: WGAN, iteration: int = 6) -> Path:
+    """The run folder of a WGAN at `iteration`."""
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text("name: wgan\n")
+    facts = {"run": run.name, "detector": {"phases": {"gan": 6}}, "seconds": {"gan": 12.5}}
+    runs.write_json(run / "provenance.json", facts)
+    state = {**wgan.state_dict(), "iteration": torch.tensor(iteration)}
+    CheckpointFiles().save_checkpoint({"state_dict": state}, run / "checkpoints" / f"{iteration:08d}.ckpt")
+    return run
+
+
+def test_it_has_the_networks_and_stands_at_the_phases_end(tmp_path: Path, wgan: WGAN) -> None:
+    run, detector, untouched = saved(tmp_path / "source", wgan), adgan(), adgan()
+    facts = take_over(str(run), detector)
+    for name in ("generator", "critic"):
+        theirs, ours = wgan.get_submodule(name).state_dict(), detector.get_submodule(name).state_dict()
+        assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+    assert all(
+        torch.equal(a, b) for a, b in zip(detector.judge.parameters(), untouched.judge.parameters(), strict=True)
+    )
+    assert (detector.iterations_done, int(detector.iteration), detector.phase.name) == (6, 6, "critic")
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    expected = {"run": "source", "checkpoint": checkpoint.name, "phase": "gan", "iterations": 6, "seconds": 12.5}
+    assert facts == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "iteration", "message"),
+    [
+        ({}, 5, "phase gan is not finished"),
+        ({"gan_iterations": 7}, 6, "phase gan has 6 iterations, this one's 7"),
+        ({"width": 4}, 6, "generator and critic differ"),
+    ],
+)
+def test_another_phase_is_refused(
+    tmp_path: Path, wgan: WGAN, changes: dict[str, int], iteration: int, message: str
+) -> None:
+    run = saved(tmp_path / "source", wgan, iteration)
+    with pytest.raises(UserError, match=message) as said:
+        take_over(str(run), adgan(**changes))
+    assert "\n" not in str(said.value)
+
+
+def test_what_is_no_run_or_has_no_checkpoint_is_refused(tmp_path: Path, wgan: WGAN) -> None:
+    with pytest.raises(UserError, match="not a run folder"):
+        take_over(str(tmp_path), adgan())
+    run = saved(tmp_path / "source", wgan)
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no checkpoint"):
+        take_over(str(run), adgan())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_pool_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "run").mkdir()
+    theirs = filled(tmp_path / "source" / "fakepool", torch.rand(3, 1, 8, 8))
+    link_pool(str(tmp_path / "source"), tmp_path / "run")
+    assert (Pool(tmp_path / "run" / "fakepool").images == theirs.images).all()
+
+
+def test_no_pool_is_no_complaint(tmp_path: Path) -> None:
+    link_pool(str(tmp_path / "source"), tmp_path)
+    assert not list(tmp_path.iterdir())
