@@ -1,4 +1,4 @@
-"""ab-MNIST (Zhao et al. 2018, adGAN): digits are normal; digits with squares of random place, size and grey are not.
+"""ab-MNIST (Shen et al. 2020, adGAN): digits are normal; digits with squares of random place, size and grey are not.
 
 Layout: `{train,t10k}-{images-idx3,labels-idx1}-ubyte`, each gzipped or not. Protocol: the 60 000 training digits train;
 the 10 000 test digits are judged as they are and once more with squares (DATASETS §1). The paper leaves open how

@@ -2,7 +2,7 @@
 
 Layout: `ISBI2016_ISIC_Part1_Training_Data/ISIC_#######.jpg` (900 pictures of varied size) and
 `ISBI2016_ISIC_Part1_Training_GroundTruth/ISIC_#######_Segmentation.png`. The test part is not used.
-Source protocol (Zhao et al. 2018, adGAN; DATASETS §2): 660 pictures, those with strong hair or marks left out by hand
+Source protocol (Shen et al. 2020, adGAN; DATASETS §2): 660 pictures, those with strong hair or marks left out by hand
 (their list is not published, see `exclude`), 128×160, 32×32 windows at 75 % overlap: 13 × 17 of them. A window with no
 lesion pixel is normal, one with more than 75 % lesion anomalous, the others are left out; 25 744 normal windows train,
 7 332 normal and 8 608 anomalous ones of other pictures are judged.

@@ -35,7 +35,7 @@ class ALOCC(Detector):
         reconstruction_weight: lambda of the squared error in R's loss.
         rho: R is good enough when its mean squared error has fallen to this fraction of the untrained R's; 0 for never.
         lr_reconstructor: learning rate of R.
-        lr_discriminator: learning rate of D; Zhao et al. 2018 found that the two must differ.
+        lr_discriminator: learning rate of D; Shen et al. 2020 found that the two must differ.
     """
 
     networks = ("reconstructor", "discriminator")

@@ -1,7 +1,7 @@
 """AnoGAN: a GAN learns normal images; a query is scored by how near the search for its latent code can get to it.
 
 Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs 2017, IPMI. Its sums over pixels and features, and lambda. With
-`restarts=5` AnoGAN-mean (Zhao et al. 2018, adGAN): the mean over five searches from different codes.
+`restarts=5` AnoGAN-mean (Shen et al. 2020, adGAN): the mean over five searches from different codes.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class AnoGAN(Detector):
         latent_dim: length of z, drawn from N(0, 1).
         gan_iterations: length of the training (the paper: 20 passes over about a million patches).
         lr_gan: learning rate of generator and discriminator.
-        search_steps: of a search; about 200 in Zhao et al. 2018, 500 in the paper.
+        search_steps: of a search; about 200 in Shen et al. 2020, 500 in the paper.
         lr_search: first learning rate of a search, lowered tenfold and twentyfold as in EGBAD's code.
         feature_weight: lambda, share of the feature residual in the loss of a search; fraction.
         restarts: searches for an image, each from a code of its own.
