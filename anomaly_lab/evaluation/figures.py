@@ -169,7 +169,7 @@ def box_plot(rows: Sequence[Box], axis: Axis, mark: str) -> str:
     frame = _Frame(axis, Axis("", 0, 1), floor + BOTTOM, left=10)
     parts = [*frame.x_axis()]
     if any(r.mark is not None for r in rows):
-        parts += [f'<path class="chance" d="M{frame.left + 4} {height - 15}v12"/>']
+        parts += [f'<path class="axis" d="M{frame.left + 4} {height - 15}v12"/>']
         parts += [_text(frame.left + 12, height - 5, mark, "muted")]
     for i, r in enumerate(rows):
         y = top + row * i
@@ -244,12 +244,11 @@ def _box(frame: _Frame, box: Box, y: float) -> list[str]:
         parts += [f'<path class="axis" d="M{frame.px(low):.1f} {y}H{first:.1f}M{third:.1f} {y}H{frame.px(high):.1f}"/>']
         parts += [f'<path class="box {box.style}" d="M{first:.1f} {y - 7}H{third:.1f}v14H{first:.1f}z"/>']
         parts += [f'<path class="line {box.style}" d="M{median:.1f} {y - 7}v14"/>']
-    if box.mark is not None:
-        parts += [f'<path class="chance" d="M{frame.px(box.mark):.1f} {y - 7}v14"/>']
     size = 3.5 if len(box.values) >= 4 else 5
-    return parts + [
-        f'<circle class="dot {box.style}" cx="{frame.px(value):.1f}" cy="{y}" r="{size}"/>' for value in box.values
-    ]
+    parts += [f'<circle class="dot {box.style}" cx="{frame.px(v):.1f}" cy="{y}" r="{size}"/>' for v in box.values]
+    if box.mark is not None:
+        parts += [f'<path class="axis" d="M{frame.px(box.mark):.1f} {y - 8}v16"/>']
+    return parts
 
 
 def _bars(frame: _Frame, group: Group, base: float, room: float) -> list[str]:

@@ -79,7 +79,7 @@ def banners(findings: Findings) -> list[Banner]:
     if stale:
         found.append(Banner("warning", "Mixed code", f"Runs of {', '.join(stale)} were made by different code."))
     if findings.missing:
-        text = f"{len(findings.missing)} runs have no result; they are listed at the end."
+        text = f"Runs without a result: {len(findings.missing)}; they are listed at the end."
         found.append(Banner("warning", "Incomplete", text))
     return found
 
@@ -123,13 +123,11 @@ def curve_over(findings: Findings, dataset: str) -> Panel | None:
     return Panel(findings.study.datasets[dataset].title, svg)
 
 
-def gallery(findings: Findings, dataset: str) -> list[tuple[Panel, Panel]]:
-    """For each row its ROC curve over the seeds, and the scores of its first seed by class."""
-    found = []
-    for name, row in findings.rows.items():
-        if runs := findings.of(name, dataset):
-            found.append((roc(row.title, list(runs.values())), histogram(row.title, *next(iter(runs.items())))))
-    return found
+def gallery(findings: Findings, dataset: str) -> tuple[list[Panel], list[Panel]]:
+    """The ROC curve of each row over its seeds, and the scores of each row's first seed by class."""
+    runs = {row.title: found for name, row in findings.rows.items() if (found := findings.of(name, dataset))}
+    curves = [roc(title, list(found.values())) for title, found in runs.items()]
+    return curves, [histogram(title, *next(iter(found.items()))) for title, found in runs.items()]
 
 
 def roc(title: str, runs: list[Result]) -> Panel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from yaml import YAMLError
 from anomaly_lab import config as configuration
 from anomaly_lab.schema import did_you_mean, merged
 from anomaly_lab.types import UserError
+
+PLACEHOLDER = 2_147_480_611  # stands for the seed while an experiment is resolved: a number nobody writes
 
 
 @dataclass
@@ -221,13 +224,35 @@ def _add(study: Study, key: Key, overrides: Sequence[str], runs: dict[Key, Plann
     if start:
         _add(study, start, overrides, runs)
     experiment = row.experiment.format(dataset=dataset.experiments or key.dataset)
-    budget = (
-        configuration.load(experiment, [f"budget={study.budget}"]).budget if study.budget == "auto" else study.budget
-    )
+    budget = _budget(experiment, study.budget)
     values = dataset.overrides | dataset.budgets.get(budget, {}) | row.overrides | row.budgets.get(budget, {})
-    words = [f"budget={budget}", f"seed={key.seed}", *(f"{k}={json.dumps(v)}" for k, v in values.items()), *overrides]
-    resolved = plain(configuration.show(configuration.load(experiment, words)))
-    runs[key] = Planned(key, experiment, tuple(words), resolved, start)
+    words = (f"budget={budget}", *(f"{name}={json.dumps(value)}" for name, value in values.items()), *overrides)
+    config = _seeded(_resolved(experiment, words), key.seed)
+    runs[key] = Planned(key, experiment, (*words, f"seed={key.seed}"), config, start)
+
+
+@cache
+def _budget(experiment: str, budget: str) -> str:
+    """The budget that "auto" means here."""
+    if budget != "auto":
+        return budget
+    taken: str = configuration.load(experiment, ["budget=auto"]).budget
+    return taken
+
+
+@cache
+def _resolved(experiment: str, words: tuple[str, ...]) -> dict[str, Any]:
+    """An experiment with PLACEHOLDER wherever its seed goes: checking takes long, and is the same for all seeds."""
+    return plain(configuration.show(configuration.load(experiment, [*words, f"seed={PLACEHOLDER}"])))
+
+
+def _seeded(node: Any, seed: int) -> Any:
+    """A copy of a configuration, or of a part of it, with the seed in its places."""
+    if isinstance(node, dict):
+        return {key: _seeded(value, seed) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_seeded(value, seed) for value in node]
+    return seed if node == PLACEHOLDER else node
 
 
 def _refuse_unknown_names(study: Study) -> None:

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from anomaly_lab import __main__
-from anomaly_lab.studies import command, ledger
+from anomaly_lab.studies import command, ledger, plan
 from anomaly_lab.types import UserError
 
 TOY = """
@@ -29,6 +29,8 @@ rows:
 @pytest.fixture(autouse=True)
 def _toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    plan._budget.cache_clear()
+    plan._resolved.cache_clear()
     (tmp_path / "experiments" / "studies").mkdir(parents=True)
     (tmp_path / "experiments" / "toy_set.yaml").write_text(TOY)
     (tmp_path / "experiments" / "studies" / "toys.yaml").write_text(STUDY)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from anomaly_lab import config
 from anomaly_lab.studies import plan
 from anomaly_lab.studies.plan import Key
 from anomaly_lab.types import UserError
@@ -32,6 +33,8 @@ rows:
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    plan._budget.cache_clear()
+    plan._resolved.cache_clear()
     (tmp_path / "experiments" / "studies").mkdir(parents=True)
     (tmp_path / "experiments" / "toy_set.yaml").write_text(TOY)
 
@@ -57,7 +60,14 @@ def test_overrides_are_laid_over_each_other(write):
     assert runs["base-other-seed1"].config["data"] == {
         "_target_": "study_runs.Data", "root": "there", "seed": 1, "limit": 5,
     }  # fmt: skip
-    assert runs["base-other-seed0"].overrides[:2] == ("budget=smoke", "seed=0")
+    assert runs["base-other-seed0"].overrides[0] == "budget=smoke"
+    assert runs["base-other-seed0"].overrides[-1] == "seed=0"
+
+
+def test_a_planned_config_is_what_the_command_line_would_load(write):
+    for run in plan.plan(write()):
+        loaded = config.show(config.load(run.experiment, list(run.overrides)))
+        assert run.config == plan.plain(loaded)
 
 
 def test_a_row_has_overrides_for_one_budget(write):

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from study_runs import planned
 
 from anomaly_lab.studies.plan import Key
@@ -100,3 +103,18 @@ def test_a_study_killed_half_way_runs_only_what_is_missing(stub, tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert states(stub().bring_about(plan)) == {"a": "found", "b": "found", "c": "trained", "d": "trained"}
     assert sorted(call.split()[1] for call in stub.calls()) == list("abcd")
+
+
+def test_an_interrupted_study_leaves_no_run_alone(stub, tmp_path):
+    runner, alive = stub(), tmp_path / "alive"
+    runner.command = (sys.executable, "-c", f"import time; open({str(alive)!r}, 'w').close(); time.sleep(60)")
+
+    def interrupt_when_it_runs():
+        while not alive.exists():
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt_when_it_runs, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        runner.bring_about([planned("a")])
+    assert not runner._processes
