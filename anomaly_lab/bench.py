@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from anomaly_lab import bench_data, engine, runs
+from anomaly_lab import bench_data, bench_search, engine, runs
 from anomaly_lab import config as configuration
 from anomaly_lab.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
@@ -179,7 +179,7 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
     found = {}
     if "training by Trainer" in seconds:
         found["framework overhead, %"] = 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1)
-    for ours, theirs in bench_data.PAIRS:
+    for ours, theirs in bench_data.PAIRS + bench_search.PAIRS:
         if ours in seconds:
             found[f"{theirs} over {ours}"] = seconds[theirs] / seconds[ours]
     for part in ("gan step", "encoder step", "critic without penalty"):
@@ -218,6 +218,7 @@ MEASURES: dict[str, Callable[[DictConfig, PatchDataModule, int], Times]] = {
     "scoring": _scoring,
     "training": _whole_training,
     "start-up": _start_up,
+    "search": lambda settings, data, rounds: bench_search.latent_search(rounds),
     "store": lambda settings, data, rounds: bench_data.store_and_batches(rounds),
     "lists": lambda settings, data, rounds: bench_data.million_rows(),
     "memory": lambda settings, data, rounds: bench_data.memory(),

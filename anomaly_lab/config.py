@@ -67,7 +67,7 @@ class Experiment:
 
 def experiments() -> list[tuple[str, str]]:
     """Name and first comment line of every experiment, by name."""
-    return [(path.stem, _first_comment(path)) for path in sorted(_folder().glob("*.yaml"))]
+    return [(path.stem, _first_comment(path)) for path in sorted(folder().glob("*.yaml"))]
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -79,7 +79,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     names = [known for known, _ in experiments()]
     if name not in names:
         raise UserError(f"no experiment '{name}'.{did_you_mean(name, names)} `make list` shows all")
-    written, asked = _read(_folder() / f"{name}.yaml"), _parse(overrides)
+    written, asked = _read(folder() / f"{name}.yaml"), _parse(overrides)
     with _naming(name):
         config = merged(OmegaConf.structured(Experiment(name=name)), written)
         callbacks = list(config.callbacks)
@@ -118,7 +118,8 @@ def build(node: DictConfig, **extra: Any) -> Any:
         raise UserError(f"{target.__name__}: {' '.join(str(error).split())}") from error
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Where the experiments lie: in `experiments` here, or beside the package."""
     here = Path("experiments")
     return here if here.is_dir() else Path(__file__).parent.parent / "experiments"
 
@@ -145,7 +146,7 @@ def _read(path: Path, below: tuple[Path, ...] = ()) -> DictConfig:
         raise UserError(f"{path}: must be a mapping of sections, not a list")
     bases = node.pop("extends", None) or []
     bases = [bases] if isinstance(bases, str) else bases
-    whole = OmegaConf.merge(*(_read(_folder() / f"{base}.yaml", (*below, path)) for base in bases), node)
+    whole = OmegaConf.merge(*(_read(folder() / f"{base}.yaml", (*below, path)) for base in bases), node)
     assert isinstance(whole, DictConfig)
     return whole
 

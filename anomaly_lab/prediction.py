@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
+from scipy.ndimage import binary_fill_holes
 
 from anomaly_lab import runs
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.disk import disk_errors, fresh_folder
 from anomaly_lab.data.geometry import onto
+from anomaly_lab.data.patches import shares
 from anomaly_lab.data.readers.files import find_cases
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.store import CutScan
@@ -37,12 +39,13 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class _Opened(NamedTuple):
-    """A case that was read and cut, and how many windows it has."""
+    """A case that was read and cut, how many windows it has and which of them count for its score, [n]."""
 
     case: Case
     scan: Scan
     cut: CutScan
     windows: int
+    counted: NDArray[np.bool_]
 
 
 def predict_files(run: Path, data: PatchDataModule, detector: Detector, source: Path, out: Path) -> Path:
@@ -80,14 +83,14 @@ def predict_files(run: Path, data: PatchDataModule, detector: Detector, source: 
     writer.writerow(["id", "score", "p_value", "pred_label"])
     with disk_errors(out.parent), fresh_folder(out) as work:
         for opened, scores, maps in _scored(data, detector, cases):
-            score = _score_of(metrics["unit"], scores)
+            score = _score_of(metrics["unit"], scores[opened.counted])
             p_value = repr(conformal_p_values(np.array([score]), normals).item()) if len(normals) else ""
             called = "" if threshold is None else int(score > threshold)
             writer.writerow([opened.case.id, repr(score), p_value, called])
             if maps is None and len(scores) > 1 and threshold is not None:
                 maps = score_maps(scores, data.patch_size, float(normals.min()), threshold)
             if maps is not None:
-                _write_map(work / "maps", opened, maps)
+                _write_map(work / "maps", opened, maps, data.cutting is not None and data.cutting.foreground > 0)
         (work / "scores.csv").write_text(table.getvalue())
         shutil.rmtree(out, ignore_errors=True)
     return out
@@ -114,12 +117,21 @@ def _groups(data: PatchDataModule, cases: list[Case]) -> Iterator[list[_Opened]]
     group: list[_Opened] = []
     for case in cases:
         cut, scan = data.cut_for_scoring(case)
-        group.append(_Opened(case, scan, cut, len(cut.windows.label)))
+        group.append(_Opened(case, scan, cut, len(cut.windows.label), _counted(data, cut)))
         if sum(opened.windows for opened in group) >= data.scoring_batch_size:
             yield group
             group = []
     if group:
         yield group
+
+
+def _counted(data: PatchDataModule, cut: CutScan) -> NDArray[np.bool_]:
+    """Windows with as much foreground as the run was trained and judged on; all, if there are none."""
+    everything = np.ones(len(cut.windows.label), bool)
+    if data.cutting is None or cut.scan.foreground is None:
+        return everything
+    enough = shares(cut.scan.foreground, cut.windows.location, cut.extent) >= data.cutting.foreground
+    return enough if enough.any() else everything
 
 
 def _predicted(
@@ -142,12 +154,14 @@ def _score_of(unit: dict[str, Any], scores: NDArray[np.float64]) -> float:
     return float(case_scores(scores, np.zeros(len(scores), int), rule, unit["top_k"])[1][0])
 
 
-def _write_map(folder: Path, opened: _Opened, maps: NDArray[np.float32]) -> None:
-    """Stitch the windows' maps and save the whole in the space of the scan."""
+def _write_map(folder: Path, opened: _Opened, maps: NDArray[np.float32], bounded: bool) -> None:
+    """Stitch the windows' maps and save the whole in the space of the scan; `bounded`: 0 off the foreground."""
     cut, scan = opened.cut, opened.scan
     stitcher = Stitcher(cut.scan.pixels.shape[1:])
     stitcher.add(maps, cut.windows.location, cut.across)
     whole = stitcher.result()
+    if bounded and cut.scan.foreground is not None:
+        whole *= binary_fill_holes(cut.scan.foreground[0])  # fluid in a CT's brain window is as dark as air
     target = folder / opened.case.id
     target.parent.mkdir(parents=True, exist_ok=True)
     if scan.affine is None:

@@ -25,7 +25,7 @@ def take_over(path: str, detector: Detector) -> dict[str, Any]:
         the phase there.
 
     Raises:
-        UserError: no such run, its phase is not finished, or was another than this detector's.
+        UserError: no such run, its phase is not finished, was another than this detector's, or is this one's last.
     """
     source = runs.open_run(path)
     facts, newest = runs.read_json(source / "provenance.json"), checkpoints.newest(source)
@@ -38,6 +38,8 @@ def take_over(path: str, detector: Detector) -> dict[str, Any]:
     if span:
         if len(span) != there:
             raise UserError(f"start_from={path}: its phase {PHASE} has {there} iterations, this one's {len(span)}")
+        if span.stop == detector.schedule.iterations:
+            raise UserError(f"start_from={path}: nothing is left to train after phase {PHASE}; leave start_from out")
         _load(detector, state, path)
     return {
         "run": str(facts.get("run", source.name)),

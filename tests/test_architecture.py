@@ -11,7 +11,7 @@ from anomaly_lab import config
 ROOT = Path(__file__).parent.parent
 PACKAGE, TESTS = ROOT / "anomaly_lab", ROOT / "tests"
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
-ROOMS = ("data", "detectors", "evaluation", "losses", "metrics", "networks")
+ROOMS = ("data", "detectors", "evaluation", "losses", "metrics", "networks", "studies")
 WITHOUT_A_TEST: dict[str, str] = {}  # module: which test covers it
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from anomaly_lab.data.headct import HeadCT
 from anomaly_lab.data.nifti import Nifti
+from anomaly_lab.data.patches import shares
+from anomaly_lab.data.transforms import to_float
 from anomaly_lab.prediction import predict_files
 from anomaly_lab.types import Batch, Prediction, UserError
 
@@ -103,6 +105,31 @@ def test_scores_slide_over_a_volume_where_there_is_no_map(tmp_path, run):
         count[window] += 1
     by_hand, stored = np.sort((total / count).ravel()), np.sort(np.asarray(found.dataobj).ravel())
     assert np.allclose(by_hand, stored, atol=1e-3)
+
+
+class Darkness(Brightness):
+    """Score and map: how dark the pixels are, so that background is the most anomalous of all."""
+
+    def score(self, batch: Batch) -> Prediction:
+        dark = 1 - batch["image"].mean(1, keepdim=True)
+        return Prediction(dark.flatten(1).mean(1), dark)
+
+
+def test_background_has_no_map_and_no_say_where_the_run_never_saw_any(tmp_path, run):
+    data = _volumes(tmp_path, cut={"label": "mask", "overlap": 0.5, "foreground": 0.5})
+    case = data.store_plan.cases[0]
+    out = predict_files(run, data, Darkness(), case.image, tmp_path / "out")
+    found = np.asarray(nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz").dataobj)
+    brain = np.asarray(nibabel.load(case.image).dataobj) != 0
+    assert (found[~brain] == 0).all()
+    assert (found[brain] > 0).mean() > 0.9
+    cut, _ = data.cut_for_scoring(case)
+    share = shares(cut.scan.foreground, cut.windows.location, cut.extent)
+    assert 0 < share.min() < 0.5
+    patches = np.concatenate([block for block, _ in cut.blocks()])
+    dark = Darkness().score(Batch(image=to_float(patches))).anomaly_score.numpy()
+    assert float(_scores(out)[case.image.name]["score"]) == pytest.approx(dark[share >= 0.5].max(), rel=1e-6)
+    assert dark.max() > dark[share >= 0.5].max()
 
 
 def test_one_window_and_no_map_leave_the_score_alone(tmp_path, run):

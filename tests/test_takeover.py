@@ -70,6 +70,11 @@ def test_another_phase_is_refused(
     assert "\n" not in str(said.value)
 
 
+def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path, wgan: WGAN) -> None:
+    with pytest.raises(UserError, match="nothing is left to train after phase gan"):
+        take_over(str(saved(tmp_path / "source", wgan)), WGAN(**SIZES, gan_iterations=6))  # type: ignore[arg-type]
+
+
 def test_what_is_no_run_or_has_no_checkpoint_is_refused(tmp_path: Path, wgan: WGAN) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         take_over(str(tmp_path), adgan())

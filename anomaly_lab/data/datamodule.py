@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -328,7 +329,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             yield to_float(self.store.images[some])
 
     def cut_for_scoring(self, case: Case) -> tuple[CutScan, Scan]:
-        """Read a new case exactly as the store's were, and every window of its grid: no rule leaves any out.
+        """Read a new case exactly as the store's were, and every window of its grid that has something to see.
+
+        Nothing was learned about windows of mere background where `data.cut.foreground` kept them from training.
 
         Raises:
             UserError: a file is unreadable, not finite or constant.
@@ -337,8 +340,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     @property
     def plan_for_scoring(self) -> StorePlan:
-        """The store's plan without the rules that choose windows."""
-        cutting = self.cutting and Cutting(overlap=self.cutting.overlap, plane=self.cutting.plane)
+        """The store's plan without the rules that choose windows, except that background is none."""
+        cutting, given = None, self.cutting
+        if given:
+            some = math.ulp(0.0) if given.foreground else 0.0
+            cutting = Cutting(overlap=given.overlap, plane=given.plane, foreground=some)
         deep = self.store.images.dtype == np.uint16
         return replace(self.store_plan, cases=self.store_plan.cases[:1], cutting=cutting, deep=lambda _: deep)
 

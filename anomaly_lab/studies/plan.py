@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -133,7 +132,7 @@ class Planned:
 
 def studies() -> list[str]:
     """Names of all studies."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+    return sorted(path.stem for path in (configuration.folder() / "studies").glob("*.yaml"))
 
 
 def load(name: str) -> Study:
@@ -146,7 +145,7 @@ def load(name: str) -> Study:
         raise UserError(
             f"no study '{name}'.{did_you_mean(name, studies())} There are: {', '.join(studies()) or 'none'}"
         )
-    path = _folder() / f"{name}.yaml"
+    path = (configuration.folder() / "studies") / f"{name}.yaml"
     try:
         written = OmegaConf.load(path)
     except (OSError, YAMLError, UnicodeDecodeError) as error:
@@ -276,9 +275,3 @@ def _refuse_strangers(where: str, names: Sequence[str], known: dict[str, Any]) -
     for name in names:
         if name not in known:
             raise UserError(f"{where}: no '{name}'.{did_you_mean(name, known)} There are: {', '.join(known) or 'none'}")
-
-
-def _folder() -> Path:
-    """Beside the experiments, see config.experiments."""
-    here = Path("experiments")
-    return (here if here.is_dir() else Path(__file__).parents[2] / "experiments") / "studies"
