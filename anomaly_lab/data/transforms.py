@@ -164,8 +164,11 @@ class Preprocessing:
 
 
 def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Round [0, 1] to the full range of an unsigned integer type."""
-    return np.rint(pixels * np.float64(np.iinfo(dtype).max)).astype(dtype)
+    """Round [0, 1] to the full range of an unsigned integer type; pixels: [C, *S]."""
+    found, top = np.empty(pixels.shape, dtype), np.float64(np.iinfo(dtype).max)
+    for i in range(pixels.shape[1]):  # a volume in float64 would be four times what is kept of it
+        found[:, i] = np.rint(pixels[:, i] * top)
+    return found
 
 
 def to_float(pixels: np.ndarray) -> Tensor:

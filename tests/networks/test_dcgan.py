@@ -59,3 +59,23 @@ def test_weights_are_scaled_as_in_the_authors_code() -> None:
     assert whole.weight.std().item() == pytest.approx((4 / (16 * 256 + 16 * 512)) ** 0.5, rel=0.02)
     assert generator.last.weight.std().item() == pytest.approx((2 / (25 * 64 / 4 + 25)) ** 0.5, rel=0.05)
     assert not any(m.bias.any() for m in generator.modules() if isinstance(m, nn.ConvTranspose2d | nn.Linear))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [8, 32])
+def test_its_slope_is_autograds_and_so_is_the_penaltys_gradient(side: int, channels: int) -> None:
+    torch.manual_seed(0)
+    critic = DCGANCritic(channels, (side, side), 4).double()
+    for bias in (p for name, p in critic.named_parameters() if name.endswith("bias")):
+        nn.init.normal_(bias, 0, 0.1)
+    image = torch.randn(5, channels, side, side, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(critic(image).sum(), image, create_graph=True)
+    slope = critic.slope(image.detach())
+    torch.testing.assert_close(slope, expected)
+    weights = list(critic.parameters())
+    ours, theirs = (
+        torch.autograd.grad((s.flatten(1).norm(dim=1) - 1).square().mean(), weights, materialize_grads=True)
+        for s in (slope, expected)
+    )
+    torch.testing.assert_close(ours, theirs)
+    assert any(gradient.abs().max() > 0 for gradient in ours)
