@@ -64,13 +64,12 @@ def memory(gigabytes: float = MEMORY_GB) -> Times:
             for path in originals[number % len(originals)].iterdir():
                 os.link(path, twin / path.name)  # read as any file is
         code = (
-            "import sys, resource; from pathlib import Path; from anomaly_lab.bench_data import _built; "
-            "_built(Path(sys.argv[1]), Path(sys.argv[2]), per_scan=50); "
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            "import sys; from pathlib import Path; from anomaly_lab.bench_data import _built, _peak_gb; "
+            "_built(Path(sys.argv[1]), Path(sys.argv[2]), per_scan=50); print(_peak_gb())"
         )
         words = [sys.executable, "-c", code, str(root), str(Path(folder) / "store")]
         done = subprocess.run(words, check=True, capture_output=True, text=True)
-    return {f"peak of a build of {gigabytes:g} GB, GB": [int(done.stdout.split()[-1]) / 2**20]}
+    return {f"peak of a build of {gigabytes:g} GB, GB": [float(done.stdout.split()[-1])]}
 
 
 def million_rows() -> Times:
@@ -181,14 +180,18 @@ def _write_lists(root: Path) -> Path:
 
 
 def _listed(root: str) -> dict[str, float]:
-    import resource
 
     start = time.perf_counter()
     data = SIXray(root=root, subset=1000, store=False, in_channels=3, source="real", patch_size=(64, 64))
     data.setup()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"rows": len(data.store.index), "seconds": seconds, "peak_gb": peak}
+    return {"rows": len(data.store.index), "seconds": seconds, "peak_gb": _peak_gb()}
+
+
+def _peak_gb() -> float:
+    """Most memory this process ever held; not `ru_maxrss`, in which a new process begins with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 2**20
 
 
 def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
