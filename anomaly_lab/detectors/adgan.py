@@ -15,6 +15,7 @@ from anomaly_lab.fakepool import Pool
 from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from anomaly_lab.losses.concentration import concentration
 from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
 from anomaly_lab.types import Phase, Prediction, UserError
 
@@ -37,6 +38,9 @@ class AdGAN(Detector):
         gan_iterations: length of the first phase.
         critic_iterations: length of the second phase.
         lr: learning rate of all networks.
+        lr_judge: of the judge, if it is to differ.
+        cooldown: fraction of the second phase at whose end the judge's learning rate falls to 0 in a straight line.
+        augment_d: what is done to all images the critic or the judge sees, in training.
     """
 
     networks = ("generator", "critic", "judge")
@@ -55,8 +59,11 @@ class AdGAN(Detector):
         gan_iterations: int = 200_000,
         critic_iterations: int = 150_000,
         lr: float = 1e-4,
+        lr_judge: float | None = None,
+        cooldown: float = 0.0,
+        augment_d: AugmentD = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
         self.critic = DCGANCritic(in_channels, patch_size, width)
@@ -70,8 +77,8 @@ class AdGAN(Detector):
         )
 
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
-        moved = (self.generator, self.critic, self.judge)
-        return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.0, 0.9)) for network in moved)
+        rates = {self.generator: self.settings.lr, self.critic: self.settings.lr, self.judge: self._lr_judge()}
+        return tuple(Adam(network.parameters(), rate, betas=(0.0, 0.9)) for network, rate in rates.items())
 
     def gan_step(self, batches: Tensor) -> None:
         """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
@@ -83,14 +90,26 @@ class AdGAN(Detector):
         """The judge moves once on each mini-batch of [1, B, C, H, W]."""
         if self.settings.critic_start == "carry" and self.iterations_done == self.settings.gan_iterations:
             self.judge.load_state_dict(self.critic.state_dict())
+        for group in self._optimizer("judge").param_groups:
+            group["lr"] = self._lr_judge()
         for real in batches:
             self.descend("judge", self.judge_loss, real)
+
+    def _lr_judge(self) -> float:
+        """≠ paper, where it is the same throughout: on few iterations its noise would stay in the scores."""
+        p = self.settings
+        left = (p.gan_iterations + p.critic_iterations - self.iterations_done) / max(1, p.critic_iterations)
+        rate: float = p.lr if p.lr_judge is None else p.lr_judge
+        return rate * min(1.0, left / p.cooldown) if p.cooldown else rate
 
     def critic_loss(self, real: Tensor) -> Tensor:
         """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
         with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
-        distance = wasserstein_critic_loss(self.critic(real), self.critic(fake))
+            fake = self.augmented(self.generator(self.noise(len(real))))
+        real = self.augmented(real)
+        score, fake_score = self.critic(real), self.critic(fake)
+        distance = wasserstein_critic_loss(score, fake_score)
+        self.watch(score, fake_score)
         penalty = gradient_penalty(self.critic, real, fake)
         self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
         loss: Tensor = distance + self.settings.gp_weight * penalty
@@ -98,7 +117,7 @@ class AdGAN(Detector):
 
     def generator_loss(self, real: Tensor) -> Tensor:
         """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
-        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
+        loss = wasserstein_generator_loss(self.critic(self.augmented(self.generator(self.noise(len(real))))))
         self.track({"train/generator": loss})
         return loss
 
@@ -110,9 +129,10 @@ class AdGAN(Detector):
         """
         if self.pool is None:
             raise UserError("adGAN's phase critic needs a fake pool: give the experiment the callback fakepool")
-        fake = self.pool.draw(len(real)).to(self.device)
-        score = self.judge(real)
-        distance = wasserstein_critic_loss(score, self.judge(fake))
+        real, fake = self.augmented(real), self.augmented(self.pool.draw(len(real)).to(self.device))
+        score, fake_score = self.judge(real), self.judge(fake)
+        distance = wasserstein_critic_loss(score, fake_score)
+        self.watch(score, fake_score)
         penalty, spread = gradient_penalty(self.judge, real, fake), concentration(score)
         terms = {"judge": distance, "judge_penalty": penalty, "concentration": spread}
         self.track({f"train/{name}": term for name, term in terms.items()})
@@ -128,6 +148,11 @@ class AdGAN(Detector):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         image: Tensor = self.generator(self.noise(n, generator))
         return image
+
+    def realness(self, image: Tensor) -> Tensor:
+        judged = self.iterations_done > self.settings.gan_iterations
+        score: Tensor = self.judge(image) if judged else self.critic(image)
+        return score
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: minus the judge's opinion."""

@@ -14,6 +14,7 @@ from anomaly_lab.detector import Detector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.alocc import ALOCCDiscriminator, Reconstructor
+from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.types import Phase, Prediction
 
 MEMORY = 0.9  # of the running mean of the error
@@ -36,6 +37,7 @@ class ALOCC(Detector):
         rho: R is good enough when its mean squared error has fallen to this fraction of the untrained R's; 0 for never.
         lr_reconstructor: learning rate of R.
         lr_discriminator: learning rate of D; Shen et al. 2020 found that the two must differ.
+        augment_d: what is done to all images the discriminator sees, in training.
     """
 
     networks = ("reconstructor", "discriminator")
@@ -51,8 +53,9 @@ class ALOCC(Detector):
         rho: float = 0.1,
         lr_reconstructor: float = 2e-3,
         lr_discriminator: float = 5e-4,
+        augment_d: AugmentD = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(augment_d)
         self.save_hyperparameters()
         self.reconstructor = Reconstructor(in_channels, patch_size, width)
         self.discriminator = ALOCCDiscriminator(in_channels, patch_size, width)
@@ -81,15 +84,17 @@ class ALOCC(Detector):
     def discriminator_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy of images against R's cleaned ones; real: [B, C, H, W]."""
         with torch.no_grad():
-            fake = self.reconstructor(self.noisy(real))
-        loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
+            fake = self.augmented(self.reconstructor(self.noisy(real)))
+        logit = self.discriminator(self.augmented(real))
+        loss = discriminator_loss(logit, self.discriminator(fake))
+        self.watch(logit)
         self.track({"train/discriminator": loss})
         return loss
 
     def reconstructor_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy of cleaned images taken for real, and lambda times their squared error; real: [B, C, H, W]."""
         reconstruction = self.reconstructor(self.noisy(real))
-        deceit = generator_loss(self.discriminator(reconstruction))
+        deceit = generator_loss(self.discriminator(self.augmented(reconstruction)))
         error = mean_squared(real, reconstruction).mean()
         self._errors.append(error.detach())
         self.track({"train/reconstructor": deceit, "train/reconstruction_error": error})
@@ -120,6 +125,10 @@ class ALOCC(Detector):
         keys = super().load_state_dict(*args, **kwargs)
         self.stopped = int(self.reconstructor.stopped_at) >= 0
         return keys
+
+    def realness(self, image: Tensor) -> Tensor:
+        logit: Tensor = self.discriminator(image)
+        return logit
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: minus D's logit of R(x), which orders as 1 - D(R(x)) does; map: |x - R(x)|, mean over channels."""

@@ -14,6 +14,7 @@ from torch.optim import Adam, Optimizer
 from anomaly_lab.detector import Detector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.networks.anogan import AnoGANDiscriminator, AnoGANGenerator
+from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.types import Batch, Phase, Prediction
 
 GROUP = 16  # rows searched together; always as many, for what a row adds up to depends on how many there are
@@ -43,6 +44,7 @@ class AnoGAN(Detector):
         feature_weight: lambda, share of the feature residual in the loss of a search; fraction.
         restarts: searches for an image, each from a code of its own.
         search_precision: of the descent; the score of the code it finds is float32 in any case.
+        augment_d: what is done to all images the discriminator sees, in training.
     """
 
     networks = ("generator", "discriminator")
@@ -60,10 +62,11 @@ class AnoGAN(Detector):
         feature_weight: float = 0.1,
         restarts: int = 1,
         search_precision: Literal["fp32", "bf16"] = "fp32",
+        augment_d: AugmentD = "none",
     ) -> None:
         if min(search_steps, restarts) < 1:
             raise ValueError("search_steps and restarts start at 1")
-        super().__init__()
+        super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = AnoGANGenerator(latent_dim, in_channels, patch_size, width)
         self.discriminator = AnoGANDiscriminator(in_channels, patch_size, width)
@@ -92,14 +95,16 @@ class AnoGAN(Detector):
     def discriminator_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy against as many fresh fakes; real: [B, C, H, W]."""
         with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
-        loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
+            fake = self.augmented(self.generator(self.noise(len(real))))
+        logit = self.discriminator(self.augmented(real))
+        loss = discriminator_loss(logit, self.discriminator(fake))
+        self.watch(logit)
         self.track({"train/discriminator": loss})
         return loss
 
     def generator_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy of as many fakes taken for real as there are images in `real`, [B, C, H, W]."""
-        loss = generator_loss(self.discriminator(self.generator(self.noise(len(real)))))
+        loss = generator_loss(self.discriminator(self.augmented(self.generator(self.noise(len(real))))))
         self.track({"train/generator": loss})
         return loss
 
@@ -170,6 +175,10 @@ class AnoGAN(Detector):
         feature = (features.float() - self.discriminator.features(fake).float()).abs().sum(1)
         loss: Tensor = (1 - share) * pixel + share * feature
         return loss
+
+    def realness(self, image: Tensor) -> Tensor:
+        logit: Tensor = self.discriminator(image)
+        return logit
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: least loss of a search; map: |x - G(z)|, mean over channels; both means over the restarts.

@@ -11,6 +11,7 @@ from torch.optim import Adam, Optimizer
 from anomaly_lab.detector import Detector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.networks.anogan import AnoGANDiscriminator
+from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANGenerator
 from anomaly_lab.types import Phase, Prediction
 
@@ -25,6 +26,7 @@ class DCGAN(Detector):
         latent_dim: length of z, drawn from N(0, 1).
         gan_iterations: length of the training (the paper does not say; as its WGAN's).
         lr: learning rate of both networks.
+        augment_d: what is done to all images the discriminator sees, in training.
     """
 
     networks = ("generator", "discriminator")
@@ -37,8 +39,9 @@ class DCGAN(Detector):
         latent_dim: int = 128,
         gan_iterations: int = 200_000,
         lr: float = 2e-4,
+        augment_d: AugmentD = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
         self.discriminator = AnoGANDiscriminator(in_channels, patch_size, width)
@@ -59,14 +62,16 @@ class DCGAN(Detector):
     def discriminator_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy against as many fresh fakes, normalised apart from the real images [B, C, H, W]."""
         with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
-        loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
+            fake = self.augmented(self.generator(self.noise(len(real))))
+        logit = self.discriminator(self.augmented(real))
+        loss = discriminator_loss(logit, self.discriminator(fake))
+        self.watch(logit)
         self.track({"train/discriminator": loss})
         return loss
 
     def generator_loss(self, real: Tensor) -> Tensor:
         """How unreal as many fakes seem as there are images in `real`, [B, C, H, W]."""
-        loss = generator_loss(self.discriminator(self.generator(self.noise(len(real)))))
+        loss = generator_loss(self.discriminator(self.augmented(self.generator(self.noise(len(real))))))
         self.track({"train/generator": loss})
         return loss
 
@@ -78,6 +83,10 @@ class DCGAN(Detector):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         image: Tensor = self.generator(self.noise(n, generator))
         return image
+
+    def realness(self, image: Tensor) -> Tensor:
+        logit: Tensor = self.discriminator(image)
+        return logit
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: minus the logit of "real"."""

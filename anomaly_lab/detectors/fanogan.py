@@ -4,7 +4,7 @@ Schlegl, Seeböck, Waldstein, Langs, Schmidt-Erfurth 2019, Medical Image Analysi
 paper; its D is our critic. Sizes and settings of the defaults are those of the authors' code.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,8 +14,15 @@ from anomaly_lab.detector import Detector
 from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from anomaly_lab.losses.gradient_penalty import gradient_penalty
 from anomaly_lab.losses.reconstruction import mean_squared
+from anomaly_lab.networks.augmentation import AugmentD
+from anomaly_lab.networks.dcgan import DCGANCritic, DCGANEncoder, DCGANGenerator
 from anomaly_lab.networks.resnet import ResNetCritic, ResNetEncoder, ResNetGenerator
 from anomaly_lab.types import Phase, Prediction
+
+BACKBONES: dict[str, tuple[Any, Any, Any]] = {  # classes of generator, critic and encoder
+    "resnet": (ResNetGenerator, ResNetCritic, ResNetEncoder),
+    "dcgan": (DCGANGenerator, DCGANCritic, DCGANEncoder),
+}
 
 
 class FAnoGAN(Detector):
@@ -35,9 +42,13 @@ class FAnoGAN(Detector):
         encoder_iterations: length of the second phase.
         lr_gan: learning rate of generator and critic.
         lr_encoder: learning rate of E.
+        augment_d: what is done to all images the critic sees, in training.
+        backbone: `resnet`, the authors' networks, or `dcgan`, those of adGAN (Shen et al. 2020), with which it may
+            start from the WGAN of an adGAN.
     """
 
     networks = ("generator", "critic", "encoder")
+    critic: ResNetCritic | DCGANCritic
 
     def __init__(
         self,
@@ -53,12 +64,15 @@ class FAnoGAN(Detector):
         encoder_iterations: int = 50_000,
         lr_gan: float = 1e-4,
         lr_encoder: float = 5e-5,
+        augment_d: AugmentD = "none",
+        backbone: Literal["resnet", "dcgan"] = "resnet",
     ) -> None:
-        super().__init__()
+        super().__init__(augment_d)
         self.save_hyperparameters()
-        self.generator = ResNetGenerator(latent_dim, in_channels, patch_size, width)
-        self.critic = ResNetCritic(in_channels, patch_size, width)  # layer norm: batch norm would break the penalty
-        self.encoder = ResNetEncoder(in_channels, latent_dim, patch_size, width)
+        generator, critic, encoder = BACKBONES[backbone]
+        self.generator = generator(latent_dim, in_channels, patch_size, width)
+        self.critic = critic(in_channels, patch_size, width)  # batch norm in it would break the penalty
+        self.encoder = encoder(in_channels, latent_dim, patch_size, width)
 
     def phases(self) -> tuple[Phase, ...]:
         p = self.settings
@@ -89,8 +103,11 @@ class FAnoGAN(Detector):
     def critic_loss(self, real: Tensor) -> Tensor:
         """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
         with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
-        distance = wasserstein_critic_loss(self.critic(real), self.critic(fake))
+            fake = self.augmented(self.generator(self.noise(len(real))))
+        real = self.augmented(real)
+        score, fake_score = self.critic(real), self.critic(fake)
+        distance = wasserstein_critic_loss(score, fake_score)
+        self.watch(score, fake_score)
         penalty = gradient_penalty(self.critic, real, fake)
         self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
         loss: Tensor = distance + self.settings.gp_weight * penalty
@@ -98,7 +115,7 @@ class FAnoGAN(Detector):
 
     def generator_loss(self, real: Tensor) -> Tensor:
         """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
-        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
+        loss = wasserstein_generator_loss(self.critic(self.augmented(self.generator(self.noise(len(real))))))
         self.track({"train/generator": loss})
         return loss
 
@@ -129,6 +146,10 @@ class FAnoGAN(Detector):
         reconstruction = self.generator(self.encoder(image))
         feature = mean_squared(self.critic.features(image), self.critic.features(reconstruction))
         return mean_squared(image, reconstruction), feature, reconstruction
+
+    def realness(self, image: Tensor) -> Tensor:
+        score: Tensor = self.critic(image)
+        return score
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: pixel residual + kappa · feature residual; map: |x - G(E(x))|, mean over channels."""

@@ -11,6 +11,7 @@ from anomaly_lab.detector import Detector
 from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from anomaly_lab.losses.concentration import concentration
 from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
 from anomaly_lab.types import Phase, Prediction
 
@@ -28,6 +29,7 @@ class WGAN(Detector):
         concentration_weight: alpha, of the spread of the critic's outputs over a mini-batch of real images; 0 for none.
         gan_iterations: length of the training.
         lr: learning rate of both networks.
+        augment_d: what is done to all images the critic sees, in training.
     """
 
     networks = ("generator", "critic")
@@ -43,8 +45,9 @@ class WGAN(Detector):
         concentration_weight: float = 0.0,
         gan_iterations: int = 200_000,
         lr: float = 1e-4,
+        augment_d: AugmentD = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
         self.critic = DCGANCritic(in_channels, patch_size, width)
@@ -66,9 +69,11 @@ class WGAN(Detector):
     def critic_loss(self, real: Tensor) -> Tensor:
         """Wasserstein loss, gradient penalty, alpha · spread, against as many fresh fakes; real: [B, C, H, W]."""
         with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
-        score = self.critic(real)
-        distance, spread = wasserstein_critic_loss(score, self.critic(fake)), concentration(score)
+            fake = self.augmented(self.generator(self.noise(len(real))))
+        real = self.augmented(real)
+        score, fake_score = self.critic(real), self.critic(fake)
+        distance, spread = wasserstein_critic_loss(score, fake_score), concentration(score)
+        self.watch(score, fake_score)
         penalty = gradient_penalty(self.critic, real, fake)
         self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
         self.track({"train/concentration": spread})
@@ -78,7 +83,7 @@ class WGAN(Detector):
 
     def generator_loss(self, real: Tensor) -> Tensor:
         """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
-        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
+        loss = wasserstein_generator_loss(self.critic(self.augmented(self.generator(self.noise(len(real))))))
         self.track({"train/generator": loss})
         return loss
 
@@ -90,6 +95,10 @@ class WGAN(Detector):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         image: Tensor = self.generator(self.noise(n, generator))
         return image
+
+    def realness(self, image: Tensor) -> Tensor:
+        score: Tensor = self.critic(image)
+        return score
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: minus the critic's opinion."""

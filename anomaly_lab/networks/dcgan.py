@@ -1,4 +1,4 @@
-"""Strided 5×5 generator and critic for square pictures of any power-of-two side >= 8 (adGAN's at 32×32).
+"""Strided 5×5 generator, critic and encoder for square pictures of any power-of-two side >= 8 (adGAN's at 32×32).
 
 Shen, Chen, Wang, Zhang 2020, IEEE Access 8, figure 1. There are n = log2(side / 4) strided layers; counted from the
 picture, layer i gives width · min(2^i, 8) channels. A 4×4 layer ends the critic, so that its last unit sees the whole
@@ -95,6 +95,19 @@ class DCGANCritic(nn.Module):
             more = [step - 1 for step in stride]
             slope = functional.conv_transpose2d(slope * gain, layer.weight, None, stride, padding, more)
         return slope
+
+
+class DCGANEncoder(nn.Module):
+    """image [B, C, S, S] -> z [B, latent_dim] in [-1, 1]: the critic's layers with as many last units; no norm."""
+
+    def __init__(self, in_channels: int, latent_dim: int, patch_size: Sequence[int], width: int = 64) -> None:
+        super().__init__()
+        trunk = DCGANCritic(in_channels, patch_size, width)
+        self.layers, self.last = trunk.layers, nn.Linear(trunk.num_features, latent_dim)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.tanh(self.last(self.layers(image).flatten(1)))
 
 
 def initialise(network: nn.Module) -> None:

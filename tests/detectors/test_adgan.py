@@ -122,3 +122,16 @@ def test_its_first_phase_is_the_wgans(fit: Fit, pictures: torch.Tensor) -> None:
         state.append(fit(detector, pictures, iterations=2).state_dict())
     assert all(torch.equal(value, state[1][key]) for key, value in state[0].items())
     assert ours.phase.name == "critic"
+
+
+def test_the_judges_rate_cools_down(fit: Fit, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = at_the_second_phase(critic_iterations=5, lr_judge=0.1, cooldown=0.4)
+    rates = []
+
+    def note(network: str, *_: object) -> None:
+        rates.extend(group["lr"] for group in detector._optimizer(network).param_groups)
+
+    monkeypatch.setattr(detector, "descend", note)
+    fit(detector, pictures, iterations=5)
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.05])
+    assert [group["lr"] for group in tiny(lr=0.3).configure_optimizers()[2].param_groups] == [0.3]

@@ -9,6 +9,7 @@ from torch import Tensor
 from toys import Fit
 
 from anomaly_lab.detectors.fanogan import FAnoGAN
+from anomaly_lab.detectors.wgan import WGAN
 
 SIZE = (32, 32)
 
@@ -105,6 +106,22 @@ def test_five_critic_steps_to_one_generator_step(fit: Fit, pictures: Tensor) -> 
     detector = fit(tiny(n_critic=5), pictures, iterations=2)
     steps = [next(iter(opt.state.values()))["step"].item() for opt in detector.optimizers()[:2]]
     assert steps == [2, 10]
+
+
+def test_with_adgans_networks_it_starts_from_a_wgans(pictures: Tensor) -> None:
+    """Same names and shapes, and the same scores as by hand."""
+    sizes = {"patch_size": (32, 32), "width": 2, "latent_dim": 8}
+    wgan, detector = WGAN(**sizes), FAnoGAN(**sizes, backbone="dcgan")  # type: ignore[arg-type]
+    for name in ("generator", "critic"):
+        detector.get_submodule(name).load_state_dict(wgan.get_submodule(name).state_dict())
+    detector.eval()
+    found = detector.predict(pictures)
+    assert found.reconstruction is not None
+    torch.testing.assert_close(found.reconstruction, detector.generator(detector.encoder(pictures)))
+    assert detector.encoder(pictures).abs().max() <= 1
+    pixel = (pictures - found.reconstruction).square().mean((1, 2, 3))
+    feature = (detector.critic.features(pictures) - detector.critic.features(found.reconstruction)).square().mean(1)
+    torch.testing.assert_close(found.anomaly_score, pixel + feature)
 
 
 @pytest.mark.slow
