@@ -29,6 +29,7 @@ WITHOUT_EFFECT = (  # on a score: names, places, what is shown
     "callbacks.progress",
     "callbacks.record",
     "callbacks.samples",
+    "callbacks.health",
 )
 
 

@@ -66,7 +66,9 @@ def link_pool(path: str, run: Path) -> None:
 def _load(detector: Detector, state: dict[str, Tensor], path: str) -> None:
     here, end = detector.state_dict(), detector.schedule.span(PHASE).stop
     moved = detector.schedule.phase_at(end - 1).networks
-    taken, wanted = ({k: v for k, v in each.items() if k.split(".")[0] in moved} for each in (state, here))
+    kept = {*moved, "augmentation"}  # ADA's p is learned in this phase as well
+    taken, wanted = ({k: v for k, v in each.items() if k.split(".")[0] in kept} for each in (state, here))
     if {k: v.shape for k, v in taken.items()} != {k: v.shape for k, v in wanted.items()}:
-        raise UserError(f"start_from={path}: its {' and '.join(moved)} differ from this detector's; set the same sizes")
+        named = " and ".join(moved)
+        raise UserError(f"start_from={path}: its {named} differ from this detector's; set the same sizes and augment_d")
     detector.load_state_dict({**here, **taken, "iteration": here["iteration"].new_tensor(end)})

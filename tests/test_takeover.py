@@ -53,6 +53,16 @@ def test_it_has_the_networks_and_stands_at_the_phases_end(tmp_path: Path, wgan: 
     assert facts == expected
 
 
+def test_an_adaptive_augmentation_is_taken_over(tmp_path: Path) -> None:
+    source = WGAN(**SIZES, gan_iterations=6, augment_d="ada")  # type: ignore[arg-type]
+    source.augmentation.p.fill_(0.25)
+    detector = adgan(augment_d="ada")
+    take_over(str(saved(tmp_path / "source", source)), detector)
+    assert float(detector.augmentation.p) == 0.25
+    with pytest.raises(UserError, match="differ"):
+        take_over(str(tmp_path / "source"), adgan())
+
+
 @pytest.mark.parametrize(
     ("changes", "iteration", "message"),
     [

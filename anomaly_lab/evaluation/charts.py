@@ -35,6 +35,12 @@ TERMS = {
     "train/grad_critic": "Gradient norm, critic",
     "train/grad_encoder": "Gradient norm, encoder",
     "val/anomaly_score": "Score of held-out normals",
+    "train/sign_real": "Sign of the discriminator on reals",
+    "train/augment_p": "ADA’s p",
+    "health/real_above_fake": "Real above fake (balance)",
+    "health/train_above_held_out": "Training above held-out (by heart: 1)",
+    "health/overfitting": "Overfitting r_v",
+    "health/diversity": "Diversity of samples",
 }
 POINTS = 300  # of a line: more than a 340-pixel chart can show
 

@@ -106,6 +106,10 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
     warning = (metrics.get("threshold") or {}).get("warning")
     if warning:
         found.append(Banner("warning", "Threshold", str(warning)))
+    health = provenance.get("health") or {}
+    if health.get("collapsed"):
+        text = f"The generator’s samples differ {health['diversity']:.0%} as much among themselves as training images."
+        found.append(Banner("warning", "Generator collapsed", text))
     checkpoint = provenance.get("checkpoint") or {}
     if checkpoint.get("rule", "last") != "last" and checkpoint.get("uses_labels", True):
         text = f"The rule “{checkpoint['rule']}” is not known to use normals only."

@@ -1,0 +1,194 @@
+"""Watches a GAN: whether its discriminator learns by heart, its generator collapses, and how good its images became."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.metrics.generation import frechet_distance, kernel_distance, spread
+from anomaly_lab.metrics.ranking import auroc
+from anomaly_lab.networks.features import SqueezeNetFeatures
+from anomaly_lab.runs import update_provenance
+from anomaly_lab.types import UserError
+
+ADVERSARIES = ("generator", "critic", "discriminator", "judge")  # what the names of such networks begin with
+COLLAPSED = 0.4  # of the reals' mean pairwise distance
+CHUNK = 64  # images a network sees at once
+
+
+class Health(pl.Callback):
+    """Compares fakes, training reals and held-out normals by their pixels, features and the discriminator's outputs.
+
+    Every epoch in which a generator or discriminator moves adds to metrics.jsonl, of `watched` images of each kind, all
+    seen in eval mode and without augmentation, a term only where the detector has what it needs:
+
+    - `health/real_above_fake`: chance that the discriminator's output is higher for a training image than for a fake;
+      .5 it cannot tell, 1 it always can: the balance of the two.
+    - `health/train_above_held_out`: the same of a training image and a held-out normal; towards 1 it knows by heart.
+    - `health/overfitting`: (D(train) - D(held out)) / (D(train) - D(fake)), of means; 0 none, 1 as if held-out normals
+      were fakes (Karras et al. 2020, r_v).
+    - `health/diversity`: mean pairwise distance of fakes divided by that of training images.
+
+    At the end provenance.json gets `health`: these; `collapsed`, whether diversity is below .4; FID and KID of as many
+    fakes as training images, over the pooled features of SqueezeNet 1.0; of held-out normals and their reconstructions,
+    the mean SSIM and squared error. Nothing of it uses a label of the test split.
+
+    Args:
+        watched: most images of each kind, every epoch.
+        samples: most fakes and most training images, at the end.
+        features: file of torchvision's squeezenet1_0 weights; `random` draws them, always the same: the figures then
+            compare runs on one data set and nothing else.
+    """
+
+    def __init__(self, watched: int = 64, samples: int = 128, features: str = "random") -> None:
+        if min(watched, samples) < 2:
+            raise ValueError("callbacks.health: watched and samples start at 2")
+        if features != "random" and not Path(features).is_file():
+            raise UserError(f"callbacks.health.features={features}: no such file; give squeezenet1_0's, or random")
+        self.watched, self.samples, self.features = watched, samples, features
+        self._images: dict[str, Tensor] = {}
+        self._copies: list[Tensor] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._images = {split: _some(data, split, self.watched) for split in ("train", "val")}
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Scoring is over and the record of the epoch not yet written."""
+        assert isinstance(pl_module, Detector)
+        moved = pl_module.schedule.phase_at(pl_module.iterations_done - 1).networks
+        if any(name.startswith(ADVERSARIES) for name in moved):
+            pl_module.track({f"health/{name}": torch.tensor(value) for name, value in self._look(pl_module).items()})
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._copies.clear()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if outputs.reconstruction is not None:
+            held_out = torch.from_numpy(np.isin(batch["row"].cpu(), trainer.datamodule.rows["val"]))  # type: ignore[attr-defined]
+            image, copy = batch["image"][held_out].float(), outputs.reconstruction[held_out].float()
+            if len(image):
+                error = (image - copy).square().flatten(1).mean(1)
+                self._copies.append(torch.stack([_ssim(copy, image), error], 1))
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
+        copies = self._gathered(trainer, pl_module)
+        if trainer.is_global_zero:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            facts = self._look(pl_module) | self._quality(pl_module, _some(data, "train", self.samples)) | copies
+            if facts:
+                update_provenance(Path(trainer.default_root_dir), health=facts)
+
+    def _look(self, detector: Detector) -> dict[str, float]:
+        """The terms of an epoch."""
+        found: dict[str, float] = {}
+        fake = _sample(detector, self.watched)
+        train, held_out = (self._images[split] for split in ("train", "val"))
+        if fake is not None:
+            found["diversity"] = _spread(fake) / _spread(train)
+        real, others = _realness(detector, train), _realness(detector, held_out)
+        if real is not None and others is not None:
+            found["train_above_held_out"] = _above(real, others)
+        fakes = None if fake is None else _realness(detector, fake)
+        if real is not None and fakes is not None:
+            found["real_above_fake"] = _above(real, fakes)
+        if real is not None and others is not None and fakes is not None:
+            found["overfitting"] = _overfitting(real.mean(), others.mean(), fakes.mean())
+        return found
+
+    def _quality(self, detector: Detector, real: Tensor) -> dict[str, Any]:
+        """FID, KID and the verdict on collapse, with what they were made of; empty where nothing can be sampled."""
+        fake = _sample(detector, len(real))
+        if fake is None:
+            return {}
+        network = _feature_network(self.features)
+        with torch.no_grad():
+            x, y = (torch.cat([network(part) for part in torch.split(image, CHUNK)]).numpy() for image in (real, fake))
+        return {
+            "collapsed": _spread(fake) < COLLAPSED * _spread(real),
+            "fid": frechet_distance(x, y),
+            "kid": kernel_distance(x, y),
+            "images": len(real),
+            "features": "SqueezeNet 1.0, " + ("random weights" if self.features == "random" else "weights of a file"),
+        }
+
+    def _gathered(self, trainer: pl.Trainer, detector: Detector) -> dict[str, Any]:
+        """Mean SSIM and squared error of the held-out normals that all ranks have seen, and their number."""
+        rows = torch.cat([torch.zeros(0, 2), *(part.cpu() for part in self._copies)])
+        sums = torch.tensor([*rows.sum(0), len(rows)]).to(detector.device)
+        if trainer.world_size > 1:
+            sums = trainer.strategy.reduce(sums, reduce_op="sum")
+        similar, error, count = sums.tolist()
+        if not count:
+            return {}
+        return {"ssim": similar / count, "reconstruction_error": error / count, "held_out": int(count)}
+
+
+def _some(data: Any, split: str, at_most: int) -> Tensor:
+    """Images of a split, chosen by the seed, [n, C, *S]; the same every time."""
+    parts = list(data.images(split, at_most=at_most))
+    return torch.cat(parts) if parts else torch.zeros(0)  # nothing may be held out
+
+
+def _sample(detector: Detector, n: int) -> Tensor | None:
+    """Images of always the same noise, [n, C, *S], on the processor."""
+    with torch.no_grad():
+        fake = detector.eval().sample(n, torch.Generator().manual_seed(0))
+    return None if fake is None else fake.float().cpu()
+
+
+def _realness(detector: Detector, image: Tensor) -> np.ndarray | None:
+    """What the discriminator says of images, [n]; None where there is none of either."""
+    said = []
+    with torch.no_grad(), torch.autocast(detector.device.type, enabled=False):
+        for part in torch.split(image, CHUNK) if len(image) else ():
+            realness = detector.eval().realness(part.to(detector.device))
+            if realness is None:
+                return None
+            said.append(realness.float().cpu())
+    return torch.cat(said).double().numpy() if said else None
+
+
+def _feature_network(file: str) -> SqueezeNetFeatures:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = SqueezeNetFeatures().eval()
+    if file != "random":
+        network.load(file)
+    return network
+
+
+def _spread(image: Tensor) -> float:
+    return spread(image.flatten(1).numpy())
+
+
+def _above(one: np.ndarray, other: np.ndarray) -> float:
+    """Chance that a member of `one` is higher than one of `other`."""
+    label = np.repeat([1, 0], [len(one), len(other)])
+    return auroc(label, np.concatenate([one, other]))
+
+
+def _overfitting(train: float, held_out: float, fake: float) -> float:
+    """r_v of means; 0 where the discriminator says the same of all."""
+    return float((train - held_out) / (train - fake)) if train != fake else 0.0
+
+
+def _ssim(copy: Tensor, image: Tensor) -> Tensor:
+    """Of each image [n, C, *S] in [-1, 1] with its copy, [n]."""
+    value = ssim(copy, image, data_range=2.0, reduction="none")
+    assert isinstance(value, Tensor)
+    return value
