@@ -67,6 +67,22 @@ class Detector(pl.LightningModule):
         """The discriminator's outputs [B] for images [B, C, *S]; None where none sees images alone."""
         return None
 
+    def begin(self) -> dict[str, Any]:
+        """Read what a training needs from elsewhere, pretrained weights say, before its run folder is made.
+
+        Returns:
+            What the record says of it.
+
+        Raises:
+            UserError: it is not there, or not what was expected.
+        """
+        return {}
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What must be said wherever this detector's numbers stand: it departs from its method, or from honesty."""
+        return ()
+
     @property
     def settings(self) -> Any:
         """The constructor's arguments, as attributes."""

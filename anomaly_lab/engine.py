@@ -49,13 +49,14 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
     `paper`, the same experiment at the publication's budget, is what a reduced one is compared with.
     """
     data, detector = construct(config)
+    begun = detector.begin()
     started = {"started_from": take_over(config.start_from, detector)} if config.start_from else {}
     run = Path()
     if _is_first_rank():
         data.prepare_data()
         data.setup()  # before the run folder: data that cannot be used leave nothing behind
         data.check_trainable()
-        facts = runs.provenance() | preamble.facts_of(config, data, detector) | started
+        facts = runs.provenance() | preamble.facts_of(config, data, detector, begun) | started
         facts["precision"] = str(precision_for(config.trainer.precision))
         if paper is not None:
             facts["paper"] = preamble.published(paper)
@@ -95,6 +96,8 @@ def resume(path: str) -> Path:
         raise UserError(f"{run} is finished: there is nothing to resume; to judge it again: make evaluate RUN={run}")
     checkpoint = checkpoints.newest(run)
     data, detector = construct(config)
+    if checkpoint is None:
+        detector.begin()
     if config.start_from and checkpoint is None:
         take_over(config.start_from, detector)
     if _is_first_rank():

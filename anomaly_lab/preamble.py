@@ -16,8 +16,8 @@ from anomaly_lab.estimate import estimated_seconds
 NAMED = 10  # pairs of alike pictures that are named on the console; the report and the data sheet list them
 
 
-def facts_of(config: DictConfig, data: PatchDataModule, detector: Detector) -> dict[str, object]:
-    """What the provenance says of this experiment."""
+def facts_of(config: DictConfig, data: PatchDataModule, detector: Detector, begun: dict[str, Any]) -> dict[str, object]:
+    """What the provenance says of this experiment; `begun`: what the detector read for it."""
     counted = {name: detector.get_submodule(name) for name in detector.networks}
     plain: Any = OmegaConf.to_container(config)
     return {
@@ -31,6 +31,8 @@ def facts_of(config: DictConfig, data: PatchDataModule, detector: Detector) -> d
             "class": config.detector._target_,
             "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in counted.items()},
             "phases": {phase.name: phase.iterations for phase in detector.schedule},
+            "caveats": list(detector.caveats),
+            "begun_with": begun,
         },
         "data": data.facts(),
     }
@@ -46,6 +48,8 @@ def published(paper: DictConfig) -> dict[str, object]:
 def announce(console: Console, run: Path, facts: dict[str, Any], where_to_get: str) -> None:
     """The first lines of the log: what runs on what, and for how long."""
     announce_source(console, facts["source"], where_to_get)
+    for caveat in facts["detector"]["caveats"]:
+        console.print(f"[bold yellow]{escape(caveat)}[/]")
     lengths = ", ".join(f"{name} {n}" for name, n in facts["detector"]["phases"].items())
     console.print(f"budget [bold]{facts['budget']}[/]: {lengths} iterations")
     if "paper" in facts:

@@ -88,10 +88,10 @@ class MultiKD(Detector):
         digest = None if asked_random else self.teacher.load(p.teacher_weights)
         return {"name": p.teacher, "weights": p.teacher_weights, "sha256": digest, "random": asked_random}
 
-    def on_fit_start(self) -> None:
-        # Without a data module this only measures how long a training would take: any weights will do.
-        if not self.iterations_done and getattr(self.trainer, "datamodule", None) is not None:
-            self.begin()
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        random = f"the weights of the teacher {self.settings.teacher} are random, not learnt on ImageNet"
+        return (random,) if self.settings.teacher_weights == "random" else ()
 
     def distillation_step(self, batches: Tensor) -> None:
         """The cloner moves once on each mini-batch of [1, B, C, H, W]."""

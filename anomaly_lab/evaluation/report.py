@@ -94,6 +94,8 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
                 "The numbers show that the machinery works and say nothing about medicine.",
             )
         )
+    for caveat in (provenance.get("detector") or {}).get("caveats", []):
+        found.append(Banner("warning", "Not the method itself", caveat))
     if not provenance.get("finished"):
         found.append(Banner("warning", "Unfinished run", "What follows is the state of the record so far."))
     hidden = (provenance.get("data") or {}).get("contamination")

@@ -72,6 +72,8 @@ def banners(findings: Findings) -> list[Banner]:
     if any(fact.get("source") == "twin" for fact in facts):
         text = "Some of these runs saw generated pictures, not patients: the numbers say nothing about medicine."
         found.append(Banner("warning", "Synthetic twin", text))
+    for caveat, rows in _caveats(findings).items():
+        found.append(Banner("warning", f"Not the method itself: {', '.join(rows)}", caveat))
     for budget in sorted({str(fact.get("budget")) for fact in facts} - {"paper"}):
         text = "Trainings are shorter than the publication’s, so only the order of the methods compares."
         found.append(Banner("note", f"Reduced budget: {budget}", text))
@@ -81,6 +83,17 @@ def banners(findings: Findings) -> list[Banner]:
     if findings.missing:
         text = f"Runs without a result: {len(findings.missing)}; they are listed at the end."
         found.append(Banner("warning", "Incomplete", text))
+    return found
+
+
+def _caveats(findings: Findings) -> dict[str, list[str]]:
+    """What the detectors say of themselves, and the rows it is true of."""
+    found: dict[str, list[str]] = {}
+    for key, result in findings.results.items():
+        for caveat in (result.facts.get("detector") or {}).get("caveats", []):
+            title = findings.rows[key.row].title
+            if title not in found.setdefault(caveat, []):
+                found[caveat].append(title)
     return found
 
 

@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -149,16 +148,19 @@ def test_the_teacher_stays_as_it_is(fit: Fit, pictures: Tensor) -> None:
     assert all(torch.equal(before[key], value) for key, value in detector.teacher.state_dict().items())
 
 
-def test_weights_are_read_when_the_training_begins(tmp_path: Path) -> None:
+def test_weights_are_read_before_the_training(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     weights = {f"features.{key}": torch.zeros_like(w) for key, w in tiny().teacher.trunk.state_dict().items()}
     torch.save(weights, file)
-    for begun, measured, read in ((0, False, True), (1, False, False), (0, True, False)):
-        detector = tiny(teacher_weights=str(file))
-        detector.iterations_done = begun  # not when a run is resumed: its checkpoint has them
-        detector.trainer = SimpleNamespace() if measured else SimpleNamespace(datamodule=object())  # type: ignore
-        detector.on_fit_start()
-        assert detector.teacher.trunk[0].weight.any().item() is not read
+    detector = tiny(teacher_weights=str(file))
+    assert detector.teacher.trunk[0].weight.any()
+    detector.begin()
+    assert not detector.teacher.trunk[0].weight.any()
+
+
+def test_a_random_teacher_is_a_caveat(tmp_path: Path) -> None:
+    assert ["random" in caveat for caveat in tiny().caveats] == [True]
+    assert tiny(teacher_weights="some.pth").caveats == ()
 
 
 def test_what_the_record_says_of_the_weights(tmp_path: Path) -> None:

@@ -73,6 +73,19 @@ def test_no_results_at_all_is_a_page(findings):
     assert "it broke" in page.render(empty)
 
 
+def test_what_a_detector_says_of_itself_stands_above_with_its_row(findings):
+    key = Key("a", "set", 0)
+    facts = {**findings.results[key].facts, "detector": {"caveats": ["its teacher is random"]}}
+    (banner,) = [
+        b
+        for b in page.banners(
+            replace(findings, results={**findings.results, key: replace(findings.results[key], facts=facts)})
+        )
+        if b.text == "its teacher is random"
+    ]
+    assert findings.rows["a"].title in banner.title
+
+
 def test_banners_warn_of_twins_budgets_and_mixed_code(findings):
     assert [b.title for b in page.banners(findings)] == ["Synthetic twin", "Reduced budget: smoke", "Incomplete"]
     key = Key("a", "set", 0)
