@@ -12,6 +12,8 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 RUNNER := $(VENV)/bin/python
 IMAGE := anomaly-lab
+# One worker a core and one thread a worker: small tensors gain nothing from a second thread.
+TESTS = OMP_NUM_THREADS=1 $(RUNNER) -m pytest -q --numprocesses=auto --dist=worksteal
 
 # Every lower-case key=value typed after make, quoted for the shell, untouched by make and shell alike.
 quote = '$(subst ','\'',$(1))'
@@ -78,10 +80,10 @@ study: $(STAMP)  ## many runs as one question: make study STUDY=adgan_tables job
 	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(OVERRIDES)
 
 test: $(STAMP)  ## the fast tests
-	@$(RUNNER) -m pytest -q -m "not slow and not gpu"
+	@$(TESTS) -m "not slow and not gpu"
 
 test-slow: $(STAMP)  ## toy problems, whole runs, kill and resume
-	@$(RUNNER) -m pytest -q -m "slow and not gpu"
+	@$(TESTS) -m "slow and not gpu"
 
 check: $(STAMP)  ## format, lint, types and floors, as pre-commit does
 	@$(RUNNER) -m ruff format --check .
