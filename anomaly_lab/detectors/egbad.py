@@ -1,0 +1,125 @@
+"""EGBAD: a BiGAN's encoder finds the code of an image at once; generator and discriminator say how well it fits.
+
+Zenati, Foo, Lecouat, Manek, Chandrasekhar 2018, arXiv 1802.06222, on Donahue et al. 2017's BiGAN. G, E, z and D as in
+the paper. Sizes and settings of the defaults are those of the authors' code.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from anomaly_lab.detector import Detector
+from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
+from anomaly_lab.losses.norms import difference_norm
+from anomaly_lab.networks.augmentation import AugmentD
+from anomaly_lab.networks.averages import Averages
+from anomaly_lab.networks.bigan import BiGANDiscriminator, BiGANEncoder, bigan_generator
+from anomaly_lab.types import Phase, Prediction
+
+
+class EGBAD(Detector):
+    """One phase, `gan`: D learns to tell pairs (x, E(x)) from pairs (G(z), z), E and G to make them alike.
+
+    Moving averages of all weights judge, and draw the samples.
+
+    Args:
+        patch_size: side of the square image, twice: a multiple of 4 below 64, a power of two from there on.
+        in_channels: 1 or 3.
+        width: channels at half the resolution.
+        latent_dim: length of z, drawn from N(0, 1).
+        gan_iterations: length of the training (100 passes over nine of MNIST's digits).
+        lr: learning rate of all networks.
+        average_decay: of the moving averages.
+        discriminator_score: D's part of the score: `fm`, how far apart its last features of image and reconstruction
+            are, or `cross_entropy`, how false it calls the reconstruction.
+        discriminator_weight: w, share of D's part in the score.
+        augment_d: what is done to all images D sees, in training; E sees them as they are.
+    """
+
+    networks = ("generator", "encoder", "discriminator")
+
+    def __init__(
+        self,
+        patch_size: tuple[int, int] = (32, 32),
+        in_channels: int = 1,
+        width: int = 64,
+        latent_dim: int = 200,
+        gan_iterations: int = 50_000,
+        lr: float = 1e-5,
+        average_decay: float = 0.999,
+        discriminator_score: Literal["fm", "cross_entropy"] = "fm",
+        discriminator_weight: float = 0.1,
+        augment_d: AugmentD = "none",
+    ) -> None:
+        super().__init__(augment_d)
+        self.save_hyperparameters()
+        self.generator = bigan_generator(latent_dim, in_channels, patch_size, width)
+        self.encoder = BiGANEncoder(in_channels, latent_dim, patch_size, width)
+        self.discriminator = BiGANDiscriminator(in_channels, latent_dim, patch_size, width)
+        self.averages = Averages(self, self.networks, average_decay)
+
+    def phases(self) -> tuple[Phase, ...]:
+        moving = (*self.networks, "averages")
+        return (Phase("gan", self.settings.gan_iterations, moving, minibatches=2),)
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        lr = self.settings.lr
+        return tuple(Adam(self.get_submodule(name).parameters(), lr, betas=(0.5, 0.999)) for name in self.networks)
+
+    def gan_step(self, batches: Tensor) -> None:
+        """Of two mini-batches [2, B, C, H, W] D moves on the first, G and E move on the second."""
+        first, second = batches
+        self.descend("discriminator", self.discriminator_loss, first)
+        self.descend("generator", self.generator_loss, second)
+        self.descend("encoder", self.encoder_loss, second)
+        self.averages.follow(self)
+
+    def discriminator_loss(self, real: Tensor) -> Tensor:
+        """Cross-entropy of pairs (x, E(x)), called real, against as many pairs (G(z), z); real: [B, C, H, W]."""
+        z = self.noise(len(real))
+        with torch.no_grad():
+            code, fake = self.encoder(real), self.generator(z)
+        encoded = self.discriminator(self.augmented(real), code)
+        loss = discriminator_loss(encoded, self.discriminator(self.augmented(fake), z))
+        self.watch(encoded)
+        self.track({"train/discriminator": loss})
+        return loss
+
+    def generator_loss(self, real: Tensor) -> Tensor:
+        """Cross-entropy of as many pairs (G(z), z) as there are images in `real`, [B, C, H, W], taken for real."""
+        z = self.noise(len(real))
+        loss = generator_loss(self.discriminator(self.augmented(self.generator(z)), z))
+        self.track({"train/generator": loss})
+        return loss
+
+    def encoder_loss(self, real: Tensor) -> Tensor:
+        """Cross-entropy of pairs (x, E(x)) taken for generated; real: [B, C, H, W]."""
+        logit = self.discriminator(self.augmented(real), self.encoder(real))
+        loss = generator_loss(-logit)  # log(1 - D) is log D of the negated logit
+        self.track({"train/encoder": loss})
+        return loss
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """z, [n, latent_dim]."""
+        device = generator.device if generator else self.device
+        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        image: Tensor = self.averages["generator"](self.noise(n, generator))
+        return image
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Score: (1 - w) ‖x - G(E(x))‖₁ + w · D's part, norms being sums; map: |x - G(E(x))|, mean over channels."""
+        p, discriminator = self.settings, self.averages["discriminator"]
+        with torch.no_grad():
+            z = self.averages["encoder"](image)
+            reconstruction = self.averages["generator"](z)
+            if p.discriminator_score == "fm":
+                judged = difference_norm(discriminator.features(image, z), discriminator.features(reconstruction, z))
+            else:
+                judged = F.softplus(-discriminator(reconstruction, z))
+        score = (1 - p.discriminator_weight) * difference_norm(image, reconstruction) + p.discriminator_weight * judged
+        return Prediction(score, (image - reconstruction).abs().mean(1, keepdim=True), reconstruction)
