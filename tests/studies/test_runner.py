@@ -114,7 +114,9 @@ def test_an_interrupted_study_leaves_no_run_alone(stub, tmp_path):
             time.sleep(0.01)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest-xdist ignores it
     threading.Thread(target=interrupt_when_it_runs, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         runner.bring_about([planned("a")])
+    signal.signal(signal.SIGINT, before)
     assert not runner._processes
