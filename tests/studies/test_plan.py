@@ -115,15 +115,15 @@ def test_a_shipped_study_has_experiments_and_notes_for_all_it_names(path: Path, 
     monkeypatch.chdir(path.parents[2])
     study = plan.load(path.stem)
     for row in study.rows.values():
-        for name, dataset in study.datasets.items():
-            experiment = row.experiment.format(dataset=dataset.experiments or name)
+        for name in row.datasets or study.datasets:
+            experiment = row.experiment.format(dataset=study.datasets[name].experiments or name)
             assert Path("experiments", f"{experiment}.yaml").is_file()
     used = {note for part in (*study.rows.values(), *study.datasets.values()) for note in part.notes}
     assert used == set(study.footnotes)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adgan_tables", "adgan_ablation", "adgan_alpha"])
+@pytest.mark.parametrize("name", ["adgan_tables", "adgan_ablation", "adgan_alpha", "medical_images"])
 @pytest.mark.parametrize("budget", ["paper", "laptop", "smoke"])
 def test_a_shipped_study_plans_with_every_budget(name: str, budget: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(Path(__file__).parents[2])
