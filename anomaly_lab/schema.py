@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import field, make_dataclass
 from difflib import get_close_matches
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -49,12 +50,15 @@ def checked(section: str, node: Any) -> DictConfig:
     if section != "trainer":
         return merged(_schema(target), node, f"{section}.")
     _refuse_what_the_engine_sets(node)
-    return merged(_schema(target, omitted=ENGINE_SETS), node, "trainer.")
+    return merged(_schema(target, omitted=tuple(ENGINE_SETS)), node, "trainer.")
 
 
 def merged(schema: DictConfig, node: DictConfig, prefix: str = "") -> DictConfig:
-    """`node` over `schema`, key by key, so that every complaint names its key."""
+    """`node` over `schema`; if that fails, key by key, so that every complaint names its key."""
     values: Any = OmegaConf.to_container(node, resolve=False)
+    with contextlib.suppress(OmegaConfBaseException):
+        whole: Any = OmegaConf.merge(schema, values)
+        return cast(DictConfig, whole)
     allowed = [str(key) for key in schema]
     for key, value in values.items():
         try:
@@ -104,8 +108,9 @@ def _refuse_what_the_engine_sets(trainer: DictConfig) -> None:
         raise UserError(f"trainer.precision={trainer.precision}: gradient penalties overflow in fp16, use bf16-mixed")
 
 
-def _schema(target: type, omitted: Collection[str] = ()) -> DictConfig:
-    """A structured configuration with a field for each parameter of the constructor."""
+@cache
+def _schema(target: type, omitted: tuple[str, ...] = ()) -> DictConfig:
+    """A structured configuration with a field for each parameter of the constructor; to be merged into, a copy."""
     fields: list[tuple[str, Any, Any]] = [(TARGET, str, f"{target.__module__}.{target.__qualname__}")]
     for p in _parameters(target):
         if p.name not in omitted:
