@@ -107,7 +107,8 @@ class PoolSVM(GatheringDetector):
         self.machine.gather(self.featured(fake))
         rows, p = self.machine.project(), self.settings
         gamma = p.gamma or scale(rows)
-        svm = SVC(C=p.cost, kernel="rbf", gamma=gamma).fit(rows.cpu().numpy(), [0] * normals + [1] * len(fake))
+        called = [0] * normals + [1] * (len(rows) - normals)  # not len(fake): whole batches may overfill the room
+        svm = SVC(C=p.cost, kernel="rbf", gamma=gamma).fit(rows.cpu().numpy(), called)
         weights = torch.zeros(len(rows))
         weights[svm.support_] = torch.from_numpy(svm.dual_coef_[0]).float()
         self.machine.learnt(weights, gamma, float(svm.intercept_[0]))
