@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from toys import Fit
+from toys import Fit, smooth
 
 from anomaly_lab import config
 from anomaly_lab.detectors.adgan import AdGAN
@@ -126,7 +126,7 @@ def test_its_first_phase_is_the_wgans(fit: Fit, pictures: torch.Tensor) -> None:
 
 def test_the_judges_rate_cools_down(fit: Fit, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = at_the_second_phase(critic_iterations=5, lr_judge=0.1, cooldown=0.4)
-    rates = []
+    rates: list[float] = []
 
     def note(network: str, *_: object) -> None:
         rates.extend(group["lr"] for group in detector._optimizer(network).param_groups)
@@ -135,3 +135,23 @@ def test_the_judges_rate_cools_down(fit: Fit, pictures: torch.Tensor, monkeypatc
     fit(detector, pictures, iterations=5)
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.05])
     assert [group["lr"] for group in tiny(lr=0.3).configure_optimizers()[2].param_groups] == [0.3]
+
+
+@pytest.mark.slow
+def test_solves_a_toy_problem(fit: Fit, tmp_path: Path) -> None:
+    """Pictures of four blended corners are normal; the same with a bright square are not. Seeds 0-2: 1.0, 1.0, .996."""
+    torch.manual_seed(0)
+    sizes = {"width": 8, "latent_dim": 16, "gan_iterations": 200, "critic_iterations": 300}
+    detector = tiny(**sizes, lr=1e-3, lr_judge=5e-4, cooldown=0.5)
+    normal, drawn = smooth(256, 1, coarse_side=2), []
+    for _ in range(40):  # the pool holds every stage
+        with torch.no_grad():
+            drawn.append(detector.sample(64))
+        fit(detector, normal, iterations=5, batch_size=32)
+    detector.pool = filled(tmp_path / "stages", torch.cat(drawn))
+    fit(detector, normal, iterations=300, batch_size=32)
+    normal, anomalous = smooth(100, 2, coarse_side=2), smooth(100, 3, coarse_side=2)
+    anomalous[:, :, 8:18, 10:20] = 1.0
+    score = torch.cat([detector.score({"image": x}).anomaly_score for x in (normal, anomalous)])
+    wins = (score[100:, None] > score[None, :100]).float().mean()  # AUROC by its definition
+    assert wins.item() >= 0.95
