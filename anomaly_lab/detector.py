@@ -9,11 +9,7 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from anomaly_lab.networks import augmentation
-from anomaly_lab.networks.augmentation import ADA, AugmentD
 from anomaly_lab.types import Batch, Phase, Prediction, Schedule
-
-ADAPT_EVERY = 4  # iterations between two moves of an adaptive augmentation
 
 
 class Detector(pl.LightningModule):
@@ -24,12 +20,6 @@ class Detector(pl.LightningModule):
 
     One `training_step` is one iteration of the paper's algorithm. The number of iterations done is a buffer, so the
     phase is known after loading, when resuming, testing and predicting alike.
-
-    A GAN hands its argument `augment_d` to this constructor, shows its discriminator `augmented` images only, real and
-    fake, in both networks' losses, and lets it be watched (`watch`, `realness`).
-
-    Args:
-        augment_d: what is done to them.
 
     Attributes:
         networks: names of the trained submodules.
@@ -43,9 +33,8 @@ class Detector(pl.LightningModule):
     clip_norm: float | None = None
     iteration: Tensor
 
-    def __init__(self, augment_d: AugmentD = "none") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.augmentation = augmentation.make(augment_d)
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
         self.iterations_done = 0  # the buffer's value, readable without waiting for the device
         self._descending = ""
@@ -112,8 +101,6 @@ class Detector(pl.LightningModule):
         getattr(self, f"{phase.name}_step")(batch["image"])
         self.iteration += 1
         self.iterations_done += 1
-        if self.iterations_done % ADAPT_EVERY == 0:
-            self._adapt(ADAPT_EVERY / phase.iterations)
 
     def on_train_epoch_end(self) -> None:
         """Batch-norm statistics become the mean over ranks: every process scores with the same network."""
@@ -143,37 +130,6 @@ class Detector(pl.LightningModule):
         if self.clip_norm is not None:
             return torch.nn.utils.clip_grad_norm_(weights, self.clip_norm)
         return torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
-
-    def augmented(self, image: Tensor) -> Tensor:
-        """Images [B, C, H, W] as the discriminator is to see them."""
-        return self.augmented_alike(image)[0]
-
-    def augmented_alike(self, *images: Tensor) -> tuple[Tensor, ...]:
-        """The same of several, row i of each by the same draws: for a loss that compares an image with its copy."""
-        changed: tuple[Tensor, ...] = self.augmentation(*images)
-        return changed
-
-    def watch(self, real: Tensor, fake: Tensor | None = None) -> None:
-        """Note how sure the discriminator is of real images; an adaptive augmentation follows it.
-
-        Args:
-            real: its outputs [B] for augmented real images, as a loss of its own has them; logits.
-            fake: of a Wasserstein critic, whose zero means nothing, its outputs for fakes as well: the middle between
-                the two means stands for zero (≠ paper, whose discriminator gives logits).
-        """
-        with torch.no_grad():
-            middle = 0.0 if fake is None else (real.float().mean() + fake.float().mean()) / 2
-            signs = (real.float() - middle).sign()
-            self.augmentation.watch(signs)
-        self.track({"train/sign_real": signs.mean()})
-
-    def _adapt(self, share: float) -> None:
-        """Let the augmentation follow what was watched on all ranks."""
-        if isinstance(self.augmentation, ADA):
-            if self.trainer.world_size > 1:
-                self.augmentation.seen.copy_(self.trainer.strategy.reduce(self.augmentation.seen, reduce_op="sum"))
-            self.augmentation.adapt(share)
-            self.track({"train/augment_p": self.augmentation.p.clone()})
 
     def _optimizer(self, network: str) -> LightningOptimizer:
         optimizers = self.optimizers()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.adversarial import AdversarialDetector
 from anomaly_lab.losses.ganomaly import Opinion
 from anomaly_lab.networks.anogan import initialise
 from anomaly_lab.networks.augmentation import AugmentD
@@ -20,7 +20,7 @@ BnMode = Literal["eval", "batch"]
 BEATEN = 1e-5  # a discriminator's loss below which it teaches nothing any more
 
 
-class ReconstructingGAN(Detector):
+class ReconstructingGAN(AdversarialDetector):
     """One phase, `gan`: the reconstructor moves, then the discriminator on the reconstructions made on the way.
 
     Both gradients are of the weights at the iteration's beginning, as in the authors' code, so the discriminator looks

@@ -57,12 +57,11 @@ def merged(schema: DictConfig, node: DictConfig, prefix: str = "") -> DictConfig
     """`node` over `schema`; if that fails, key by key, so that every complaint names its key."""
     values: Any = OmegaConf.to_container(node, resolve=False)
     with contextlib.suppress(OmegaConfBaseException):
-        whole: Any = OmegaConf.merge(schema, values)
-        return cast(DictConfig, whole)
+        return cast(DictConfig, OmegaConf.merge(schema, values))
     allowed = [str(key) for key in schema]
     for key, value in values.items():
         try:
-            schema = OmegaConf.merge(schema, {key: value})  # type: ignore[assignment]
+            schema = cast(DictConfig, OmegaConf.merge(schema, {key: value}))
         except OmegaConfBaseException as error:
             why = sentence(error)
             if isinstance(error, ConfigKeyError) and "Did you mean" not in why:

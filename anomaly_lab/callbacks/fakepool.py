@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,6 +9,7 @@ import torch
 
 from anomaly_lab import fakepool
 from anomaly_lab.callbacks.samples import grid, png
+from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detector import Detector
 from anomaly_lab.fakepool import PHASE, DrawsFromPool, Pool
 from anomaly_lab.runs import write_atomic
@@ -85,7 +85,7 @@ class FakePool(pl.Callback):
         """An empty pool for a fresh training, and of a resumed one's what its checkpoint knows of."""
         folder, span, done = self._folder, detector.schedule.span(PHASE), detector.iterations_done
         if span and done == 0:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            data = data_of(trainer)
             fakepool.create(folder, self.size(len(span)), (data.in_channels, *data.patch_size))
         elif span:
             left, expected = fakepool.keep_until(folder, done), self.size(min(done, span.stop) - span.start)

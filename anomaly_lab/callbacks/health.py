@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
+from anomaly_lab.data.datamodule import PatchDataModule, data_of
 from anomaly_lab.detector import Detector
 from anomaly_lab.metrics.generation import frechet_distance, kernel_distance, spread
 from anomaly_lab.metrics.ranking import auroc
@@ -55,7 +56,7 @@ class Health(pl.Callback):
         self._copies: list[Tensor] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         self._images = {split: _some(data, split, self.watched) for split in ("train", "val")}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,7 +79,7 @@ class Health(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if outputs.reconstruction is not None:
-            held_out = torch.from_numpy(np.isin(batch["row"].cpu(), trainer.datamodule.rows["val"]))  # type: ignore[attr-defined]
+            held_out = torch.from_numpy(np.isin(batch["row"].cpu(), data_of(trainer).rows["val"]))
             image, copy = batch["image"][held_out].float(), outputs.reconstruction[held_out].float()
             if len(image):
                 error = (image - copy).square().flatten(1).mean(1)
@@ -88,7 +89,7 @@ class Health(pl.Callback):
         assert isinstance(pl_module, Detector)
         copies = self._gathered(trainer, pl_module)
         if trainer.is_global_zero:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            data = data_of(trainer)
             facts = self._look(pl_module) | self._quality(pl_module, _some(data, "train", self.samples)) | copies
             if facts:
                 update_provenance(Path(trainer.default_root_dir), health=facts)
@@ -138,7 +139,7 @@ class Health(pl.Callback):
         return {"ssim": similar / count, "reconstruction_error": error / count, "held_out": int(count)}
 
 
-def _some(data: Any, split: str, at_most: int) -> Tensor:
+def _some(data: PatchDataModule, split: str, at_most: int) -> Tensor:
     """Images of a split, chosen by the seed, [n, C, *S]; the same every time."""
     parts = list(data.images(split, at_most=at_most))
     return torch.cat(parts) if parts else torch.zeros(0)  # nothing may be held out

@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detector import Detector
 
 
@@ -56,7 +57,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
         begun = sum(p.iterations for p in pl_module.schedule[: pl_module.schedule.index(phase)])
         done, seconds = pl_module.iterations_done - begun, time.monotonic() - self._started
         fresh = done - self._from
-        batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        batch_size = data_of(trainer).batch_size
         speed = fresh * phase.minibatches * batch_size / max(seconds, 1e-9)
         if self._bar is not None:
             self._bar.update(self._bar.tasks[0].id, completed=done, speed=f"{speed:,.0f} images/s")

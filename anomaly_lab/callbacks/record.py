@@ -10,6 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
+from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detector import Detector
 from anomaly_lab.runs import read_json, update_provenance
 from anomaly_lab.types import UserError
@@ -75,7 +76,7 @@ class Record(pl.Callback):
     def _write(self, trainer: pl.Trainer, detector: Detector) -> None:
         done, schedule = detector.iterations_done, detector.schedule
         phase = schedule.phase_at(done - 1)  # the iteration just done; the next may belong to another phase
-        images_of = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        images_of = data_of(trainer).batch_size
         drawn = schedule.minibatches_before(done)
         means = _mean_over_ranks(trainer, detector.flush())
         self._refuse_nonfinite(trainer, means, done)

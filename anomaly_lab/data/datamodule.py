@@ -409,6 +409,12 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         return self.trainer
 
 
+def data_of(trainer: pl.Trainer) -> PatchDataModule:
+    """The data set a Trainer was given."""
+    data: PatchDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, its types don't say so
+    return data
+
+
 def _settings(kind: type[_Settings], key: str, arguments: dict[str, Any]) -> _Settings:
     """A dataclass made from a mapping of the YAML; lists become tuples."""
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]

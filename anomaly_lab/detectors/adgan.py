@@ -10,17 +10,15 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.adversarial import WassersteinDetector
 from anomaly_lab.fakepool import Pool
-from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from anomaly_lab.losses.concentration import concentration
-from anomaly_lab.losses.gradient_penalty import gradient_penalty
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
 from anomaly_lab.types import Phase, Prediction, UserError
 
 
-class AdGAN(Detector):
+class AdGAN(WassersteinDetector):
     """Two phases: `gan` trains generator and critic as a WGAN-GP, `critic` trains the judge against the fake pool.
 
     The callback `fakepool` fills the pool during `gan` and sets `pool`.
@@ -102,25 +100,6 @@ class AdGAN(Detector):
         rate: float = p.lr if p.lr_judge is None else p.lr_judge
         return rate * min(1.0, left / p.cooldown) if p.cooldown else rate
 
-    def critic_loss(self, real: Tensor) -> Tensor:
-        """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
-        with torch.no_grad():
-            fake = self.augmented(self.generator(self.noise(len(real))))
-        real = self.augmented(real)
-        score, fake_score = self.critic(real), self.critic(fake)
-        distance = wasserstein_critic_loss(score, fake_score)
-        self.watch(score, fake_score)
-        penalty = gradient_penalty(self.critic, real, fake)
-        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
-        loss: Tensor = distance + self.settings.gp_weight * penalty
-        return loss
-
-    def generator_loss(self, real: Tensor) -> Tensor:
-        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
-        loss = wasserstein_generator_loss(self.critic(self.augmented(self.generator(self.noise(len(real))))))
-        self.track({"train/generator": loss})
-        return loss
-
     def judge_loss(self, real: Tensor) -> Tensor:
         """The critic's loss against as many images of the pool, and alpha · spread over real [B, C, H, W] (eq. 2).
 
@@ -130,24 +109,12 @@ class AdGAN(Detector):
         if self.pool is None:
             raise UserError("adGAN's phase critic needs a fake pool: give the experiment the callback fakepool")
         real, fake = self.augmented(real), self.augmented(self.pool.draw(len(real)).to(self.device))
-        score, fake_score = self.judge(real), self.judge(fake)
-        distance = wasserstein_critic_loss(score, fake_score)
-        self.watch(score, fake_score)
-        penalty, spread = gradient_penalty(self.judge, real, fake), concentration(score)
+        loss, score, distance, penalty = self.told_apart(self.judge, real, fake)
+        spread = concentration(score)
         terms = {"judge": distance, "judge_penalty": penalty, "concentration": spread}
         self.track({f"train/{name}": term for name, term in terms.items()})
-        p = self.settings
-        loss: Tensor = distance + p.gp_weight * penalty + p.concentration_weight * spread
-        return loss
-
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """z, [n, latent_dim]."""
-        device = generator.device if generator else self.device
-        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.generator(self.noise(n, generator))
-        return image
+        total: Tensor = loss + self.settings.concentration_weight * spread
+        return total
 
     def realness(self, image: Tensor) -> Tensor:
         judged = self.iterations_done > self.settings.gan_iterations

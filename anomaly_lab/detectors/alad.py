@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.adversarial import GeneratingDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.norms import difference_norm
 from anomaly_lab.networks import alad
@@ -20,7 +20,7 @@ from anomaly_lab.networks.averages import Averages
 from anomaly_lab.types import Phase, Prediction
 
 
-class ALAD(Detector):
+class ALAD(GeneratingDetector):
     """One phase, `gan`: three discriminators against generator and encoder.
 
     D_xz tells (x, E(x)) from (G(z), z), D_xx (x, x) from (x, G(E(x))), D_zz (z, z) from (z, E(G(z))). Moving averages
@@ -129,11 +129,6 @@ class ALAD(Detector):
         """D_xx's logits [B] of two images [B, C, H, W], augmented alike."""
         logit: Tensor = self.discriminators.images(*self.augmented_alike(x, x_hat))
         return logit
-
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """z, [n, latent_dim]."""
-        device = generator.device if generator else self.device
-        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         image: Tensor = self.averages["generator"](self.noise(n, generator))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer, RMSprop
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.adversarial import AdversarialDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.alocc import ALOCCDiscriminator, Reconstructor
@@ -21,7 +21,7 @@ MEMORY = 0.9  # of the running mean of the error
 CHECK_EVERY = 10  # iterations; asking the device each time would have it wait
 
 
-class ALOCC(Detector):
+class ALOCC(AdversarialDetector):
     """One phase, `gan`, trains R and D against each other until R reconstructs well enough; then both stay as they are.
 
     The length of a phase is fixed, so the paper's stop is a freeze: the iterations after it change nothing.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.adversarial import GeneratingDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.networks.anogan import AnoGANDiscriminator, AnoGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
@@ -29,7 +29,7 @@ class Search(NamedTuple):
     trace: Tensor
 
 
-class AnoGAN(Detector):
+class AnoGAN(GeneratingDetector):
     """One phase, `gan`, trains generator and discriminator as a DCGAN; scoring searches, with both frozen.
 
     Args:
@@ -107,15 +107,6 @@ class AnoGAN(Detector):
         loss = generator_loss(self.discriminator(self.augmented(self.generator(self.noise(len(real))))))
         self.track({"train/generator": loss})
         return loss
-
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """z, [n, latent_dim]."""
-        device = generator.device if generator else self.device
-        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.generator(self.noise(n, generator))
-        return image
 
     def starts(self, image: Tensor) -> Tensor:
         """Codes where the searches begin, [restarts, B, latent_dim]: an image's depend on its grey values alone."""

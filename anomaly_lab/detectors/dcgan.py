@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.adversarial import GeneratingDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.networks.anogan import AnoGANDiscriminator
 from anomaly_lab.networks.augmentation import AugmentD
@@ -16,7 +16,7 @@ from anomaly_lab.networks.dcgan import DCGANGenerator
 from anomaly_lab.types import Phase, Prediction
 
 
-class DCGAN(Detector):
+class DCGAN(GeneratingDetector):
     """One phase, `gan`: discriminator and generator move once an iteration.
 
     Args:
@@ -74,15 +74,6 @@ class DCGAN(Detector):
         loss = generator_loss(self.discriminator(self.augmented(self.generator(self.noise(len(real))))))
         self.track({"train/generator": loss})
         return loss
-
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """z, [n, latent_dim]."""
-        device = generator.device if generator else self.device
-        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.generator(self.noise(n, generator))
-        return image
 
     def realness(self, image: Tensor) -> Tensor:
         logit: Tensor = self.discriminator(image)

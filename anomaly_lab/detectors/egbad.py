@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.adversarial import GeneratingDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.norms import difference_norm
 from anomaly_lab.networks.augmentation import AugmentD
@@ -20,7 +20,7 @@ from anomaly_lab.networks.bigan import BiGANDiscriminator, BiGANEncoder, bigan_g
 from anomaly_lab.types import Phase, Prediction
 
 
-class EGBAD(Detector):
+class EGBAD(GeneratingDetector):
     """One phase, `gan`: D learns to tell pairs (x, E(x)) from pairs (G(z), z), E and G to make them alike.
 
     Moving averages of all weights judge, and draw the samples.
@@ -101,11 +101,6 @@ class EGBAD(Detector):
         loss = generator_loss(-logit)  # log(1 - D) is log D of the negated logit
         self.track({"train/encoder": loss})
         return loss
-
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """z, [n, latent_dim]."""
-        device = generator.device if generator else self.device
-        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         image: Tensor = self.averages["generator"](self.noise(n, generator))

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer, RMSprop
 
-from anomaly_lab.detector import Detector
-from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
-from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.adversarial import WassersteinDetector
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANCritic, DCGANEncoder, DCGANGenerator
@@ -25,7 +23,7 @@ BACKBONES: dict[str, tuple[Any, Any, Any]] = {  # classes of generator, critic a
 }
 
 
-class FAnoGAN(Detector):
+class FAnoGAN(WassersteinDetector):
     """Two phases: `gan` trains generator and critic as a WGAN-GP, `encoder` trains E with both frozen.
 
     Args:
@@ -100,25 +98,6 @@ class FAnoGAN(Detector):
         for image in batches:
             self.descend("encoder", self.encoder_loss, image)
 
-    def critic_loss(self, real: Tensor) -> Tensor:
-        """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
-        with torch.no_grad():
-            fake = self.augmented(self.generator(self.noise(len(real))))
-        real = self.augmented(real)
-        score, fake_score = self.critic(real), self.critic(fake)
-        distance = wasserstein_critic_loss(score, fake_score)
-        self.watch(score, fake_score)
-        penalty = gradient_penalty(self.critic, real, fake)
-        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
-        loss: Tensor = distance + self.settings.gp_weight * penalty
-        return loss
-
-    def generator_loss(self, real: Tensor) -> Tensor:
-        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
-        loss = wasserstein_generator_loss(self.critic(self.augmented(self.generator(self.noise(len(real))))))
-        self.track({"train/generator": loss})
-        return loss
-
     def encoder_loss(self, image: Tensor) -> Tensor:
         """Mean over the batch of what `encoder_training` names; image: [B, C, H, W]."""
         p = self.settings
@@ -132,24 +111,11 @@ class FAnoGAN(Detector):
         self.track({"train/encoder": loss})
         return loss
 
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """z, [n, latent_dim]."""
-        device = generator.device if generator else self.device
-        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.generator(self.noise(n, generator))
-        return image
-
     def residuals(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixel and feature distance [B] of images to their reconstruction G(E(x)) [B, C, H, W], and that itself."""
         reconstruction = self.generator(self.encoder(image))
         feature = mean_squared(self.critic.features(image), self.critic.features(reconstruction))
         return mean_squared(image, reconstruction), feature, reconstruction
-
-    def realness(self, image: Tensor) -> Tensor:
-        score: Tensor = self.critic(image)
-        return score
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: pixel residual + kappa · feature residual; map: |x - G(E(x))|, mean over channels."""

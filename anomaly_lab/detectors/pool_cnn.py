@@ -7,16 +7,15 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.adversarial import WassersteinDetector
 from anomaly_lab.fakepool import Pool
-from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from anomaly_lab.losses.cross_entropy import discriminator_loss
-from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
 from anomaly_lab.types import Phase, Prediction, UserError
 
 
-class PoolCNN(Detector):
+class PoolCNN(WassersteinDetector):
     """Two phases: `gan` is adGAN's first and fills the pool, `classifier` learns to tell normals from the pool.
 
     Args:
@@ -30,6 +29,7 @@ class PoolCNN(Detector):
         classifier_iterations: length of the phase `classifier`.
         lr: learning rate of generator and critic.
         lr_classifier: learning rate of the classifier.
+        augment_d: what is done to all images the critic sees, in training.
     """
 
     networks = ("generator", "critic", "classifier")
@@ -47,8 +47,9 @@ class PoolCNN(Detector):
         classifier_iterations: int = 150_000,
         lr: float = 1e-4,
         lr_classifier: float = 1e-4,
+        augment_d: AugmentD = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
         self.critic = DCGANCritic(in_channels, patch_size, width)
@@ -80,22 +81,6 @@ class PoolCNN(Detector):
         for real in batches:
             self.descend("classifier", self.classifier_loss, real)
 
-    def critic_loss(self, real: Tensor) -> Tensor:
-        """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
-        with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
-        distance = wasserstein_critic_loss(self.critic(real), self.critic(fake))
-        penalty = gradient_penalty(self.critic, real, fake)
-        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
-        loss: Tensor = distance + self.settings.gp_weight * penalty
-        return loss
-
-    def generator_loss(self, real: Tensor) -> Tensor:
-        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
-        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
-        self.track({"train/generator": loss})
-        return loss
-
     def classifier_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy on real [B, C, H, W] and as many images of the pool, the sum of both means.
 
@@ -108,15 +93,6 @@ class PoolCNN(Detector):
         loss = discriminator_loss(self.classifier(real), self.classifier(fake))
         self.track({"train/classifier": loss})
         return loss
-
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """z, [n, latent_dim]."""
-        device = generator.device if generator else self.device
-        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.generator(self.noise(n, generator))
-        return image
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: minus the logit of "real"."""

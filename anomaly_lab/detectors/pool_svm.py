@@ -10,17 +10,17 @@ from sklearn.svm import SVC
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
+from anomaly_lab.adversarial import WassersteinDetector
 from anomaly_lab.fakepool import Pool
 from anomaly_lab.gathering import GatheringDetector
-from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
-from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
 from anomaly_lab.networks.features import Pixels
 from anomaly_lab.networks.kernels import scale
 from anomaly_lab.types import Phase, Prediction, UserError
 
 
-class PoolSVM(GatheringDetector):
+class PoolSVM(GatheringDetector, WassersteinDetector):
     """Two phases: `gan` is adGAN's first and fills the pool, `gather` collects normals for scikit-learn's SVM.
 
     Args:
@@ -36,6 +36,7 @@ class PoolSVM(GatheringDetector):
         batch_size: of a mini-batch, which tells how many iterations gathering them takes.
         cost: C, of each image on the wrong side.
         gamma: 1 / (2 width²) of the kernel; None for 1 / (pixels · their variance).
+        augment_d: what is done to all images the critic sees, in training.
     """
 
     networks = ("generator", "critic", "machine")
@@ -55,8 +56,9 @@ class PoolSVM(GatheringDetector):
         batch_size: int = 64,
         cost: float = 1.0,
         gamma: float | None = None,
+        augment_d: AugmentD = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
         self.critic = DCGANCritic(in_channels, patch_size, width)
@@ -76,22 +78,6 @@ class PoolSVM(GatheringDetector):
         for real in batches:
             self.descend("critic", self.critic_loss, real)
         self.descend("generator", self.generator_loss, real)
-
-    def critic_loss(self, real: Tensor) -> Tensor:
-        """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
-        with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
-        distance = wasserstein_critic_loss(self.critic(real), self.critic(fake))
-        penalty = gradient_penalty(self.critic, real, fake)
-        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
-        loss: Tensor = distance + self.settings.gp_weight * penalty
-        return loss
-
-    def generator_loss(self, real: Tensor) -> Tensor:
-        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
-        loss = wasserstein_generator_loss(self.critic(self.generator(self.noise(len(real)))))
-        self.track({"train/generator": loss})
-        return loss
 
     def learn(self) -> None:
         """As many images of the pool join the gathered normals, then the SVM learns to tell them apart.
@@ -113,15 +99,6 @@ class PoolSVM(GatheringDetector):
         weights[svm.support_] = torch.from_numpy(svm.dual_coef_[0]).float()
         self.machine.learnt(weights, gamma, float(svm.intercept_[0]))
         self.track({"train/support_vectors": torch.tensor(float(len(svm.support_)))})
-
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """z, [n, latent_dim]."""
-        device = generator.device if generator else self.device
-        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.generator(self.noise(n, generator))
-        return image
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: the decision function, positive on the pool's side."""

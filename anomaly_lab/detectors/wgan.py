@@ -7,16 +7,14 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
-from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
+from anomaly_lab.adversarial import WassersteinDetector
 from anomaly_lab.losses.concentration import concentration
-from anomaly_lab.losses.gradient_penalty import gradient_penalty
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
 from anomaly_lab.types import Phase, Prediction
 
 
-class WGAN(Detector):
+class WGAN(WassersteinDetector):
     """One phase, `gan`: adGAN's first, iteration by iteration, so that adGAN may start from it.
 
     Args:
@@ -67,38 +65,12 @@ class WGAN(Detector):
         self.descend("generator", self.generator_loss, real)
 
     def critic_loss(self, real: Tensor) -> Tensor:
-        """Wasserstein loss, gradient penalty, alpha · spread, against as many fresh fakes; real: [B, C, H, W]."""
-        with torch.no_grad():
-            fake = self.augmented(self.generator(self.noise(len(real))))
-        real = self.augmented(real)
-        score, fake_score = self.critic(real), self.critic(fake)
-        distance, spread = wasserstein_critic_loss(score, fake_score), concentration(score)
-        self.watch(score, fake_score)
-        penalty = gradient_penalty(self.critic, real, fake)
-        self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
+        """WGAN-GP's, and alpha · spread of what the critic says of real [B, C, H, W]."""
+        loss, score = self.critic_terms(real)
+        spread = concentration(score)
         self.track({"train/concentration": spread})
-        p = self.settings
-        loss: Tensor = distance + p.gp_weight * penalty + p.concentration_weight * spread
-        return loss
-
-    def generator_loss(self, real: Tensor) -> Tensor:
-        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
-        loss = wasserstein_generator_loss(self.critic(self.augmented(self.generator(self.noise(len(real))))))
-        self.track({"train/generator": loss})
-        return loss
-
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """z, [n, latent_dim]."""
-        device = generator.device if generator else self.device
-        return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.generator(self.noise(n, generator))
-        return image
-
-    def realness(self, image: Tensor) -> Tensor:
-        score: Tensor = self.critic(image)
-        return score
+        total: Tensor = loss + self.settings.concentration_weight * spread
+        return total
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: minus the critic's opinion."""

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from toys import Fit, smooth
 
 from anomaly_lab import config
+from anomaly_lab.adversarial import ADAPT_EVERY
 from anomaly_lab.callbacks.randomness import Randomness
-from anomaly_lab.detector import ADAPT_EVERY, Detector
+from anomaly_lab.detector import Detector
 from anomaly_lab.detectors.dcgan import DCGAN
 from anomaly_lab.detectors.wgan import WGAN
 from anomaly_lab.networks.augmentation import Augmentation
