@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import ChainableUndefined, Environment, PackageLoader
-from markupsafe import Markup
+from jinja2 import Environment
 from numpy.typing import NDArray
 
-from anomaly_lab.evaluation import pictures
+from anomaly_lab.evaluation import pages, pictures
 from anomaly_lab.evaluation.charts import Panel, rate
 from anomaly_lab.evaluation.figures import Axis, Group, Series, line_chart, stacked_histogram
-from anomaly_lab.evaluation.report import Banner, number, whole
+from anomaly_lab.evaluation.pages import Banner, number, whole
 from anomaly_lab.evaluation.scans import Mixture, ScanSummary, common_axis
 from anomaly_lab.runs import write_atomic
 
@@ -279,13 +278,6 @@ def _words(value: Any) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("anomaly_lab.evaluation", ""),
-        autoescape=True,  # ids, file names and reasons are strangers' words
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"rate": rate, "number": number, "whole": whole, "words": _words, "drawing": Markup}
+    environment = pages.environment(rate=rate, words=_words)
     environment.globals |= {"sections": SECTIONS, "splits": SPLITS}
     return environment

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jinja2 import ChainableUndefined, Environment, PackageLoader
-from markupsafe import Markup
+from jinja2 import Environment
 
-from anomaly_lab.evaluation import charts, pictures
+from anomaly_lab.evaluation import charts, pages, pictures
 from anomaly_lab.evaluation.charts import Row
+from anomaly_lab.evaluation.pages import Banner, whole
 from anomaly_lab.evaluation.record import read_run
 from anomaly_lab.runs import write_atomic
 
@@ -42,14 +41,6 @@ SECTIONS = {
     "record": "Record",
 }
 RULES = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
-
-
-class Banner(NamedTuple):
-    """Words above the numbers; `kind` (warning, note; of a verdict good, bad, open) is the CSS class."""
-
-    kind: str
-    title: str
-    text: str
 
 
 def write_report(run: Path) -> Path:
@@ -144,45 +135,12 @@ def calls(scores: list[Row]) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in names.values()} if judged else {}
 
 
-def number(value: object) -> str:
-    """Four significant digits, a dash where there is nothing to show."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return "–"
-    return f"{value:.4g}".replace("-", "−")
-
-
-def whole(value: object) -> str:
-    """A whole number with thin spaces between thousands."""
-    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else "–"
-
-
-def duration(seconds: object) -> str:
-    """Seconds as 48 s, 7 min 5 s or 3 h 20 min."""
-    if not isinstance(seconds, int | float):
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("anomaly_lab.evaluation", ""),
-        autoescape=True,  # file names and header texts are strangers' words
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    environment = pages.environment(
+        rate=charts.rate,
+        figure=charts.figure,
+        pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     )
-    environment.filters |= {
-        "rate": charts.rate,
-        "figure": charts.figure,
-        "number": number,
-        "whole": whole,
-        "duration": duration,
-        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
-        "drawing": Markup,  # SVG of figures.py, where every text was escaped
-    }
     environment.globals |= {
         "sections": SECTIONS,
         "metric_names": METRICS,

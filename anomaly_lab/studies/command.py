@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from anomaly_lab.estimate import phase_seconds
-from anomaly_lab.evaluation.report import duration
+from anomaly_lab.evaluation.pages import duration
 from anomaly_lab.runs import read_json, write_atomic
 from anomaly_lab.schema import merged
 from anomaly_lab.studies import page, plan, table

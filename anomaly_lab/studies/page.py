@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 import numpy as np
-from jinja2 import ChainableUndefined, Environment, PackageLoader, PrefixLoader
-from markupsafe import Markup
+from jinja2 import Environment
 
+from anomaly_lab.evaluation import pages
 from anomaly_lab.evaluation.charts import Panel, rate
 from anomaly_lab.evaluation.figures import (
     Axis,
@@ -21,7 +21,7 @@ from anomaly_lab.evaluation.figures import (
     padded,
     stacked_histogram,
 )
-from anomaly_lab.evaluation.report import Banner, duration, whole
+from anomaly_lab.evaluation.pages import Banner, whole
 from anomaly_lab.metrics import ranking
 from anomaly_lab.runs import write_atomic
 from anomaly_lab.studies import table
@@ -47,7 +47,7 @@ def render(findings: Findings) -> str:
     study = findings.study
     return (
         _environment()
-        .get_template("studies/study.html.j2")
+        .get_template("study.html.j2")
         .render(
             findings=findings,
             study=study,
@@ -196,21 +196,6 @@ def _codes(findings: Findings, row: str) -> set[str]:
 
 
 def _environment() -> Environment:
-    rooms = {room: PackageLoader(f"anomaly_lab.{room}", "") for room in ("studies", "evaluation")}
-    environment = Environment(
-        loader=PrefixLoader(rooms),
-        autoescape=True,
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "rate": rate,
-        "words": table.words,
-        "whole": whole,
-        "duration": duration,
-        "p": p_value,
-        "drawing": Markup,  # SVG of figures.py, where every text was escaped
-    }
+    environment = pages.environment("studies", rate=rate, words=table.words, p=p_value)
     environment.globals |= {"metrics": table.METRICS, "notes": table.notes}
     return environment

@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 
 from anomaly_lab.evaluation.charts import rate
-from anomaly_lab.evaluation.report import (
-    Banner,
-    banners,
-    calls,
-    duration,
-    number,
-    verdict,
-    whole,
-    write_report,
-)
+from anomaly_lab.evaluation.pages import Banner, number
+from anomaly_lab.evaluation.report import banners, calls, verdict, write_report
 from anomaly_lab.types import UserError
 
 from .conftest import HOSTILE, fake_metrics, fake_provenance
@@ -184,12 +176,6 @@ def test_calls_are_counted_on_the_test_split() -> None:
     said = [("test", 1, 1), ("test", 1, 0), ("test", 0, 0), ("test", 0, 0), ("val", 0, 1), ("test", 0, None)]
     rows = [dict(zip(("split", "label", "pred_label"), row, strict=True)) for row in said]
     assert calls(rows) == {"tp": 1, "fp": 0, "tn": 2, "fn": 1}
-
-
-def test_numbers_read_as_people_write_them() -> None:
-    assert (number(0.00012345), number(-12.0), number(None)) == ("0.0001234", "−12", "–")
-    assert (whole(1234567), whole(None)) == ("1\u202f234\u202f567", "–")
-    assert (duration(4.26), duration(425), duration(12010)) == ("4.26 s", "7 min 5 s", "3 h 20 min")
 
 
 def test_a_failed_write_leaves_the_old_report(fake_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
