@@ -4,6 +4,7 @@ EXP ?=
 RUN ?=
 STUDY ?=
 INPUT ?=
+PEER ?=
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
   $$name -c $(new_enough) 2>/dev/null && echo $$name && break; done)
 new_enough := 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -66,10 +67,10 @@ evaluate: $(STAMP)  ## judge a run again: make evaluate RUN=runs/…
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab evaluate $(call quote,$(RUN))
 
-predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [OUT=folder]
+predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [OUT=folder] [MASKS=folder]
 	$(need_run)
 	@test -n $(call quote,$(INPUT)) || { echo "which files? make predict RUN=runs/… INPUT=folder" >&2; exit 2; }
-	@$(RUNNER) -m anomaly_lab predict $(call quote,$(RUN)) $(call quote,$(INPUT)) $(if $(OUT),--out $(call quote,$(OUT)))
+	@$(RUNNER) -m anomaly_lab predict $(call quote,$(RUN)) $(call quote,$(INPUT)) $(if $(OUT),--out $(call quote,$(OUT))) $(if $(MASKS),--masks $(call quote,$(MASKS)))
 
 report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
@@ -95,12 +96,22 @@ format: $(STAMP)  ## let ruff format and repair what it can
 	@$(RUNNER) -m ruff format .
 	@$(RUNNER) -m ruff check --fix .
 
-bench: $(STAMP)  ## speed and memory against a bare loop
-	@$(RUNNER) -m anomaly_lab bench $(if $(OUT),--out $(call quote,$(OUT))) $(OVERRIDES)
+# A peer and all it needs live outside .venv; what both have is of the same version.
+.peers/%/.complete: requirements.lock $(wildcard peers/*.txt) | $(STAMP)
+	@test -e peers/$*.txt || { echo "no peer '$*'; there are: $(basename $(notdir $(wildcard peers/*.txt)))" >&2; exit 2; }
+	@echo "setting up .peers/$*: once, a few minutes and some GB"
+	@rm -rf .peers/$*
+	@$(RUNNER) -m venv .peers/$*
+	@.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint requirements.lock --requirement peers/$*.txt
+	@touch $@
+
+bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## speed and memory; against a peer: make bench PEER=anomalib
+	@$(RUNNER) -m anomaly_lab bench $(if $(PEER),--peer $(call quote,$(PEER))) $(if $(OUT),--out $(call quote,$(OUT))) $(OVERRIDES)
 
 docker:  ## build the image; CUDA: make docker TORCH_INDEX=https://download.pytorch.org/whl/cu130
 	docker build --file docker/Dockerfile $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) --tag $(IMAGE) .
 
-clean:  ## remove .venv, caches and build products; runs, data and stores stay
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean:  ## remove .venv, .peers, caches and build products; runs, data and stores stay
+	@rm -rf $(VENV) .peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find anomaly_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +

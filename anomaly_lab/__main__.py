@@ -115,11 +115,12 @@ def predict(
     run: Run,
     images: Annotated[str, typer.Argument(metavar="INPUT", help="A folder of images.")],
     out: Annotated[str | None, typer.Option(help="Where the results go, if not beside the run.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Known lesions, named like the images: only shown.")] = None,
 ) -> None:
-    """Score new files with a trained run: scores.csv and maps as PNG."""
+    """Score new files with a trained run: scores.csv, maps and a page."""
     from anomaly_lab import engine
 
-    engine.predict(run, images, out)
+    engine.predict(run, images, out, masks)
 
 
 @app.command()

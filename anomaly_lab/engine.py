@@ -28,7 +28,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
 from anomaly_lab.evaluation.report import write_report
 from anomaly_lab.judgement import judge
-from anomaly_lab.prediction import predict_files
+from anomaly_lab.prediction import new_cases, predict_files
 from anomaly_lab.takeover import PHASE, link_pool, take_over
 from anomaly_lab.types import UserError
 
@@ -126,8 +126,8 @@ def report(path: str) -> Path:
     return write_report(runs.open_run(path))
 
 
-def predict(path: str, folder: str, out: str | None = None) -> Path:
-    """Score every picture and volume in or below `folder` with a trained run: scores.csv and a map of each.
+def predict(path: str, folder: str, out: str | None = None, masks: str | None = None) -> Path:
+    """Score every picture and volume in or below `folder` with a trained run: scores.csv, a map of each and a page.
 
     Raises:
         UserError: the run is not trained, or there is nothing to score.
@@ -135,9 +135,10 @@ def predict(path: str, folder: str, out: str | None = None) -> Path:
     run = runs.open_run(path)
     _, data, detector = _restore(run)
     source = Path(folder)
+    cases = new_cases(source, Path(masks) if masks else None)
     target = Path(out) if out else run / "predictions" / source.resolve().name
-    written = predict_files(run, data, detector, source, target)
-    console.print(f"scores and maps: {written}")
+    written = predict_files(run, data, detector, cases, target)
+    console.print(f"scores and maps: {written}; page: {written / 'index.html'}")
     return written
 
 

@@ -8,6 +8,7 @@ import csv
 import io
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,9 +30,12 @@ from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.store import CutScan
 from anomaly_lab.data.transforms import to_float
 from anomaly_lab.detector import Detector
+from anomaly_lab.evaluation import predicted
 from anomaly_lab.evaluation.parametric_map import write_parametric_map
+from anomaly_lab.evaluation.predicted import NO_NORMALS, Finding
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.stitching import Rule, Stitcher, case_scores, save_map, score_maps
+from anomaly_lab.metrics import ranking
 from anomaly_lab.metrics.thresholds import conformal_p_values
 from anomaly_lab.types import Batch, Case, UserError
 
@@ -48,52 +52,89 @@ class _Opened(NamedTuple):
     counted: NDArray[np.bool_]
 
 
-def predict_files(run: Path, data: PatchDataModule, detector: Detector, source: Path, out: Path) -> Path:
-    """Write scores.csv (id, score, p_value, pred_label) and a map of every picture and scan in or below `source`.
+def new_cases(source: Path, masks: Path | None = None) -> list[Case]:
+    """What is to be scored: every picture and scan in or below `source`.
+
+    Args:
+        source: a file, or a folder that is searched with all its subfolders; an id is the path below it.
+        masks: known lesions, a file for a file or a folder of files named like theirs; only shown, never used.
+
+    Raises:
+        UserError: nothing to score, or a mask of nothing.
+    """
+    cases = find_cases(source) if source.exists() else []
+    if not cases:
+        raise UserError(f"{source}: no pictures, NIfTI volumes or DICOM files in it or below; give INPUT=<folder>")
+    if masks is None:
+        return cases
+    paths = {case.id: masks / case.id if masks.is_dir() else masks for case in cases}
+    if not any(path.is_file() for path in paths.values()):
+        raise UserError(f"{masks}: no mask here is named like its picture or scan, as {cases[0].id}; see MASKS=…")
+    return [replace(case, mask=paths[case.id] if paths[case.id].is_file() else None) for case in cases]
+
+
+def predict_files(run: Path, data: PatchDataModule, detector: Detector, cases: list[Case], out: Path) -> Path:
+    """Write scores.csv (id, score, p_value, pred_label), a map of every case, and index.html, a page of them.
 
     maps/<id>.png for pictures; maps/<id>.nii.gz for volumes, on the scan's own grid with its affine; for a DICOM series
     maps/<id>.map.dcm as well, a Parametric Map, where highdicom is installed. Where the detector has no map and a scan
     several windows, the map says how the scores of the windows over a pixel compare with the run's held-out normals:
-    0 is their least, 1 its threshold; averaged where windows overlap.
+    0 is their least, 1 its threshold; averaged where windows overlap. A run without held-out normals measures from the
+    scan's own least score to its highest.
 
     Args:
         run: the trained and judged run.
         data: its data set, for the preprocessing.
         detector: its detector.
-        source: a file, or a folder that is searched with all its subfolders; an id is the path below it.
+        cases: see `new_cases`.
         out: the folder to write; whole or not at all, an older one is replaced.
 
     Returns:
         `out`.
 
     Raises:
-        UserError: nothing to score, an unreadable file, or a run that was never judged.
+        UserError: an unreadable file, or a run that was never judged.
     """
-    cases = find_cases(source) if source.exists() else []
-    if not cases:
-        raise UserError(f"{source}: no pictures, NIfTI volumes or DICOM files in it or below; give INPUT=<folder>")
     metrics = runs.read_json(run / "metrics.json")
     if not metrics:
         raise UserError(f"{run} was never judged, so it has no threshold; first: make evaluate RUN={run}")
     threshold = metrics["threshold"]["value"]
     judged = Scores.read(run / "scores.csv")
     normals = judged.score[judged.normals]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["id", "score", "p_value", "pred_label"])
+    bounded = data.cutting is not None and data.cutting.foreground > 0
+    findings: list[Finding] = []
     with disk_errors(out.parent), fresh_folder(out) as work:
         for opened, scores, maps in _scored(data, detector, cases):
             score = _score_of(metrics["unit"], scores[opened.counted])
-            p_value = repr(conformal_p_values(np.array([score]), normals).item()) if len(normals) else ""
-            called = "" if threshold is None else int(score > threshold)
-            writer.writerow([opened.case.id, repr(score), p_value, called])
-            if maps is None and len(scores) > 1 and threshold is not None:
-                maps = score_maps(scores, data.patch_size, float(normals.min()), threshold)
+            p_value = conformal_p_values(np.array([score]), normals).item() if len(normals) else None
+            if maps is None and len(scores) > 1:
+                known = (float(normals.min()), threshold) if threshold is not None else _reach(scores[opened.counted])
+                maps = score_maps(scores, data.patch_size, *known)
+            finding = Finding(opened.case.id, score, p_value, None if threshold is None else score > threshold)
             if maps is not None:
-                _write_map(work / "maps", opened, maps, data.cutting is not None and data.cutting.foreground > 0)
-        (work / "scores.csv").write_text(table.getvalue())
+                whole = _stitched(opened, maps, bounded)
+                _write_map(work / "maps", opened, whole)
+                finding = _seen(finding, opened, whole)
+            findings = predicted.lean([*findings, finding])
+        (work / "scores.csv").write_text(_table(findings))
+        predicted.write_page(work / "index.html", run.name, findings, [] if len(normals) else [NO_NORMALS])
         shutil.rmtree(out, ignore_errors=True)
     return out
+
+
+def _table(findings: list[Finding]) -> str:
+    """scores.csv."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["id", "score", "p_value", "pred_label"])
+    for found in findings:
+        p_value = "" if found.p_value is None else repr(found.p_value)
+        writer.writerow([found.id, repr(found.score), p_value, "" if found.called is None else int(found.called)])
+    return table.getvalue()
+
+
+def _reach(scores: NDArray[np.float64]) -> tuple[float, float]:
+    return float(scores.min()), float(scores.max())
 
 
 def _scored(
@@ -154,14 +195,36 @@ def _score_of(unit: dict[str, Any], scores: NDArray[np.float64]) -> float:
     return float(case_scores(scores, np.zeros(len(scores), int), rule, unit["top_k"])[1][0])
 
 
-def _write_map(folder: Path, opened: _Opened, maps: NDArray[np.float32], bounded: bool) -> None:
-    """Stitch the windows' maps and save the whole in the space of the scan; `bounded`: 0 off the foreground."""
-    cut, scan = opened.cut, opened.scan
+def _stitched(opened: _Opened, maps: NDArray[np.float32], bounded: bool) -> NDArray[np.float32]:
+    """The windows' maps as one, in the space of the prepared scan; `bounded`: 0 off the foreground."""
+    cut = opened.cut
     stitcher = Stitcher(cut.scan.pixels.shape[1:])
     stitcher.add(maps, cut.windows.location, cut.across)
-    whole = stitcher.result()
+    whole: NDArray[np.float32] = stitcher.result()
     if bounded and cut.scan.foreground is not None:
-        whole *= binary_fill_holes(cut.scan.foreground[0])  # fluid in a CT's brain window is as dark as air
+        whole *= _filled(cut.scan.foreground[0])
+    return whole
+
+
+def _filled(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    filled: NDArray[np.bool_] = binary_fill_holes(foreground)  # fluid in a CT's brain window is as dark as air
+    return filled
+
+
+def _seen(finding: Finding, opened: _Opened, whole: NDArray[np.float32]) -> Finding:
+    """The finding with its pictures, and how well the map's pixels tell the lesion, if it is known."""
+    scan = opened.cut.scan
+    image = to_float(scan.pixels[None])[0].numpy()
+    mask = None if scan.mask is None else scan.mask[0]
+    if mask is not None:
+        inside = np.ones(mask.shape, bool) if scan.foreground is None else _filled(scan.foreground[0]) | mask
+        finding = replace(finding, auroc=ranking.auroc(mask[inside].astype(np.int64), whole[inside].astype(np.float64)))
+    return replace(finding, views=predicted.views(image, whole, mask, opened.cut.across or 0))
+
+
+def _write_map(folder: Path, opened: _Opened, whole: NDArray[np.float32]) -> None:
+    """Save a map in the space of its scan."""
+    cut, scan = opened.cut, opened.scan
     target = folder / opened.case.id
     target.parent.mkdir(parents=True, exist_ok=True)
     if scan.affine is None:
