@@ -19,6 +19,7 @@ from anomaly_lab.schema import TARGET, checked, did_you_mean, locate, merged, se
 from anomaly_lab.types import UserError
 
 CaseScore = Literal["none", "max", "mean", "top_k"]
+ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
 BUDGETS = ("paper", "laptop", "smoke")
 
 
@@ -27,13 +28,17 @@ class Evaluation:
     """How scores are judged.
 
     Attributes:
-        quantile: of the held-out normals' scores, the threshold; fraction in (0, 1).
+        threshold: where decisions are made: "normal_quantile", a quantile of the held-out normals' scores. To reproduce
+            what others published, and bannered: "test_max_f1", where F1 on the test labels is highest (anomalib), or
+            "test_min_max", at .2 of the range of the test scores (the official GANomaly code).
+        quantile: that of the held-out normals; fraction in (0, 1).
         replicates: of the bootstrap behind the intervals.
         case_score: what is judged: patches one by one ("none"), or cases, each with the "max" or the "mean" of its
             patches' scores or the mean of the `top_k` highest.
         top_k: patches that "top_k" takes.
     """
 
+    threshold: ThresholdRule = "normal_quantile"
     quantile: float = 0.95
     replicates: int = 2000
     case_score: CaseScore = "none"

@@ -20,6 +20,7 @@ from rich.markup import escape
 from anomaly_lab import config as configuration
 from anomaly_lab import inspection, preamble, runs
 from anomaly_lab.callbacks import checkpoints
+from anomaly_lab.callbacks.best_test_epoch import BestTestEpoch
 from anomaly_lab.callbacks.checkpoints import CheckpointFiles
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.scoring import Scoring
@@ -183,7 +184,8 @@ def _fit_and_judge(
         scores = scoring.gathered()
         if trainer.is_global_zero:
             judge(run, config.evaluation, data, detector, scores)
-            facts = {"rule": "last", "iteration": detector.iterations_done}
+            chosen = [callback.chosen for callback in named.values() if isinstance(callback, BestTestEpoch)]
+            facts = chosen[0] if chosen else {"rule": "last", "iteration": detector.iterations_done}
             threads = torch.get_num_threads()  # Lightning shares the cores out among processes: evaluate needs as many
             runs.update_provenance(run, finished=runs.now(), checkpoint=facts, threads=threads)
             page = write_report(run)

@@ -31,6 +31,7 @@ WITHOUT_EFFECT = (  # on a score: names, places, what is shown
     "callbacks.samples",
     "callbacks.health",
 )
+CAME_LATER = {"evaluation.threshold": "normal_quantile"}  # keys that older records lack, and what those meant
 
 
 def of_config(config: Mapping[str, Any], start: str | None = None) -> str:
@@ -65,12 +66,13 @@ def of_code(config: Mapping[str, Any]) -> str:
 
 def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = copy.deepcopy(dict(config))
-    for key in WITHOUT_EFFECT:
+    for key in (*WITHOUT_EFFECT, *CAME_LATER):
         *sections, last = key.split(".")
         node: Any = kept
         for section in sections:
             node = node.get(section) or {}
-        node.pop(last, None)
+        if key not in CAME_LATER or node.get(last) == CAME_LATER[key]:
+            node.pop(last, None)
     return kept
 
 

@@ -31,7 +31,7 @@ def judge(
 
     Args:
         run: its folder.
-        evaluation: quantile of the threshold and replicates of the bootstrap.
+        evaluation: rule and quantile of the threshold, replicates of the bootstrap, what is judged.
         data: the data set, set up.
         detector: trained; draws the galleries.
         scored: what `Scoring.gathered` returns: every held-out normal and test case once.
@@ -56,11 +56,11 @@ def judge(
     if evaluation.case_score != "none":
         scores, highest = scores.by_case(facts["case"], evaluation.case_score, evaluation.top_k)
         rows = rows[highest]
-    metrics = judge_scores(scores, evaluation.quantile, evaluation.replicates)
+    metrics = judge_scores(scores, evaluation.quantile, evaluation.replicates, rule=evaluation.threshold)
     judged = "patch" if evaluation.case_score == "none" else "case"
     metrics["unit"] = {"judged": judged, "rule": evaluation.case_score, "top_k": evaluation.top_k}
     metrics["pixels"] = _pixels(scored, ~data.store.index.has_role("unmasked"))
-    runs.write_atomic(run / "scores.csv", scores.to_csv(evaluation.quantile))
+    runs.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     runs.write_json(run / "metrics.json", metrics)
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in _extremes(scores, metrics["threshold"]["value"])]
     _hang_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)

@@ -12,6 +12,8 @@ from anomaly_lab import fingerprint
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
 from anomaly_lab.estimate import estimated_seconds
+from anomaly_lab.evaluation.protocol import CAVEATS
+from anomaly_lab.schema import TARGET, locate
 
 NAMED = 10  # pairs of alike pictures that are named on the console; the report and the data sheet list them
 
@@ -31,11 +33,17 @@ def facts_of(config: DictConfig, data: PatchDataModule, detector: Detector, begu
             "class": config.detector._target_,
             "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in counted.items()},
             "phases": {phase.name: phase.iterations for phase in detector.schedule},
-            "caveats": list(detector.caveats),
+            "caveats": [*detector.caveats, *_switched_on(config)],
             "begun_with": begun,
         },
         "data": data.facts(),
     }
+
+
+def _switched_on(config: DictConfig) -> list[str]:
+    """What must be said of the reproduction switches of this experiment, wherever its numbers stand."""
+    of_callbacks = [getattr(locate(node[TARGET]), "caveat", None) for node in config.callbacks.values()]
+    return [caveat for caveat in (CAVEATS.get(config.evaluation.threshold), *of_callbacks) if caveat]
 
 
 def published(paper: DictConfig) -> dict[str, object]:

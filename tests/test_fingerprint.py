@@ -38,6 +38,11 @@ def test_what_moves_a_score_matters(other):
     assert of_config(other) != of_config(CONFIG)
 
 
+def test_a_record_without_a_key_that_came_later_means_its_default():
+    assert of_config(changed(evaluation={})) == of_config(changed(evaluation={"threshold": "normal_quantile"}))
+    assert of_config(changed(evaluation={})) != of_config(changed(evaluation={"threshold": "test_max_f1"}))
+
+
 def test_the_run_it_starts_from_matters_and_the_config_is_left_alone():
     before = changed()
     assert len({of_config(CONFIG), of_config(CONFIG, "a"), of_config(CONFIG, "b")}) == 3

@@ -37,6 +37,7 @@ TERMS = {
     "val/anomaly_score": "Score of held-out normals",
     "train/sign_real": "Sign of the discriminator on reals",
     "train/augment_p": "ADA’s p",
+    "cheat/test_auroc": "AUROC on the test labels",
     "health/real_above_fake": "Real above fake (balance)",
     "health/train_above_held_out": "Training above held-out (by heart: 1)",
     "health/overfitting": "Overfitting r_v",

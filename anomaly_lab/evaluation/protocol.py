@@ -1,11 +1,12 @@
 """Which labels decide what: held-out normals draw the threshold, test labels only measure what came of it.
 
-`judge` turns scores.csv into metrics.json; the floors go through the same rules as the detector.
+`judge` turns scores.csv into metrics.json; the floors go through the same rules as the detector. Two more rules draw
+the threshold from the test split, to reproduce what was published so; whatever they touch says it (`CAVEATS`).
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,10 +16,29 @@ from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.metrics.thresholds import Threshold
 from anomaly_lab.types import UserError
 
+Rule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
+RULES = {
+    "normal_quantile": "quantile of held-out normals",
+    "test_max_f1": "highest F1 on the test labels",
+    "test_min_max": "a fifth of the range of the test scores",
+}
+CAVEATS = {
+    "test_max_f1": "evaluation.threshold=test_max_f1: decisions are made where F1 on the test labels is highest; "
+    "accuracy, F1 and the like are too good, AUROC is not touched",
+    "test_min_max": "evaluation.threshold=test_min_max: decisions are made at a fifth of the range of the test scores; "
+    "accuracy, F1 and the like depend on which other cases are judged, AUROC is not touched",
+}
+FIFTH = 0.2  # the fixed threshold of the official GANomaly code, on scores that it scales to [0, 1] over the test set
 LEVEL = 0.95
 
 
-def judge(scores: Scores, quantile: float = 0.95, replicates: int = 2000, seed: int = 0) -> dict[str, Any]:
+def judge(
+    scores: Scores,
+    quantile: float = 0.95,
+    replicates: int = 2000,
+    seed: int = 0,
+    rule: Rule = "normal_quantile",
+) -> dict[str, Any]:
     """The content of metrics.json, but for its pixels; numbers that do not exist are None.
 
     Args:
@@ -26,6 +46,7 @@ def judge(scores: Scores, quantile: float = 0.95, replicates: int = 2000, seed: 
         quantile: share of normals meant to stay at or below the threshold.
         replicates: of the bootstrap.
         seed: of the bootstrap.
+        rule: how the threshold is drawn, the detector's and each floor's.
 
     Raises:
         UserError: there are no test cases.
@@ -34,8 +55,8 @@ def judge(scores: Scores, quantile: float = 0.95, replicates: int = 2000, seed: 
     if not test.any():
         raise UserError("scores: no case of the test split, so there is nothing to judge; see data.splits")
     label, patient = scores.label[test], np.array(scores.patient)[test].tolist()
-    columns, calibration = {"detector": scores.score, **scores.floors}, scores.normals
-    cuts = {name: thresholds.normal_quantile(values[calibration], quantile) for name, values in columns.items()}
+    columns = {"detector": scores.score, **scores.floors}
+    cuts = {name: _cut(rule, scores, values, quantile) for name, values in columns.items()}
     ratings = {name: (values[test], cuts[name].value) for name, values in columns.items()}
     replicated = statistics.bootstrap(label, patient, ratings, replicates, seed)
     tables = {name: _table(label, *ratings[name], replicated[name]) for name in columns}
@@ -44,7 +65,7 @@ def judge(scores: Scores, quantile: float = 0.95, replicates: int = 2000, seed: 
     content: dict[str, Any] = _without_nan(
         {
             "counts": {split: _counts(scores, split) for split in ("val", "test")},
-            "threshold": _describe(cuts["detector"]),
+            "threshold": {"rule": RULES[rule], "uses_test": rule in CAVEATS, **cuts["detector"]._asdict()},
             "detector": tables.pop("detector"),
             "floors": tables,
             "trivial": {
@@ -57,6 +78,17 @@ def judge(scores: Scores, quantile: float = 0.95, replicates: int = 2000, seed: 
         }
     )
     return content
+
+
+def _cut(rule: Rule, scores: Scores, values: Floats, quantile: float) -> Threshold:
+    """The threshold on `values` [N], the detector's or a floor's; by two of the rules no normal was held out for it."""
+    test = scores.of("test")
+    if rule == "test_max_f1":
+        return Threshold(thresholds.best_f1(scores.label[test], values[test])[1], math.nan, 0)
+    if rule == "test_min_max":
+        low, high = float(values[test].min()), float(values[test].max())
+        return Threshold(low + FIFTH * (high - low), math.nan, 0)
+    return thresholds.normal_quantile(values[scores.normals], quantile)
 
 
 def _table(label: Labels, score: Floats, threshold: float, replicated: Mapping[str, Floats]) -> dict[str, Any]:
@@ -113,10 +145,6 @@ def _short(value: float, sign: str = "") -> str:
 def _counts(scores: Scores, split: str) -> dict[str, int]:
     label = scores.label[scores.of(split)]
     return {"normal": int((label == 0).sum()), "anomalous": int((label == 1).sum())}
-
-
-def _describe(threshold: Threshold) -> dict[str, Any]:
-    return {"rule": "quantile of held-out normals", **threshold._asdict()}
 
 
 def _without_nan(value: Any) -> Any:

@@ -103,10 +103,6 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
     if health.get("collapsed"):
         text = f"The generator’s samples differ {health['diversity']:.0%} as much among themselves as training images."
         found.append(Banner("warning", "Generator collapsed", text))
-    checkpoint = provenance.get("checkpoint") or {}
-    if checkpoint.get("rule", "last") != "last" and checkpoint.get("uses_labels", True):
-        text = f"The rule “{checkpoint['rule']}” is not known to use normals only."
-        found.append(Banner("warning", "Checkpoint chosen with labels", text))
     return found
 
 

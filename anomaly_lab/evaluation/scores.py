@@ -73,20 +73,19 @@ class Scores:
         id, patient, split = ([row[name] for row in rows] for name in ("id", "patient", "split"))
         return cls(id, patient, split, label, score, columns)
 
-    def to_csv(self, quantile: float = 0.95) -> str:
+    def to_csv(self, threshold: float | None = None) -> str:
         """The text of scores.csv; its scores read back bit for bit.
 
-        p_value and pred_label (score above the `quantile` of the val normals) are empty without val normals.
+        p_value is empty without val normals, pred_label (score above `threshold`) without a threshold.
         """
-        threshold = thresholds.normal_quantile(self.score[self.normals], quantile).value
         columns = {name: getattr(self, name) for name in COLUMNS[:3]}
         columns |= {
             "label": self.label.tolist(),
             "score": _texts(self.score),
             "p_value": _texts(self.p_values()),
         }
-        called = np.where(self.score > threshold, "1", "0").tolist()
-        columns["pred_label"] = [""] * len(called) if math.isnan(threshold) else called
+        undecided = [""] * len(self.id)
+        columns["pred_label"] = undecided if threshold is None else np.where(self.score > threshold, "1", "0").tolist()
         columns |= {name: _texts(values) for name, values in self.floors.items()}
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

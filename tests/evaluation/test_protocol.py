@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from toy_scores import example, rows_of
 
-from anomaly_lab.evaluation.protocol import judge
+from anomaly_lab.evaluation.protocol import CAVEATS, RULES, Rule, judge
+from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.types import UserError
 
 RATES = {"accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1"}
@@ -121,3 +122,54 @@ def test_one_class_and_no_floors():
 def test_no_test_cases():
     with pytest.raises(UserError, match="no case of the test split"):
         judge(example(num_test=0))
+
+
+def hand_table() -> Scores:
+    """Two held-out normals, then test scores: normals 1, 2, 4, 11; anomalies 3, 5, 6, 2.5."""
+    score = np.array([0.0, 9.0, 1.0, 2.0, 4.0, 11.0, 3.0, 5.0, 6.0, 2.5])
+    label = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
+    names = [f"{i}" for i in range(10)]
+    return Scores(names, names, ["val"] * 2 + ["test"] * 8, label, score, {"pca_32": -score})
+
+
+@pytest.mark.parametrize(
+    ("rule", "above", "rates"),
+    [
+        # all four anomalies and the normals 4 and 11 lie above: tp 4, fp 2, tn 2, fn 0
+        ("test_max_f1", (2.0, 2.5), {"accuracy": 6 / 8, "recall": 1, "specificity": 2 / 4, "f1": 8 / 10}),
+        # 1 + .2 * (11 - 1) = 3, and 3 is not above 3: tp 2, fp 2, tn 2, fn 2
+        ("test_min_max", (3.0, 3.0), {"accuracy": 4 / 8, "recall": 2 / 4, "specificity": 2 / 4, "f1": 4 / 8}),
+        # of two held-out normals the highest, 9: tp 0, fp 1, tn 3, fn 4
+        ("normal_quantile", (9.0, 9.0), {"accuracy": 3 / 8, "recall": 0, "specificity": 3 / 4, "f1": 0}),
+    ],
+)
+def test_decisions_by_every_rule(rule: Rule, above: tuple[float, float], rates: dict[str, float]) -> None:
+    verdict = judge(hand_table(), replicates=50, rule=rule)
+    assert above[0] <= verdict["threshold"]["value"] <= above[1]
+    assert {name: verdict["detector"][name]["value"] for name in rates} == pytest.approx(rates)
+    assert verdict["threshold"]["rule"] == RULES[rule]
+    assert verdict["threshold"]["uses_test"] == (rule in CAVEATS) == (rule != "normal_quantile")
+
+
+def test_a_switched_rule_moves_decisions_alone() -> None:
+    honest = judge(example(), replicates=50)
+    assert honest == judge(example(), replicates=50, rule="normal_quantile")
+    for rule in ("test_max_f1", "test_min_max"):
+        switched = judge(example(), replicates=50, rule=rule)
+        for name in RANKS:
+            assert switched["detector"][name] == honest["detector"][name]
+        for key in ("counts", "trivial", "versus_floors", "oracle", "bootstrap"):
+            assert switched[key] == honest[key]
+        assert switched["floors"]["pca_32"]["f1"] != honest["floors"]["pca_32"]["f1"]
+        entries = switched["detector"].values()
+        assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in entries)
+    best = judge(example(), replicates=50, rule="test_max_f1")
+    assert best["detector"]["f1"]["value"] == best["oracle"]["best_f1"]["value"]
+    assert (best["threshold"]["quantile"], best["threshold"]["num_normals"]) == (None, 0)
+
+
+def test_no_anomalous_case_no_best_f1() -> None:
+    normal = dataclasses.replace(example(), label=np.zeros_like(example().label))
+    verdict = judge(normal, replicates=20, rule="test_max_f1")
+    assert verdict["threshold"]["value"] is None
+    assert verdict["detector"]["accuracy"]["value"] is None

@@ -111,18 +111,6 @@ def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditF
         ),
         ({"source": "real", "budget": "paper", "detector": {"caveats": ["random weights"]}}, ["Not the method itself"]),
         ({"source": "real", "budget": "paper", "health": {"collapsed": False, "diversity": 0.9}}, []),
-        (
-            {"source": "real", "budget": "paper", "checkpoint": {"rule": "best val/auroc", "iteration": 7}},
-            ["Checkpoint chosen with labels"],
-        ),
-        (
-            {
-                "source": "real",
-                "budget": "paper",
-                "checkpoint": {"rule": "least val score", "uses_labels": False},
-            },
-            [],
-        ),
     ],
 )
 def test_banners_stand_exactly_when_due(change: dict[str, Any], titles: list[str]) -> None:
@@ -135,6 +123,28 @@ def test_the_threshold_warning_and_the_paper_lengths_are_named() -> None:
     found = {b.title: b.text for b in banners(fake_provenance(), metrics)}
     assert found["Threshold"] == "only 7 held-out normals"
     assert "gan 50\u202f000" in found["Reduced budget: laptop"]
+
+
+def test_a_threshold_drawn_from_the_test_split_is_told(fake_run: Path, edit: EditFile) -> None:
+    assert "No test image and no anomalous image has a say in it." in page(fake_run)
+    cheat = {"rule": "highest F1 on the test labels", "uses_test": True, "quantile": None, "num_normals": 0}
+    edit(fake_run / "metrics.json", lambda content: content["threshold"].update(cheat))
+    caveat = "decisions are made where F1 on the test labels is highest"
+    edit(fake_run / "provenance.json", lambda content: content["detector"].update(caveats=[caveat]))
+    text = page(fake_run)
+    assert text.index(caveat) < text.index('id="verdict"')  # above every number
+    assert "(rule: highest F1 on the test labels). Each floor" in text
+    assert "Drawn from the test split itself" in text
+    assert "has a say in it" not in text
+
+
+def test_the_epoch_that_was_chosen_is_told(fake_run: Path, edit: EditFile) -> None:
+    facts = {"rule": "best epoch by test labels", "iteration": 700, "auroc": 0.871, "last_auroc": 0.823}
+    edit(fake_run / "provenance.json", lambda content: content.update(checkpoint=facts))
+    told = (
+        "Rule “best epoch by test labels”, iteration 700: its AUROC on the test split was .871, the last epoch’s .823."
+    )
+    assert told in page(fake_run)
 
 
 def test_an_unfinished_run_has_a_report(fake_run: Path) -> None:

@@ -1,5 +1,6 @@
 """scores.csv: bit-exact, and refused when it cannot be used."""
 
+import csv
 import dataclasses
 import math
 
@@ -37,6 +38,15 @@ def test_columns_and_answers_of_the_file():
     # each val normal against the other 24: every rank once
     p = sorted(float(row["p_value"]) for row in rows if row["split"] == "val")
     assert p == pytest.approx(np.arange(1, 26) / 25)
+
+
+def test_a_threshold_decides_and_leaves_the_scores_alone():
+    scores = example()
+    honest, other, none = (list(csv.DictReader(scores.to_csv(cut).splitlines())) for cut in (1.0, -0.5, None))
+    for column in ("score", "p_value", "pca_32"):
+        assert [row[column] for row in honest] == [row[column] for row in other] == [row[column] for row in none]
+    assert all((row["pred_label"] == "1") == (float(row["score"]) > -0.5) for row in other)
+    assert {row["pred_label"] for row in none} == {""}
 
 
 @pytest.mark.parametrize(
