@@ -92,6 +92,11 @@ class Detector(pl.LightningModule):
         """Whether a score means something yet: not before the last phase's first iteration."""
         return self.iterations_done > self.schedule.iterations - self.schedule[-1].iterations
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.iterations_done >= self.schedule.iterations
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase = self.phase
         for name in self.networks:

@@ -30,7 +30,7 @@ from anomaly_lab.detector import Detector
 from anomaly_lab.evaluation.report import write_report
 from anomaly_lab.judgement import judge
 from anomaly_lab.prediction import new_cases, predict_files
-from anomaly_lab.takeover import PHASE, link_pool, take_over
+from anomaly_lab.takeover import PHASE, link_checkpoint, link_pool, take_over
 from anomaly_lab.types import UserError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -51,13 +51,13 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
     """
     data, detector = construct(config)
     begun = detector.begin()
-    started = {"started_from": take_over(config.start_from, detector)} if config.start_from else {}
+    lent = take_over(config.start_from, detector) if config.start_from else {}
     run = Path()
     if _is_first_rank():
         data.prepare_data()
         data.setup()  # before the run folder: data that cannot be used leave nothing behind
         data.check_trainable()
-        facts = runs.provenance() | preamble.facts_of(config, data, detector, begun) | started
+        facts = runs.provenance() | preamble.facts_of(config, data, detector, begun, lent)
         facts["precision"] = str(precision_for(config.trainer.precision))
         if paper is not None:
             facts["paper"] = preamble.published(paper)
@@ -66,6 +66,8 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
         runs.write_json(run / "provenance.json", facts | {"run": run.name})
         if config.start_from:
             link_pool(config.start_from, run)
+            if detector.finished:
+                link_checkpoint(config.start_from, run)
             console.print(f"phase {PHASE} is taken over from {escape(config.start_from)}")
         preamble.announce(console, run, facts, data.where_to_get)
     return _fit_and_judge(config, run, data, detector, checkpoint=None)
@@ -177,7 +179,8 @@ def _fit_and_judge(
     scoring = Scoring()
     with _alone(run):
         trainer = trainer_for(config, run, data, detector, [Randomness(config.seed), scoring, *named.values()])
-        trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if checkpoint or not detector.finished:
+            trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
         trainer.test(detector, datamodule=data, verbose=False)
@@ -185,7 +188,7 @@ def _fit_and_judge(
         if trainer.is_global_zero:
             judge(run, config.evaluation, data, detector, scores)
             chosen = [callback.chosen for callback in named.values() if isinstance(callback, BestTestEpoch)]
-            facts = chosen[0] if chosen else {"rule": "last", "iteration": detector.iterations_done}
+            facts = next(filter(None, chosen), {"rule": "last", "iteration": detector.iterations_done})
             threads = torch.get_num_threads()  # Lightning shares the cores out among processes: evaluate needs as many
             runs.update_provenance(run, finished=runs.now(), checkpoint=facts, threads=threads)
             page = write_report(run)

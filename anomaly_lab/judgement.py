@@ -18,6 +18,7 @@ from anomaly_lab.metrics.segmentation import PixelHistograms
 from anomaly_lab.types import Batch
 
 EXHIBITS = 6  # pictures of each kind in the report's galleries
+FIXED = 3  # of each class, the same in every run
 
 
 def judge(
@@ -62,7 +63,9 @@ def judge(
     metrics["pixels"] = _pixels(scored, ~data.store.index.has_role("unmasked"))
     runs.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     runs.write_json(run / "metrics.json", metrics)
-    exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in _extremes(scores, metrics["threshold"]["value"])]
+    chosen = _extremes(scores, metrics["threshold"]["value"])
+    chosen += [(kind, i) for kind, i in _fixed(scores) if i not in {extreme for _, extreme in chosen}]
+    exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _hang_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
 
 
@@ -114,3 +117,10 @@ def _extremes(scores: Scores, threshold: float | None) -> list[tuple[str, int]]:
         members = [int(i) for i in order if test[i] and scores.label[i] == label and called[i] == flagged]
         chosen += [(kind, i) for i in (members if flagged else members[::-1])[:EXHIBITS]]
     return chosen
+
+
+def _fixed(scores: Scores) -> list[tuple[str, int]]:
+    """The first test cases of each class by name: every run on this split keeps them, to show methods side by side."""
+    test, by_name = scores.of("test"), np.argsort(np.array(scores.id), kind="stable")
+    members = ([int(i) for i in by_name if test[i] and scores.label[i] == label] for label in (1, 0))
+    return [("fixed", i) for some in members for i in some[:FIXED]]

@@ -18,8 +18,18 @@ from anomaly_lab.schema import TARGET, locate
 NAMED = 10  # pairs of alike pictures that are named on the console; the report and the data sheet list them
 
 
-def facts_of(config: DictConfig, data: PatchDataModule, detector: Detector, begun: dict[str, Any]) -> dict[str, object]:
-    """What the provenance says of this experiment; `begun`: what the detector read for it."""
+def facts_of(
+    config: DictConfig, data: PatchDataModule, detector: Detector, begun: dict[str, Any], lent: dict[str, Any]
+) -> dict[str, object]:
+    """What the provenance says of this experiment.
+
+    Args:
+        config: resolved.
+        data: set up.
+        detector: as it begins.
+        begun: what the detector read for it.
+        lent: what it took over from another run; empty if nothing.
+    """
     counted = {name: detector.get_submodule(name) for name in detector.networks}
     plain: Any = OmegaConf.to_container(config)
     return {
@@ -33,10 +43,11 @@ def facts_of(config: DictConfig, data: PatchDataModule, detector: Detector, begu
             "class": config.detector._target_,
             "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in counted.items()},
             "phases": {phase.name: phase.iterations for phase in detector.schedule},
-            "caveats": [*detector.caveats, *_switched_on(config)],
+            "caveats": [*detector.caveats, *_switched_on(config), *lent.get("caveats", [])],
             "begun_with": begun,
         },
         "data": data.facts(),
+        **({"started_from": lent} if lent else {}),
     }
 
 

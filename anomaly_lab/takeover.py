@@ -1,4 +1,7 @@
-"""Starts a run from another's finished phase `gan`: its networks and its fake pool, as if this run had trained them."""
+"""Starts a run from another's finished phase `gan`: its networks and its fake pool, as if this run had trained them.
+
+Where that phase is the last, nothing is left but to judge: the same training under other settings of the evaluation.
+"""
 
 import os
 import shutil
@@ -22,10 +25,10 @@ def take_over(path: str, detector: Detector) -> dict[str, Any]:
 
     Returns:
         What the record says of it: run, name of the checkpoint (its digest is part of it), iterations and seconds of
-        the phase there.
+        the phase there, and what must be said of how its weights were chosen.
 
     Raises:
-        UserError: no such run, its phase is not finished, was another than this detector's, or is this one's last.
+        UserError: no such run, its phase is not finished, or was another than this detector's.
     """
     source = runs.open_run(path)
     facts, newest = runs.read_json(source / "provenance.json"), checkpoints.newest(source)
@@ -38,8 +41,6 @@ def take_over(path: str, detector: Detector) -> dict[str, Any]:
     if span:
         if len(span) != there:
             raise UserError(f"start_from={path}: its phase {PHASE} has {there} iterations, this one's {len(span)}")
-        if span.stop == detector.schedule.iterations:
-            raise UserError(f"start_from={path}: nothing is left to train after phase {PHASE}; leave start_from out")
         _load(detector, state, path)
     return {
         "run": str(facts.get("run", source.name)),
@@ -47,27 +48,39 @@ def take_over(path: str, detector: Detector) -> dict[str, Any]:
         "phase": PHASE,
         "iterations": there,
         "seconds": facts.get("seconds", {}).get(PHASE),
+        "caveats": [caveat for caveat in facts["detector"].get("caveats", []) if caveat.startswith("callbacks.")],
     }
 
 
 def link_pool(path: str, run: Path) -> None:
     """Put the fake pool of the run at `path`, if it has one, into the folder `run`; linked where that is possible."""
     source, target = Path(path) / fakepool.FOLDER, run / fakepool.FOLDER
-    if source.is_dir():
-        target.mkdir(exist_ok=True)
-        for file in source.glob("*.npy"):
-            (target / file.name).unlink(missing_ok=True)
-            try:
-                os.link(file, target / file.name)
-            except OSError:  # another disk, or one that has no links
-                shutil.copyfile(file, target / file.name)
+    for file in source.glob("*.npy"):
+        _link(file, target / file.name)
+
+
+def link_checkpoint(path: str, run: Path) -> None:
+    """Put the newest checkpoint of the run at `path` into the folder `run`: nothing will be trained that makes one."""
+    newest = checkpoints.newest(Path(path))
+    assert newest is not None, "take_over refuses such a run"
+    _link(newest, run / newest.relative_to(path))
+
+
+def _link(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(file, target)
+    except OSError:  # another disk, or one that has no links
+        shutil.copyfile(file, target)
 
 
 def _load(detector: Detector, state: dict[str, Tensor], path: str) -> None:
     here, end = detector.state_dict(), detector.schedule.span(PHASE).stop
     moved = detector.schedule.phase_at(end - 1).networks
     kept = {*moved, "augmentation"}  # ADA's p is learned in this phase as well
-    taken, wanted = ({k: v for k, v in each.items() if k.split(".")[0] in kept} for each in (state, here))
+    whole = end == detector.schedule.iterations  # counters and averages beside the networks are wanted, too
+    taken, wanted = ({k: v for k, v in each.items() if whole or k.split(".")[0] in kept} for each in (state, here))
     if {k: v.shape for k, v in taken.items()} != {k: v.shape for k, v in wanted.items()}:
         named = " and ".join(moved)
         raise UserError(f"start_from={path}: its {named} differ from this detector's; set the same sizes and augment_d")

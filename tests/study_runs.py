@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from anomaly_lab.evaluation.protocol import judge
+from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.runs import write_json
 from anomaly_lab.studies.plan import Key, Planned
 
@@ -79,3 +82,19 @@ def write_run(folder: Path, auroc_shift: float, seed: int = 0, n: int = 60, **fa
     known |= {"detector": {"phases": {"gan": 10, "encoder": 5}}, "scoring_seconds": 2.0, "peak_gb": {"ram": 0.5}}
     write_json(folder / "provenance.json", known | facts)
     return folder
+
+
+def judged(run: Path) -> Path:
+    """A run of `write_run` with its metrics.json."""
+    write_json(run / "metrics.json", judge(Scores.read(run / "scores.csv"), replicates=20))
+    return run
+
+
+def keep_pictures(run: Path, cases: tuple[str, ...] = ("001", "002"), size: int = 8, **arrays: np.ndarray) -> Path:
+    """What a GAN's run keeps in samples/: a grid, and gallery.npz of these cases."""
+    (run / "samples").mkdir()
+    Image.new("L", (8 * size, 8 * size)).save(run / "samples" / "00000010.png")
+    image = np.stack([np.full((1, size, size), int(case) / 100, np.float32) for case in cases])
+    parts = {"image": image, "reconstruction": -image, "anomaly_map": abs(image)} | arrays
+    np.savez(run / "samples" / "gallery.npz", id=np.array(cases), kind=np.array(["tp"] * len(cases)), **parts)
+    return run

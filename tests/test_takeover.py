@@ -8,9 +8,10 @@ import torch
 from anomaly_lab import runs
 from anomaly_lab.callbacks.checkpoints import CheckpointFiles
 from anomaly_lab.detectors.adgan import AdGAN
+from anomaly_lab.detectors.dcgan import DCGAN
 from anomaly_lab.detectors.wgan import WGAN
 from anomaly_lab.fakepool import Pool, filled
-from anomaly_lab.takeover import link_pool, take_over
+from anomaly_lab.takeover import link_checkpoint, link_pool, take_over
 from anomaly_lab.types import UserError
 
 SIZES = {"patch_size": (8, 8), "width": 2, "latent_dim": 4}
@@ -50,7 +51,7 @@ def test_it_has_the_networks_and_stands_at_the_phases_end(tmp_path: Path, wgan: 
     assert (detector.iterations_done, int(detector.iteration), detector.phase.name) == (6, 6, "critic")
     (checkpoint,) = (run / "checkpoints").iterdir()
     expected = {"run": "source", "checkpoint": checkpoint.name, "phase": "gan", "iterations": 6, "seconds": 12.5}
-    assert facts == expected
+    assert facts == expected | {"caveats": []}
 
 
 def test_an_adaptive_augmentation_is_taken_over(tmp_path: Path) -> None:
@@ -80,9 +81,26 @@ def test_another_phase_is_refused(
     assert "\n" not in str(said.value)
 
 
-def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path, wgan: WGAN) -> None:
-    with pytest.raises(UserError, match="nothing is left to train after phase gan"):
-        take_over(str(saved(tmp_path / "source", wgan)), WGAN(**SIZES, gan_iterations=6))  # type: ignore[arg-type]
+def test_where_nothing_is_left_to_train_everything_is_taken(tmp_path: Path) -> None:
+    source = WGAN(**SIZES, gan_iterations=6, augment_d="ada")  # type: ignore[arg-type]
+    run, detector = saved(tmp_path / "source", source), WGAN(**SIZES, gan_iterations=6, augment_d="ada")  # type: ignore[arg-type]
+    take_over(str(run), detector)
+    assert detector.finished
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), detector.parameters(), strict=True))
+    (tmp_path / "run").mkdir()
+    link_checkpoint(str(run), tmp_path / "run")
+    names = [[path.name for path in (folder / "checkpoints").iterdir()] for folder in (run, tmp_path / "run")]
+    assert names[0] == names[1]
+    with pytest.raises(UserError, match="differ"):  # another kind of detector, though its phase is as long
+        take_over(str(run), DCGAN(**SIZES, gan_iterations=6))  # type: ignore[arg-type]
+
+
+def test_how_the_weights_were_chosen_goes_with_them(tmp_path: Path, wgan: WGAN) -> None:
+    run = saved(tmp_path / "source", wgan)
+    facts = runs.read_json(run / "provenance.json")
+    facts["detector"]["caveats"] = ["callbacks.best_test_epoch: chosen", "evaluation.threshold=test_max_f1: drawn"]
+    runs.write_json(run / "provenance.json", facts)
+    assert take_over(str(run), adgan())["caveats"] == ["callbacks.best_test_epoch: chosen"]
 
 
 def test_what_is_no_run_or_has_no_checkpoint_is_refused(tmp_path: Path, wgan: WGAN) -> None:

@@ -31,9 +31,12 @@ class BestTestEpoch(pl.Callback):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """What the record says of the checkpoint: rule, iteration and AUROC of the epoch, the AUROC of the last one."""
+        """What the record says of the checkpoint: rule, iteration and AUROC of the epoch, the AUROC of the last one.
+
+        Nothing, if no epoch was trained.
+        """
         found = {key: value for key, value in self._best.items() if key != "weights"}
-        return {"rule": "best epoch by test labels", **found}
+        return {"rule": "best epoch by test labels", **found} if found else {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.world_size > 1:
@@ -59,7 +62,7 @@ class BestTestEpoch(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The checkpoint of the epoch is not yet written."""
         assert isinstance(pl_module, Detector)
-        if pl_module.iterations_done == pl_module.schedule.iterations:
+        if pl_module.finished:
             pl_module.load_state_dict({**self._best.pop("weights"), "iteration": pl_module.iteration})
 
     def state_dict(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class AnoGAN(GeneratingDetector):
     @property
     def ready(self) -> bool:
         """Only once the training is over: searches are too dear to watch it by."""
-        return self.iterations_done >= self.schedule.iterations
+        return self.finished
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Any:
         return self.score(batch) if self.ready else Prediction(torch.full((len(batch["image"]),), torch.nan))

@@ -86,7 +86,7 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
             )
         )
     for caveat in (provenance.get("detector") or {}).get("caveats", []):
-        found.append(Banner("warning", "Not the method itself", caveat))
+        found.append(Banner("warning", "Read with care", caveat))
     if not provenance.get("finished"):
         found.append(Banner("warning", "Unfinished run", "What follows is the state of the record so far."))
     hidden = (provenance.get("data") or {}).get("contamination")

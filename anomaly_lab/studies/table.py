@@ -6,7 +6,8 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,10 @@ METRICS = {
 }
 
 
+MARK = " †"
+TWIN = "Some of these runs saw generated pictures, not patients: the numbers say nothing about medicine."
+
+
 @dataclass(frozen=True)
 class Result:
     """The record of one run, its test split alone.
@@ -48,6 +53,8 @@ class Result:
         score: [N], raw.
         floors: name -> [N], of methods without training.
         facts: provenance.json.
+        metrics: metrics.json; empty where there is none.
+        patient: [N], whom the bootstrap draws.
     """
 
     run: Path
@@ -56,6 +63,9 @@ class Result:
     score: ranking.Floats
     floors: dict[str, ranking.Floats]
     facts: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    patient: np.ndarray = field(default_factory=lambda: np.empty(0, str))
+    _known: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def read(cls, run: Path) -> Result:
@@ -67,12 +77,40 @@ class Result:
         scores = Scores.read(run / "scores.csv")
         test = scores.of("test")
         floors = {name: values[test] for name, values in scores.floors.items()}
-        facts = read_json(run / "provenance.json")
-        return cls(run, np.array(scores.id)[test], scores.label[test], scores.score[test], floors, facts)
+        facts, metrics = (read_json(run / name) for name in ("provenance.json", "metrics.json"))
+        id, patient = np.array(scores.id)[test], np.array(scores.patient)[test]
+        return cls(run, id, scores.label[test], scores.score[test], floors, facts, metrics, patient)
+
+    @property
+    def caveats(self) -> list[str]:
+        """What the detector says of itself, for a reader to know before its numbers."""
+        return list((self.facts.get("detector") or {}).get("caveats") or [])
+
+    @property
+    def marked(self) -> bool:
+        """Whether its numbers are not what they seem: a caveat, or generated pictures."""
+        return bool(self.caveats) or self.facts.get("source") == "twin"
+
+    @property
+    def threshold(self) -> float:
+        """The run's own, above which a case is called anomalous; nan where it has none."""
+        value = (self.metrics.get("threshold") or {}).get("value")
+        return math.nan if value is None else float(value)
+
+    @property
+    def rule(self) -> str:
+        """What drew the threshold."""
+        return str((self.metrics.get("threshold") or {}).get("rule") or "")
+
+    def judged_as(self, figures: dict[str, Any], rule: str = "") -> Result:
+        """Its test split with the figures of something else than its detector: a floor, a trivial rule."""
+        return replace(self, metrics={"detector": figures, "threshold": {"rule": rule}}, facts={}, floors={})
 
     def figure(self, metric: str = "auroc") -> float:
         """One of METRICS."""
-        return METRICS[metric][1](self.label, self.score)
+        if metric not in self._known:
+            self._known[metric] = METRICS[metric][1](self.label, self.score)
+        return self._known[metric]
 
 
 class Cell(NamedTuple):
@@ -161,8 +199,22 @@ class Findings:
 
     @property
     def rows(self) -> dict[str, Row]:
-        """Those that are shown."""
-        return {name: row for name, row in self.study.rows.items() if not row.hidden}
+        """Those that are shown; a title ends in MARK where one of its runs is marked."""
+        return {
+            name: replace(row, title=row.title + MARK) if name in self.marked else row
+            for name, row in self.study.rows.items()
+            if not row.hidden
+        }
+
+    @property
+    def marked(self) -> set[str]:
+        """Names of the rows one of whose runs is."""
+        return {key.row for key, result in self.results.items() if result.marked}
+
+    @property
+    def published(self) -> bool:
+        """Whether there are figures to hold ours against."""
+        return any(row.paper for row in self.rows.values())
 
     @property
     def reference(self) -> str:
@@ -174,6 +226,17 @@ class Findings:
         found = {key.seed: result for key, result in self.results.items() if (key.row, key.dataset) == (row, dataset)}
         return dict(sorted(found.items()))
 
+    def caveats(self) -> dict[str, list[str]]:
+        """What runs say of themselves, and the titles of the rows it is true of."""
+        found: dict[str, list[str]] = {}
+        for key, result in self.results.items():
+            title = self.study.rows[key.row].title
+            for caveat in result.caveats:
+                if title not in found.setdefault(caveat, []):
+                    found[caveat].append(title)
+        return found
+
+    @cached_property
     def lines(self) -> list[Line]:
         """The main table, the floors last."""
         datasets = self.study.datasets
@@ -188,12 +251,17 @@ class Findings:
         ]
 
     def floor(self, name: str, dataset: str) -> dict[int, Result]:
-        """A floor as if it were a row: from the first row that has it, of each seed; it depends on nothing else."""
+        """A floor as if it were a row: from the first row that has it, of each seed, one without caveats if there is.
+
+        Its scores depend on nothing else, its threshold on the rule.
+        """
         found: dict[int, Result] = {}
-        for row in (self.reference, *self.rows):
+        honest = {row for row in self.rows if not any(r.caveats for r in self.of(row, dataset).values())}
+        for row in sorted((self.reference, *self.rows), key=lambda row: row not in honest):
             for seed, result in self.of(row, dataset).items():
                 if name in result.floors and seed not in found:
-                    found[seed] = Result(result.run, result.id, result.label, result.floors[name], {}, {})
+                    figures = (result.metrics.get("floors") or {}).get(name) or {}
+                    found[seed] = replace(result.judged_as(figures, result.rule), score=result.floors[name])
         return dict(sorted(found.items()))
 
     def tests(self) -> list[Versus]:
@@ -203,7 +271,7 @@ class Findings:
     def agreement(self) -> dict[str, Agreement]:
         """For each data set, whether our means rank the methods as the publication does."""
         pairs = {
-            dataset: [(cell.summary.mean, cell.paper) for line in self.lines()
+            dataset: [(cell.summary.mean, cell.paper) for line in self.lines
                       if (cell := line.cells[dataset]).paper is not None and cell.values]
             for dataset in self.study.datasets
         }  # fmt: skip
@@ -252,10 +320,17 @@ def read_findings(study: Study, runs: Mapping[Key, Path], missing: Mapping[Key, 
 
 def within_split(a: Result, b: Result) -> tuple[int, DeLong]:
     """DeLong's test on the cases that two runs have both judged, and how many these are."""
-    common, in_a, in_b = np.intersect1d(a.id, b.id, return_indices=True)
-    if not np.array_equal(a.label[in_a], b.label[in_b]):
+    in_a, in_b = in_common(a, b)
+    if not len(in_a):
         return 0, DeLong(*[math.nan] * 5)
-    return len(common), delong(a.label[in_a], a.score[in_a], b.score[in_b])
+    return len(in_a), delong(a.label[in_a], a.score[in_a], b.score[in_b])
+
+
+def in_common(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray]:
+    """Where in each the cases are that both have judged; nowhere if they do not agree on the labels."""
+    _, in_a, in_b = np.intersect1d(a.id, b.id, return_indices=True)
+    agreed = np.array_equal(a.label[in_a], b.label[in_b])
+    return (in_a, in_b) if agreed else (in_a[:0], in_b[:0])
 
 
 def markdown(findings: Findings) -> str:
@@ -263,11 +338,14 @@ def markdown(findings: Findings) -> str:
     datasets = findings.study.datasets
     head = ["AUROC", *(title for d in datasets.values() for title in (f"{d.title}, here", "published"))]
     lines = [f"# {findings.study.title}", "", findings.study.question, "", _row(head), _row(["---"] * len(head))]
-    for line in findings.lines():
+    for line in findings.lines:
         cells = [text for cell in line.cells.values() for text in (words(cell), rate(cell.paper, 2))]
         lines.append(_row([line.title + notes(findings, line.name), *cells]))
     lines += ["", INTERVALS, ""]
     lines += [f"[{i}] {text}" for i, text in enumerate(findings.study.footnotes.values(), 1)]
+    if any(result.facts.get("source") == "twin" for result in findings.results.values()):
+        lines.append(f"† {TWIN}")
+    lines += [f"† {', '.join(titles)}: {caveat}" for caveat, titles in findings.caveats().items()]
     lines += [f"- missing: {key}: {reason}" for key, reason in findings.missing.items()]
     return "\n".join(lines) + "\n"
 
@@ -300,7 +378,7 @@ def table_csv(findings: Findings) -> str:
     return _csv(head, (
         [line.name, line.title, dataset, cell.summary.n, *map(_number, (cell.summary.mean, cell.summary.sd,
          cell.low, cell.high, cell.paper))]
-        for line in findings.lines() for dataset, cell in line.cells.items()
+        for line in findings.lines for dataset, cell in line.cells.items()
     ))  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from launching import launch
 
 from anomaly_lab import runs
 from anomaly_lab.callbacks import checkpoints
+from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.fakepool import Pool
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,18 @@ def test_killed_resumed_or_started_from_another_it_is_the_same_run(store: Path, 
     alike(run, run_of(base, "adgan_abmnist"))
     facts = runs.read_json(run_of(base, "adgan_abmnist") / "provenance.json")["started_from"]
     assert (facts["run"], facts["iterations"]) == (source.name, 7)
+
+    base = tmp_path / "judged anew"  # nothing is left to train
+    switched = settings(base, store, f"start_from={source}", "evaluation.threshold=test_max_f1")
+    anew = launch("-m", "anomaly_lab", "train", "wgan_abmnist", *switched)
+    assert anew.returncode == 0, anew.stderr
+    again = run_of(base, "wgan_abmnist")
+    (weights, _), (others, _) = outcome(source), outcome(again)
+    assert all(torch.equal(value, others[key]) for key, value in weights.items())
+    assert np.array_equal(*(Scores.read(run / "scores.csv").score for run in (source, again)))
+    assert runs.read_json(again / "metrics.json")["threshold"]["uses_test"]
+    done = launch("-m", "anomaly_lab", "evaluate", again)
+    assert done.returncode == 0, done.stderr
 
 
 def test_two_processes_fill_one_pool(store: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditF
             {"source": "real", "budget": "paper", "health": {"collapsed": True, "diversity": 0.31}},
             ["Generator collapsed"],
         ),
-        ({"source": "real", "budget": "paper", "detector": {"caveats": ["random weights"]}}, ["Not the method itself"]),
+        ({"source": "real", "budget": "paper", "detector": {"caveats": ["random weights"]}}, ["Read with care"]),
         ({"source": "real", "budget": "paper", "health": {"collapsed": False, "diversity": 0.9}}, []),
     ],
 )

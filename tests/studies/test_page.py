@@ -3,14 +3,12 @@
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from study_runs import write_run
+from study_runs import judged, keep_pictures, write_run
 
-from anomaly_lab.metrics import ranking
 from anomaly_lab.studies import page
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
-from anomaly_lab.studies.table import Result, read_findings
+from anomaly_lab.studies.table import read_findings
 
 ROWS = {
     "a": Row("A <b>", "x", x=0, paper={"set": 0.9}, notes=["n"]),
@@ -64,8 +62,44 @@ def test_every_section_has_its_figures(findings):
     text = page.render(findings)
     for anchor in re.findall(r'href="#(\w+)"', text):
         assert f'id="{anchor}"' in text
-    assert text.count("<svg") == 2 + 1 + 3 * 2  # boxes of both sets, the curve, ROC and scores of each row
+    assert text.count('<svg role="img"') == 2 + 1 + 3 * 2  # boxes of both sets, the curve, ROC and scores of each row
     assert text.count('class="band') == 1 + 3
+
+
+def test_what_no_run_has_recorded_has_no_section(findings):
+    text = page.render(findings)
+    for anchor in ("decisions", "health", "pictures"):
+        assert f'id="{anchor}"' not in text
+    unpublished = replace(STUDY, rows={name: replace(row, paper={}) for name, row in ROWS.items()})
+    assert 'id="order"' not in page.render(replace(findings, study=unpublished))
+
+
+def test_decisions_gains_health_and_pictures_stand_on_the_page(tmp_path):
+    runs = {}
+    for i, row in enumerate(("a", "b", "c")):
+        for seed in range(2):
+            health = {"fid": 10.0 * i + seed, "features": "a <network>"}
+            run = write_run(tmp_path / f"{row}{seed}", 2.0 - i / 2, seed, source="real", health=health)
+            keep_pictures(judged(run))
+            runs[Key(row, "set", seed)] = run
+    text = page.render(read_findings(STUDY, runs, {}))
+    for anchor in re.findall(r'href="#(\w+)"', text):
+        assert f'id="{anchor}"' in text
+    assert {"decisions", "gains", "health", "pictures"} <= set(re.findall(r'section id="(\w+)"', text))
+    assert text.count('class="spark"') == 2 * 3 + 3  # B and C against A, and an axis each
+    assert text.count("data:image/") == 3 + 2 + 2 * 3 * 2  # samples, inputs, two parts of two cases for three rows
+    assert not re.search(r"(src|href)=\"(?!#|data:)", text)
+    assert "a <network>" not in text
+
+
+def test_a_study_stopped_half_way_is_a_page(tmp_path):
+    runs = {
+        Key("b", "set", 0): judged(write_run(tmp_path / "b", 1.0)),
+        Key("c", "none", 0): write_run(tmp_path / "c", 1),
+    }
+    text = page.render(read_findings(STUDY, runs, {Key("a", "set", 0): "not trained yet"}))
+    assert 'id="decisions"' in text
+    assert 'id="gains"' not in text  # the reference is missing
 
 
 def test_no_results_at_all_is_a_page(findings):
@@ -83,25 +117,21 @@ def test_what_a_detector_says_of_itself_stands_above_with_its_row(findings):
         )
         if b.text == "its teacher is random"
     ]
-    assert findings.rows["a"].title in banner.title
+    assert STUDY.rows["a"].title in banner.title
 
 
 def test_banners_warn_of_twins_budgets_and_mixed_code(findings):
-    assert [b.title for b in page.banners(findings)] == ["Synthetic twin", "Reduced budget: smoke", "Incomplete"]
+    assert [b.title for b in page.banners(findings)] == ["† Synthetic twin", "Reduced budget: smoke", "Incomplete"]
     key = Key("a", "set", 0)
     mixed = findings.results | {key: replace(findings.results[key], facts={"code": "other", "budget": "paper"})}
     assert "Mixed code" in [b.title for b in page.banners(replace(findings, results=mixed))]
 
 
-def test_averaged_curves_keep_their_area():
-    random = np.random.default_rng(0)
-    label = np.arange(4000) % 2
-    result = Result(None, np.arange(4000), label, random.normal(size=4000) + label, {}, {})
-    recall = np.interp(page.GRID, *page._steps(result))
-    area = np.trapezoid(recall, page.GRID)
-    assert area == pytest.approx(ranking.auroc(label, result.score), abs=0.003)
-
-
 @pytest.mark.parametrize(("value", "text"), [(0.0004, "< .001"), (0.0412, ".041"), (1.0, "1.000"), (float("nan"), "–")])
 def test_p_values(value, text):
     assert page.p_value(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0412, "+.041"), (-0.2, "−.200"), (0.0, ".000"), (float("nan"), "–")])
+def test_differences_have_their_sign(value, text):
+    assert page.signed(value) == text

@@ -38,8 +38,8 @@ def findings(tmp_path):
 
 
 def test_lines_have_every_shown_row_and_the_floors(findings):
-    lines = findings.lines()
-    assert [line.title for line in lines] == ["Good", "Fair", "Poor", "Mean-image distance"]
+    lines = findings.lines
+    assert [line.title for line in lines] == ["Good †", "Fair †", "Poor †", "Mean-image distance"]
     good = lines[0].cells["set"]
     aurocs = [result.figure() for result in findings.of("good", "set").values()]
     assert good.summary.mean == pytest.approx(np.mean(aurocs))
@@ -49,13 +49,26 @@ def test_lines_have_every_shown_row_and_the_floors(findings):
     assert (lines[3].floor, lines[3].cells["set"].summary.n) == (True, 3)
 
 
+def test_a_row_is_marked_wherever_its_title_stands_if_a_run_of_it_has_a_caveat(tmp_path):
+    cheat = {"source": "real", "detector": {"caveats": ["chosen by test labels"]}}
+    runs = {
+        Key("good", "set", 0): write_run(tmp_path / "a", 1.0, source="real"),
+        Key("fair", "set", 0): write_run(tmp_path / "b", 1.0, **cheat),
+    }
+    found = read_findings(study(), runs, {})
+    assert [line.title for line in found.lines][:2] == ["Good", "Fair †"]
+    assert found.caveats() == {"chosen by test labels": ["Fair"]}
+    assert "† Fair: chosen by test labels" in table.markdown(found)
+    assert table.TWIN not in table.markdown(found)
+
+
 def test_a_single_seed_has_the_interval_of_its_split(tmp_path):
     only = read_findings(study(), {Key("good", "set", 0): write_run(tmp_path / "r", 1.0)}, {})
-    cell = only.lines()[0].cells["set"]
+    cell = only.lines[0].cells["set"]
     assert math.isnan(cell.summary.sd)
     assert 0 < cell.low < cell.summary.mean < cell.high < 1
     assert table.words(cell).endswith("] ×1")
-    assert table.words(only.lines()[1].cells["set"]) == "–"
+    assert table.words(only.lines[1].cells["set"]) == "–"
 
 
 def test_tests_pair_the_seeds_that_both_have_and_correct_within_the_data_set(findings):
@@ -98,11 +111,12 @@ def test_cost_tells_what_another_run_had_done(tmp_path):
 
 def test_markdown_and_csv_say_the_same(findings):
     text = table.markdown(findings)
-    assert "| Good [1] |" in text
+    assert "| Good † [1] |" in text
+    assert f"† {table.TWIN}" in text
     assert "[1] We chose this." in text
     assert "missing: poor-set-seed2: it broke" in text
     rows = list(csv.DictReader(io.StringIO(table.table_csv(findings))))
-    assert float(rows[0]["mean"]) == pytest.approx(findings.lines()[0].cells["set"].summary.mean, rel=1e-5)
+    assert float(rows[0]["mean"]) == pytest.approx(findings.lines[0].cells["set"].summary.mean, rel=1e-5)
     assert [row["published"] for row in rows] == ["0.9", "0.8", "0.7", ""]
     runs = list(csv.DictReader(io.StringIO(table.runs_csv(findings))))
     assert len(runs) == len(findings.results)
