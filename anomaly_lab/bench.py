@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from anomaly_lab import bench_data, bench_search, engine, runs
+from anomaly_lab import bench_data, bench_peer, bench_search, engine, runs
 from anomaly_lab import config as configuration
 from anomaly_lab.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
@@ -41,28 +41,40 @@ def main(arguments: list[str]) -> None:
     """Measure `fanogan_headct` on its twin, by default at the laptop budget; any `key=value` changes it.
 
     Args:
-        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, overrides.
+        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, overrides.
     """
     parser = argparse.ArgumentParser("bench", description=main.__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="where the JSON goes")
+    parser.add_argument("--out", type=Path, help="where the JSON goes")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--only", choices=[*MEASURES], help="one of the measures instead of all")
+    parser.add_argument("--peer", choices=bench_peer.known(), help="GANomaly's training beside a peer's instead of all")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     asked = parser.parse_args(arguments)
     settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *asked.overrides])
+    out: Path = asked.out or Path(f"runs/bench_{asked.peer}.json" if asked.peer else "runs/bench.json")
+    facts = runs.provenance() | {"load_before": os.getloadavg()[0], "rounds": asked.rounds}
+    if asked.peer:
+        times, about = bench_peer.training(asked.peer, asked.rounds)
+        facts["peer"] = about
+    else:
+        times = _measured([asked.only] if asked.only else [*MEASURES], settings, asked.rounds)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    summary: dict[str, Any] = {"seconds": medians, "ratios": _ratios(medians), "speeds": _speeds(settings, medians)}
+    if not asked.peer:  # it trains elsewhere
+        summary["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    out.parent.mkdir(parents=True, exist_ok=True)
+    runs.write_json(out, facts | summary | {"raw": times, "config": configuration.show(settings)})
+    _print(summary, facts, out)
+
+
+def _measured(names: list[str], settings: DictConfig, rounds: int) -> Times:
     data: PatchDataModule = configuration.build(settings.data)
     data.prepare_data()
-    facts = runs.provenance() | {"load_before": os.getloadavg()[0], "rounds": asked.rounds}
     times: Times = {}
-    for name in [asked.only] if asked.only else MEASURES:
+    for name in names:
         print(f"{name} …", file=sys.stderr)
-        times |= MEASURES[name](settings, data, asked.rounds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    summary = {"seconds": medians, "ratios": _ratios(medians), "speeds": _speeds(settings, medians), "peak_gb": peak}
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(asked.out, facts | summary | {"raw": times, "config": configuration.show(settings)})
-    _print(summary, facts, asked.out)
+        times |= MEASURES[name](settings, data, rounds)
+    return times
 
 
 def _interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> Times:
@@ -185,7 +197,7 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
     for part in ("gan step", "encoder step", "critic without penalty"):
         if f"{part} bf16" in seconds:
             found[f"bf16 over fp32, {part}"] = seconds[f"{part} fp32"] / seconds[f"{part} bf16"]
-    return found
+    return found | bench_peer.ratios(seconds)
 
 
 def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]:
@@ -193,7 +205,7 @@ def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]
     minibatches = (64 // settings.detector.n_critic + 1) * settings.detector.n_critic
     images = minibatches * settings.data.batch_size
     counted = {"load": images, "load augmented": images, "score": 256}
-    return {name: n / seconds[name] for name, n in counted.items() if name in seconds}
+    return {name: n / seconds[name] for name, n in counted.items() if name in seconds} | bench_peer.speeds(seconds)
 
 
 def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:
@@ -201,10 +213,11 @@ def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:
     for name, value in summary["seconds"].items():
         table.add_row(name, f"{value:.2f}" if name.endswith("GB") else f"{value:.4f} s")
     for name, value in summary["speeds"].items():
-        table.add_row(name, f"{value:,.0f} images/s")
+        table.add_row(name, f"{value:,.{0 if value >= 100 else 1}f} images/s")
     for name, value in summary["ratios"].items():
         table.add_row(name, f"{value:.2f}")
-    table.add_row("peak memory", f"{summary['peak_gb']:.2f} GB")
+    if "peak_gb" in summary:
+        table.add_row("peak memory", f"{summary['peak_gb']:.2f} GB")
     console = Console()
     console.print(table)
     if facts["load_before"] > 0.5:

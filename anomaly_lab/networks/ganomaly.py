@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_lab.networks.anogan import BOTTOM, initialise
+from anomaly_lab.networks.strided import DoublingConv2d, HalvingConv2d
 
 
 def stage_widths(patch_size: Sequence[int], width: int, channel_cap: int | None = None) -> list[int]:
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.stages = nn.Sequential(nn.Conv2d(in_channels, widths[0], 4, 2, 1, bias=False), _leaky())
         for a, b in itertools.pairwise(widths):
-            self.stages.extend((nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), _leaky()))
+            self.stages.extend((HalvingConv2d(a, b), nn.BatchNorm2d(b), _leaky()))
         self.last = nn.Conv2d(widths[-1], latent_dim, BOTTOM, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -57,8 +58,7 @@ class Decoder(nn.Module):
         self.first = nn.ConvTranspose2d(latent_dim, inner[0], BOTTOM, bias=False)
         self.stages = nn.Sequential(nn.BatchNorm2d(inner[0]), nn.ReLU(inplace=True))
         for a, b in itertools.pairwise(inner):
-            up = nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False)
-            self.stages.extend((up, nn.BatchNorm2d(b), nn.ReLU(inplace=True)))
+            self.stages.extend((DoublingConv2d(a, b), nn.BatchNorm2d(b), nn.ReLU(inplace=True)))
         self.last = nn.ConvTranspose2d(inner[-1], out_channels, 4, 2, 1, bias=False)
 
     def forward(self, code: Tensor) -> Tensor:
