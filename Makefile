@@ -97,13 +97,14 @@ format: $(STAMP)  ## let ruff format and repair what it can
 	@$(RUNNER) -m ruff check --fix .
 
 # A peer and all it needs live outside .venv; what both have is of the same version.
-.peers/%/.complete: requirements.lock $(wildcard peers/*.txt) | $(STAMP)
-	@test -e peers/$*.txt || { echo "no peer '$*'; there are: $(basename $(notdir $(wildcard peers/*.txt)))" >&2; exit 2; }
+PEERS := anomaly_lab/bench/peers
+.peers/%/.complete: requirements.lock $(wildcard $(PEERS)/*.txt) | $(STAMP)
+	@test -e $(PEERS)/$*.txt || { echo "no peer '$*'; there are: $(basename $(notdir $(wildcard $(PEERS)/*.txt)))" >&2; exit 2; }
 	@echo "setting up .peers/$*: once, a few minutes and some GB"
 	@rm -rf .peers/$*
 	@$(RUNNER) -m venv .peers/$*
 	@.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint requirements.lock --requirement peers/$*.txt
+	  --constraint requirements.lock --requirement $(PEERS)/$*.txt
 	@touch $@
 
 bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## speed and memory; against a peer: make bench PEER=anomalib

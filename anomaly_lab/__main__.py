@@ -150,9 +150,9 @@ def study(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS")] = None) -> None:
     """Measure speed and memory against a bare hand-written loop."""
-    from anomaly_lab import bench
+    from anomaly_lab.bench import command
 
-    bench.main(arguments or [])
+    command.main(arguments or [])
 
 
 def _complain(line: str) -> None:

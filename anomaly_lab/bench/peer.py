@@ -15,18 +15,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from anomaly_lab.bench_pace import BATCH
+from anomaly_lab.bench.pace import BATCH
 from anomaly_lab.types import UserError
 
 Times = dict[str, list[float]]
-ROOT = Path(__file__).parent.parent
+PEERS = Path(__file__).parent / "peers"
+ROOT = PEERS.parents[2]
 STEPS = 2  # of a turn
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def known() -> list[str]:
     """The peers that can be measured."""
-    return sorted(path.stem for path in (ROOT / "peers").glob("*.txt"))
+    return sorted(path.stem for path in PEERS.glob("*.txt"))
 
 
 def contenders(peer: str, root: Path = ROOT) -> dict[str, list[str]]:
@@ -38,8 +39,8 @@ def contenders(peer: str, root: Path = ROOT) -> dict[str, list[str]]:
     python = root / ".peers" / peer / "bin" / "python"
     if not python.exists():
         raise UserError(f"{peer} is not installed ({python} is missing); make bench PEER={peer} does it")
-    ours = [sys.executable, "-m", "anomaly_lab.bench_ganomaly"]
-    theirs = [str(python), str(root / "peers" / f"{peer}_ganomaly.py")]
+    ours = [sys.executable, "-m", "anomaly_lab.bench.ganomaly"]
+    theirs = [str(python), str(PEERS / f"{peer}_ganomaly.py")]
     commands = {}
     for name, precision in PRECISIONS.items():
         commands[f"ours {name}"] = [*ours, "anomalib", precision]
@@ -96,7 +97,7 @@ def speeds(seconds: dict[str, float]) -> dict[str, float]:
 
 
 class Contender:
-    """A process that trains when told; see `bench_pace`. What it prints besides is shown if it dies."""
+    """A process that trains when told; see `pace`. What it prints besides is shown if it dies."""
 
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name

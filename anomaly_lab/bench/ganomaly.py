@@ -1,6 +1,6 @@
 """Our GANomaly as a contender: the engine's Trainer on a ready batch, in rounds.
 
-Usage: python -m anomaly_lab.bench_ganomaly VARIANT PRECISION
+Usage: python -m anomaly_lab.bench.ganomaly VARIANT PRECISION
 """
 
 import sys
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from anomaly_lab import __version__, engine
 from anomaly_lab import config as configuration
-from anomaly_lab.bench_pace import BATCH, Pace
+from anomaly_lab.bench.pace import BATCH, Pace
 from anomaly_lab.callbacks.randomness import Randomness
 
 

@@ -6,6 +6,7 @@ Usage: python anomalib_ganomaly.py PRECISION [PADDING]; PADDING: of the encoders
 import sys
 import tempfile
 from importlib import metadata
+from typing import Any
 
 import torch
 from anomalib.data import ImageBatch
@@ -16,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
-from anomaly_lab.bench_pace import BATCH, Pace
+from anomaly_lab.bench.pace import BATCH, Pace
 
 
 def main(precision: str, padding: str = "4") -> None:
@@ -33,7 +34,8 @@ def main(precision: str, padding: str = "4") -> None:
     pace = Pace(**versions, threads=torch.get_num_threads(), weights=weights)
     model.training_step = pace.keep(model.training_step)
     batch = ImageBatch(image=torch.rand(BATCH) * 2 - 1)
-    ready = DataLoader([batch] * 10_000, batch_size=None, collate_fn=lambda item: item)
+    batches: Any = [batch] * 10_000
+    ready: Any = DataLoader(batches, batch_size=None, collate_fn=lambda item: item)
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"enable_progress_bar": False, "enable_model_summary": False}
         engine = Engine(

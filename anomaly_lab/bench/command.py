@@ -22,9 +22,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from anomaly_lab import bench_data, bench_peer, bench_search, engine, runs
 from anomaly_lab import config as configuration
-from anomaly_lab.bare_loop import BareLoop
+from anomaly_lab import engine, runs
+from anomaly_lab.bench import data as stores
+from anomaly_lab.bench import peer, search
+from anomaly_lab.bench.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.wandb import WandB
 from anomaly_lab.data.datamodule import PatchDataModule
@@ -47,14 +49,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--only", choices=[*MEASURES], help="one of the measures instead of all")
-    parser.add_argument("--peer", choices=bench_peer.known(), help="GANomaly's training beside a peer's instead of all")
+    parser.add_argument("--peer", choices=peer.known(), help="GANomaly's training beside a peer's instead of all")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     asked = parser.parse_args(arguments)
     settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *asked.overrides])
     out: Path = asked.out or Path(f"runs/bench_{asked.peer}.json" if asked.peer else "runs/bench.json")
     facts = runs.provenance() | {"load_before": os.getloadavg()[0], "rounds": asked.rounds}
     if asked.peer:
-        times, about = bench_peer.training(asked.peer, asked.rounds)
+        times, about = peer.training(asked.peer, asked.rounds)
         facts["peer"] = about
     else:
         times = _measured([asked.only] if asked.only else [*MEASURES], settings, asked.rounds)
@@ -191,13 +193,13 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
     found = {}
     if "training by Trainer" in seconds:
         found["framework overhead, %"] = 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1)
-    for ours, theirs in bench_data.PAIRS + bench_search.PAIRS:
+    for ours, theirs in stores.PAIRS + search.PAIRS:
         if ours in seconds:
             found[f"{theirs} over {ours}"] = seconds[theirs] / seconds[ours]
     for part in ("gan step", "encoder step", "critic without penalty"):
         if f"{part} bf16" in seconds:
             found[f"bf16 over fp32, {part}"] = seconds[f"{part} fp32"] / seconds[f"{part} bf16"]
-    return found | bench_peer.ratios(seconds)
+    return found | peer.ratios(seconds)
 
 
 def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]:
@@ -205,7 +207,7 @@ def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]
     minibatches = (64 // settings.detector.n_critic + 1) * settings.detector.n_critic
     images = minibatches * settings.data.batch_size
     counted = {"load": images, "load augmented": images, "score": 256}
-    return {name: n / seconds[name] for name, n in counted.items() if name in seconds} | bench_peer.speeds(seconds)
+    return {name: n / seconds[name] for name, n in counted.items() if name in seconds} | peer.speeds(seconds)
 
 
 def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:
@@ -231,8 +233,8 @@ MEASURES: dict[str, Callable[[DictConfig, PatchDataModule, int], Times]] = {
     "scoring": _scoring,
     "training": _whole_training,
     "start-up": _start_up,
-    "search": lambda settings, data, rounds: bench_search.latent_search(rounds),
-    "store": lambda settings, data, rounds: bench_data.store_and_batches(rounds),
-    "lists": lambda settings, data, rounds: bench_data.million_rows(),
-    "memory": lambda settings, data, rounds: bench_data.memory(),
+    "search": lambda settings, data, rounds: search.latent_search(rounds),
+    "store": lambda settings, data, rounds: stores.store_and_batches(rounds),
+    "lists": lambda settings, data, rounds: stores.million_rows(),
+    "memory": lambda settings, data, rounds: stores.memory(),
 }

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_lab import bench, bench_peer
-from anomaly_lab.bench_pace import BATCH
+from anomaly_lab.bench import command
+from anomaly_lab.bench import peer as bench_peer
+from anomaly_lab.bench.pace import BATCH
 from anomaly_lab.types import UserError
 
 FAKE = """
 import sys, time
-from anomaly_lab.bench_pace import Pace
+from anomaly_lab.bench.pace import Pace
 
 def training_step(batch, batch_idx):
     print("a library talks")
@@ -97,14 +98,15 @@ def test_an_installed_peer_runs_its_own_python(tmp_path: Path) -> None:
 
 def test_known_peers_have_a_contender(capsys: pytest.CaptureFixture[str]) -> None:
     assert "anomalib" in bench_peer.known()
-    assert all((bench_peer.ROOT / "peers" / f"{peer}_ganomaly.py").exists() for peer in bench_peer.known())
+    assert all((bench_peer.PEERS / f"{peer}_ganomaly.py").exists() for peer in bench_peer.known())
     with pytest.raises(SystemExit):
-        bench.main(["--peer", "nobody"])
+        command.main(["--peer", "nobody"])
     assert "anomalib" in capsys.readouterr().err
 
 
 def test_no_module_of_ours_imports_a_peer() -> None:
-    lines = [line.split() for path in (bench_peer.ROOT / "anomaly_lab").rglob("*.py") for line in path.open()]
+    lines = [line.split() for path in (bench_peer.ROOT / "anomaly_lab").rglob("*.py")
+             if bench_peer.PEERS not in path.parents for line in path.open()]  # fmt: skip
     imported = {words[1].split(".")[0] for words in lines if len(words) > 1 and words[0] in ("import", "from")}
     assert not imported & set(bench_peer.known())
 
@@ -112,8 +114,8 @@ def test_no_module_of_ours_imports_a_peer() -> None:
 @pytest.fixture
 def workshop(tmp_path: Path) -> Path:
     """A folder with our Makefile and what it stands on, set up but for the peer."""
-    for name in ("Makefile", "pyproject.toml", "requirements.lock", "peers/anomalib.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", "anomaly_lab/bench/peers/anomalib.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bench_peer.ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv/.complete").touch()
@@ -129,7 +131,7 @@ def test_make_installs_a_peer_once_and_outside_the_projects_environment(workshop
     steps = make(workshop, "--dry-run", "bench", "PEER=anomalib").stdout
     install = steps[: steps.index("bench --peer 'anomalib'")]
     assert ".peers/anomalib/bin/python -m pip install" in install
-    assert "--constraint requirements.lock --requirement peers/anomalib.txt" in install
+    assert "--constraint requirements.lock --requirement anomaly_lab/bench/peers/anomalib.txt" in install
     assert "pip" not in make(workshop, "--dry-run", "bench").stdout
     (workshop / ".peers/anomalib").mkdir(parents=True)
     (workshop / ".peers/anomalib/.complete").touch()

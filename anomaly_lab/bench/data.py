@@ -64,7 +64,7 @@ def memory(gigabytes: float = MEMORY_GB) -> Times:
             for path in originals[number % len(originals)].iterdir():
                 os.link(path, twin / path.name)  # read as any file is
         code = (
-            "import sys; from pathlib import Path; from anomaly_lab.bench_data import _built, _peak_gb; "
+            "import sys; from pathlib import Path; from anomaly_lab.bench.data import _built, _peak_gb; "
             "_built(Path(sys.argv[1]), Path(sys.argv[2]), per_scan=50); print(_peak_gb())"
         )
         words = [sys.executable, "-c", code, str(root), str(Path(folder) / "store")]
@@ -76,7 +76,7 @@ def million_rows() -> Times:
     """Seconds and peak memory of listing and splitting SIXray1000's million bags, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         root = _write_lists(Path(folder))
-        code = "import sys, json; from anomaly_lab.bench_data import _listed; print(json.dumps(_listed(sys.argv[1])))"
+        code = "import sys, json; from anomaly_lab.bench.data import _listed; print(json.dumps(_listed(sys.argv[1])))"
         done = subprocess.run([sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return {"list and split": [found["seconds"]], "peak of the list, GB": [found["peak_gb"]]}
