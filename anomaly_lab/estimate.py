@@ -14,7 +14,8 @@ from anomaly_lab.detector import Detector
 from anomaly_lab.fakepool import DrawsFromPool, filled
 from anomaly_lab.types import Batch
 
-IMAGES = 2  # of a measured mini-batch: the published sizes may need minutes for a whole one
+FEWEST = 2  # images of a measured mini-batch: the published sizes may need minutes for a whole one
+ENOUGH = 1.0  # seconds; a mini-batch is measured as large as it may be to take no longer
 
 
 def estimated_seconds(settings: DictConfig) -> float:
@@ -25,32 +26,43 @@ def estimated_seconds(settings: DictConfig) -> float:
 def phase_seconds(settings: DictConfig) -> dict[str, float]:
     """Seconds each phase of an experiment would take, without its data's loading.
 
-    One iteration of each phase on mini-batches of two images of noise, scaled to the batch size and to the phase's
-    length: right to perhaps a factor of two, enough to choose a budget.
+    One iteration of each phase on noise: of whole mini-batches where they are quick, of a part of them, scaled up,
+    where they are not. Right to perhaps a factor of two on a machine that is free, enough to choose a budget.
     """
     seconds, begun = {}, 0
     detector: Detector = configuration.build(settings.detector)
     detector.to(memory_format=torch.channels_last)
+    whole = settings.data.batch_size
     for phase in detector.schedule:
-        shape = (phase.minibatches, IMAGES, settings.data.in_channels, *settings.data.patch_size)
-        detector.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(begun)})
-        clock = _Clock()
-        trainer = pl.Trainer(
-            max_epochs=1,
-            precision=settings.trainer.precision,
-            callbacks=[clock],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            if isinstance(detector, DrawsFromPool):
-                detector.pool = filled(Path(folder) / "pool", torch.rand(shape[1:]) * 2 - 1)
-            trainer.fit(detector, DataLoader(_Noise(shape), batch_size=None))
-        seconds[phase.name] = clock.seconds * settings.data.batch_size / IMAGES * phase.iterations
+        images = FEWEST
+        taken = _iteration(settings, detector, begun, (phase.minibatches, images))
+        if (affordable := min(whole, int(images * ENOUGH / taken))) > images:
+            images = affordable  # what an iteration costs apart from its images would be scaled up with them
+            taken = _iteration(settings, detector, begun, (phase.minibatches, images))
+        seconds[phase.name] = taken * whole / images * phase.iterations
         begun += phase.iterations
     return seconds
+
+
+def _iteration(settings: DictConfig, detector: Detector, begun: int, size: tuple[int, int]) -> float:
+    """Seconds of the iteration after `begun` on so many mini-batches of so many images."""
+    shape = (*size, settings.data.in_channels, *settings.data.patch_size)
+    detector.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(begun)})
+    clock = _Clock()
+    trainer = pl.Trainer(
+        max_epochs=1,
+        precision=settings.trainer.precision,
+        callbacks=[clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(detector, DrawsFromPool):
+            detector.pool = filled(Path(folder) / "pool", torch.rand(shape[1:]) * 2 - 1)
+        trainer.fit(detector, DataLoader(_Noise(shape), batch_size=None))
+    return clock.seconds
 
 
 class _Noise(Dataset[Batch]):
