@@ -179,8 +179,7 @@ def _fit_and_judge(
     scoring = Scoring()
     with _alone(run):
         trainer = trainer_for(config, run, data, detector, [Randomness(config.seed), scoring, *named.values()])
-        if checkpoint or not detector.finished:
-            trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
         trainer.test(detector, datamodule=data, verbose=False)
