@@ -7,8 +7,10 @@ import torch
 
 from anomaly_lab import runs
 from anomaly_lab.callbacks.checkpoints import CheckpointFiles
+from anomaly_lab.detector import Detector
 from anomaly_lab.detectors.adgan import AdGAN
 from anomaly_lab.detectors.dcgan import DCGAN
+from anomaly_lab.detectors.ganomaly import GANomaly
 from anomaly_lab.detectors.wgan import WGAN
 from anomaly_lab.fakepool import Pool, filled
 from anomaly_lab.takeover import link_checkpoint, link_pool, take_over
@@ -28,8 +30,8 @@ def wgan() -> WGAN:
     return WGAN(**SIZES, gan_iterations=6)  # type: ignore[arg-type]
 
 
-def saved(run: Path, wgan: WGAN, iteration: int = 6) -> Path:
-    """The run folder of a WGAN at `iteration`."""
+def saved(run: Path, wgan: Detector, iteration: int = 6) -> Path:
+    """The run folder of a WGAN, or of another, at `iteration`."""
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("name: wgan\n")
     facts = {"run": run.name, "detector": {"phases": {"gan": 6}}, "seconds": {"gan": 12.5}}
@@ -93,6 +95,13 @@ def test_where_nothing_is_left_to_train_everything_is_taken(tmp_path: Path) -> N
     assert names[0] == names[1]
     with pytest.raises(UserError, match="differ"):  # another kind of detector, though its phase is as long
         take_over(str(run), DCGAN(**SIZES, gan_iterations=6))  # type: ignore[arg-type]
+
+
+def test_counters_beside_the_networks_are_taken_with_a_whole_training(tmp_path: Path) -> None:
+    source, detector = (GANomaly(patch_size=(32, 32), width=2, gan_iterations=6) for _ in range(2))
+    source.resets.fill_(3)
+    take_over(str(saved(tmp_path / "source", source)), detector)
+    assert int(detector.resets) == 3
 
 
 def test_how_the_weights_were_chosen_goes_with_them(tmp_path: Path, wgan: WGAN) -> None:

@@ -6,17 +6,17 @@ the threshold from the test split, to reproduce what was published so; whatever 
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from anomaly_lab.config import ThresholdRule
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.metrics import ranking, statistics, thresholds
 from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.metrics.thresholds import Threshold
 from anomaly_lab.types import UserError
 
-Rule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
 RULES = {
     "normal_quantile": "quantile of held-out normals",
     "test_max_f1": "highest F1 on the test labels",
@@ -37,7 +37,7 @@ def judge(
     quantile: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
-    rule: Rule = "normal_quantile",
+    rule: ThresholdRule = "normal_quantile",
 ) -> dict[str, Any]:
     """The content of metrics.json, but for its pixels; numbers that do not exist are None.
 
@@ -80,7 +80,7 @@ def judge(
     return content
 
 
-def _cut(rule: Rule, scores: Scores, values: Floats, quantile: float) -> Threshold:
+def _cut(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -> Threshold:
     """The threshold on `values` [N], the detector's or a floor's; by two of the rules no normal was held out for it."""
     test = scores.of("test")
     if rule == "test_max_f1":

@@ -352,7 +352,8 @@ def markdown(findings: Findings) -> str:
 
 INTERVALS = (
     "Mean ± standard deviation over seeds, with Student’s 95 % interval of the mean; a single seed has DeLong’s "
-    "interval instead, which covers the chance in the test split and not the chance in training."
+    "interval instead, which covers the chance in the test split and not the chance in training, and takes images for "
+    "independent: of windows of few patients it is too narrow, the decisions’ bootstrap draws patients."
 )
 
 

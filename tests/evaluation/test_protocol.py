@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from toy_scores import example, rows_of
 
-from anomaly_lab.evaluation.protocol import CAVEATS, RULES, Rule, judge
+from anomaly_lab.config import ThresholdRule
+from anomaly_lab.evaluation.protocol import CAVEATS, RULES, judge
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.types import UserError
 
@@ -143,7 +144,7 @@ def hand_table() -> Scores:
         ("normal_quantile", (9.0, 9.0), {"accuracy": 3 / 8, "recall": 0, "specificity": 3 / 4, "f1": 0}),
     ],
 )
-def test_decisions_by_every_rule(rule: Rule, above: tuple[float, float], rates: dict[str, float]) -> None:
+def test_decisions_by_every_rule(rule: ThresholdRule, above: tuple[float, float], rates: dict[str, float]) -> None:
     verdict = judge(hand_table(), replicates=50, rule=rule)
     assert above[0] <= verdict["threshold"]["value"] <= above[1]
     assert {name: verdict["detector"][name]["value"] for name in rates} == pytest.approx(rates)
