@@ -13,10 +13,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from anomaly_lab.data.datamodule import PatchDataModule
-from anomaly_lab.data.readers.idx import IMAGES, LABELS, find_idx, read_idx
+from anomaly_lab.data.mnist import Digits
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.data.twins.abmnist import write_twin
 from anomaly_lab.types import Case, UserError
 
 SIDES = (4, 10)  # pixels of a square, both included
@@ -25,15 +23,10 @@ _TRIES = 100  # draws of a square that changes too little, before the best of th
 _SQUARE = "square"  # the one kind of anomaly
 
 
-class ABMNIST(PatchDataModule):
+class ABMNIST(Digits):
     """Handwritten digits, half of the judged ones with squares, which are their masks."""
 
     name = "abmnist"
-    where_to_get = (
-        "get the four MNIST files (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, "
-        "t10k-labels-idx1-ubyte, gzipped or not) and lay them side by side"
-    )
-    twin_version = 1
     version = 1
     official: ClassVar[dict[str, int]] = {"images": 80_000, "normal": 70_000, "anomalous": 10_000}
 
@@ -45,7 +38,6 @@ class ABMNIST(PatchDataModule):
         blend: Literal["replace", "add"] = "replace",
         min_contrast: float = 0.1,
         squares_seed: int = 0,
-        pad: int = 2,
         **arguments: Any,
     ) -> None:
         """Check the options of the squares; the rest is the base class's.
@@ -56,58 +48,38 @@ class ABMNIST(PatchDataModule):
             blend: "replace" what was there, or "add" to it up to white.
             min_contrast: a square that changes its pixels by less on average, in fractions of white, is drawn again.
             squares_seed: of the squares, apart from `seed` so that every run is judged on the same digits.
-            pad: pixels of black around the digit; 2 makes 28×28 the 32×32 of the paper without resampling.
-            **arguments: of PatchDataModule.
+            **arguments: of Digits.
         """
         super().__init__(**arguments)
-        if not (1 <= squares <= 3 and 0 <= min_contrast <= GREYS[0] and pad >= 0):
-            raise UserError(f"data: squares lies in 1..3, min_contrast in 0..{GREYS[0]}, pad starts at 0")
+        if not (1 <= squares <= 3 and 0 <= min_contrast <= GREYS[0]):
+            raise UserError(f"data: squares lies in 1..3, min_contrast in 0..{GREYS[0]}")
         self.squares, self.fill, self.blend = squares, fill, blend
-        self.min_contrast, self.squares_seed, self.pad = min_contrast, squares_seed, pad
-        self._files: dict[Path, np.ndarray] = {}
+        self.min_contrast, self.squares_seed = min_contrast, squares_seed
 
     def cases(self, root: Path) -> list[Case]:
         """List the training digits, the test digits, and the test digits again with squares."""
-        self._files.clear()
-        train, test = ((part, *self._digits(root, part)) for part in ("train", "t10k"))
+        train, test = ((part, *self._counted(root, part)) for part in ("train", "t10k"))
         return [*_cases(*train, "train"), *_cases(*test, "test"), *_cases(*test, "test", _SQUARE)]
 
     def read(self, case: Case) -> Scan:
-        """Cut one digit from its file, which is decoded once, and draw its squares."""
-        digits = self._images(case.image)
-        digit = digits[case.frame]
-        if digit.min() == digit.max():
-            fault = f"image {case.frame}: every pixel is {digit.flat[0]}, there is nothing to see in it"
-            raise UserError(f"{case.image}, {fault}; replace it, or leave such files out with data.on_bad=skip")
+        """Cut one digit from its file and draw its squares."""
+        digit = self.digit(case)
         mask = np.zeros(digit.shape, bool)
-        if case.label:
-            digit, mask = self._with_squares(digit, case.frame)
-        return Scan(_framed(digit, self.pad, self.in_channels), _framed(mask, self.pad, 1))
-
-    def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic digits of the same layout."""
-        write_twin(root, seed, size)
+        return self.scan(*(self._with_squares(digit, case.frame) if case.label else (digit, mask)))
 
     def protocol(self) -> dict[str, Any]:
         """What the pixels and masks depend on besides the files."""
         names = ("squares", "fill", "blend", "min_contrast", "squares_seed", "pad")
         return {name: getattr(self, name) for name in names}
 
-    def _digits(self, root: Path, part: str) -> tuple[Path, int]:
-        """The images' file of a part and how many digits it holds; its labels must be as many."""
-        images, labels = (find_idx(root, f"{part}-{what}-ubyte") for what in ("images-idx3", "labels-idx1"))
-        digits, count = self._images(images), len(read_idx(labels, LABELS))
-        if len(digits) != count:
-            raise UserError(f"{labels}: {count} labels for the {len(digits)} images of {images}; get both files again")
-        if min(digits.shape[1:]) < SIDES[1]:
-            size = "×".join(map(str, digits.shape[1:]))
-            raise UserError(f"{images}: its images are {size} pixels, squares go up to {SIDES[1]}; get the file again")
-        return images, count
-
-    def _images(self, path: Path) -> np.ndarray:
-        if path not in self._files:
-            self._files[path] = read_idx(path, IMAGES)
-        return self._files[path]
+    def _counted(self, root: Path, part: str) -> tuple[Path, int]:
+        """The images' file of a part and how many digits it holds, which must have room for squares."""
+        path, which = self.digits(root, part)
+        height, width = self.images(path).shape[1:]
+        if min(height, width) < SIDES[1]:
+            size = f"{height}×{width}"
+            raise UserError(f"{path}: its images are {size} pixels, squares go up to {SIDES[1]}; get the file again")
+        return path, len(which)
 
     def _with_squares(self, digit: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         """A copy of uint8 [H, W] with its squares, and where they are, bool [H, W]."""
@@ -148,11 +120,3 @@ def _cases(part: str, path: Path, count: int, split: str, kind: str = "") -> Ite
         patient = f"{part}-{number:05d}"
         identity = f"{patient}+{kind}" if kind else patient
         yield Case(identity, patient, path, int(bool(kind)), kind=kind, split=split, frame=number)
-
-
-def _framed(pixels: np.ndarray, pad: int, channels: int) -> np.ndarray:
-    """[H, W] as [channels, H + 2 pad, W + 2 pad], zeros around; an eighth of the time of np.pad."""
-    height, width = pixels.shape
-    framed = np.zeros((channels, height + 2 * pad, width + 2 * pad), pixels.dtype)
-    framed[:, pad : pad + height, pad : pad + width] = pixels
-    return framed

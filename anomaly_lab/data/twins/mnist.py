@@ -1,6 +1,6 @@
-"""Synthetic twin of MNIST for ab-MNIST: digits drawn with a pen of varying width, slant and size, in IDX files.
+"""Synthetic twin of MNIST: digits drawn with a pen of varying width, slant and size, in IDX files.
 
-The anomalies are the data set's own squares, drawn when a digit is read, so the twin holds none.
+ab-MNIST draws its squares when a digit is read: the twin holds none.
 """
 
 from __future__ import annotations

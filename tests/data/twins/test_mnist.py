@@ -2,7 +2,7 @@ import numpy as np
 
 from anomaly_lab.data.abmnist import ABMNIST
 from anomaly_lab.data.readers.idx import IMAGES, LABELS, read_idx
-from anomaly_lab.data.twins.abmnist import write_twin
+from anomaly_lab.data.twins.mnist import write_twin
 
 
 def test_twin_has_the_official_layout_gzipped_and_plain(tmp_path):
