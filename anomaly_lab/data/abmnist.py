@@ -75,7 +75,7 @@ class ABMNIST(Digits):
     def _counted(self, root: Path, part: str) -> tuple[Path, int]:
         """The images' file of a part and how many digits it holds, which must have room for squares."""
         path, which = self.digits(root, part)
-        height, width = self.images(path).shape[1:]
+        height, width = self.decoded(path).shape[1:]
         if min(height, width) < SIDES[1]:
             size = f"{height}×{width}"
             raise UserError(f"{path}: its images are {size} pixels, squares go up to {SIDES[1]}; get the file again")

@@ -45,12 +45,12 @@ class Digits(PatchDataModule):
         """The images' file of `train` or `t10k` and which digit each of them is; there must be as many of both."""
         images, labels = (find_idx(root, f"{part}-{what}-ubyte") for what in ("images-idx3", "labels-idx1"))
         self._files.pop(images, None)  # the data set is listed anew
-        count, which = len(self.images(images)), read_idx(labels, LABELS)
+        count, which = len(self.decoded(images)), read_idx(labels, LABELS)
         if len(which) != count:
             raise UserError(f"{labels}: {len(which)} labels for the {count} images of {images}; get both files again")
         return images, which
 
-    def images(self, path: Path) -> np.ndarray:
+    def decoded(self, path: Path) -> np.ndarray:
         """All digits of a file, uint8 [N, H, W]; it is decoded once."""
         if path not in self._files:
             self._files[path] = read_idx(path, IMAGES)
@@ -58,7 +58,7 @@ class Digits(PatchDataModule):
 
     def digit(self, case: Case) -> np.ndarray:
         """One digit, uint8 [H, W]."""
-        digit: np.ndarray = self.images(case.image)[case.frame]
+        digit: np.ndarray = self.decoded(case.image)[case.frame]
         if digit.min() == digit.max():
             fault = f"image {case.frame}: every pixel is {digit.flat[0]}, there is nothing to see in it"
             raise UserError(f"{case.image}, {fault}; replace it, or leave such files out with data.on_bad=skip")
@@ -93,7 +93,9 @@ class MNIST(Digits):
 
     def cases(self, root: Path) -> list[Case]:
         """List training and test digits with their labels, in the order of their files."""
-        return [case for part, split in (("train", "train"), ("t10k", "test")) for case in self._part(root, part, split)]
+        return [
+            case for part, split in (("train", "train"), ("t10k", "test")) for case in self._part(root, part, split)
+        ]
 
     def _part(self, root: Path, part: str, split: str) -> list[Case]:
         path, which = self.digits(root, part)

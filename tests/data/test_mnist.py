@@ -27,7 +27,10 @@ def make(twin, tmp_path):
 
 def test_the_named_digits_are_anomalous_and_every_digit_is_listed(make, twin):
     cases = make(anomalous=[8, 3]).cases(twin)
-    labels = [*read_idx(twin / "train-labels-idx1-ubyte.gz", LABELS), *read_idx(twin / "t10k-labels-idx1-ubyte", LABELS)]
+    labels = [
+        *read_idx(twin / "train-labels-idx1-ubyte.gz", LABELS),
+        *read_idx(twin / "t10k-labels-idx1-ubyte", LABELS),
+    ]
     assert [case.label for case in cases] == [int(digit in {3, 8}) for digit in labels]
     assert [case.kind for case in cases] == [f"digit {d}" if d in {3, 8} else "" for d in labels]
     assert [case.split for case in cases] == ["train"] * 200 + ["test"] * 100
