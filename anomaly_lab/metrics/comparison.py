@@ -14,6 +14,8 @@ from scipy import stats
 
 from anomaly_lab.metrics.ranking import Floats, Labels
 
+Patients = NDArray[np.generic]  # [N], a name or number for each case
+
 
 class Summary(NamedTuple):
     """Repeats of one figure: how many, mean, sample standard deviation, interval of the mean; nan where undefined."""
@@ -48,7 +50,7 @@ class Paired(NamedTuple):
 class DeLong(NamedTuple):
     """AUROC of A and B on the same cases, the interval of A - B and its two-sided p-value.
 
-    p is 1 where both rank every pair of cases alike, and nan where one of the classes has fewer than two cases.
+    p is 1 where both rank every pair of cases alike, and nan where one of the classes has fewer than two patients.
     """
 
     a: float
@@ -111,28 +113,33 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def auroc_interval(label: Labels, score: Floats, level: float = 0.95) -> tuple[float, float]:
-    """DeLong's interval of one AUROC, cut to [0, 1]; nan with fewer than two cases of a class."""
-    area, normal, anomalous = _placements(label, score)
-    if min(len(normal), len(anomalous)) < 2:
+def auroc_interval(
+    label: Labels, score: Floats, patient: Patients | None = None, level: float = 0.95
+) -> tuple[float, float]:
+    """DeLong's interval of one AUROC, cut to [0, 1]; nan with fewer than two patients of a class; see `delong`."""
+    area, placements = _placements(label, score)
+    error = _error(label, placements, patient)
+    if math.isnan(error):
         return math.nan, math.nan
-    half = _quantile(level) * math.sqrt(normal.var(ddof=1) / len(normal) + anomalous.var(ddof=1) / len(anomalous))
+    half = _quantile(level) * error
     return max(0.0, area - half), min(1.0, area + half)
 
 
-def delong(label: Labels, a: Floats, b: Floats, level: float = 0.95) -> DeLong:
+def delong(label: Labels, a: Floats, b: Floats, patient: Patients | None = None, level: float = 0.95) -> DeLong:
     """Test two AUROCs measured on the same cases (DeLong, DeLong and Clarke-Pearson 1988, eq. 4–5).
+
+    Cases of one patient need not be independent, whichever class they are of (Obuchowski 1997, Biometrics 53, 567-578);
+    with one case a patient that is DeLong's own.
 
     Args:
         label: [N], 0 normal, 1 anomalous.
         a, b: [N], raw scores, higher = more anomalous.
+        patient: [N], who each case is of; None: a patient of its own.
         level: of the interval.
     """
-    (area_a, normal_a, anomalous_a), (area_b, normal_b, anomalous_b) = _placements(label, a), _placements(label, b)
-    normal, anomalous, difference = normal_a - normal_b, anomalous_a - anomalous_b, area_a - area_b
-    if min(len(normal), len(anomalous)) < 2:
-        return DeLong(area_a, area_b, math.nan, math.nan, math.nan)
-    error = math.sqrt(normal.var(ddof=1) / len(normal) + anomalous.var(ddof=1) / len(anomalous))
+    (area_a, placed_a), (area_b, placed_b) = _placements(label, a), _placements(label, b)
+    difference = area_a - area_b
+    error = _error(label, placed_a - placed_b, patient)
     half = _quantile(level) * error
     p = 2 * float(stats.norm.sf(abs(difference) / error)) if error else float(difference == 0)
     return DeLong(area_a, area_b, difference - half, difference + half, p)
@@ -147,19 +154,36 @@ def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement:
     return Agreement(n, float(rho.statistic), float(rho.pvalue), float(tau.statistic), float(tau.pvalue))
 
 
-def _placements(label: Labels, score: Floats) -> tuple[float, Floats, Floats]:
-    """AUROC, and for each normal and each anomalous case the share of the other class it is ranked rightly against.
+def _placements(label: Labels, score: Floats) -> tuple[float, Floats]:
+    """AUROC, and for each case [N] the share of the other class it is ranked rightly against.
 
     By mid-ranks in O(N log N) (Sun and Xu 2014), where the definition compares every pair.
     """
     anomalous = label == 1
     p, n = int(anomalous.sum()), int((~anomalous).sum())
+    placed = np.zeros(len(label))
     if not (p and n):
-        return math.nan, np.empty(n), np.empty(p)
+        return math.nan, placed
     ranks = stats.rankdata(score)
-    found = (ranks[anomalous] - stats.rankdata(score[anomalous])) / n
-    spared = 1 - (ranks[~anomalous] - stats.rankdata(score[~anomalous])) / p
-    return float(found.mean()), spared, found
+    placed[anomalous] = (ranks[anomalous] - stats.rankdata(score[anomalous])) / n
+    placed[~anomalous] = 1 - (ranks[~anomalous] - stats.rankdata(score[~anomalous])) / p
+    return float(placed[anomalous].mean()), placed
+
+
+def _error(label: Labels, placements: Floats, patient: Patients | None) -> float:
+    """Standard error of an AUROC, or of a difference of two, from its placements [N]."""
+    _, whose = np.unique(np.arange(len(label)) if patient is None else patient, return_inverse=True)
+    sums, variance = [], 0.0
+    for cases in (label == 1, label == 0):
+        patients = len(np.unique(whose[cases]))
+        if patients < 2:
+            return math.nan
+        away = (placements[cases] - placements[cases].mean()) / cases.sum()
+        sums.append(np.bincount(whose[cases], away, minlength=whose.max() + 1))
+        variance += patients / (patients - 1) * float(np.square(sums[-1]).sum())
+    everybody = whose.max() + 1
+    variance += 2 * everybody / (everybody - 1) * float(sums[0] @ sums[1])  # patients who have cases of both classes
+    return math.sqrt(max(0.0, variance))
 
 
 def _rank_biserial(difference: Floats) -> float:

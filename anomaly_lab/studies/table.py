@@ -49,22 +49,22 @@ class Result:
     Attributes:
         run: folder.
         id: [N], of the cases.
+        patient: [N], whose they are.
         label: [N].
         score: [N], raw.
         floors: name -> [N], of methods without training.
         facts: provenance.json.
         metrics: metrics.json; empty where there is none.
-        patient: [N], whom the bootstrap draws.
     """
 
     run: Path
     id: np.ndarray
+    patient: np.ndarray
     label: ranking.Labels
     score: ranking.Floats
     floors: dict[str, ranking.Floats]
     facts: dict[str, Any]
     metrics: dict[str, Any] = field(default_factory=dict)
-    patient: np.ndarray = field(default_factory=lambda: np.empty(0, str))
     _known: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -79,7 +79,7 @@ class Result:
         floors = {name: values[test] for name, values in scores.floors.items()}
         facts, metrics = (read_json(run / name) for name in ("provenance.json", "metrics.json"))
         id, patient = np.array(scores.id)[test], np.array(scores.patient)[test]
-        return cls(run, id, scores.label[test], scores.score[test], floors, facts, metrics, patient)
+        return cls(run, id, patient, scores.label[test], scores.score[test], floors, facts, metrics)
 
     @property
     def caveats(self) -> list[str]:
@@ -323,7 +323,7 @@ def within_split(a: Result, b: Result) -> tuple[int, DeLong]:
     in_a, in_b = in_common(a, b)
     if not len(in_a):
         return 0, DeLong(*[math.nan] * 5)
-    return len(in_a), delong(a.label[in_a], a.score[in_a], b.score[in_b])
+    return len(in_a), delong(a.label[in_a], a.score[in_a], b.score[in_b], a.patient[in_a])
 
 
 def in_common(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray]:
@@ -352,8 +352,8 @@ def markdown(findings: Findings) -> str:
 
 INTERVALS = (
     "Mean ± standard deviation over seeds, with Student’s 95 % interval of the mean; a single seed has DeLong’s "
-    "interval instead, which covers the chance in the test split and not the chance in training, and takes images for "
-    "independent: of windows of few patients it is too narrow, the decisions’ bootstrap draws patients."
+    "interval instead, which covers the chance in the test split and not the chance in training; it and DeLong’s tests "
+    "let a patient’s images depend on each other (Obuchowski 1997), which takes more than a handful of patients."
 )
 
 
@@ -410,7 +410,7 @@ def _cell(results: Mapping[int, Result], paper: float | None) -> Cell:
     over = summary(list(values.values()))
     low, high = over.low, over.high
     for result in results.values() if len(results) == 1 else ():
-        low, high = auroc_interval(result.label, result.score)
+        low, high = auroc_interval(result.label, result.score, result.patient)
     return Cell(values, over, low, high, paper)
 
 

@@ -72,6 +72,51 @@ def test_interval_of_one_auroc_covers_the_truth_about_as_often_as_it_says():
     assert 0.91 < hits / 300 < 0.98
 
 
+def test_cases_of_one_patient_count_as_one_where_they_are_copies():
+    label, a, b = made_up(seed=5)
+    copied = [np.repeat(x, 4) for x in (label, a, b)]
+    patient = np.repeat(np.arange(len(label)), 4)
+    assert delong(*copied, patient) == pytest.approx(delong(label, a, b))
+    assert auroc_interval(*copied[:2], patient) == pytest.approx(auroc_interval(label, a))
+    assert delong(*copied).p < delong(label, a, b).p
+
+
+def test_names_of_patients_are_as_good_as_numbers_and_one_case_each_is_the_plain_test():
+    label, a, b = made_up(seed=6)
+    names = np.array([f"patient {i}" for i in range(len(label))])[::-1]
+    assert delong(label, a, b, names) == pytest.approx(delong(label, a, b))
+
+
+def test_variance_over_patients_is_obuchowskis_sums_by_hand():
+    label, score = np.array([1, 1, 0, 0, 1, 0]), np.array([3.0, 1, 0, 2, 5, 4])
+    patient = np.array([0, 0, 0, 1, 1, 2])  # anomalous of patients 0 and 1, normal of 0, 1 and 2
+    area = (2 + 1 + 3) / 9
+    found, spared = {0: (2 + 1) / 3 - 2 * area, 1: 1 - area}, {0: 1 - area, 1: 2 / 3 - area, 2: 1 / 3 - area}
+    variance = 2 / (1 * 3**2) * sum(x**2 for x in found.values()) + 3 / (2 * 3**2) * sum(x**2 for x in spared.values())
+    variance += 2 * 3 / (2 * 3 * 3) * (found[0] * spared[0] + found[1] * spared[1])
+    low, high = auroc_interval(label, score, patient, level=0.5)
+    assert (low, high) == pytest.approx((area - 0.67449 * variance**0.5, area + 0.67449 * variance**0.5), abs=1e-5)
+
+
+def test_interval_over_patients_covers_the_truth_and_over_their_images_does_not():
+    truth = 0.691462  # P(N(1, 2) > N(0, 2)) = Φ(1/√4)
+    random, hits = np.random.default_rng(1), np.zeros(2)
+    patient = np.repeat(np.arange(60), 10)
+    label = patient % 2
+    for _ in range(300):
+        score = random.normal(size=60)[patient] + random.normal(size=600) + label
+        intervals = (auroc_interval(label, score, patient), auroc_interval(label, score))
+        hits += [low < truth < high for low, high in intervals]
+    assert 0.90 < hits[0] / 300 < 0.98
+    assert hits[1] / 300 < 0.75
+
+
+def test_patients_must_be_two_of_each_class():
+    label, score = np.array([0, 0, 1, 1]), np.array([0.0, 2, 1, 3])
+    assert math.isnan(auroc_interval(label, score, np.array([0, 1, 2, 2]))[0])
+    assert math.isnan(delong(label, score, score[::-1], np.array([0, 0, 1, 2])).p)
+
+
 def test_summary_by_hand():
     result = summary([0.90, 0.92, 0.94])
     half = 4.302653 * 0.02 / math.sqrt(3)

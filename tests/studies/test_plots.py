@@ -20,7 +20,7 @@ STUDY = Study(name="s", title="S", datasets={"set": DataSet("Set")}, rows={"a": 
 def test_averaged_curves_keep_their_area():
     random = np.random.default_rng(0)
     label = np.arange(4000) % 2
-    result = Result(None, np.arange(4000), label, random.normal(size=4000) + label, {}, {})
+    result = Result(None, np.arange(4000), np.arange(4000), label, random.normal(size=4000) + label, {}, {})
     recall = np.interp(plots.GRID, *plots._steps(result))
     area = np.trapezoid(recall, plots.GRID)
     assert area == pytest.approx(ranking.auroc(label, result.score), abs=0.003)

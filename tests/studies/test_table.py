@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from anomaly_lab.metrics.comparison import delong
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.studies import table
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
-from anomaly_lab.studies.table import Result, read_findings, within_split
+from anomaly_lab.studies.table import Findings, Result, read_findings, within_split
 
 
 def study(**over) -> Study:
@@ -83,16 +84,31 @@ def test_tests_pair_the_seeds_that_both_have_and_correct_within_the_data_set(fin
 def test_delong_takes_the_cases_that_both_judged(tmp_path):
     whole = Result.read(write_run(tmp_path / "a", 1.0, seed=3))
     other = Result.read(write_run(tmp_path / "b", 1.0, seed=4))
-    part = Result(other.run, other.id[10:40][::-1], other.label[10:40][::-1], other.score[10:40][::-1], {}, {})
+    columns = ("id", "patient", "label", "score")
+    part = replace(other, **{name: getattr(other, name)[10:40][::-1] for name in columns})
     cases, result = within_split(whole, part)
     assert cases == 30
     assert result == pytest.approx(delong(whole.label[10:40], whole.score[10:40], other.score[10:40]))
     assert result.a == pytest.approx(auroc(whole.label[10:40], whole.score[10:40]))
 
 
+def test_many_cases_of_few_patients_make_intervals_wider_and_tests_weaker(tmp_path):
+    a, b = (Result.read(write_run(tmp_path / name, 1.0, seed=i)) for i, name in enumerate("ab"))
+    twice = [
+        replace(r, id=np.arange(120), label=np.tile(r.label, 2), score=np.tile(r.score, 2), floors={}) for r in (a, b)
+    ]
+    alike = [replace(r, patient=np.tile(a.patient, 2)) for r in twice]
+    apart = [replace(r, patient=r.id.astype(str)) for r in twice]
+    assert within_split(*alike)[1].p == pytest.approx(within_split(a, b)[1].p)
+    assert within_split(*alike)[1].p > within_split(*apart)[1].p
+    key, others = Key("good", "set", 0), {}
+    narrow, wide = (Findings(study(), {key: r[0]}, others).lines[0].cells["set"] for r in (apart, alike))
+    assert wide.high - wide.low > 1.3 * (narrow.high - narrow.low)
+
+
 def test_cases_that_are_not_the_same_are_not_compared(tmp_path):
     a = Result.read(write_run(tmp_path / "a", 1.0))
-    b = Result(a.run, a.id, 1 - a.label, a.score, {}, {})
+    b = replace(a, label=1 - a.label)
     assert within_split(a, b)[0] == 0
     assert math.isnan(within_split(a, b)[1].p)
 
