@@ -22,7 +22,8 @@ from anomaly_lab.estimate import phase_seconds
 from anomaly_lab.evaluation.pages import duration
 from anomaly_lab.runs import read_json, write_atomic
 from anomaly_lab.schema import merged
-from anomaly_lab.studies import page, plan, table
+from anomaly_lab.studies import page, plan
+from anomaly_lab.studies.findings import read_findings
 from anomaly_lab.studies.ledger import Code, Found, Ledger
 from anomaly_lab.studies.plan import Planned, Study
 from anomaly_lab.studies.runner import Outcome, Runner, look_up
@@ -87,7 +88,7 @@ def write_page(study: Study, outcomes: dict[plan.Key, Outcome], folder: Path) ->
     """The page from the records of the runs that were found or made; its path is returned."""
     runs = {key: outcome.run.folder for key, outcome in outcomes.items() if outcome.run}
     missing = {key: outcome.reason for key, outcome in outcomes.items() if outcome.run is None}
-    return page.write(table.read_findings(study, runs, missing), folder)
+    return page.write(read_findings(study, runs, missing), folder)
 
 
 def _as_it_is(found: Found | None) -> Outcome:

@@ -12,7 +12,8 @@ from scipy import stats
 from anomaly_lab.evaluation.charts import FLOORS
 from anomaly_lab.metrics import statistics
 from anomaly_lab.metrics.comparison import Summary, summary
-from anomaly_lab.studies.table import Findings, Result, in_common
+from anomaly_lab.studies.findings import Findings
+from anomaly_lab.studies.results import Result, in_common
 
 FIGURES = {
     "auroc": "AUROC",

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from anomaly_lab.evaluation import pictures
-from anomaly_lab.studies.table import Findings, Result
+from anomaly_lab.studies.findings import Findings
+from anomaly_lab.studies.results import Result
 
 EACH = 3  # cases of a class
 PARTS = {"reconstruction", "anomaly_map"}  # what a run may have made of a case

@@ -10,8 +10,8 @@ import numpy as np
 from scipy import stats
 
 from anomaly_lab.evaluation.charts import rate
+from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.plan import Key
-from anomaly_lab.studies.table import Findings
 
 MEASURES = {
     "fid": "FID",

@@ -13,9 +13,10 @@ from anomaly_lab.evaluation.pages import Banner, whole
 from anomaly_lab.runs import write_atomic
 from anomaly_lab.studies import plots, table
 from anomaly_lab.studies.decisions import ADDED, FIGURES, decisions, gains
+from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.gallery import EACH, gallery
 from anomaly_lab.studies.health import relations
-from anomaly_lab.studies.table import Findings
+from anomaly_lab.studies.results import METRICS
 
 
 def write(findings: Findings, folder: Path) -> Path:
@@ -105,7 +106,7 @@ def _codes(findings: Findings, row: str) -> set[str]:
 def _environment() -> Environment:
     environment = pages.environment("studies", rate=rate, signed=signed, words=table.words, p=p_value)
     environment.globals |= {
-        "metrics": table.METRICS,
+        "metrics": METRICS,
         "notes": table.notes,
         "figures": FIGURES,
         "each": EACH,

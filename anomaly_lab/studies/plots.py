@@ -23,8 +23,9 @@ from anomaly_lab.evaluation.figures import (
 )
 from anomaly_lab.metrics import ranking
 from anomaly_lab.studies.decisions import FIGURES, Decisions, Gain
+from anomaly_lab.studies.findings import MARK, Findings
 from anomaly_lab.studies.health import Relation
-from anomaly_lab.studies.table import MARK, Findings, Result
+from anomaly_lab.studies.results import Result
 
 GRID = np.linspace(0, 1, 101)  # false alarm rates at which curves are averaged
 SHOWN = 5000  # scores of a class in a histogram

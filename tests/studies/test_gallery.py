@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from study_runs import keep_pictures, write_run
 
+from anomaly_lab.studies.findings import read_findings
 from anomaly_lab.studies.gallery import LARGEST, SIDE, gallery
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
-from anomaly_lab.studies.table import read_findings
 
 STUDY = Study(
     name="s",

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 from study_runs import write_run
 
+from anomaly_lab.studies.findings import read_findings
 from anomaly_lab.studies.health import Relation, relations, spearman
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
-from anomaly_lab.studies.table import read_findings
 
 STUDY = Study(
     name="s",

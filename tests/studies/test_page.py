@@ -7,8 +7,8 @@ import pytest
 from study_runs import judged, keep_pictures, write_run
 
 from anomaly_lab.studies import page
+from anomaly_lab.studies.findings import read_findings
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
-from anomaly_lab.studies.table import read_findings
 
 ROWS = {
     "a": Row("A <b>", "x", x=0, paper={"set": 0.9}, notes=["n"]),

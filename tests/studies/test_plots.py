@@ -10,9 +10,10 @@ from anomaly_lab.evaluation.figures import Axis
 from anomaly_lab.metrics import ranking
 from anomaly_lab.studies import plots
 from anomaly_lab.studies.decisions import Gain, decisions
+from anomaly_lab.studies.findings import read_findings
 from anomaly_lab.studies.health import Relation
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
-from anomaly_lab.studies.table import Result, read_findings
+from anomaly_lab.studies.results import Result
 
 STUDY = Study(name="s", title="S", datasets={"set": DataSet("Set")}, rows={"a": Row("A", "x"), "b": Row("B", "x")})
 

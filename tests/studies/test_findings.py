@@ -1,4 +1,4 @@
-"""The table: figures of the records, paired over seeds, tested on common cases."""
+"""Findings and their table: figures of the records, paired over seeds, tested on common cases."""
 
 import csv
 import io
@@ -12,8 +12,9 @@ from study_runs import write_run
 from anomaly_lab.metrics.comparison import delong
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.studies import table
+from anomaly_lab.studies.findings import Findings, read_findings
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
-from anomaly_lab.studies.table import Findings, Result, read_findings, within_split
+from anomaly_lab.studies.results import Result, within_split
 
 
 def study(**over) -> Study:
