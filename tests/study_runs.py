@@ -9,7 +9,7 @@ from PIL import Image
 from anomaly_lab.evaluation.protocol import judge
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.runs import write_json
-from anomaly_lab.studies.plan import Key, Planned
+from anomaly_lab.studies.plan import DataSet, Key, Planned, Row, Study
 
 STUB = """
 import json, os, pathlib, sys, time
@@ -98,3 +98,15 @@ def keep_pictures(run: Path, cases: tuple[str, ...] = ("001", "002"), size: int 
     parts = {"image": image, "reconstruction": -image, "anomaly_map": abs(image)} | arrays
     np.savez(run / "samples" / "gallery.npz", id=np.array(cases), kind=np.array(["tp"] * len(cases)), **parts)
     return run
+
+
+def small_study() -> Study:
+    """Three rows and a hidden one on one data set."""
+    rows = {
+        "good": Row("Good", "x", paper={"set": 0.9}, notes=["n"]),
+        "fair": Row("Fair", "x", paper={"set": 0.8}),
+        "poor": Row("Poor", "x", paper={"set": 0.7}),
+        "base": Row("Base", "x", hidden=True),
+    }
+    sets = {"set": DataSet("Set")}
+    return Study(name="s", title="S", datasets=sets, rows=rows, footnotes={"n": "We chose this."})

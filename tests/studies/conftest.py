@@ -1,12 +1,14 @@
-"""Runners that start a stub instead of a training."""
+"""Runners that start a stub instead of a training, and a study of made-up scores."""
 
 import sys
 from pathlib import Path
 
 import pytest
-from study_runs import STUB
+from study_runs import STUB, small_study, write_run
 
 from anomaly_lab.studies import ledger
+from anomaly_lab.studies.findings import Findings, read_findings
+from anomaly_lab.studies.plan import Key
 from anomaly_lab.studies.runner import Runner
 
 
@@ -26,3 +28,15 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make.said = said
     make.calls = lambda: log.read_text().splitlines() if log.exists() else []
     return make
+
+
+@pytest.fixture
+def findings(tmp_path: Path) -> Findings:
+    """Of `small_study`: three rows and a hidden one, three seeds, one run of them missing."""
+    runs = {
+        Key(row, "set", seed): write_run(tmp_path / f"{row}{seed}", shift, seed)
+        for row, shift in (("good", 2.5), ("fair", 1.0), ("poor", 0.2), ("base", 1.0))
+        for seed in (0, 1, 2)
+        if (row, seed) != ("poor", 2)
+    }
+    return read_findings(small_study(), runs, {Key("poor", "set", 2): "it broke"})
