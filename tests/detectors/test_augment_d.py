@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,6 +118,23 @@ def test_p_follows_the_discriminator_while_it_trains(sign: float, end: str, fit:
     fit(detector, smooth(12, seed=0), iterations=1)
     assert (detector.augmentation.p > 0.5) == (end == "up")
     assert "train/augment_p" in detector.flush()
+
+
+def test_p_follows_what_all_ranks_have_seen_not_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = DCGAN(**SIZES, gan_iterations=40, augment_d="ada")
+    elsewhere = torch.tensor([-60.0, 60.0])  # signs of the other rank, all of them negative
+
+    def reduce(value: Tensor, reduce_op: str) -> Tensor:
+        assert reduce_op == "sum"
+        return value + elsewhere
+
+    trainer = SimpleNamespace(world_size=2, strategy=SimpleNamespace(reduce=reduce))
+    monkeypatch.setattr(DCGAN, "trainer", trainer)
+    detector.augmentation.p.fill_(0.5)
+    detector.augmentation.watch(torch.ones(12))
+    detector._adapt(0.01)
+    assert detector.augmentation.p < 0.5
+    assert not detector.augmentation.seen.any()
 
 
 def test_a_critics_zero_is_the_middle_between_reals_and_fakes() -> None:

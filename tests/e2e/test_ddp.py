@@ -14,11 +14,13 @@ pytestmark = pytest.mark.slow
 
 def test_two_processes_make_one_run(store: Path, tmp_path: Path) -> None:
     settings = [*small(tmp_path, store), "callbacks.wandb.mode=offline", "data.scoring_batch_size=7"]
+    settings += ["detector.augment_d=ada"]
     done = launch(
         "-m", "anomaly_lab", "train", "fanogan_headct", *settings, "trainer.devices=2", "trainer.strategy=ddp"
     )
     assert done.returncode == 0, done.stderr
     run = run_folder(tmp_path)
+    assert "train/augment_p" in (run / "metrics.jsonl").read_text()
     assert len(list((run / "wandb").glob("offline-run-*"))) == 1
 
     scores = (run / "scores.csv").read_text()
