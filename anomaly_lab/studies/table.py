@@ -22,10 +22,11 @@ INTERVALS = (
 def markdown(findings: Findings) -> str:
     """The main table with footnotes, as Markdown."""
     datasets = findings.study.datasets
-    head = ["AUROC", *(title for d in datasets.values() for title in (f"{d.title}, here", "published"))]
+    columns = 2 if findings.published else 1
+    head = ["AUROC", *(title for d in datasets.values() for title in (f"{d.title}, here", "published")[:columns])]
     lines = [f"# {findings.study.title}", "", findings.study.question, "", _row(head), _row(["---"] * len(head))]
     for line in findings.lines:
-        cells = [text for cell in line.cells.values() for text in (words(cell), rate(cell.paper, 2))]
+        cells = [text for cell in line.cells.values() for text in (words(cell), rate(cell.paper, 2))[:columns]]
         lines.append(_row([line.title + notes(findings, line.name), *cells]))
     lines += ["", INTERVALS, ""]
     lines += [f"[{i}] {text}" for i, text in enumerate(findings.study.footnotes.values(), 1)]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 from study_runs import small_study, write_run
@@ -23,6 +24,14 @@ def test_markdown_and_csv_say_the_same(findings):
     runs = list(csv.DictReader(io.StringIO(table.runs_csv(findings))))
     assert len(runs) == len(findings.results)
     assert (runs[0]["seconds"], runs[0]["peak_gb"], runs[0]["test_normal"]) == ("90", "0.5", "30")
+
+
+def test_without_a_publication_there_is_no_column_for_it(findings):
+    rows = {name: replace(row, paper={}) for name, row in findings.study.rows.items()}
+    text = table.markdown(replace(findings, study=replace(findings.study, rows=rows)))
+    assert "published" not in text
+    assert "| AUROC | Set, here |\n| --- | --- |\n" in text
+    assert "published" in table.markdown(findings)
 
 
 def test_a_caveat_names_the_rows_it_is_true_of(tmp_path):
