@@ -1,0 +1,72 @@
+"""Where there is no terminal a line says how far a phase or the judging is."""
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from anomaly_lab.callbacks import progress
+from anomaly_lab.callbacks.progress import ProgressBar
+from anomaly_lab.detectors.fanogan import FAnoGAN
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Any:
+    data = SimpleNamespace(batch_size=8, scoring_batch_size=64)
+    monkeypatch.setattr(progress, "data_of", lambda trainer: data)
+    return SimpleNamespace(num_test_batches=[3])
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Lines, without their speeds and seconds."""
+    return [re.sub(r", [\d,]+ images/s.*", "", line) for line in capsys.readouterr().err.splitlines()]
+
+
+def at(detector: FAnoGAN, iteration: int) -> None:
+    detector.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(iteration)})
+
+
+def test_each_phase_counts_from_where_it_begins(trainer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    detector = FAnoGAN((32, 32), width=2, gan_iterations=2, encoder_iterations=3)
+    bar = ProgressBar(seconds=0)
+    for done in range(5):
+        at(detector, done)
+        bar.on_train_batch_start(trainer, detector, None, 0)
+        at(detector, done + 1)
+        bar.on_train_batch_end(trainer, detector, None, None, 0)
+    assert said(capsys) == [
+        *(f"gan: iteration {i} of 2" for i in (1, 2)),
+        *(f"encoder: iteration {i} of 3" for i in (1, 2, 3)),
+    ]
+
+
+def test_judging_is_counted_in_batches(trainer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = ProgressBar(seconds=0)
+    bar.on_test_start(trainer, None)  # type: ignore[arg-type]
+    for i in range(3):
+        bar.on_test_batch_end(trainer, None, None, None, i)  # type: ignore[arg-type]
+    assert said(capsys) == [f"judging: batch {i} of 3" for i in (1, 2, 3)]
+
+
+def test_what_is_over_at_once_says_nothing_but_that_a_phase_is_over(
+    trainer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = FAnoGAN((32, 32), width=2, gan_iterations=1, encoder_iterations=1)
+    bar = ProgressBar(seconds=60)
+    bar.on_train_batch_start(trainer, detector, None, 0)
+    at(detector, 1)
+    bar.on_train_batch_end(trainer, detector, None, None, 0)
+    bar.on_train_end(trainer, detector)
+    bar.on_test_start(trainer, detector)
+    bar.on_test_batch_end(trainer, detector, None, None, 2)
+    assert said(capsys) == ["gan: iteration 1 of 1"]
+
+
+def test_other_ranks_are_silent(trainer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = ProgressBar(seconds=0)
+    bar.disable()
+    bar.on_test_start(trainer, None)  # type: ignore[arg-type]
+    bar.on_test_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+    assert said(capsys) == []
