@@ -121,12 +121,12 @@ def evaluate(path: str) -> Path:
     trainer = trainer_for(config, run, data, detector, [scoring], devices=1, strategy="auto")
     trainer.test(detector, data, verbose=False)
     judge(run, config.evaluation, data, detector, scoring.gathered())
-    return write_report(run)
+    return _report(run)
 
 
 def report(path: str) -> Path:
     """Write a run's report again from its record."""
-    return write_report(runs.open_run(path))
+    return _report(runs.open_run(path))
 
 
 def predict(path: str, folder: str, out: str | None = None, masks: str | None = None) -> Path:
@@ -190,11 +190,10 @@ def _fit_and_judge(
             facts = next(filter(None, chosen), {"rule": "last", "iteration": detector.iterations_done})
             threads = torch.get_num_threads()  # Lightning shares the cores out among processes: evaluate needs as many
             runs.update_provenance(run, finished=runs.now(), checkpoint=facts, threads=threads)
-            page = write_report(run)
+            _report(run)
             for callback in named.values():
                 if isinstance(callback, WandB):
                     callback.finish(run)
-            console.print(f"report: {page}")
         trainer.strategy.barrier()
     return run
 
@@ -228,6 +227,12 @@ def trainer_for(
         **({"strategy": _strategy(config.trainer.strategy)} | over),
     )
     return trainer
+
+
+def _report(run: Path) -> Path:
+    page = write_report(run)
+    console.print(f"report: {page}")
+    return page
 
 
 def _beginning(config: DictConfig, detector: Detector) -> int:

@@ -11,13 +11,15 @@ from omegaconf import DictConfig
 from anomaly_lab import runs
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detector import Detector
-from anomaly_lab.evaluation.floors import MAX_IMAGES, floor_scores
+from anomaly_lab.evaluation.floors import MAX_IMAGES, Floors
 from anomaly_lab.evaluation.protocol import judge as judge_scores
+from anomaly_lab.evaluation.protocol import judge_maps
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.metrics.segmentation import PixelHistograms
+from anomaly_lab.metrics.segmentation import pointing
 from anomaly_lab.types import Batch
 
 EXHIBITS = 6  # pictures of each kind in the report's galleries
+CHUNK = 256  # images read at once
 FIXED = 3  # of each class, the same in every run
 
 
@@ -43,8 +45,8 @@ def judge(
         raise RuntimeError("not every case was scored exactly once")
     score = scored["score"][np.searchsorted(scored["row"], rows)]
     others = (batch for split in splits for batch in data.images(split))
-    fitted = floor_scores(data.images("train", at_most=MAX_IMAGES), others)
-    floors = {name: values.numpy() for name, values in fitted.items()}
+    fitted = Floors.fit(data.images("train", at_most=MAX_IMAGES))
+    floors = {name: values.numpy() for name, values in fitted.scores(others).items()}
     facts = {name: np.array(data.store.index.columns[name])[rows] for name in ("id", "case", "patient")}
     scores = Scores(
         id=facts["id"].tolist(),
@@ -60,7 +62,7 @@ def judge(
     metrics = judge_scores(scores, evaluation.quantile, evaluation.replicates, rule=evaluation.threshold)
     judged = "patch" if evaluation.case_score == "none" else "case"
     metrics["unit"] = {"judged": judged, "rule": evaluation.case_score, "top_k": evaluation.top_k}
-    metrics["pixels"] = _pixels(scored, ~data.store.index.has_role("unmasked"))
+    metrics["pixels"] = _pixels(scored, data, fitted)
     runs.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     runs.write_json(run / "metrics.json", metrics)
     chosen = _extremes(scores, metrics["threshold"]["value"])
@@ -69,19 +71,20 @@ def judge(
     _hang_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
 
 
-def _pixels(scored: dict[str, np.ndarray], known: np.ndarray) -> dict[str, Any] | None:
-    """Pixel AUROC and PRO over the rows whose lesion, or its absence, is known; `known`: by row of the store."""
+def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, floors: Floors) -> dict[str, Any] | None:
+    """Of the test cases whose lesion, or its absence, is known."""
     if "mask" not in scored:
         return None
-    kept = known[scored["row"]]
-    maps, masks = scored["anomaly_map"][kept], scored["mask"][kept]
-    if not masks.any():
+    known = np.isin(scored["row"], data.rows["test"]) & ~data.store.index.has_role("unmasked")[scored["row"]]
+    rows, mask = scored["row"][known], scored["mask"][known]
+    if not mask.any():
         return None
-    histograms = PixelHistograms(float(maps.min()), float(maps.max()))
-    histograms.update(torch.from_numpy(maps), torch.from_numpy(masks))
-    if histograms.num_masks == 0:
-        return None
-    return {"auroc": histograms.auroc(), "pro": histograms.pro(), "num_masks": histograms.num_masks}
+    patient = np.array(data.store.index.columns["patient"])[rows]
+    measured = {"detector": pointing(scored["anomaly_map"][known], mask, patient)}
+    parts = [floors.maps(data.store.batch(part)["image"]) for part in np.array_split(rows, len(rows) // CHUNK + 1)]
+    for name in parts[0]:
+        measured[name] = pointing(torch.cat([part[name] for part in parts]).numpy(), mask, patient)
+    return judge_maps(measured)
 
 
 def _hang_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: PatchDataModule, detector: Detector) -> None:

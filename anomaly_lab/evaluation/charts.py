@@ -64,8 +64,10 @@ def rate(value: object, digits: int = 3) -> str:
     return ("−" if value < 0 else "") + (text[1:] if text.startswith("0.") else text)
 
 
-def figure(entry: dict[str, float | None] | None) -> str:
-    """A figure with its interval: .812 [.74, .88]."""
+def figure(entry: dict[str, float | None] | float | None) -> str:
+    """A figure with its interval: .812 [.74, .88]; a bare one, of a record that has no interval, by itself."""
+    if isinstance(entry, float):
+        return rate(entry)
     if not entry or entry.get("value") is None:
         return "–"
     text, low, high = rate(entry["value"]), entry.get("low"), entry.get("high")

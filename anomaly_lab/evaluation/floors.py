@@ -5,7 +5,10 @@ reconstruction from 32 principal components (fewer where there are fewer images;
 Component Analysis). A detector that does not beat them has not learnt what is worth its training.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -16,32 +19,61 @@ MAX_IMAGES = 2000  # PCA needs their [n, n] products; more of them hardly move 3
 MAX_VALUES = 2**26  # of all images kept together: 256 MB of float32
 
 
-def floor_scores(train: Iterable[Tensor], others: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Scores of the other images by the two floors; higher = more anomalous, as raw as a detector's.
+@dataclass(frozen=True)
+class Floors:
+    """Both floors, fitted.
 
-    Fitted on a random sample of the training images, always the same one, where they exceed MAX_IMAGES or
-    MAX_VALUES.
-    Everything is done image by image in float64, so that a score does not depend on the batches.
-
-    Args:
-        train: batches of normal training images, [B, C, *S], in an order that does not change.
-        others: batches of the images to score, of the same shape.
-
-    Returns:
-        "mean_image" and "pca_32", each float64 [N], N images in the order they came.
-
-    Raises:
-        ValueError: there are no training images.
+    Attributes:
+        mean: training image, float64 [D] with D values of an image.
+        components: principal axes, float64 [k, D].
     """
-    kept = _sample(_images(train))
-    if not kept:
-        raise ValueError("floor_scores got no training images")
-    normals = torch.stack(kept)
-    mean = normals.mean(0, dtype=torch.float64)
-    components = principal_components(normals, mean)
-    scores = [_distances(image.double() - mean, components) for image in _images(others)]
-    distance, residual = torch.tensor(scores, dtype=torch.float64).reshape(-1, 2).unbind(1)
-    return {"mean_image": distance, "pca_32": residual}
+
+    mean: Tensor
+    components: Tensor
+
+    @classmethod
+    def fit(cls, train: Iterable[Tensor]) -> Floors:
+        """From a random sample of the training images, always the same, where they exceed MAX_IMAGES or MAX_VALUES.
+
+        Args:
+            train: batches of normal images, [B, C, *S], in an order that does not change.
+
+        Raises:
+            ValueError: there are none.
+        """
+        kept = _sample(_images(train))
+        if not kept:
+            raise ValueError("the floors got no training images")
+        normals = torch.stack(kept)
+        mean = normals.mean(0, dtype=torch.float64)
+        return cls(mean, principal_components(normals, mean))
+
+    def scores(self, others: Iterable[Tensor]) -> dict[str, Tensor]:
+        """Of the other images by each floor; higher = more anomalous, as raw as a detector's.
+
+        Everything is done image by image in float64, so that a score does not depend on the batches.
+
+        Args:
+            others: batches of them, of the training images' shape.
+
+        Returns:
+            "mean_image" and "pca_32", each float64 [N], N images in the order they came.
+        """
+        scores = [[part.square().mean().item() for part in self._residuals(image)] for image in _images(others)]
+        distance, residual = torch.tensor(scores, dtype=torch.float64).reshape(-1, 2).unbind(1)
+        return {"mean_image": distance, "pca_32": residual}
+
+    def maps(self, image: Tensor) -> dict[str, Tensor]:
+        """Where images [B, C, *S] differ from the mean and from their components: float32 [B, 1, *S], mean of |·|."""
+        found = [self._residuals(one) for one in _images([image])]
+        names = ("mean_image", "pca_32")
+        stacked = (torch.stack(parts).view(image.shape) for parts in zip(*found, strict=True))
+        return {name: part.abs().mean(1, keepdim=True).float() for name, part in zip(names, stacked, strict=True)}
+
+    def _residuals(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """An image [D] less the mean, and less its components as well."""
+        centred = image.double() - self.mean
+        return centred, centred - (self.components @ centred) @ self.components
 
 
 def principal_components(x: Tensor, mean: Tensor) -> Tensor:
@@ -61,12 +93,6 @@ def principal_components(x: Tensor, mean: Tensor) -> Tensor:
     real = variance > 1e-10 * variance[-1]  # also drops the direction lost to the mean
     axes = torch.cat([vectors[:, real].T @ (block.double() - centre) for block, centre in blocks], 1)
     return torch.div(axes, variance[real].sqrt()[:, None])
-
-
-def _distances(centred: Tensor, components: Tensor) -> tuple[float, float]:
-    """Mean square of a centred image [D], as it is and after its components [k, D] are taken out."""
-    residual = centred - (components @ centred) @ components
-    return centred.square().mean().item(), residual.square().mean().item()
 
 
 def _images(batches: Iterable[Tensor]) -> Iterator[Tensor]:

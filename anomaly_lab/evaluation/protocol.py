@@ -14,6 +14,7 @@ from anomaly_lab.config import ThresholdRule
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.metrics import ranking, statistics, thresholds
 from anomaly_lab.metrics.ranking import Floats, Labels
+from anomaly_lab.metrics.segmentation import Pointing
 from anomaly_lab.metrics.thresholds import Threshold
 from anomaly_lab.types import UserError
 
@@ -78,6 +79,38 @@ def judge(
         }
     )
     return content
+
+
+def judge_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
+    """What metrics.json says of the maps of the detector and of each floor; numbers that do not exist are None.
+
+    Args:
+        measured: "detector" and the floors, on the same pixels.
+    """
+    tables = {
+        name: {metric: _left_out(value, found.without[metric]) for metric, value in found.figures.items()}
+        for name, found in measured.items()
+    }
+    ours = measured["detector"]
+    best = max(measured.keys() - {"detector"}, key=lambda name: (measured[name].figures["auroc"], name))
+    floor = measured[best]
+    gain = ours.figures["auroc"] - floor.figures["auroc"]
+    difference = _left_out(gain, ours.without["auroc"] - floor.without["auroc"], least=-1.0)
+    content: dict[str, Any] = {
+        "num_masks": ours.num_masks,
+        "patients": len(ours.without["auroc"]),
+        "level": LEVEL,
+        **tables.pop("detector"),
+        "floors": tables,
+        "versus_floors": {"best": best, "difference": difference, "beaten": gain > 0},
+    }
+    return dict(_without_nan(content))
+
+
+def _left_out(value: float, without: Floats, least: float = 0.0) -> dict[str, float]:
+    """A figure with its jackknife interval, cut to [least, 1]."""
+    low, high = np.clip(statistics.jackknife(value, without, LEVEL), least, 1.0).tolist()
+    return {"value": value, "low": low, "high": high}
 
 
 def _cut(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -> Threshold:

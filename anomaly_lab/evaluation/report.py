@@ -51,6 +51,7 @@ def write_report(run: Path) -> Path:
     """
     record = read_run(run)
     threshold = (record.metrics.get("threshold") or {}).get("value")
+    pixels = record.metrics.get("pixels") or {}
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -61,6 +62,7 @@ def write_report(run: Path) -> Path:
             banners=banners(record.provenance, record.metrics),
             verdict=verdict(record.metrics),
             contenders=charts.contenders(record.metrics),
+            pointers=charts.contenders({"detector": pixels, "floors": pixels.get("floors")}),
             comparison=charts.comparison(record.metrics) if record.metrics else [],
             curves=charts.curves(record.scores, record.metrics),
             histogram=charts.score_histogram(record.scores, threshold) if record.scores else None,

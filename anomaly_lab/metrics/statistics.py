@@ -8,10 +8,12 @@ A replicate is a column of case weights (how often the case was drawn), so that 
 every metric of every replicate is a sum over the sorted cases. Replicates come in blocks to bound the memory.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from anomaly_lab.metrics.ranking import SLACK, Floats, Labels
 from anomaly_lab.metrics.thresholds import rates
@@ -52,6 +54,19 @@ def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
     """The middle `level` of the replicates, (low, high); nan when any replicate is."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def jackknife(value: float, without: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Normal interval of a figure from its values without each of K patients, [K]; nan with fewer than two patients.
+
+    Efron and Tibshirani 1993, eq. 11.5.
+    """
+    k = len(without)
+    if k < 2:
+        return math.nan, math.nan
+    error = math.sqrt((k - 1) / k * float(np.square(without - without.mean()).sum()))
+    half = float(stats.norm.ppf((1 + level) / 2)) * error
+    return value - half, value + half
 
 
 def draw_weights(label: Labels, patient: Sequence[str], replicates: int, seed: int) -> Iterator[NDArray[np.int32]]:

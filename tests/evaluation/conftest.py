@@ -55,7 +55,28 @@ def fake_metrics() -> dict[str, Any]:
             "(difference .065, 95 % interval -.012 to .143, which includes 0).",
         },
         "oracle": {"best_f1": {"value": 0.834, "threshold": 0.2876}},
-        "pixels": {"auroc": 0.913, "pro": 0.547, "num_masks": 60},
+        "pixels": {
+            "num_masks": 60,
+            "patients": 100,
+            "level": 0.95,
+            "auroc": {"value": 0.913, "low": 0.881, "high": 0.945},
+            "pro": {"value": 0.547, "low": 0.49, "high": 0.604},
+            "floors": {
+                "mean_image": {
+                    "auroc": {"value": 0.931, "low": 0.9, "high": 0.962},
+                    "pro": {"value": 0.601, "low": 0.55, "high": 0.652},
+                },
+                "pca_32": {
+                    "auroc": {"value": 0.702, "low": 0.65, "high": 0.754},
+                    "pro": {"value": 0.31, "low": 0.26, "high": 0.36},
+                },
+            },
+            "versus_floors": {
+                "best": "mean_image",
+                "difference": {"value": -0.018, "low": -0.04, "high": 0.004},
+                "beaten": False,
+            },
+        },
         "bootstrap": {"replicates": 2000, "unit": "patient", "strata": "label", "level": 0.95, "seed": 0},
     }
 

@@ -8,8 +8,9 @@ import pytest
 from toy_scores import example, rows_of
 
 from anomaly_lab.config import ThresholdRule
-from anomaly_lab.evaluation.protocol import CAVEATS, RULES, judge
+from anomaly_lab.evaluation.protocol import CAVEATS, RULES, judge, judge_maps
 from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.metrics.segmentation import Pointing
 from anomaly_lab.types import UserError
 
 RATES = {"accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1"}
@@ -174,3 +175,31 @@ def test_no_anomalous_case_no_best_f1() -> None:
     verdict = judge(normal, replicates=20, rule="test_max_f1")
     assert verdict["threshold"]["value"] is None
     assert verdict["detector"]["accuracy"]["value"] is None
+
+
+def pointing(auroc: float, without: list[float]) -> Pointing:
+    return Pointing({"auroc": auroc, "pro": 0.5}, {"auroc": np.array(without), "pro": np.full(len(without), 0.5)}, 2)
+
+
+def test_maps_are_held_against_the_better_floor_patient_by_patient() -> None:
+    table = judge_maps({
+        "detector": pointing(0.8, [0.78, 0.82, 0.8]),
+        "mean_image": pointing(0.85, [0.83, 0.87, 0.85]),
+        "pca_32": pointing(0.6, [0.6, 0.6, 0.6]),
+    })  # fmt: skip
+    assert (table["patients"], table["num_masks"]) == (3, 2)
+    error = (2 / 3 * 2 * 0.02**2) ** 0.5
+    assert table["auroc"] == pytest.approx(
+        {"value": 0.8, "low": 0.8 - 1.96 * error, "high": 0.8 + 1.96 * error}, abs=1e-4
+    )
+    assert table["versus_floors"]["best"] == "mean_image"
+    assert not table["versus_floors"]["beaten"]
+    assert table["versus_floors"]["difference"] == pytest.approx({"value": -0.05, "low": -0.05, "high": -0.05})
+    assert table["floors"]["pca_32"]["pro"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+
+
+def test_maps_of_one_patient_have_no_interval() -> None:
+    table = judge_maps({"detector": pointing(0.8, [float("nan")]), "pca_32": pointing(0.6, [float("nan")])})
+    assert table["auroc"] == {"value": 0.8, "low": None, "high": None}
+    assert table["versus_floors"]["beaten"]
+    json.dumps(table, allow_nan=False)

@@ -158,6 +158,23 @@ def test_an_unfinished_run_has_a_report(fake_run: Path) -> None:
     assert "1 unreadable line left out" in text
 
 
+def test_maps_stand_beside_those_of_the_floors(fake_run: Path, edit: EditFile) -> None:
+    text = page(fake_run)
+    assert "point at them as well or better" in text
+    for figure in (".913 [.88, .94]", ".931 [.90, .96]", ".601 [.55, .65]", "jackknife over 100 patients"):
+        assert figure in text
+    edit(fake_run / "metrics.json", lambda metrics: metrics["pixels"]["versus_floors"].update(beaten=True))
+    assert "do not point at them as well" in page(fake_run)
+
+
+def test_a_record_from_before_maps_had_intervals(fake_run: Path, edit: EditFile) -> None:
+    old = {"auroc": 0.913, "pro": 0.547, "num_masks": 60}
+    edit(fake_run / "metrics.json", lambda metrics: metrics.update(pixels=old))
+    text = page(fake_run)
+    assert ".913</td>" in text
+    assert "jackknife" not in text
+
+
 def test_a_run_without_threshold_masks_or_floors(fake_run: Path, edit: EditFile) -> None:
     def strip(metrics: dict[str, Any]) -> None:
         metrics["threshold"] |= {"value": None, "warning": "no normals were held out"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from anomaly_lab.metrics.segmentation import PixelHistograms
+from anomaly_lab.metrics.segmentation import PixelHistograms, pointing
 
 
 def slow_pro(maps, masks, limit):
@@ -136,3 +136,28 @@ def test_refuses_what_it_cannot_count():
         pixels.update(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 5).bool())
     with pytest.raises(ValueError, match="not finite"):
         pixels.update(torch.full((1, 1, 4, 4), math.nan), torch.zeros(1, 1, 4, 4).bool())
+
+
+def test_pointing_without_a_patient_is_counting_all_others():
+    maps, masks = example((12, 14), seed=3)
+    maps, masks = np.concatenate([maps, maps[::-1]])[:, None], np.concatenate([masks, masks[::-1]])[:, None]
+    maps[:3] = 1 - maps[:3]
+    patient = np.array(["b", "a", "c", "c", "a", "d"])
+    found = pointing(maps, masks, patient)
+    assert found.num_masks == 4
+    assert found.figures == {
+        "auroc": counted(maps[:, 0], masks[:, 0]).auroc(),
+        "pro": pytest.approx(counted(maps[:, 0], masks[:, 0]).pro()),
+    }
+    for k, name in enumerate("abcd"):
+        rest = patient != name
+        left = counted(maps[rest, 0], masks[rest, 0])
+        assert found.without["auroc"][k] == pytest.approx(left.auroc())
+        assert found.without["pro"][k] == pytest.approx(left.pro())
+
+
+def test_pointing_without_the_only_lesion_is_undefined():
+    maps, masks = example((12, 14), seed=3)
+    masks[0] = False
+    without = pointing(maps[:, None], masks[:, None], np.arange(3)).without
+    assert [math.isnan(value) for value in without["auroc"]] == [False, True, False]

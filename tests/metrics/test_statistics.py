@@ -1,5 +1,7 @@
 """The bootstrap: parity with scikit-learn under weights and with scipy; strata, patients and blocks."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -128,3 +130,12 @@ def test_blocks_cover_every_replicate(monkeypatch):
     assert {len(values) for values in drawn.values()} == {50}
     monkeypatch.setattr(statistics, "BLOCK", 1)
     assert len(statistics.bootstrap(LABEL, SINGLES, {"detector": (UNTIED, 1.0)}, 3)["detector"]["auroc"]) == 3
+
+
+def test_jackknife_of_a_mean_is_its_standard_error():
+    x = np.random.default_rng(0).normal(size=40)
+    without = (x.sum() - x) / 39
+    low, high = statistics.jackknife(x.mean(), without)
+    half = 1.959964 * x.std(ddof=1) / 40**0.5
+    assert (low, high) == pytest.approx((x.mean() - half, x.mean() + half), rel=1e-5)
+    assert math.isnan(statistics.jackknife(0.5, without[:1])[0])
