@@ -31,9 +31,6 @@ TERMS = {
     "train/encoder": "Encoder loss",
     "train/image_residual": "Image residual",
     "train/feature_residual": "Feature residual",
-    "train/grad_generator": "Gradient norm, generator",
-    "train/grad_critic": "Gradient norm, critic",
-    "train/grad_encoder": "Gradient norm, encoder",
     "val/anomaly_score": "Score of held-out normals",
     "train/sign_real": "Sign of the discriminator on reals",
     "train/augment_p": "ADA’s p",
@@ -54,6 +51,14 @@ class Panel(NamedTuple):
     title: str
     svg: str
     note: str = ""
+
+
+def term(key: str) -> str:
+    """What a recorded term is called: by TERMS, else by its own name, "train/log_likelihood" as Log likelihood."""
+    if key in TERMS:
+        return TERMS[key]
+    name = key.rpartition("/")[2].replace("_", " ")
+    return f"Gradient norm, {name[5:]}" if name.startswith("grad ") else name[:1].upper() + name[1:]
 
 
 def rate(value: object, digits: int = 3) -> str:
@@ -193,7 +198,7 @@ def _term(key: str, lines: Sequence[Row]) -> Panel | None:
         return None
     x, y = _thin(*(np.array(column, dtype=float) for column in zip(*finite, strict=True)))
     lost = len(points) - len(finite)
-    words = TERMS.get(key, key)
+    words = term(key)
     x_axis = Axis("images seen" if axis == "images" else "iterations", min(x), max(max(x), min(x) + 1))
     svg = line_chart([Series(words, x, y, "series-0")], x_axis, Axis("", *padded(y)), 150)
     return Panel(words, svg, f"last {tick_label(y[-1])}" + (f"; {lost} not finite, left out" if lost else ""))

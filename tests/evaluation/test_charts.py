@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anomaly_lab.evaluation.charts import comparison, curves, figure, rate, score_histogram, training
+from anomaly_lab.evaluation.charts import comparison, curves, figure, rate, score_histogram, term, training
 
 from .conftest import fake_metrics
 
@@ -68,3 +68,9 @@ def test_one_panel_a_term_and_phase_gradient_norms_last() -> None:
     assert list(found) == ["gan", "encoder"]
     assert [panel.title for panel in found["gan"]] == ["Critic loss", "Gradient norm, critic"]
     assert found["gan"][0].note == "last 2; 1 not finite, left out"
+
+
+def test_a_term_nobody_listed_is_called_by_its_own_name() -> None:
+    names = {"train/critic": "Critic loss", "train/grad_cloner": "Gradient norm, cloner", "train/resets": "Resets"}
+    assert {key: term(key) for key in names} == names
+    assert term("train/log_likelihood") == "Log likelihood"
