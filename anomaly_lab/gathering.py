@@ -15,7 +15,7 @@ from anomaly_lab.networks.kernels import KernelMachine
 from anomaly_lab.networks.svdd import SVDDAutoencoder
 from anomaly_lab.types import Phase, UserError
 
-FeatureName = Literal["pixels", "code", "squeezenet"]
+FeatureName = Literal["pixels", "code", "squeezenet", "squeezenet_caffe"]
 Features = Pixels | SqueezeNetFeatures | SVDDAutoencoder
 
 
@@ -27,8 +27,9 @@ class GatheringDetector(Detector):
 
     Settings:
         features: what is gathered of an image: its `pixels`, the `code` of an autoencoder that the phase `features`
-            trains first, or a pretrained `squeezenet`'s pooled features.
-        weights: file of torchvision's squeezenet1_0 weights, read when the training begins.
+            trains first, or a pretrained `squeezenet`'s pooled features; `squeezenet_caffe` if its weights were learnt
+            with Caffe, on other colours.
+        weights: file of its weights by torchvision's names (squeezenet1_0), read when the training begins.
         components: most whitened principal components (95 % of the variance) to which they are reduced; 0 for none.
         feature_iterations: length of the phase `features`, where there is one.
         samples: images to gather. More than there are normals would only repeat them.
@@ -102,4 +103,6 @@ def features_of(name: FeatureName, patch_size: Sequence[int], in_channels: int) 
     """The module that a detector's setting `features` asks for."""
     if name == "code":
         return SVDDAutoencoder(in_channels, patch_size)
-    return SqueezeNetFeatures() if name == "squeezenet" else Pixels(in_channels * math.prod(patch_size))
+    if name == "pixels":
+        return Pixels(in_channels * math.prod(patch_size))
+    return SqueezeNetFeatures("caffe" if name == "squeezenet_caffe" else "imagenet")

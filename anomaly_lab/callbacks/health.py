@@ -14,6 +14,7 @@ from anomaly_lab.detector import Detector
 from anomaly_lab.metrics.generation import frechet_distance, kernel_distance, spread
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.networks.features import SqueezeNetFeatures
+from anomaly_lab.networks.pretrained import Normalisation
 from anomaly_lab.runs import update_provenance
 from anomaly_lab.types import UserError
 
@@ -44,14 +45,22 @@ class Health(pl.Callback):
         samples: most fakes and most training images, at the end.
         features: file of torchvision's squeezenet1_0 weights; `random` draws them, always the same: the figures then
             compare runs on one data set and nothing else.
+        features_input: what these weights expect, see networks.pretrained.
     """
 
-    def __init__(self, watched: int = 64, samples: int = 128, features: str = "random") -> None:
+    def __init__(
+        self,
+        watched: int = 64,
+        samples: int = 128,
+        features: str = "random",
+        features_input: Normalisation = "imagenet",
+    ) -> None:
         if min(watched, samples) < 2:
             raise ValueError("callbacks.health: watched and samples start at 2")
         if features != "random" and not Path(features).is_file():
             raise UserError(f"callbacks.health.features={features}: no such file; give squeezenet1_0's, or random")
-        self.watched, self.samples, self.features = watched, samples, features
+        self.watched, self.samples = watched, samples
+        self.features, self.features_input = features, features_input
         self._images: dict[str, Tensor] = {}
         self._copies: list[Tensor] = []
 
@@ -116,7 +125,7 @@ class Health(pl.Callback):
         fake = _sample(detector, len(real))
         if fake is None:
             return {}
-        network = _feature_network(self.features)
+        network = _feature_network(self.features, self.features_input)
         with torch.no_grad():
             x, y = (torch.cat([network(part) for part in torch.split(image, CHUNK)]).numpy() for image in (real, fake))
         return {
@@ -164,10 +173,10 @@ def _realness(detector: Detector, image: Tensor) -> np.ndarray | None:
     return torch.cat(said).double().numpy() if said else None
 
 
-def _feature_network(file: str) -> SqueezeNetFeatures:
+def _feature_network(file: str, normalisation: Normalisation) -> SqueezeNetFeatures:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = SqueezeNetFeatures().eval()
+        network = SqueezeNetFeatures(normalisation).eval()
     if file != "random":
         network.load(file)
     return network

@@ -16,7 +16,8 @@ from torchvision.transforms.functional import gaussian_blur
 from anomaly_lab.detector import Detector
 from anomaly_lab.losses.distillation import directions, values
 from anomaly_lab.networks.cloner import Cloner, guided
-from anomaly_lab.networks.teachers import BACKBONES, Normalisation, Teacher
+from anomaly_lab.networks.pretrained import Normalisation
+from anomaly_lab.networks.teachers import BACKBONES, Teacher
 from anomaly_lab.types import Phase, Prediction
 
 SCORED = 3  # of the four taps, the last ones; the first is learnt but not judged by

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
+from anomaly_lab.networks.pretrained import Normalisation, Normalised
 from anomaly_lab.types import UserError
 
 EXPLAINED = 0.95  # share of the variance that the kept principal axes explain
@@ -27,20 +28,20 @@ class SqueezeNetFeatures(nn.Module):
     """image [B, C, H, W] in [-1, 1] -> mean over positions of SqueezeNet 1.0's last features, [B, 512].
 
     Iandola et al. 2016. Never trained here: `load` fills it with weights learnt on ImageNet.
+
+    Args:
+        normalisation: what the weights expect.
     """
 
-    mean: Tensor
-    deviation: Tensor
     num_features = 512
     side = 128  # pixels the image is brought to: at 32 its last feature map would be a single one
 
-    def __init__(self) -> None:
+    def __init__(self, normalisation: Normalisation = "imagenet") -> None:
         super().__init__()
         from torchvision.models import squeezenet1_0  # only who asks for it waits for torchvision
 
         self.features = squeezenet1_0(weights=None).features.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        self.normalised = Normalised(normalisation)
 
     def load(self, file: str) -> None:
         """Take torchvision's weights from a local file.
@@ -60,7 +61,7 @@ class SqueezeNetFeatures(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         image = F.interpolate(image.float(), size=self.side, mode="bilinear", antialias=True)
         colour = image.expand(-1, 3, -1, -1)
-        h: Tensor = self.features(((colour + 1) / 2 - self.mean) / self.deviation)
+        h: Tensor = self.features(self.normalised((colour + 1) / 2))
         return h.mean((2, 3))
 
 

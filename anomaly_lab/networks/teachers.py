@@ -8,19 +8,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
+from anomaly_lab.networks.pretrained import Normalisation, Normalised
 from anomaly_lab.types import UserError
 
-Normalisation = Literal["unit", "imagenet", "caffe"]
 Pool = Callable[[], nn.Module]
 _HALVE: Pool = partial(nn.MaxPool2d, 2)
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green, blue in [0, 1]
-_CAFFE_MEAN = (104 / 255, 117 / 255, 123 / 255)  # of its blue, green, red
 
 
 class Backbone(NamedTuple):
@@ -65,25 +63,14 @@ class Teacher(nn.Module):
 
     Args:
         name: one of BACKBONES.
-        normalisation: what the weights expect: `unit` the image as it is, `imagenet` less ImageNet's mean and divided
-            by its deviation (torchvision's weights), `caffe` blue first, 0..255 less (104, 117, 123).
+        normalisation: what the weights expect.
     """
-
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, name: str, normalisation: Normalisation = "imagenet") -> None:
         super().__init__()
-        self.name, self.backbone, self.blue_first = name, BACKBONES[name], normalisation == "caffe"
-        self.trunk = _trunk(name)
+        self.name, self.backbone = name, BACKBONES[name]
+        self.normalised, self.trunk = Normalised(normalisation), _trunk(name)
         draw(self.trunk)
-        mean, deviation = {
-            "unit": ((0.0,) * 3, (1.0,) * 3),
-            "imagenet": (_MEAN, _DEVIATION),
-            "caffe": (_CAFFE_MEAN, (1 / 255,) * 3),
-        }[normalisation]
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)
         self.eval()
 
@@ -112,7 +99,7 @@ class Teacher(nn.Module):
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        h, taps = (image.flip(1) if self.blue_first else image).sub(self.mean) / self.deviation, []
+        h, taps = self.normalised(image), []
         for name, layer in self.trunk.named_children():
             h = layer(h)
             if name in self.backbone.taps:

@@ -57,6 +57,16 @@ def test_squeezenet_gives_one_row_an_image_and_never_learns(tmp_path: Path) -> N
     assert not any(p.requires_grad for p in network.parameters())
 
 
+def test_squeezenet_shows_its_weights_the_colours_they_know() -> None:
+    image = (torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, 32, 32)) * 2 - 1
+    seen = []
+    for network in (SqueezeNetFeatures("caffe"), SqueezeNetFeatures()):
+        network.features[0].register_forward_pre_hook(lambda _, given: seen.append(given[0][0, :, 5, 7]))
+        network(image)
+    torch.testing.assert_close(seen[0], torch.tensor([153.0 - 104, 102.0 - 117, 51.0 - 123]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen[1][0], torch.tensor((0.2 - 0.485) / 0.229))
+
+
 def test_a_file_that_is_missing_or_something_else_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.pth: no such file"):
         SqueezeNetFeatures().load("nowhere.pth")
