@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-from anomaly_lab.evaluation.charts import FLOORS
 from anomaly_lab.metrics import statistics
 from anomaly_lab.metrics.comparison import Summary, summary
 from anomaly_lab.studies.findings import Findings
@@ -106,20 +105,18 @@ def decisions(findings: Findings, dataset: str) -> Decisions | None:
     rows = [row for row in rows if row.values["accuracy"]]
     if not rows:
         return None
-    floors = sorted({name for result in findings.results.values() for name in result.floors})
-    others = [_decision(name, FLOORS.get(name, name), "floor", findings.floor(name, dataset)) for name in floors]
+    others = [_decision(name, findings.title(name), "floor", findings.floor(name, dataset)) for name in findings.floors]
     rules = [_decision(name, title, "trivial", _called(findings, name, dataset)) for name, title in TRIVIAL.items()]
     best = {metric: max(rule.figure(metric).mean for rule in rules) for metric in HELD_AGAINST if metric != "auroc"}
     return Decisions([*rows, *others, *rules], best | {"auroc": GUESSING})
 
 
 def gains(findings: Findings, dataset: str) -> dict[str, dict[str, Gain]]:
-    """Row -> metric of ADDED -> what it adds to the reference, over the seeds that both have."""
+    """Row or floor -> metric of ADDED -> what it adds to the reference, over the seeds that both have."""
     found = {}
     ours = findings.of(findings.reference, dataset)
-    for name in findings.rows:
-        theirs = findings.of(name, dataset)
-        pairs = [(theirs[seed], ours[seed]) for seed in ours if seed in theirs and name != findings.reference]
+    for name, theirs in findings.rivals(dataset).items():
+        pairs = [(theirs[seed], ours[seed]) for seed in ours if seed in theirs]
         if pairs:
             found[name] = _over_seeds(pairs) if len(pairs) > 1 else _over_cases(*pairs[0])
     return found

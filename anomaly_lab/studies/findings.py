@@ -56,11 +56,11 @@ class Line(NamedTuple):
 
 
 class Versus(NamedTuple):
-    """The reference against another row of a data set; the p-values marked `holm` are corrected within the data set.
+    """A row or a floor against the reference; the p-values marked `holm` are corrected within the data set.
 
     Attributes:
         dataset, row: what is compared with the reference.
-        paired: over the seeds that both have; positive favours the reference.
+        paired: over the seeds that both have; negative favours the reference.
         t_holm, wilcoxon_holm: corrected.
         seed: of the split in which the two were compared case by case, the lowest that both have.
         cases: how many both have judged there.
@@ -160,11 +160,24 @@ class Findings:
             Line(name, row.title, False, {d: _cell(self.of(name, d), row.paper.get(d)) for d in datasets})
             for name, row in self.rows.items()
         ]
-        floors = {name for result in self.results.values() for name in result.floors}
         return found + [
-            Line(name, FLOORS.get(name, name), True, {d: _cell(self.floor(name, d), None) for d in datasets})
-            for name in sorted(floors)
+            Line(name, self.title(name), True, {d: _cell(self.floor(name, d), None) for d in datasets})
+            for name in self.floors
         ]
+
+    @cached_property
+    def floors(self) -> list[str]:
+        """Names of those that any run has."""
+        return sorted({name for result in self.results.values() for name in result.floors})
+
+    def title(self, name: str) -> str:
+        """Of a row or a floor."""
+        return self.rows[name].title if name in self.rows else FLOORS.get(name, name)
+
+    def rivals(self, dataset: str) -> dict[str, dict[int, Result]]:
+        """What the reference is held against, the other rows and then the floors, by seed."""
+        rows = {name: self.of(name, dataset) for name in self.rows if name != self.reference}
+        return rows | {name: self.floor(name, dataset) for name in self.floors}
 
     def floor(self, name: str, dataset: str) -> dict[int, Result]:
         """A floor as if it were a row: from the first row that has it, of each seed, one without caveats if there is.
@@ -181,7 +194,7 @@ class Findings:
         return dict(sorted(found.items()))
 
     def tests(self) -> list[Versus]:
-        """The reference against every other row, data set by data set."""
+        """Every other row and the floors against the reference, data set by data set."""
         return [test for dataset in self.study.datasets for test in self._tests(dataset)]
 
     def agreement(self) -> dict[str, Agreement]:
@@ -205,13 +218,12 @@ class Findings:
     def _tests(self, dataset: str) -> list[Versus]:
         ours = self.of(self.reference, dataset)
         found = []
-        for row in self.rows:
-            theirs = self.of(row, dataset)
+        for row, theirs in self.rivals(dataset).items():
             seeds = [seed for seed in ours if seed in theirs]
-            if row == self.reference or not seeds:
+            if not seeds:
                 continue
-            both = paired([ours[s].figure() for s in seeds], [theirs[s].figure() for s in seeds])
-            cases, split = within_split(ours[seeds[0]], theirs[seeds[0]])
+            both = paired([theirs[s].figure() for s in seeds], [ours[s].figure() for s in seeds])
+            cases, split = within_split(theirs[seeds[0]], ours[seeds[0]])
             found.append(Versus(dataset, row, both, math.nan, math.nan, seeds[0], cases, split, math.nan))
         corrected = zip(
             holm([test.paired.t for test in found]),

@@ -41,12 +41,21 @@ def test_a_single_seed_has_the_interval_of_its_split(tmp_path):
 
 
 def test_tests_pair_the_seeds_that_both_have_and_correct_within_the_data_set(findings):
-    fair, poor = findings.tests()
+    fair, poor, floor = findings.tests()
     assert (fair.row, fair.paired.n, poor.paired.n) == ("fair", 3, 2)
-    assert fair.paired.difference > 0
+    assert fair.paired.difference < 0
     assert fair.cases == 60
-    assert poor.delong_holm == pytest.approx(2 * poor.delong.p)
+    tests = sorted((fair, poor, floor), key=lambda test: test.delong.p)
+    assert tests[0].delong_holm == pytest.approx(3 * tests[0].delong.p)
     assert fair.delong_holm >= fair.delong.p
+
+
+def test_the_floors_are_held_against_the_reference_too(findings):
+    *_, floor = findings.tests()
+    ours, theirs = findings.of("good", "set"), findings.floor("mean_image", "set")
+    assert (floor.row, findings.title(floor.row)) == ("mean_image", "Mean-image distance")
+    assert floor.paired.difference == pytest.approx(np.mean([theirs[s].figure() - ours[s].figure() for s in (0, 1, 2)]))
+    assert floor.delong.a == pytest.approx(theirs[0].figure())
 
 
 def test_order_as_published(findings):
