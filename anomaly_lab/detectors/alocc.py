@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer, RMSprop
+from torch.optim import Optimizer
 
 from anomaly_lab.adversarial import AdversarialDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.alocc import ALOCCDiscriminator, Reconstructor
 from anomaly_lab.networks.augmentation import AugmentD
+from anomaly_lab.optimizers import tensorflow_rmsprop
 from anomaly_lab.types import Phase, Prediction
 
 MEMORY = 0.9  # of the running mean of the error
@@ -68,8 +69,8 @@ class ALOCC(AdversarialDetector):
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
         p = self.settings
         return (
-            RMSprop(self.reconstructor.parameters(), p.lr_reconstructor),
-            RMSprop(self.discriminator.parameters(), p.lr_discriminator),
+            tensorflow_rmsprop(self.reconstructor.parameters(), p.lr_reconstructor),
+            tensorflow_rmsprop(self.discriminator.parameters(), p.lr_discriminator),
         )
 
     def gan_step(self, batches: Tensor) -> None:

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer, RMSprop
+from torch.optim import Adam, Optimizer
 
 from anomaly_lab.adversarial import WassersteinDetector
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANCritic, DCGANEncoder, DCGANGenerator
 from anomaly_lab.networks.resnet import ResNetCritic, ResNetEncoder, ResNetGenerator
+from anomaly_lab.optimizers import tensorflow_rmsprop
 from anomaly_lab.types import Phase, Prediction
 
 BACKBONES: dict[str, tuple[Any, Any, Any]] = {  # classes of generator, critic and encoder
@@ -84,7 +85,7 @@ class FAnoGAN(WassersteinDetector):
         return (
             Adam(self.generator.parameters(), p.lr_gan, betas=(0.0, 0.9)),
             Adam(self.critic.parameters(), p.lr_gan, betas=(0.0, 0.9)),
-            RMSprop(self.encoder.parameters(), p.lr_encoder),
+            tensorflow_rmsprop(self.encoder.parameters(), p.lr_encoder),
         )
 
     def gan_step(self, batches: Tensor) -> None:

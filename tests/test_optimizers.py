@@ -1,0 +1,56 @@
+"""TensorFlow 1's RMSprop against its own update, written out."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.optim import RMSprop
+
+from anomaly_lab.optimizers import tensorflow_rmsprop
+
+
+def descend(optimizer: RMSprop, p: nn.Parameter, gradients: torch.Tensor) -> None:
+    for gradient in gradients:
+        p.grad = gradient.clone()
+        optimizer.step()
+
+
+def test_steps_are_tensorflows() -> None:
+    torch.manual_seed(0)
+    gradients = torch.randn(30, 5) * torch.tensor([1e-6, 1e-3, 1.0, 10.0, 0.0])
+    p = nn.Parameter(torch.randn(5))
+    expected, mean_square = p.detach().double(), torch.ones(5, dtype=torch.float64)
+    descend(tensorflow_rmsprop([p], 0.01), p, gradients)
+    for gradient in gradients.double():
+        mean_square = 0.9 * mean_square + 0.1 * gradient**2
+        expected = expected - 0.01 * gradient / (mean_square + 1e-10).sqrt()
+    torch.testing.assert_close(p.detach().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_its_first_step_is_small_where_torchs_is_ten_times_the_rate() -> None:
+    gradient = torch.full((1, 3), 1e-3)
+    ours, theirs = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+    descend(tensorflow_rmsprop([ours], 1e-2), ours, gradient)
+    descend(RMSprop([theirs], 1e-2), theirs, gradient)
+    assert ours.abs().max() < 1.1e-5
+    assert theirs.abs().min() > 0.09
+
+
+def test_it_is_resumed_from_its_state() -> None:
+    torch.manual_seed(1)
+    gradients = torch.randn(8, 4)
+    whole = nn.Parameter(torch.zeros(4))
+    descend(tensorflow_rmsprop([whole], 0.1), whole, gradients)
+    part = nn.Parameter(torch.zeros(4))
+    first = tensorflow_rmsprop([part], 0.1)
+    descend(first, part, gradients[:3])
+    second = tensorflow_rmsprop([part], 0.1)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    descend(second, part, gradients[3:])
+    assert torch.equal(part, whole)
+
+
+def test_every_group_of_weights_begins_alike() -> None:
+    network = nn.Linear(3, 2)
+    optimizer = tensorflow_rmsprop(network.parameters(), 0.1)
+    assert [optimizer.state[p]["square_avg"].unique().tolist() for p in network.parameters()] == [[1.0], [1.0]]
