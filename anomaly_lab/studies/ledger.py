@@ -99,7 +99,7 @@ def data_fingerprint(section: str) -> str:
 def _read(run: Path, changed: int) -> Found | None:
     try:
         facts, config = read_json(run / "provenance.json"), plain((run / "config.yaml").read_text())
-        start = read(Path(config["start_from"])) if config.get("start_from") else None
+        start = _started_from(run, Path(config["start_from"])) if config.get("start_from") else None
         return Found(
             folder=run,
             config=fingerprint.of_config(config, start.identity if start else None),
@@ -110,3 +110,8 @@ def _read(run: Path, changed: int) -> Found | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError):
         return None
+
+
+def _started_from(run: Path, source: Path) -> Found | None:
+    """Beside the run, where run folders that were moved have it, else where it was."""
+    return read(run.parent.parent / source.parent.name / source.name) or read(source)

@@ -50,3 +50,15 @@ def test_torn_foreign_and_old_folders_are_passed_over(tmp_path):
 def test_data_are_not_asked_for_without_need(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "data_fingerprint", lambda section: 1 / 0)
     assert Ledger(tmp_path).match(planned("a"), None) is None
+
+
+def test_a_start_is_found_beside_a_run_that_was_moved(tmp_path):
+    gone = tmp_path / "elsewhere" / "a" / "1"
+    source = write(tmp_path / "runs" / "a" / "1", planned("a").config)
+    config = planned("b").config | {"start_from": str(gone)}
+    moved = write(tmp_path / "runs" / "b" / "2", config)
+    kept = write(tmp_path / "c" / "3", config | {"start_from": str(source)})
+    assert read(moved).config == read(kept).config == fingerprint.of_config(config, read(source).identity)
+    source.rename(tmp_path / "lost")
+    ledger._read.cache_clear()
+    assert read(moved).config == fingerprint.of_config(config, None)
