@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ SECTIONS = {
     "method": "How the numbers were made",
     "record": "Record",
 }
+STILL = 5  # records in a row without a gradient: no accident
 RULES = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
 
 
@@ -59,7 +62,7 @@ def write_report(run: Path) -> Path:
             record=record,
             metrics=record.metrics,
             provenance=record.provenance,
-            banners=banners(record.provenance, record.metrics),
+            banners=[*banners(record.provenance, record.metrics), *stalled(record.log)],
             verdict=verdict(record.metrics),
             contenders=charts.contenders(record.metrics),
             pointers=charts.contenders({"detector": pixels, "floors": pixels.get("floors")}),
@@ -105,6 +108,20 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
     if health.get("collapsed"):
         text = f"The generator’s samples differ {health['diversity']:.0%} as much among themselves as training images."
         found.append(Banner("warning", "Generator collapsed", text))
+    return found
+
+
+def stalled(log: Sequence[Row]) -> list[Banner]:
+    """A warning for each network whose gradient is exactly 0 at the end of a phase, as under a saturated tanh."""
+    found = []
+    for phase in dict.fromkeys(str(line.get("phase", "training")) for line in log):
+        lines = [line for line in log if str(line.get("phase", "training")) == phase]
+        for key in sorted({key for line in lines for key in line if key.startswith("train/grad_")}):
+            points = [(line.get("iteration"), line[key]) for line in lines if key in line]
+            still = [iteration for iteration, _ in takewhile(lambda point: point[1] == 0, reversed(points))]
+            if len(still) >= STILL:
+                text = f"The gradient of {key[11:]} is 0 from iteration {still[-1]} on: it learnt nothing after that."
+                found.append(Banner("warning", "A network stood still", text))
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from anomaly_lab.evaluation.charts import rate
 from anomaly_lab.evaluation.pages import Banner, number
-from anomaly_lab.evaluation.report import banners, calls, verdict, write_report
+from anomaly_lab.evaluation.report import banners, calls, stalled, verdict, write_report
 from anomaly_lab.types import UserError
 
 from .conftest import HOSTILE, fake_metrics, fake_provenance
@@ -156,6 +156,14 @@ def test_an_unfinished_run_has_a_report(fake_run: Path) -> None:
     for sentence in ("Not judged yet", "No scores were recorded", "No pictures of cases", "No leakage audit"):
         assert sentence in text
     assert "1 unreadable line left out" in text
+
+
+def test_a_network_that_stopped_learning_is_named() -> None:
+    def log(*norms: float) -> list[dict[str, Any]]:
+        return [{"phase": "encoder", "iteration": 10 * i, "train/grad_encoder": g} for i, g in enumerate(norms)]
+
+    assert "gradient of encoder is 0 from iteration 20 on" in stalled(log(1.0, 0.5, 0, 0, 0, 0, 0))[0].text
+    assert stalled(log(1.0, 0.5, 0, 0, 0, 0)) == stalled(log(0, 0, 0, 0, 0, 0, 1e-9)) == stalled([]) == []
 
 
 def test_maps_stand_beside_those_of_the_floors(fake_run: Path, edit: EditFile) -> None:
