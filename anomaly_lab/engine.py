@@ -121,12 +121,12 @@ def evaluate(path: str) -> Path:
     trainer = trainer_for(config, run, data, detector, [scoring], devices=1, strategy="auto")
     trainer.test(detector, data, verbose=False)
     judge(run, config.evaluation, data, detector, scoring.gathered())
-    return _report(run)
+    return _reported(run)
 
 
 def report(path: str) -> Path:
     """Write a run's report again from its record."""
-    return _report(runs.open_run(path))
+    return _reported(runs.open_run(path))
 
 
 def predict(path: str, folder: str, out: str | None = None, masks: str | None = None) -> Path:
@@ -190,7 +190,7 @@ def _fit_and_judge(
             facts = next(filter(None, chosen), {"rule": "last", "iteration": detector.iterations_done})
             threads = torch.get_num_threads()  # Lightning shares the cores out among processes: evaluate needs as many
             runs.update_provenance(run, finished=runs.now(), checkpoint=facts, threads=threads)
-            _report(run)
+            _reported(run)
             for callback in named.values():
                 if isinstance(callback, WandB):
                     callback.finish(run)
@@ -229,7 +229,8 @@ def trainer_for(
     return trainer
 
 
-def _report(run: Path) -> Path:
+def _reported(run: Path) -> Path:
+    """Write a run's report and say where it is."""
     page = write_report(run)
     console.print(f"report: {page}")
     return page

@@ -93,9 +93,7 @@ class MNIST(Digits):
 
     def cases(self, root: Path) -> list[Case]:
         """List training and test digits with their labels, in the order of their files."""
-        return [
-            case for part, split in (("train", "train"), ("t10k", "test")) for case in self._part(root, part, split)
-        ]
+        return [*self._part(root, "train", "train"), *self._part(root, "t10k", "test")]
 
     def _part(self, root: Path, part: str, split: str) -> list[Case]:
         path, which = self.digits(root, part)

@@ -58,7 +58,9 @@ def term(key: str) -> str:
     if key in TERMS:
         return TERMS[key]
     name = key.rpartition("/")[2].replace("_", " ")
-    return f"Gradient norm, {name[5:]}" if name.startswith("grad ") else name[:1].upper() + name[1:]
+    if name.startswith("grad "):
+        return f"Gradient norm, {name.removeprefix('grad ')}"
+    return name[:1].upper() + name[1:]
 
 
 def rate(value: object, digits: int = 3) -> str:

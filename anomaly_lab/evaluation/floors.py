@@ -14,6 +14,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+NAMES = ("mean_image", "pca_32")
 NUM_COMPONENTS = 32
 MAX_IMAGES = 2000  # PCA needs their [n, n] products; more of them hardly move 32 components
 MAX_VALUES = 2**26  # of all images kept together: 256 MB of float32
@@ -60,18 +61,17 @@ class Floors:
             "mean_image" and "pca_32", each float64 [N], N images in the order they came.
         """
         scores = [[part.square().mean().item() for part in self._residuals(image)] for image in _images(others)]
-        distance, residual = torch.tensor(scores, dtype=torch.float64).reshape(-1, 2).unbind(1)
-        return {"mean_image": distance, "pca_32": residual}
+        columns = torch.tensor(scores, dtype=torch.float64).reshape(-1, len(NAMES)).unbind(1)
+        return dict(zip(NAMES, columns, strict=True))
 
     def maps(self, image: Tensor) -> dict[str, Tensor]:
         """Where images [B, C, *S] differ from the mean and from their components: float32 [B, 1, *S], mean of |·|."""
-        found = [self._residuals(one) for one in _images([image])]
-        names = ("mean_image", "pca_32")
-        stacked = (torch.stack(parts).view(image.shape) for parts in zip(*found, strict=True))
-        return {name: part.abs().mean(1, keepdim=True).float() for name, part in zip(names, stacked, strict=True)}
+        residuals = zip(*(self._residuals(one) for one in _images([image])), strict=True)
+        stacked = (torch.stack(parts).view(image.shape) for parts in residuals)
+        return {name: part.abs().mean(1, keepdim=True).float() for name, part in zip(NAMES, stacked, strict=True)}
 
     def _residuals(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """An image [D] less the mean, and less its components as well."""
+        """An image [D] less the mean, and less its components as well, in the order of NAMES."""
         centred = image.double() - self.mean
         return centred, centred - (self.components @ centred) @ self.components
 

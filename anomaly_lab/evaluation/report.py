@@ -120,7 +120,8 @@ def stalled(log: Sequence[Row]) -> list[Banner]:
             points = [(line.get("iteration"), line[key]) for line in lines if key in line]
             still = [iteration for iteration, _ in takewhile(lambda point: point[1] == 0, reversed(points))]
             if len(still) >= STILL:
-                text = f"The gradient of {key[11:]} is 0 from iteration {still[-1]} on: it learnt nothing after that."
+                network = key.removeprefix("train/grad_")
+                text = f"The gradient of {network} is 0 from iteration {still[-1]} on: it learnt nothing after that."
                 found.append(Banner("warning", "A network stood still", text))
     return found
 
