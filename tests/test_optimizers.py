@@ -1,11 +1,15 @@
-"""TensorFlow 1's RMSprop against its own update, written out."""
+"""TensorFlow 1's RMSprop against its own update, written out, and who uses it."""
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 from torch.optim import RMSprop
 
+from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.alocc import ALOCC
+from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.optimizers import tensorflow_rmsprop
 
 
@@ -54,3 +58,24 @@ def test_every_group_of_weights_begins_alike() -> None:
     network = nn.Linear(3, 2)
     optimizer = tensorflow_rmsprop(network.parameters(), 0.1)
     assert [optimizer.state[p]["square_avg"].unique().tolist() for p in network.parameters()] == [[1.0], [1.0]]
+
+
+@pytest.mark.parametrize(
+    ("detector", "which"),
+    [
+        (FAnoGAN((32, 32), width=2, latent_dim=4), {"encoder": 2}),
+        (ALOCC((32, 32), width=2), {"reconstructor": 0, "discriminator": 1}),
+    ],
+    ids=["f-AnoGAN", "ALOCC"],
+)
+def test_detectors_written_in_tensorflow_begin_with_its_step(detector: Detector, which: dict[str, int]) -> None:
+    """A gradient of 1 moves a weight by the learning rate, not by ten times that."""
+    optimizers = detector.configure_optimizers()
+    for network, i in which.items():
+        before = [p.detach().clone() for p in detector.get_submodule(network).parameters()]
+        for p in detector.get_submodule(network).parameters():
+            p.grad = torch.ones_like(p)
+        optimizers[i].step()
+        lr = optimizers[i].param_groups[0]["lr"]
+        for p, old in zip(detector.get_submodule(network).parameters(), before, strict=True):
+            torch.testing.assert_close(old - p.detach(), torch.full_like(p, lr), rtol=1e-2, atol=1e-7)
