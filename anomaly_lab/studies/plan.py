@@ -167,20 +167,27 @@ def load(name: str) -> Study:
 def narrowed(study: Study, rows: Sequence[str] = (), datasets: Sequence[str] = (), seeds: Sequence[int] = ()) -> Study:
     """The part of a study that has these rows, data sets and seeds; what a kept row starts from stays, hidden.
 
+    Rows without any of these data sets go, unless they are named, and so do footnotes that nothing shown points to.
+
     Raises:
         UserError: there is no such row or data set.
     """
     _refuse_strangers("rows", rows, study.rows)
     _refuse_strangers("datasets", datasets, study.datasets)
-    kept = {name: row for name, row in study.rows.items() if not rows or name in rows}
+    columns = {name: column for name, column in study.datasets.items() if not datasets or name in datasets}
+    wanted = rows or [name for name, row in study.rows.items() if not {*(row.datasets or columns)}.isdisjoint(columns)]
+    kept = {name: row for name, row in study.rows.items() if name in wanted}
     starts = {row.start_from for row in kept.values()} - {None, *kept}
     kept = {name: row if name in kept else replace(row, hidden=True) for name, row in study.rows.items()
             if name in kept or name in starts}  # fmt: skip
     if seeds:
         kept = {name: replace(row, seeds=[s for s in row.seeds or seeds if s in seeds]) for name, row in kept.items()}
-    columns = {name: column for name, column in study.datasets.items() if not datasets or name in datasets}
     reference = study.reference if study.reference in kept else None
-    return replace(study, rows=kept, datasets=columns, seeds=list(seeds or study.seeds), reference=reference)
+    shown: list[Row | DataSet] = [row for row in kept.values() if not row.hidden]
+    used = {note for part in [*shown, *columns.values()] for note in part.notes}
+    footnotes = {note: text for note, text in study.footnotes.items() if note in used}
+    seeds = list(seeds or study.seeds)
+    return replace(study, rows=kept, datasets=columns, seeds=seeds, reference=reference, footnotes=footnotes)
 
 
 def plan(study: Study, overrides: Sequence[str] = ()) -> list[Planned]:

@@ -81,6 +81,18 @@ def test_narrowing_keeps_what_is_started_from_but_hides_it(write):
     assert some.rows["base"].hidden
 
 
+def test_narrowing_leaves_no_empty_row(write):
+    assert list(plan.narrowed(write(), datasets=["other"]).rows) == ["base"]  # wide is for `set` alone
+    assert list(plan.narrowed(write(), datasets=["set"]).rows) == ["wide", "base"]
+
+
+def test_narrowing_leaves_only_the_footnotes_of_what_is_shown(write):
+    text = STUDY.replace("paper: {set: 0.9}", "paper: {set: 0.9}, notes: [a]").replace("datasets: [set]", "notes: [b]")
+    study = write(text + "footnotes: {b: Wide., a: Base.}\n")
+    assert plan.narrowed(study).footnotes == {"b": "Wide.", "a": "Base."}
+    assert plan.narrowed(study, rows=["wide"]).footnotes == {"b": "Wide."}  # base is there, but hidden
+
+
 @pytest.mark.parametrize(("old", "new", "complaint"), [
     ("start_from: base", "start_from: bass", "rows.wide.start_from: no 'bass'. Did you mean: 'base'?"),
     ("paper: {set: 0.9}", "paper: {sett: 0.9}", "rows.base.paper: no 'sett'. Did you mean: 'set'?"),
