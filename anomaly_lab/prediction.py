@@ -27,7 +27,7 @@ from anomaly_lab.data.geometry import onto
 from anomaly_lab.data.patches import shares
 from anomaly_lab.data.readers.files import find_cases
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.data.store import CutScan
+from anomaly_lab.data.store_plan import CutScan
 from anomaly_lab.data.transforms import to_float
 from anomaly_lab.detector import Detector
 from anomaly_lab.evaluation import predicted

@@ -25,15 +25,16 @@ from anomaly_lab.data.loading import JudgedImages, TrainingImages, chunks
 from anomaly_lab.data.patches import Cutting
 from anomaly_lab.data.readers.files import crop, is_deep, read_scan
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.rows import checked_limits, rows_of_splits
 from anomaly_lab.data.sampling import IterationSampler
 from anomaly_lab.data.splits import SPLITS, SplitRule, split_by_file, split_by_seed
-from anomaly_lab.data.store import CutScan, Store, StorePlan, open_or_build
+from anomaly_lab.data.store import Store, open_or_build
+from anomaly_lab.data.store_plan import CutScan, StorePlan
 from anomaly_lab.data.transforms import Preprocessing, Volume, to_float
 from anomaly_lab.data.volume_augmentation import VolumeAugmentation
 from anomaly_lab.types import Batch, Case, Schedule, UserError
 
 WATCHED = 512  # held-out normals scored at each validation
-LIMITS = ("train", "val", "test_normal", "test_anomalous")
 _Settings = TypeVar("_Settings")
 
 
@@ -141,7 +142,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         within = self.cutting is not None and self.cutting.label == "mask"
         self.splits = splits
         self.split_rule = SplitRule(train_normals, val_fraction, seed, folds, fold, contamination, within)
-        self.limits = _limits(limits)
+        self.limits = checked_limits(limits)
         self.augmentation: Augmentation | VolumeAugmentation | None = None
         if augment and len(patch_size) == 2:
             self.augmentation = _settings(Augmentation, "data.augment", augment)
@@ -197,7 +198,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         split = self._split(cases, tolerant=stage == "inspect")
         limits = {} if self.unsplit else self.limits
         if self.cutting is None and limits:  # whole pictures: those that nobody asks for are not read
-            rows, limits = self._rows(Index.of_cases(cases), split, limits), {}
+            rows, limits = rows_of_splits(Index.of_cases(cases), split, self.split_rule, limits), {}
             cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
         self.store_plan = plan = self.plan(cases)
         self.store: Store | LazyStore
@@ -206,7 +207,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         else:
             self.store = LazyStore(plan, self.folder)
         self.split = split
-        self.rows = self._rows(self.store.index, split, limits)
+        self.rows = rows_of_splits(self.store.index, split, self.split_rule, limits)
         self.by_owners = self.splits is None and any(case.split for case in cases)
         self._ready = True
 
@@ -260,37 +261,6 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                     found = self.counted.get(name, 0)
                     raise UserError(f"{self.folder}: {found} {name}, the official set has {count}; is it intact?")
         return cases
-
-    def _rows(self, index: Index, split: dict[str, str], limits: dict[str, float]) -> dict[str, np.ndarray]:
-        """Rows of each split: normal ones train, on random windows where there are any; the grid is judged."""
-        labels = index.labels()
-        of_row = np.array([split[case] for case in index.columns["case"]])
-        random = index.has_role("random")
-        rows = {name: np.flatnonzero((of_row == name) & ~random) for name in SPLITS}
-        training = np.flatnonzero((of_row == "train") & (random if random.any() else True))
-        normal = training[labels[training] == 0]
-        rows["train"], rows["val"] = normal, rows["val"][labels[rows["val"]] == 0]
-        if self.split_rule.contamination:
-            spoilt = np.flatnonzero((of_row == "train") & (labels == 1))
-            share = self.split_rule.contamination
-            wanted = round(share / (1 - share) * len(normal))
-            hidden = np.random.default_rng([self.seed, 2]).permutation(spoilt)[:wanted]
-            rows["train"] = np.sort(np.concatenate([normal, hidden]))
-        return self._limited(rows, labels, limits)
-
-    def _limited(
-        self, rows: dict[str, np.ndarray], labels: np.ndarray, limits: dict[str, float]
-    ) -> dict[str, np.ndarray]:
-        """At most so many rows of each split as `limits` say."""
-        anomalous = labels[rows["test"]] == 1
-        parts = {"train": rows["train"], "val": rows["val"]}
-        parts |= {"test_normal": rows["test"][~anomalous], "test_anomalous": rows["test"][anomalous]}
-        for number, (name, limit) in enumerate(limits.items()):
-            count = round(limit * len(parts[name])) if limit < 1 else int(limit)
-            some = np.random.default_rng([self.seed, 3, number]).permutation(parts[name])[:count]
-            parts[name] = np.sort(some)
-        test = np.sort(np.concatenate([parts["test_normal"], parts["test_anomalous"]]))
-        return {"train": parts["train"], "val": parts["val"], "test": test}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Load the rest of the current Lightning epoch: an item per iteration, [minibatches, B, C, *S]."""
@@ -422,10 +392,3 @@ def _settings(kind: type[_Settings], key: str, arguments: dict[str, Any]) -> _Se
     if unknown:
         raise UserError(f"{key}: unknown {', '.join(map(str, unknown))}; it takes {', '.join(known)}")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()})
-
-
-def _limits(limits: dict[str, float] | None) -> dict[str, float]:
-    unknown = sorted(set(limits or {}) - set(LIMITS))
-    if unknown or any(limit <= 0 for limit in (limits or {}).values()):
-        raise UserError(f"data.limits: {limits}; it takes {', '.join(LIMITS)}, counts or fractions above 0")
-    return {name: float((limits or {})[name]) for name in LIMITS if name in (limits or {})}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from anomaly_lab.data.index import Index
-from anomaly_lab.data.store import StorePlan
+from anomaly_lab.data.store_plan import StorePlan
 from anomaly_lab.data.transforms import to_float
 from anomaly_lab.types import Batch, UserError
 

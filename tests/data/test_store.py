@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from anomaly_lab.data import building
 from anomaly_lab.data import store as store_module
 from anomaly_lab.data.patches import Cutting
 from anomaly_lab.data.readers.files import is_deep, read_scan
-from anomaly_lab.data.store import StorePlan, open_or_build
+from anomaly_lab.data.store import open_or_build
+from anomaly_lab.data.store_plan import StorePlan
 from anomaly_lab.data.transforms import Preprocessing
 from anomaly_lab.types import Case, UserError
 
@@ -63,7 +65,7 @@ def test_batch_is_rows_in_the_order_asked(plan, tmp_path):
 def test_second_run_reuses_and_a_changed_file_or_step_rebuilds(plan, tmp_path, monkeypatch):
     first = open_or_build(plan, tmp_path / "store", "fail")
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_build", lambda *_: pytest.fail("built again"))
+        patch.setattr(store_module, "build", lambda *_: pytest.fail("built again"))
         assert open_or_build(_again(plan), tmp_path / "store", "fail").fingerprint == first.fingerprint
     os.utime(plan.cases[0].image, ns=(1, 1))
     assert _again(plan).key != plan.key
@@ -72,8 +74,8 @@ def test_second_run_reuses_and_a_changed_file_or_step_rebuilds(plan, tmp_path, m
 
 
 def test_eight_at_once_build_once(plan, tmp_path, monkeypatch):
-    builds, real = [], store_module._build
-    monkeypatch.setattr(store_module, "_build", lambda *a: (builds.append(1), real(*a)))
+    builds, real = [], store_module.build
+    monkeypatch.setattr(store_module, "build", lambda *a: (builds.append(1), real(*a)))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: open_or_build(plan, tmp_path / "store", "fail"), range(8)))
     assert len(builds) == 1
@@ -117,7 +119,7 @@ def test_full_disk_is_said_and_leaves_nothing(plan, tmp_path, monkeypatch, left_
     def full(*_):
         raise OSError(ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store_module._Array, "append", full)
+    monkeypatch.setattr(building._Array, "append", full)
     with pytest.raises(UserError, match="disk full while building the store"):
         open_or_build(plan, tmp_path / "store", "fail")
     assert left_behind() == []

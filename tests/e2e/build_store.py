@@ -3,11 +3,11 @@
 import sys
 import time
 
-from anomaly_lab.data import store as stores
+from anomaly_lab.data import building
 from anomaly_lab.data.nifti import Nifti
 
 folder, pause = sys.argv[1], float(sys.argv[2])
-add = stores._Writer.add
+add = building.Writer.add
 
 
 def slowly(writer, case):
@@ -15,7 +15,7 @@ def slowly(writer, case):
     time.sleep(pause)
 
 
-stores._Writer.add = slowly
+building.Writer.add = slowly
 data = Nifti(
     root="nowhere",
     source="twin",
