@@ -1,4 +1,4 @@
-"""What the runs’ own thresholds decided, beside rules that look at no image; what each row adds to the reference."""
+"""What the runs’ own thresholds decided, beside rules that look at no image; what each row adds to another."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Decisions(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """A row's figure minus the reference's.
+    """A row's figure minus that of the row it is held against.
 
     Attributes:
         values: by seed that both have, in order.
@@ -112,13 +112,11 @@ def decisions(findings: Findings, dataset: str) -> Decisions | None:
 
 
 def gains(findings: Findings, dataset: str) -> dict[str, dict[str, Gain]]:
-    """Row or floor -> metric of ADDED -> what it adds to the reference, over the seeds that both have."""
+    """Row or floor -> metric of ADDED -> what it adds to what it is held against, over the seeds that both have."""
     found = {}
-    ours = findings.of(findings.reference, dataset)
-    for name, theirs in findings.rivals(dataset).items():
-        pairs = [(theirs[seed], ours[seed]) for seed in ours if seed in theirs]
-        if pairs:
-            found[name] = _over_seeds(pairs) if len(pairs) > 1 else _over_cases(*pairs[0])
+    for row, _, by_seed in findings.rivalries(dataset):
+        pairs = list(by_seed.values())
+        found[row] = _over_seeds(pairs) if len(pairs) > 1 else _over_cases(*pairs[0])
     return found
 
 

@@ -55,12 +55,25 @@ class Line(NamedTuple):
     cells: dict[str, Cell]
 
 
-class Versus(NamedTuple):
-    """A row or a floor against the reference; the p-values marked `holm` are corrected within the data set.
+class Rivalry(NamedTuple):
+    """A row or a floor and the row that it is held against, both by seed.
 
     Attributes:
-        dataset, row: what is compared with the reference.
-        paired: over the seeds that both have; negative favours the reference.
+        row, base: their names.
+        pairs: results of both on the seeds that both have, in order; never empty.
+    """
+
+    row: str
+    base: str
+    pairs: dict[int, tuple[Result, Result]]
+
+
+class Versus(NamedTuple):
+    """A row or a floor against another row; the p-values marked `holm` are corrected within the data set.
+
+    Attributes:
+        dataset, row, base: what is compared, and with which row.
+        paired: over the seeds that both have; negative favours `base`.
         t_holm, wilcoxon_holm: corrected.
         seed: of the split in which the two were compared case by case, the lowest that both have.
         cases: how many both have judged there.
@@ -70,6 +83,7 @@ class Versus(NamedTuple):
 
     dataset: str
     row: str
+    base: str
     paired: Paired
     t_holm: float
     wilcoxon_holm: float
@@ -134,7 +148,7 @@ class Findings:
 
     @property
     def reference(self) -> str:
-        """The row that others are tested against."""
+        """The row that those are tested against which name no other."""
         return self.study.reference or next(iter(self.rows))
 
     def of(self, row: str, dataset: str) -> dict[int, Result]:
@@ -174,10 +188,21 @@ class Findings:
         """Of a row or a floor."""
         return self.rows[name].title if name in self.rows else FLOORS.get(name, name)
 
-    def rivals(self, dataset: str) -> dict[str, dict[int, Result]]:
-        """What the reference is held against, the other rows and then the floors, by seed."""
-        rows = {name: self.of(name, dataset) for name in self.rows if name != self.reference}
-        return rows | {name: self.floor(name, dataset) for name in self.floors}
+    def base(self, name: str) -> str:
+        """The row that a row or a floor is held against: the one it names, if that is shown, else the reference."""
+        named = self.rows[name].against if name in self.rows else None
+        return named if named in self.rows else self.reference
+
+    def rivalries(self, dataset: str) -> list[Rivalry]:
+        """All rows and then the floors, each with what it is held against, where both have a seed."""
+        every = {name: self.of(name, dataset) for name in self.rows}
+        every |= {name: self.floor(name, dataset) for name in self.floors}
+        found = [
+            Rivalry(name, base, {seed: (theirs[seed], ours) for seed, ours in every[base].items() if seed in theirs})
+            for name, theirs in every.items()
+            if (base := self.base(name)) != name
+        ]
+        return [rivalry for rivalry in found if rivalry.pairs]
 
     def floor(self, name: str, dataset: str) -> dict[int, Result]:
         """A floor as if it were a row: from the first row that has it, of each seed, one without caveats if there is.
@@ -194,7 +219,7 @@ class Findings:
         return dict(sorted(found.items()))
 
     def tests(self) -> list[Versus]:
-        """Every other row and the floors against the reference, data set by data set."""
+        """Every row and the floors against what they are held against, data set by data set."""
         return [test for dataset in self.study.datasets for test in self._tests(dataset)]
 
     def agreement(self) -> dict[str, Agreement]:
@@ -216,15 +241,12 @@ class Findings:
         return found
 
     def _tests(self, dataset: str) -> list[Versus]:
-        ours = self.of(self.reference, dataset)
         found = []
-        for row, theirs in self.rivals(dataset).items():
-            seeds = [seed for seed in ours if seed in theirs]
-            if not seeds:
-                continue
-            both = paired([theirs[s].figure() for s in seeds], [ours[s].figure() for s in seeds])
-            cases, split = within_split(theirs[seeds[0]], ours[seeds[0]])
-            found.append(Versus(dataset, row, both, math.nan, math.nan, seeds[0], cases, split, math.nan))
+        for row, base, pairs in self.rivalries(dataset):
+            theirs, ours = zip(*pairs.values(), strict=True)
+            both = paired([run.figure() for run in theirs], [run.figure() for run in ours])
+            cases, split = within_split(theirs[0], ours[0])
+            found.append(Versus(dataset, row, base, both, math.nan, math.nan, min(pairs), cases, split, math.nan))
         corrected = zip(
             holm([test.paired.t for test in found]),
             holm([test.paired.wilcoxon for test in found]),

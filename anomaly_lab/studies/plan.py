@@ -53,6 +53,7 @@ class Row:
         paper: the publication's AUROC by data set.
         x: position on the study's curve.
         hidden: whether it is only trained, for others to start from.
+        against: row that this one is tested against, instead of the study's reference.
         notes: keys of `footnotes`.
     """
 
@@ -66,6 +67,7 @@ class Row:
     paper: dict[str, float] = field(default_factory=dict)
     x: float | None = None
     hidden: bool = False
+    against: str | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -82,7 +84,7 @@ class Study:
         seeds: of every row that has none of its own; a seed draws the split too, so that rows pair.
         datasets: the columns.
         rows: the methods, from top to bottom.
-        reference: row that all others are tested against; the first unless said otherwise.
+        reference: row that the others are tested against; the first unless said otherwise.
         curve: what the rows' `x` measures, the axis of the curve; none without it.
         footnotes: what we chose where the publication is silent, by key.
     """
@@ -265,6 +267,8 @@ def _refuse_unknown_names(study: Study) -> None:
     if study.reference is not None:
         _refuse_strangers("reference", [study.reference], study.rows)
     for name, row in study.rows.items():
+        if row.against is not None:
+            _refuse_strangers(f"rows.{name}.against", [row.against], study.rows)
         if row.start_from is not None:
             _refuse_strangers(f"rows.{name}.start_from", [row.start_from], study.rows)
             if study.rows[row.start_from].start_from is not None:

@@ -1,11 +1,13 @@
 """Findings: figures of the records, paired over seeds, tested on common cases."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from study_runs import small_study, write_run
 
+from anomaly_lab.studies.decisions import gains
 from anomaly_lab.studies.findings import read_findings
 from anomaly_lab.studies.plan import Key
 
@@ -56,6 +58,29 @@ def test_the_floors_are_held_against_the_reference_too(findings):
     assert (floor.row, findings.title(floor.row)) == ("mean_image", "Mean-image distance")
     assert floor.paired.difference == pytest.approx(np.mean([theirs[s].figure() - ours[s].figure() for s in (0, 1, 2)]))
     assert floor.delong.a == pytest.approx(theirs[0].figure())
+
+
+def test_a_row_may_name_what_it_is_tested_against(findings):
+    rows = findings.study.rows
+    other = replace(
+        findings, study=replace(findings.study, rows=rows | {"poor": replace(rows["poor"], against="fair")})
+    )
+    fair, poor, floor = other.tests()
+    assert [(test.row, test.base) for test in (fair, poor, floor)] == [
+        ("fair", "good"), ("poor", "fair"), ("mean_image", "good"),
+    ]  # fmt: skip
+    theirs, ours = findings.of("poor", "set"), findings.of("fair", "set")
+    assert poor.paired.difference == pytest.approx(np.mean([theirs[s].figure() - ours[s].figure() for s in theirs]))
+    assert gains(other, "set")["poor"]["auroc"].mean == poor.paired.difference
+
+
+def test_even_the_reference_may_and_one_that_is_not_shown_is_none(findings):
+    rows = findings.study.rows
+    named = rows | {"good": replace(rows["good"], against="fair"), "poor": replace(rows["poor"], against="base")}
+    found = replace(findings, study=replace(findings.study, rows=named)).tests()
+    assert {test.row: test.base for test in found} == {
+        "good": "fair", "fair": "good", "poor": "good", "mean_image": "good",
+    }  # fmt: skip
 
 
 def test_order_as_published(findings):

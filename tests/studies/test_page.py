@@ -47,6 +47,13 @@ def test_the_page_needs_nothing_else(findings, tmp_path):
     ]
 
 
+def test_a_row_tells_what_it_is_held_against_where_that_is_not_the_reference(findings):
+    assert ">against " not in page.render(findings)
+    rows = findings.study.rows | {"c": replace(findings.study.rows["c"], against="b")}
+    text = page.render(replace(findings, study=replace(findings.study, rows=rows)))
+    assert text.count(">against B") == 2  # among the differences and among the tests
+
+
 def test_strangers_words_are_escaped(findings):
     text = page.render(findings)
     for raw, escaped in (

@@ -96,6 +96,7 @@ def test_narrowing_leaves_only_the_footnotes_of_what_is_shown(write):
 @pytest.mark.parametrize(("old", "new", "complaint"), [
     ("start_from: base", "start_from: bass", "rows.wide.start_from: no 'bass'. Did you mean: 'base'?"),
     ("paper: {set: 0.9}", "paper: {sett: 0.9}", "rows.base.paper: no 'sett'. Did you mean: 'set'?"),
+    ("datasets: [set]", "against: bas", "rows.wide.against: no 'bas'. Did you mean: 'base'?"),
     ("datasets: [set]", "notes: [n]", "rows.wide.notes: no 'n'. There are: none"),
     ("title: Toys", "titel: Toys", "titel"),
     ("title: Toys\n", "", "Missing mandatory value: title"),
