@@ -32,6 +32,7 @@ SHOWN = 5000  # scores of a class in a histogram
 DOT = 1.0 / 3  # of a curve's step, room beside its first and last point
 LINE = 50  # letters of a chart's line
 SPARK = 132  # pixels of a chart in a table's cell
+LABEL = 15  # half of the widest number under it, pixels
 
 
 def boxes(findings: Findings, dataset: str) -> Panel:
@@ -114,7 +115,8 @@ def spark(gain: Gain | None, axis: Axis, marked: bool = False) -> str:
         marks = ticks(axis.low, axis.high, 4)
         parts += [f'<path class="axis" d="M{px(tick):.1f} 1v4"/>' for tick in marks]
         for tick in sorted({marks[0], marks[-1]}):  # there is no room for more
-            parts += [f'<text class="middle muted" x="{px(tick):.1f}" y="17">{tick_label(tick)}</text>']
+            within = min(max(px(tick), LABEL), SPARK - LABEL)
+            parts += [f'<text class="middle muted" x="{within:.1f}" y="17">{tick_label(tick)}</text>']
     elif math.isfinite(gain.mean):
         if math.isfinite(gain.low):
             parts += [f'<path class="whisker {style}" d="M{px(gain.low):.1f} 9H{px(gain.high):.1f}"/>']
