@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_plans import plan_of, write_pictures
 
 from anomaly_lab.data.headct import HeadCT
+from anomaly_lab.data.store_plan import StorePlan
 from anomaly_lab.types import Phase, Schedule
 
 
@@ -64,3 +66,9 @@ def left_behind(tmp_path: Path):
         return [path.name for path in store.rglob("*") if path.suffix != ".lock"] if store.exists() else []
 
     return names
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> StorePlan:
+    """Of a store of four small pictures."""
+    return plan_of(tmp_path / "root", write_pictures(tmp_path / "root"))
