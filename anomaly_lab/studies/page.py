@@ -69,7 +69,11 @@ def banners(findings: Findings) -> list[Banner]:
     for budget in sorted({str(fact.get("budget")) for fact in facts} - {"paper"}):
         text = "Trainings are shorter than the publication’s, so only the order of the methods compares."
         found.append(Banner("note", f"Reduced budget: {budget}", text))
-    stale = [row.title for name, row in findings.rows.items() if len(_codes(findings, name)) > 1]
+    stale = [
+        row.title
+        for name, row in findings.rows.items()
+        if any(len(_codes(findings, name, dataset)) > 1 for dataset in findings.study.datasets)
+    ]
     if stale:
         found.append(Banner("warning", "Mixed code", f"Runs of {', '.join(stale)} were made by different code."))
     if findings.missing:
@@ -99,8 +103,9 @@ def signed(value: float, digits: int = 3) -> str:
     return ("+" if value > 0 else "") + rate(value, digits)
 
 
-def _codes(findings: Findings, row: str) -> set[str]:
-    return {str(result.facts.get("code")) for key, result in findings.results.items() if key.row == row}
+def _codes(findings: Findings, row: str, dataset: str) -> set[str]:
+    """Fingerprints of the code that made a row's runs; another data set is other code anyway."""
+    return {str(result.facts.get("code")) for result in findings.of(row, dataset).values()}
 
 
 def _environment() -> Environment:

@@ -132,6 +132,8 @@ def test_banners_warn_of_twins_budgets_and_mixed_code(findings):
     key = Key("a", "set", 0)
     mixed = findings.results | {key: replace(findings.results[key], facts={"code": "other", "budget": "paper"})}
     assert "Mixed code" in [b.title for b in page.banners(replace(findings, results=mixed))]
+    elsewhere = findings.results | {key._replace(dataset="none"): mixed[key]}  # another data set is other code anyway
+    assert "Mixed code" not in [b.title for b in page.banners(replace(findings, results=elsewhere))]
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0004, "< .001"), (0.0412, ".041"), (1.0, "1.000"), (float("nan"), "–")])
