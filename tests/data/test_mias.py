@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from mias_files import film, rows, write_film, write_mias
 
+from anomaly_lab import config
 from anomaly_lab.data.mias import MIAS, breast, chest_is_left
 from anomaly_lab.types import UserError
 
@@ -140,3 +141,9 @@ def test_twin_goes_all_the_way(make, tmp_path):
     assert data.facts()["counts"]["test"]["anomalous"] == 8
     assert data.store.masks[data.store.labels == 1].any((1, 2, 3)).sum() >= 5
     assert not data.store.masks[data.store.labels == 0].any()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in config.experiments() if "_mias" in name])
+def test_the_small_distribution_fills_a_batch_of_every_laptop_budget(name):
+    """Of its 120 films 28 normal ones train: what a study runs on them must not ask for more at once."""
+    assert config.load(name, ["budget=laptop"]).data.batch_size <= 28

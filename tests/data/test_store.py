@@ -55,7 +55,7 @@ def test_eight_at_once_build_once(plan, tmp_path, monkeypatch):
     assert len(builds) == 1
 
 
-def test_worker_maps_the_fileagain(plan, tmp_path):
+def test_worker_maps_the_file_again(plan, tmp_path):
     store = open_or_build(plan, tmp_path / "store", "fail")
     message = pickle.dumps(store)
     assert len(message) < 1000
