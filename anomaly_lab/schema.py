@@ -125,7 +125,7 @@ def _parameters(target: type) -> Iterable[inspect.Parameter]:
     for owner in inspect.getmro(target):
         if "__init__" not in vars(owner):
             continue
-        own = list(inspect.signature(owner.__init__, eval_str=True).parameters.values())[1:]  # type: ignore[misc]
+        own = list(inspect.signature(vars(owner)["__init__"], eval_str=True).parameters.values())[1:]
         named = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         taken = {p.name: p for p in named} | taken  # the subclass's default wins
         if not any(p.kind is p.VAR_KEYWORD for p in own):

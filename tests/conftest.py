@@ -29,7 +29,7 @@ def fit(tmp_path: Path) -> Fit:
         trainer = pl.Trainer(
             max_epochs=1,
             accelerator="cpu",
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

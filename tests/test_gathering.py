@@ -18,7 +18,7 @@ from anomaly_lab.types import UserError
 
 def tiny(**changes: object) -> OCSVM:
     torch.manual_seed(0)
-    return OCSVM(**{"samples": 10, "batch_size": 4, "feature_iterations": 2, **changes})  # type: ignore[arg-type]
+    return OCSVM(**{"samples": 10, "batch_size": 4, "feature_iterations": 2, **changes})
 
 
 def test_samples_are_counted_in_whole_minibatches(fit: Fit, pictures: Tensor) -> None:

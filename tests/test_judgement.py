@@ -51,7 +51,7 @@ def test_maps_are_measured_on_test_cases_whose_lesion_is_known() -> None:
     store = SimpleNamespace(index=index, batch=lambda rows: {"image": images[rows]})
     data = SimpleNamespace(rows={"val": np.array([0]), "test": np.arange(1, 7)}, store=store)
     floors = Floors.fit([torch.from_numpy(random.normal(size=(9, 1, 6, 6))).float()])
-    found = _pixels(scored, data, floors)  # type: ignore[arg-type]
+    found = _pixels(scored, data, floors)
     judged = slice(1, 6)
     expected = pointing(scored["anomaly_map"][judged], mask[judged], patient[judged])
     assert found is not None
@@ -59,4 +59,4 @@ def test_maps_are_measured_on_test_cases_whose_lesion_is_known() -> None:
     assert found["auroc"]["value"] == expected.figures["auroc"]
     by_mean = pointing(floors.maps(images[judged])["mean_image"].numpy(), mask[judged], patient[judged])
     assert found["floors"]["mean_image"]["pro"]["value"] == pytest.approx(by_mean.figures["pro"])
-    assert _pixels({"row": np.arange(7), "anomaly_map": scored["anomaly_map"]}, data, floors) is None  # type: ignore[arg-type]
+    assert _pixels({"row": np.arange(7), "anomaly_map": scored["anomaly_map"]}, data, floors) is None

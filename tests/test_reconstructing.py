@@ -32,7 +32,7 @@ class _Beaten:
     losses: list[Tensor]
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
-        loss: Tensor = super().discriminator_loss(real)  # type: ignore[misc]
+        loss: Tensor = super().discriminator_loss(real)
         self.losses[-1] = torch.tensor(1e-6)
         return loss
 
@@ -65,7 +65,7 @@ def test_gradients_are_those_of_two_separate_passes(kind: type[ReconstructingGAN
     image = pictures.double()
     detector.reconstructor_loss(image).backward()
 
-    class Direct(kind):  # type: ignore[valid-type, misc]
+    class Direct(kind):
         def adversarial(self, real: Tensor, reconstruction: Tensor, distance: Any) -> Tensor:
             from anomaly_lab.losses.ganomaly import Opinion
 

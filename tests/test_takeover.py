@@ -21,13 +21,13 @@ SIZES = {"patch_size": (8, 8), "width": 2, "latent_dim": 4}
 
 def adgan(**changes: object) -> AdGAN:
     torch.manual_seed(1)
-    return AdGAN(**{**SIZES, "gan_iterations": 6, "critic_iterations": 3, **changes})  # type: ignore[arg-type]
+    return AdGAN(**{**SIZES, "gan_iterations": 6, "critic_iterations": 3, **changes})
 
 
 @pytest.fixture
 def wgan() -> WGAN:
     torch.manual_seed(0)
-    return WGAN(**SIZES, gan_iterations=6)  # type: ignore[arg-type]
+    return WGAN(**SIZES, gan_iterations=6)
 
 
 def saved(run: Path, wgan: Detector, iteration: int = 6) -> Path:
@@ -57,7 +57,7 @@ def test_it_has_the_networks_and_stands_at_the_phases_end(tmp_path: Path, wgan: 
 
 
 def test_an_adaptive_augmentation_is_taken_over(tmp_path: Path) -> None:
-    source = WGAN(**SIZES, gan_iterations=6, augment_d="ada")  # type: ignore[arg-type]
+    source = WGAN(**SIZES, gan_iterations=6, augment_d="ada")
     source.augmentation.p.fill_(0.25)
     detector = adgan(augment_d="ada")
     take_over(str(saved(tmp_path / "source", source)), detector)
@@ -84,8 +84,8 @@ def test_another_phase_is_refused(
 
 
 def test_where_nothing_is_left_to_train_everything_is_taken(tmp_path: Path) -> None:
-    source = WGAN(**SIZES, gan_iterations=6, augment_d="ada")  # type: ignore[arg-type]
-    run, detector = saved(tmp_path / "source", source), WGAN(**SIZES, gan_iterations=6, augment_d="ada")  # type: ignore[arg-type]
+    source = WGAN(**SIZES, gan_iterations=6, augment_d="ada")
+    run, detector = saved(tmp_path / "source", source), WGAN(**SIZES, gan_iterations=6, augment_d="ada")
     take_over(str(run), detector)
     assert detector.finished
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), detector.parameters(), strict=True))
@@ -94,7 +94,7 @@ def test_where_nothing_is_left_to_train_everything_is_taken(tmp_path: Path) -> N
     names = [[path.name for path in (folder / "checkpoints").iterdir()] for folder in (run, tmp_path / "run")]
     assert names[0] == names[1]
     with pytest.raises(UserError, match="differ"):  # another kind of detector, though its phase is as long
-        take_over(str(run), DCGAN(**SIZES, gan_iterations=6))  # type: ignore[arg-type]
+        take_over(str(run), DCGAN(**SIZES, gan_iterations=6))
 
 
 def test_counters_beside_the_networks_are_taken_with_a_whole_training(tmp_path: Path) -> None:

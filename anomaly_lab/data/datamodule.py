@@ -6,7 +6,8 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
@@ -387,7 +388,7 @@ def data_of(trainer: pl.Trainer) -> PatchDataModule:
 
 def _settings(kind: type[_Settings], key: str, arguments: dict[str, Any]) -> _Settings:
     """A dataclass made from a mapping of the YAML; lists become tuples."""
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    known = list(signature(kind).parameters)
     unknown = sorted(set(arguments) - set(known))
     if unknown:
         raise UserError(f"{key}: unknown {', '.join(map(str, unknown))}; it takes {', '.join(known)}")

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -129,8 +131,6 @@ def test_it_refuses_what_it_cannot_choose_by(tmp_path: Path) -> None:
 
 
 def test_it_refuses_several_processes() -> None:
-    class Two:
-        world_size = 2
-
+    two: Any = SimpleNamespace(world_size=2)
     with pytest.raises(UserError, match=r"trainer\.devices=1"):
-        BestTestEpoch().setup(Two(), None, "fit")  # type: ignore[arg-type]
+        BestTestEpoch().setup(two, two, "fit")

@@ -29,13 +29,13 @@ class Data(pl.LightningDataModule):
         self.batches = batches
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(self.batches, batch_size=None)
 
 
 def tiny(gan_iterations: int = 7) -> AdGAN:
     torch.manual_seed(0)
-    sizes = {"patch_size": (SIDE, SIDE), "width": 2, "latent_dim": 4, "n_critic": 1, "lr": 1e-2}
-    return AdGAN(**sizes, gan_iterations=gan_iterations, critic_iterations=2)  # type: ignore[arg-type]
+    sizes: dict[str, Any] = {"patch_size": (SIDE, SIDE), "width": 2, "latent_dim": 4, "n_critic": 1, "lr": 1e-2}
+    return AdGAN(**sizes, gan_iterations=gan_iterations, critic_iterations=2)
 
 
 def train(run: Path, detector: AdGAN, iterations: int, every: int = 3, count: int = 4) -> Pool:
@@ -118,7 +118,7 @@ def test_its_picture_has_a_row_for_a_time(tmp_path: Path) -> None:
     train(tmp_path, tiny(), 7)
     with Image.open(tmp_path / "samples" / "fakepool.png") as picture:
         assert picture.size == (4 * SIDE, 3 * SIDE)
-        assert picture.text["iterations"] == "1,4,7"  # type: ignore[attr-defined]
+        assert picture.info["iterations"] == "1,4,7"
 
 
 @pytest.mark.parametrize(("every", "count"), [(0, 1), (1, 0)])

@@ -16,12 +16,12 @@ from anomaly_lab.detectors.wgan import WGAN
 from anomaly_lab.fakepool import filled
 from anomaly_lab.types import UserError
 
-SIZES = {"patch_size": (32, 32), "width": 2, "latent_dim": 8, "n_critic": 2}
+SIZES: dict[str, Any] = {"patch_size": (32, 32), "width": 2, "latent_dim": 8, "n_critic": 2}
 
 
 def tiny(**changes: object) -> AdGAN:
     torch.manual_seed(0)
-    return AdGAN(**{**SIZES, "gan_iterations": 2, "critic_iterations": 2, **changes})  # type: ignore[arg-type]
+    return AdGAN(**{**SIZES, "gan_iterations": 2, "critic_iterations": 2, **changes})
 
 
 def at_the_second_phase(**changes: object) -> AdGAN:
@@ -114,7 +114,7 @@ def test_its_first_phase_is_the_wgans(fit: Fit, pictures: torch.Tensor) -> None:
     """To the last digit: only so may it start from such a run."""
     ours = fit(tiny(), pictures, iterations=2)
     torch.manual_seed(0)
-    wgan = WGAN(**SIZES, gan_iterations=2)  # type: ignore[arg-type]
+    wgan = WGAN(**SIZES, gan_iterations=2)
     assert torch.equal(wgan.critic.last.weight, tiny().critic.last.weight)
     state: list[dict[str, torch.Tensor]] = []
     for detector in (wgan, tiny()):

@@ -13,7 +13,7 @@ from anomaly_lab.networks.augmentation import Augmentation
 def tiny(**changes: object) -> ALAD:
     torch.manual_seed(0)
     sizes = {"patch_size": (32, 32), "width": 4, "latent_dim": 8, "gan_iterations": 2}
-    return ALAD(**{**sizes, **changes})  # type: ignore[arg-type]
+    return ALAD(**{**sizes, **changes})
 
 
 def real(logit: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ SIZE = (32, 32)
 
 def tiny(**changes: object) -> ALOCC:
     torch.manual_seed(0)
-    return ALOCC(**{"patch_size": SIZE, "width": 4, "gan_iterations": 30, **changes})  # type: ignore[arg-type]
+    return ALOCC(**{"patch_size": SIZE, "width": 4, "gan_iterations": 30, **changes})
 
 
 def test_losses_by_hand(pictures: Tensor) -> None:

@@ -15,7 +15,7 @@ SIZE = (32, 32)
 def tiny(**changes: object) -> AnoGAN:
     torch.manual_seed(0)
     arguments = {"patch_size": SIZE, "width": 4, "latent_dim": 8, "gan_iterations": 2, "search_steps": 8}
-    return AnoGAN(**{**arguments, **changes}).eval()  # type: ignore[arg-type]
+    return AnoGAN(**{**arguments, **changes}).eval()
 
 
 def sharp(**changes: object) -> AnoGAN:

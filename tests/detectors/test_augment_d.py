@@ -159,7 +159,7 @@ def _train(detector: WGAN, until: int) -> list[dict[str, Any]]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(detector, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    trainer.fit(detector, DataLoader(batches, batch_size=None))
     return [copy.deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers]
 
 

@@ -16,7 +16,7 @@ MAPS = pytest.mark.parametrize("map_of", ["residual", "gradient"])
 def tiny(**changes: object) -> AutoencoderDetector:
     torch.manual_seed(0)
     sizes = {"patch_size": (32, 32), "width": 4, "latent_dim": 8, "reconstruction_iterations": 2}
-    return AutoencoderDetector(**{**sizes, **changes})  # type: ignore[arg-type]
+    return AutoencoderDetector(**{**sizes, **changes})
 
 
 def test_loss_by_hand(pictures: Tensor) -> None:

@@ -13,7 +13,7 @@ from anomaly_lab.detectors.deep_svdd import DeepSVDD
 def tiny(**changes: object) -> DeepSVDD:
     torch.manual_seed(0)
     lengths = {"pass_iterations": 2, "pretrain_iterations": 3, "sphere_iterations": 6, "warmup_iterations": 2}
-    return DeepSVDD(**{**lengths, **changes})  # type: ignore[arg-type]
+    return DeepSVDD(**{**lengths, **changes})
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:

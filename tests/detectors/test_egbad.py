@@ -15,7 +15,7 @@ from anomaly_lab.networks.augmentation import Augmentation
 def tiny(**changes: object) -> EGBAD:
     torch.manual_seed(0)
     sizes = {"patch_size": (32, 32), "width": 4, "latent_dim": 8, "gan_iterations": 2}
-    return EGBAD(**{**sizes, **changes})  # type: ignore[arg-type]
+    return EGBAD(**{**sizes, **changes})
 
 
 class Negative(Augmentation):
@@ -61,7 +61,7 @@ def test_an_iteration_by_hand(fit: Fit, pictures: Tensor) -> None:
     class Watched(EGBAD):
         def descend(self, network: str, loss: object, batch: Tensor) -> None:
             seen[network] = batch
-            super().descend(network, loss, batch)  # type: ignore[arg-type]
+            super().descend(network, loss, batch)
 
     detector = fit(Watched(patch_size=(32, 32), width=4, latent_dim=8, gan_iterations=2), pictures)
     assert list(seen) == ["discriminator", "generator", "encoder"]

@@ -17,7 +17,7 @@ SIZE = (32, 32)
 def tiny(**changes: object) -> FAnoGAN:
     torch.manual_seed(0)
     arguments = {"patch_size": SIZE, "width": 4, "latent_dim": 8, "n_critic": 2, "gan_iterations": 2}
-    return FAnoGAN(**{**arguments, "encoder_iterations": 3, **changes})  # type: ignore[arg-type]
+    return FAnoGAN(**{**arguments, "encoder_iterations": 3, **changes})
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
@@ -111,7 +111,7 @@ def test_five_critic_steps_to_one_generator_step(fit: Fit, pictures: Tensor) -> 
 def test_with_adgans_networks_it_starts_from_a_wgans(pictures: Tensor) -> None:
     """Same names and shapes, and the same scores as by hand."""
     sizes = {"patch_size": (32, 32), "width": 2, "latent_dim": 8}
-    wgan, detector = WGAN(**sizes), FAnoGAN(**sizes, backbone="dcgan")  # type: ignore[arg-type]
+    wgan, detector = WGAN(**sizes), FAnoGAN(**sizes, backbone="dcgan")
     for name in ("generator", "critic"):
         detector.get_submodule(name).load_state_dict(wgan.get_submodule(name).state_dict())
     detector.eval()

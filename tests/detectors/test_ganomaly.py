@@ -12,7 +12,7 @@ from anomaly_lab.detectors.ganomaly import GANomaly
 def tiny(**changes: object) -> GANomaly:
     torch.manual_seed(0)
     arguments = {"patch_size": (32, 32), "width": 4, "latent_dim": 6, "gan_iterations": 4}
-    return GANomaly(**{**arguments, **changes})  # type: ignore[arg-type]
+    return GANomaly(**{**arguments, **changes})
 
 
 @pytest.mark.parametrize("variant", ["paper", "official", "anomalib"])

@@ -16,7 +16,7 @@ from anomaly_lab.types import UserError
 def tiny(**changes: object) -> MultiKD:
     torch.manual_seed(0)
     sizes = {"patch_size": (32, 32), "teacher": "squeezenet1_0", "teacher_weights": "random", "cloner_width": 4}
-    return MultiKD(**{**sizes, "distillation_iterations": 4, "map_sigma": 1.0, **changes})  # type: ignore[arg-type]
+    return MultiKD(**{**sizes, "distillation_iterations": 4, "map_sigma": 1.0, **changes})
 
 
 def test_the_published_sizes() -> None:
@@ -41,7 +41,7 @@ def test_loss_and_score_by_hand(pictures: Tensor) -> None:
 
 def test_a_cloner_that_is_the_teacher_finds_nothing(pictures: Tensor) -> None:
     detector = tiny(maps="plain").eval()
-    detector.taps = lambda image: (detector.teacher(image), detector.teacher(image))  # type: ignore[method-assign]
+    detector.taps = lambda image: (detector.teacher(image), detector.teacher(image))
     score, anomaly_map, _ = detector.predict(pictures)
     torch.testing.assert_close(score, torch.zeros_like(score), atol=1e-6, rtol=0)
     assert anomaly_map is not None
@@ -54,7 +54,7 @@ def test_scoring_leaves_no_gradient_and_no_hook_behind(pictures: Tensor, maps: s
     before, drawn = copy.deepcopy(detector.state_dict()), torch.get_rng_state()
     image = pictures[:2].clone()
     first, again = detector.predict(image), detector.predict(image)
-    assert torch.equal(first.anomaly_map, again.anomaly_map)  # type: ignore[arg-type]
+    assert torch.equal(first.anomaly_map, again.anomaly_map)
     assert image.grad is None
     assert not image.requires_grad
     assert not first.anomaly_score.requires_grad
@@ -68,7 +68,7 @@ def test_scoring_leaves_no_gradient_and_no_hook_behind(pictures: Tensor, maps: s
 def test_a_map_depends_on_no_other_image(pictures: Tensor, maps: str) -> None:
     detector = tiny(maps=maps, copies=2).eval()
     together = detector.predict(pictures[:4]).anomaly_map
-    alone = torch.cat([detector.predict(image[None]).anomaly_map for image in pictures[:4]])  # type: ignore[misc]
+    alone = torch.cat([detector.predict(image[None]).anomaly_map for image in pictures[:4]])
     torch.testing.assert_close(alone, together, rtol=1e-3, atol=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_guidance_changes_the_map_but_not_the_score(pictures: Tensor) -> None:
     plain, detector = tiny(maps="plain").eval(), tiny(maps="guided").eval()
     one, two = plain.predict(pictures[:2]), detector.predict(pictures[:2])
     assert torch.equal(one.anomaly_score, two.anomaly_score)
-    assert not torch.allclose(one.anomaly_map, two.anomaly_map)  # type: ignore[arg-type]
+    assert not torch.allclose(one.anomaly_map, two.anomaly_map)
 
 
 def test_guidance_is_the_cloners_alone() -> None:

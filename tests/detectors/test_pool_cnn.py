@@ -16,7 +16,7 @@ from anomaly_lab.types import UserError
 def tiny(**changes: object) -> PoolCNN:
     torch.manual_seed(0)
     sizes = {"width": 4, "latent_dim": 8, "n_critic": 2, "gan_iterations": 2, "classifier_iterations": 3}
-    return PoolCNN(**{**sizes, **changes})  # type: ignore[arg-type]
+    return PoolCNN(**{**sizes, **changes})
 
 
 def test_each_phase_moves_its_own_networks(fit: Fit, pictures: Tensor) -> None:

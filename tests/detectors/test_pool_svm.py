@@ -16,7 +16,7 @@ from anomaly_lab.types import UserError
 def tiny(**changes: object) -> PoolSVM:
     torch.manual_seed(0)
     sizes = {"width": 4, "latent_dim": 8, "n_critic": 2, "gan_iterations": 0, "samples": 40, "batch_size": 10}
-    return PoolSVM(**{**sizes, **changes})  # type: ignore[arg-type]
+    return PoolSVM(**{**sizes, **changes})
 
 
 def test_scores_are_scikit_learns(fit: Fit) -> None:

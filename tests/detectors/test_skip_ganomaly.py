@@ -12,7 +12,7 @@ from anomaly_lab.detectors.skip_ganomaly import SkipGANomaly
 def tiny(**changes: object) -> SkipGANomaly:
     torch.manual_seed(0)
     arguments = {"patch_size": (32, 32), "width": 4, "latent_dim": 6, "gan_iterations": 4}
-    return SkipGANomaly(**{**arguments, **changes})  # type: ignore[arg-type]
+    return SkipGANomaly(**{**arguments, **changes})
 
 
 @pytest.mark.parametrize("latent_in_d", [True, False])

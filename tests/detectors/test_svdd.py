@@ -11,7 +11,7 @@ from anomaly_lab.detectors.svdd import SVDD
 
 def learnt(rows: Tensor, **changes: object) -> SVDD:
     """A description of these rows [n, 4], as if they were gathered pixels."""
-    detector = SVDD(**{"patch_size": (2, 2), "samples": len(rows), **changes})  # type: ignore[arg-type]
+    detector = SVDD(**{"patch_size": (2, 2), "samples": len(rows), **changes})
     detector.machine.gather(rows)
     detector.learn()
     return detector
@@ -63,7 +63,7 @@ def test_the_gaussian_spheres_order_is_the_one_class_svms(fit: Fit) -> None:
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_most_normals_are_within_the_sphere(fit: Fit, kernel: str) -> None:
     """Those with the largest weight are outside, those without one inside, and at most nu of all are outside."""
-    detector = fit(SVDD(samples=100, batch_size=50, kernel=kernel, nu=0.2), smooth(150, 1), batch_size=50)  # type: ignore[arg-type]
+    detector = fit(SVDD(samples=100, batch_size=50, kernel=kernel, nu=0.2), smooth(150, 1), batch_size=50)
     gathered = (detector.machine.rows * 2 - 1).view(-1, 1, 32, 32)
     score, weights = detector.score({"image": gathered}).anomaly_score, detector.machine.weights.abs()
     bounded = weights > weights.max() * 0.999

@@ -9,7 +9,7 @@ from anomaly_lab.detectors.wgan import WGAN
 def tiny(**changes: object) -> WGAN:
     torch.manual_seed(0)
     sizes = {"patch_size": (32, 32), "width": 2, "latent_dim": 8, "n_critic": 2, "gan_iterations": 2}
-    return WGAN(**{**sizes, **changes})  # type: ignore[arg-type]
+    return WGAN(**{**sizes, **changes})
 
 
 def test_critic_loss_by_hand(pictures: torch.Tensor) -> None:

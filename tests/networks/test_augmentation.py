@@ -21,7 +21,7 @@ def number(*values: float) -> Tensor:
 
 
 def made(kind: str, p: float = 1.0) -> augmentation.Augmentation:
-    module = augmentation.make(kind)  # type: ignore[arg-type]
+    module = augmentation.make(kind)
     if isinstance(module, ADA):
         module.p.fill_(p)
     return module

@@ -16,5 +16,5 @@ from anomaly_lab.networks.pretrained import Normalised
 )
 def test_what_the_weights_see(normalisation: str, expected: tuple[float, ...]) -> None:
     image = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, 4, 5)
-    seen = Normalised(normalisation)(image)  # type: ignore[arg-type]
+    seen = Normalised(normalisation)(image)
     torch.testing.assert_close(seen[0, :, 2, 3], torch.tensor(expected))

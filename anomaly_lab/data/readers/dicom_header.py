@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anomaly_lab.types import UserError
 
@@ -110,12 +110,12 @@ def text(header: Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip(" \0")
 
 
-def numbers(value: object) -> tuple[float, ...]:
+def numbers(value: Any) -> tuple[float, ...]:
     """A decimal element of one or many values; none where it is missing or empty."""
     if value is None or value == "":
         return ()
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-        return (float(value),)  # type: ignore[arg-type]  # pydicom's numbers are floats, ints or Decimal
+        return (float(value),)
     return tuple(float(each) for each in value)
 
 
