@@ -54,7 +54,7 @@ def list_experiments() -> None:
     """Show every experiment with its first comment line."""
     from rich.table import Table
 
-    from anomaly_lab.config import experiments
+    from anomaly_lab.experiment.config import experiments
 
     table = Table.grid(padding=(0, 2))
     for name, comment in experiments():
@@ -65,7 +65,7 @@ def list_experiments() -> None:
 @app.command()
 def show(experiment: Name, overrides: Overrides = None) -> None:
     """Print the whole resolved experiment, every default filled in."""
-    from anomaly_lab import config
+    from anomaly_lab.experiment import config
 
     typer.echo(config.show(config.load(experiment, overrides or [])), nl=False)
 
@@ -73,10 +73,10 @@ def show(experiment: Name, overrides: Overrides = None) -> None:
 @app.command()
 def data(experiment: Name, overrides: Overrides = None) -> None:
     """Build an experiment's store, or reuse it, and write its data sheet."""
-    from anomaly_lab import config
+    from anomaly_lab.experiment import config
 
     resolved = config.load(experiment, overrides or [])
-    from anomaly_lab import engine
+    from anomaly_lab.pipeline import engine
 
     engine.inspect(resolved)
 
@@ -84,12 +84,12 @@ def data(experiment: Name, overrides: Overrides = None) -> None:
 @app.command()
 def train(experiment: Name, overrides: Overrides = None) -> None:
     """Train an experiment, judge it and write its report."""
-    from anomaly_lab import config
+    from anomaly_lab.experiment import config
 
     resolved = config.load(experiment, overrides or [])  # before the engine: a typo is answered sooner
     reduced = resolved.budget == "laptop"
     paper = config.load(experiment, [*(overrides or []), "budget=paper"]) if reduced else None
-    from anomaly_lab import engine
+    from anomaly_lab.pipeline import engine
 
     engine.train(resolved, paper)
 
@@ -97,7 +97,7 @@ def train(experiment: Name, overrides: Overrides = None) -> None:
 @app.command()
 def resume(run: Run) -> None:
     """Continue a stopped run as if nothing had happened."""
-    from anomaly_lab import engine
+    from anomaly_lab.pipeline import engine
 
     engine.resume(run)
 
@@ -105,7 +105,7 @@ def resume(run: Run) -> None:
 @app.command()
 def evaluate(run: Run) -> None:
     """Judge a run again, from its folder alone."""
-    from anomaly_lab import engine
+    from anomaly_lab.pipeline import engine
 
     engine.evaluate(run)
 
@@ -118,7 +118,7 @@ def predict(
     masks: Annotated[str | None, typer.Option(help="Known lesions, named like the images: only shown.")] = None,
 ) -> None:
     """Score new files with a trained run: scores.csv, maps and a page."""
-    from anomaly_lab import engine
+    from anomaly_lab.pipeline import engine
 
     engine.predict(run, images, out, masks)
 
@@ -126,7 +126,7 @@ def predict(
 @app.command()
 def report(run: Run) -> None:
     """Write a run's report again, from its folder alone."""
-    from anomaly_lab import engine
+    from anomaly_lab.pipeline import engine
 
     engine.report(run)
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from toys import Fit, Iterations, smooth
 
-from anomaly_lab.detector import Detector
-from anomaly_lab.fakepool import DrawsFromPool, filled
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
 
 
 @pytest.fixture

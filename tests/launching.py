@@ -21,7 +21,7 @@ def launch(*words: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_folder(base: Path) -> Path:
+def the_run(base: Path) -> Path:
     """The only run below `base`."""
     (run,) = (base / "runs" / "fanogan_headct").iterdir()
     return run

@@ -8,12 +8,12 @@ from PIL import Image
 
 from anomaly_lab.evaluation.protocol import judge
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.runs import write_json
+from anomaly_lab.experiment.run_folder import write_json
 from anomaly_lab.studies.plan import DataSet, Key, Planned, Row, Study
 
 STUB = """
 import json, os, pathlib, sys, time
-from anomaly_lab.fingerprint import of_code
+from anomaly_lab.experiment.fingerprint import of_code
 verb, what, *words = sys.argv[1:]
 given = dict(word.split("=", 1) for word in words)
 log = pathlib.Path(os.environ["STUB_LOG"])

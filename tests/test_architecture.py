@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_lab import config
+from anomaly_lab.experiment import config
 
 ROOT = Path(__file__).parent.parent
 PACKAGE, TESTS = ROOT / "anomaly_lab", ROOT / "tests"

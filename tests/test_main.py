@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from anomaly_lab import __main__, config
+from anomaly_lab import __main__
+from anomaly_lab.experiment import config
 from anomaly_lab.types import UserError
 
 VERBS = ["list", "show", "data", "train", "resume", "evaluate", "predict", "report", "study", "bench"]
@@ -68,7 +69,7 @@ def test_list_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_data_hands_the_experiment_to_the_engine(monkeypatch: pytest.MonkeyPatch):
-    from anomaly_lab import engine
+    from anomaly_lab.pipeline import engine
 
     seen = []
     monkeypatch.setattr(config, "load", lambda name, overrides: (name, overrides))

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from anomaly_lab.data.preprocessing.transforms import Preprocessing
 from anomaly_lab.data.readers.files import is_deep, read_scan
-from anomaly_lab.data.store_plan import StorePlan
-from anomaly_lab.data.transforms import Preprocessing
+from anomaly_lab.data.store.plan import StorePlan
 from anomaly_lab.types import Case
 
 

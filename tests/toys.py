@@ -1,13 +1,14 @@
-"""Small pictures and the loader that feeds a detector with them."""
+"""Small pictures, a detector to follow by hand, and the loader that feeds a detector with them."""
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 from torch.utils.data import Dataset
 
-from anomaly_lab.detector import Detector
-from anomaly_lab.types import Batch
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.types import Batch, Phase, Prediction
 
 Fit = Callable[..., Detector]
 
@@ -34,3 +35,37 @@ def smooth(n: int, seed: int, coarse_side: int = 4) -> Tensor:
     """Blurred noise [n, 1, 32, 32] in [-1, 1] of coarse_side² values: pictures with structure, no two alike."""
     coarse = torch.rand(n, 1, coarse_side, coarse_side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return torch.nn.functional.interpolate(coarse, size=32, mode="bilinear")
+
+
+class Shift(Detector):
+    """Learns one number per network: `near` the images' mean in phase one, `far` minus that in phase two."""
+
+    networks = ("near", "far")
+
+    def __init__(self, lr: float = 0.1) -> None:
+        super().__init__()
+        self.near, self.far = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.near.weight)
+        nn.init.zeros_(self.far.weight)
+        self.lr = lr
+        self.seen: list[Tensor] = []
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("near", 3, ("near",), minibatches=2), Phase("far", 2, ("far",)))
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        return SGD(self.near.parameters(), self.lr), SGD(self.far.parameters(), self.lr)
+
+    def near_step(self, batches: Tensor) -> None:
+        for batch in batches:
+            self.seen.append(batch)
+            self.descend("near", lambda x: (self.near.weight + self.far.weight - x.mean()).square().sum(), batch)
+
+    def far_step(self, batches: Tensor) -> None:
+        assert self.far.training
+        assert not self.near.training
+        for batch in batches:
+            self.descend("far", lambda x: (self.near.weight + self.far.weight).square().sum(), batch)
+
+    def predict(self, image: Tensor) -> Prediction:
+        return Prediction(image.flatten(1).mean(1) - self.near.weight.squeeze())

@@ -4,8 +4,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from anomaly_lab import config as configuration
 from anomaly_lab.detectors.fanogan import FAnoGAN
+from anomaly_lab.experiment import config as configuration
 from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from anomaly_lab.losses.gradient_penalty import gradient_penalty
 

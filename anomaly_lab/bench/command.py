@@ -22,8 +22,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from anomaly_lab import config as configuration
-from anomaly_lab import engine, runs
 from anomaly_lab.bench import data as stores
 from anomaly_lab.bench import peer, search
 from anomaly_lab.bench.bare_loop import BareLoop
@@ -33,6 +31,9 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.loading import TrainingImages
 from anomaly_lab.data.sampling import IterationSampler
 from anomaly_lab.detectors.fanogan import FAnoGAN
+from anomaly_lab.experiment import config as configuration
+from anomaly_lab.experiment import run_folder
+from anomaly_lab.pipeline import engine
 from anomaly_lab.types import Batch
 
 Times = dict[str, list[float]]
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *asked.overrides])
     out: Path = asked.out or Path(f"runs/bench_{asked.peer}.json" if asked.peer else "runs/bench.json")
-    facts = runs.provenance() | {"load_before": os.getloadavg()[0], "rounds": asked.rounds}
+    facts = run_folder.provenance() | {"load_before": os.getloadavg()[0], "rounds": asked.rounds}
     if asked.peer:
         times, about = peer.training(asked.peer, asked.rounds)
         facts["peer"] = about
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> None:
     if not asked.peer:  # it trains elsewhere
         summary["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     out.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(out, facts | summary | {"raw": times, "config": configuration.show(settings)})
+    run_folder.write_json(out, facts | summary | {"raw": times, "config": configuration.show(settings)})
     _print(summary, facts, out)
 
 
@@ -140,8 +141,8 @@ def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) ->
 
     def framework() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            run = runs.create(folder, "bench", ("bench",))
-            runs.write_atomic(run / "config.yaml", configuration.show(settings))
+            run = run_folder.create(folder, "bench", ("bench",))
+            run_folder.write_atomic(run / "config.yaml", configuration.show(settings))
             road, detector = engine.construct(settings)
             callbacks = [configuration.build(node) for node in settings.callbacks.values()]
             trainer = engine.trainer_for(settings, run, road, detector, [Randomness(0), *callbacks, clock])
@@ -170,7 +171,8 @@ def _start_up(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times
         return lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True)
 
     return _interleaved(
-        {"--help": run("-m", "anomaly_lab", "--help"), "imports": run("-c", "import anomaly_lab.engine")}, rounds
+        {"--help": run("-m", "anomaly_lab", "--help"), "imports": run("-c", "import anomaly_lab.pipeline.engine")},
+        rounds,
     )
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomaly_lab.data.augmentation import Augmentation
+from anomaly_lab.data.datasets.nifti import Nifti
+from anomaly_lab.data.datasets.sixray import SIXray
 from anomaly_lab.data.loading import TrainingImages
-from anomaly_lab.data.nifti import Nifti
-from anomaly_lab.data.sixray import SIXray
-from anomaly_lab.data.store import Store, open_or_build
+from anomaly_lab.data.preprocessing.augmentation import Augmentation
+from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.data.twins.brain import draw_brain, write_volume
 
 Times = dict[str, list[float]]

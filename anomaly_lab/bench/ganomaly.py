@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from anomaly_lab import __version__, engine
-from anomaly_lab import config as configuration
+from anomaly_lab import __version__
 from anomaly_lab.bench.pace import BATCH, Pace
 from anomaly_lab.callbacks.randomness import Randomness
+from anomaly_lab.experiment import config as configuration
+from anomaly_lab.pipeline import engine
 
 
 def main(variant: str, precision: str) -> None:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from anomaly_lab.data.datamodule import data_of
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.types import UserError
 

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins.io import CheckpointIO
 from rich.console import Console
 
-from anomaly_lab.runs import write_atomic
+from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.types import UserError
 
 _NAME = re.compile(r"(\d+)-([0-9a-f]{16})\.ckpt")

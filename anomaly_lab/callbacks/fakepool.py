@@ -7,12 +7,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from anomaly_lab import fakepool
 from anomaly_lab.callbacks.samples import grid, png
 from anomaly_lab.data.datamodule import data_of
-from anomaly_lab.detector import Detector
-from anomaly_lab.fakepool import PHASE, DrawsFromPool, Pool
-from anomaly_lab.runs import write_atomic
+from anomaly_lab.detectors.families import fake_pool
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.detectors.families.fake_pool import PHASE, DrawsFromPool, Pool
+from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.types import UserError
 
 ROWS, COLUMNS = 10, 16  # of its picture
@@ -43,7 +43,7 @@ class FakePool(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
         run = trainer.strategy.broadcast(str(trainer.default_root_dir))  # only the first rank knows the run folder
-        self._folder = Path(run) / fakepool.FOLDER
+        self._folder = Path(run) / fake_pool.FOLDER
         if trainer.is_global_zero:
             self._prepare(trainer, pl_module)
         trainer.strategy.barrier()
@@ -86,9 +86,9 @@ class FakePool(pl.Callback):
         folder, span, done = self._folder, detector.schedule.span(PHASE), detector.iterations_done
         if span and done == 0:
             data = data_of(trainer)
-            fakepool.create(folder, self.size(len(span)), (data.in_channels, *data.patch_size))
+            fake_pool.create(folder, self.size(len(span)), (data.in_channels, *data.patch_size))
         elif span:
-            left, expected = fakepool.keep_until(folder, done), self.size(min(done, span.stop) - span.start)
+            left, expected = fake_pool.keep_until(folder, done), self.size(min(done, span.stop) - span.start)
             if left != expected:
                 raise UserError(
                     f"{folder} holds {left} images where callbacks.fakepool makes {expected}: train anew, or set "
@@ -101,7 +101,7 @@ class FakePool(pl.Callback):
                 fake = detector.sample(len(places))  # training mode: the step that has just been done needed it
             if fake is None:
                 raise UserError(f"callbacks.fakepool: {type(detector).__name__} cannot generate; set it to null")
-            fakepool.write(self._folder, places, fake, detector.iterations_done)
+            fake_pool.write(self._folder, places, fake, detector.iterations_done)
 
 
 def _rows_over_time(iterations: np.ndarray) -> np.ndarray:

@@ -10,12 +10,12 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 from anomaly_lab.data.datamodule import PatchDataModule, data_of
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.experiment.run_folder import update_provenance
 from anomaly_lab.metrics.generation import frechet_distance, kernel_distance, spread
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.networks.features import SqueezeNetFeatures
 from anomaly_lab.networks.pretrained import Normalisation
-from anomaly_lab.runs import update_provenance
 from anomaly_lab.types import UserError
 
 ADVERSARIES = ("generator", "critic", "discriminator", "judge")  # what the names of such networks begin with

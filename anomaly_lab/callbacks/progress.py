@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from anomaly_lab.data.datamodule import data_of
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.types import Phase
 
 

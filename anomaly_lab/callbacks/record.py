@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 import torch
 
 from anomaly_lab.data.datamodule import data_of
-from anomaly_lab.detector import Detector
-from anomaly_lab.runs import read_json, update_provenance
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.experiment.run_folder import read_json, update_provenance
 from anomaly_lab.types import UserError
 
 

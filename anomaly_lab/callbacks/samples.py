@@ -9,8 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from anomaly_lab.detector import Detector
-from anomaly_lab.runs import write_atomic
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.experiment.run_folder import write_atomic
 
 
 class Samples(pl.Callback):

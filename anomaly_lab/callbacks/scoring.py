@@ -6,7 +6,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.types import Batch, Prediction
 
 

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from anomaly_lab.runs import read_json, update_provenance
+from anomaly_lab.experiment.run_folder import read_json, update_provenance
 
 
 class WandB(pl.Callback):

@@ -17,22 +17,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from anomaly_lab.data.audit import audit
-from anomaly_lab.data.augmentation import Augmentation
-from anomaly_lab.data.disk import disk_errors, fresh_folder, locked
-from anomaly_lab.data.index import Index
-from anomaly_lab.data.lazy import LazyStore
 from anomaly_lab.data.loading import JudgedImages, TrainingImages, chunks
-from anomaly_lab.data.patches import Cutting
+from anomaly_lab.data.preprocessing.augmentation import Augmentation
+from anomaly_lab.data.preprocessing.patches import Cutting
+from anomaly_lab.data.preprocessing.transforms import Preprocessing, Volume, to_float
+from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
 from anomaly_lab.data.readers.files import crop, is_deep, read_scan
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.data.rows import checked_limits, rows_of_splits
 from anomaly_lab.data.sampling import IterationSampler
-from anomaly_lab.data.splits import SPLITS, SplitRule, split_by_file, split_by_seed
-from anomaly_lab.data.store import Store, open_or_build
-from anomaly_lab.data.store_plan import CutScan, StorePlan
-from anomaly_lab.data.transforms import Preprocessing, Volume, to_float
-from anomaly_lab.data.volume_augmentation import VolumeAugmentation
+from anomaly_lab.data.splitting.audit import audit
+from anomaly_lab.data.splitting.rows import checked_limits, rows_of_splits
+from anomaly_lab.data.splitting.splits import SPLITS, SplitRule, split_by_file, split_by_seed
+from anomaly_lab.data.store.disk import disk_errors, fresh_folder, locked
+from anomaly_lab.data.store.index import Index
+from anomaly_lab.data.store.lazy import LazyStore
+from anomaly_lab.data.store.plan import CutScan, StorePlan
+from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.types import Batch, Case, Schedule, UserError
 
 WATCHED = 512  # held-out normals scored at each validation

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from anomaly_lab.data.augmentation import Augmentation
-from anomaly_lab.data.lazy import LazyStore
+from anomaly_lab.data.preprocessing.augmentation import Augmentation
+from anomaly_lab.data.preprocessing.transforms import to_float
+from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
 from anomaly_lab.data.sampling import drawn
-from anomaly_lab.data.store import Store
-from anomaly_lab.data.transforms import to_float
-from anomaly_lab.data.volume_augmentation import VolumeAugmentation
+from anomaly_lab.data.store.lazy import LazyStore
+from anomaly_lab.data.store.store import Store
 from anomaly_lab.types import Batch
 
 

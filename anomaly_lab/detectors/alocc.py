@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from anomaly_lab.adversarial import AdversarialDetector
+from anomaly_lab.detectors.families.gan import AdversarialDetector
+from anomaly_lab.detectors.families.optimizers import tensorflow_rmsprop
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.alocc import ALOCCDiscriminator, Reconstructor
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.optimizers import tensorflow_rmsprop
 from anomaly_lab.types import Phase, Prediction
 
 MEMORY = 0.9  # of the running mean of the error

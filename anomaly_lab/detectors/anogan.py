@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.adversarial import GeneratingDetector
+from anomaly_lab.detectors.families.gan import GeneratingDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
-from anomaly_lab.networks.anogan import AnoGANDiscriminator, AnoGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
+from anomaly_lab.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from anomaly_lab.types import Batch, Phase, Prediction
 
 GROUP = 16  # rows searched together; always as many, for what a row adds up to depends on how many there are
@@ -68,8 +68,8 @@ class AnoGAN(GeneratingDetector):
             raise ValueError("search_steps and restarts start at 1")
         super().__init__(augment_d)
         self.save_hyperparameters()
-        self.generator = AnoGANGenerator(latent_dim, in_channels, patch_size, width)
-        self.discriminator = AnoGANDiscriminator(in_channels, patch_size, width)
+        self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
+        self.discriminator = DCGANDiscriminator(in_channels, patch_size, width)
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("gan", self.settings.gan_iterations, self.networks),)

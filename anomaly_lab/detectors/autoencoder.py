@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.losses.divergence import divergence_from_normal
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.autoencoder import Autoencoder

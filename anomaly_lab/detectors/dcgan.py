@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.adversarial import GeneratingDetector
+from anomaly_lab.detectors.families.gan import GeneratingDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
-from anomaly_lab.networks.anogan import AnoGANDiscriminator
+from anomaly_lab.networks.adgan import AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.networks.dcgan import DCGANGenerator
+from anomaly_lab.networks.dcgan import DCGANDiscriminator
 from anomaly_lab.types import Phase, Prediction
 
 
@@ -43,8 +43,8 @@ class DCGAN(GeneratingDetector):
     ) -> None:
         super().__init__(augment_d)
         self.save_hyperparameters()
-        self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
-        self.discriminator = AnoGANDiscriminator(in_channels, patch_size, width)
+        self.generator = AdGANGenerator(latent_dim, in_channels, patch_size, width)
+        self.discriminator = DCGANDiscriminator(in_channels, patch_size, width)
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("gan", self.settings.gan_iterations, self.networks),)

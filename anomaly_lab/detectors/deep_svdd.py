@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.networks.svdd import ContrastNorm, Hypersphere, SVDDAutoencoder, SVDDEncoder
 from anomaly_lab.types import Phase, Prediction
 

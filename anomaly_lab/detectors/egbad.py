@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.adversarial import GeneratingDetector
+from anomaly_lab.detectors.families.gan import GeneratingDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.norms import difference_norm
 from anomaly_lab.networks.augmentation import AugmentD

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.adversarial import WassersteinDetector
+from anomaly_lab.detectors.families.gan import WassersteinDetector
+from anomaly_lab.detectors.families.optimizers import tensorflow_rmsprop
 from anomaly_lab.losses.reconstruction import mean_squared
+from anomaly_lab.networks.adgan import AdGANCritic, AdGANEncoder, AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.networks.dcgan import DCGANCritic, DCGANEncoder, DCGANGenerator
 from anomaly_lab.networks.resnet import ResNetCritic, ResNetEncoder, ResNetGenerator
-from anomaly_lab.optimizers import tensorflow_rmsprop
 from anomaly_lab.types import Phase, Prediction
 
 BACKBONES: dict[str, tuple[Any, Any, Any]] = {  # classes of generator, critic and encoder
     "resnet": (ResNetGenerator, ResNetCritic, ResNetEncoder),
-    "dcgan": (DCGANGenerator, DCGANCritic, DCGANEncoder),
+    "dcgan": (AdGANGenerator, AdGANCritic, AdGANEncoder),
 }
 
 
@@ -47,7 +47,7 @@ class FAnoGAN(WassersteinDetector):
     """
 
     networks = ("generator", "critic", "encoder")
-    critic: ResNetCritic | DCGANCritic
+    critic: ResNetCritic | AdGANCritic
 
     def __init__(
         self,

@@ -10,12 +10,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from anomaly_lab.detectors.families.reconstruction_gan import BnMode, ReconstructingGAN
 from anomaly_lab.losses.cross_entropy import discriminator_loss
 from anomaly_lab.losses.ganomaly import Variant, adversarial_distance, latent_distance
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.ganomaly import EncoderDecoderEncoder, GANomalyDiscriminator, stage_widths
-from anomaly_lab.reconstructing import BnMode, ReconstructingGAN
 from anomaly_lab.types import Prediction
 
 

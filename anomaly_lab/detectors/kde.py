@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from anomaly_lab.gathering import FeatureName, GatheringDetector, features_of
+from anomaly_lab.detectors.families.kernel import FeatureName, GatheringDetector, features_of
 from anomaly_lab.networks.kernels import squared_distances
 from anomaly_lab.types import Prediction
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torchvision.transforms.functional import gaussian_blur
 
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.losses.distillation import directions, values
 from anomaly_lab.networks.cloner import Cloner, guided
 from anomaly_lab.networks.pretrained import Normalisation

@@ -8,7 +8,7 @@ import torch
 from sklearn.svm import OneClassSVM
 from torch import Tensor
 
-from anomaly_lab.gathering import FeatureName, GatheringDetector, features_of
+from anomaly_lab.detectors.families.kernel import FeatureName, GatheringDetector, features_of
 from anomaly_lab.networks.kernels import scale
 from anomaly_lab.types import Prediction
 

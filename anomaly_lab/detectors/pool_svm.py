@@ -10,11 +10,11 @@ from sklearn.svm import SVC
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.adversarial import WassersteinDetector
-from anomaly_lab.fakepool import Pool
-from anomaly_lab.gathering import GatheringDetector
+from anomaly_lab.detectors.families.fake_pool import Pool
+from anomaly_lab.detectors.families.gan import WassersteinDetector
+from anomaly_lab.detectors.families.kernel import GatheringDetector
+from anomaly_lab.networks.adgan import AdGANCritic, AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
 from anomaly_lab.networks.features import Pixels
 from anomaly_lab.networks.kernels import scale
 from anomaly_lab.types import Phase, Prediction, UserError
@@ -60,8 +60,8 @@ class PoolSVM(GatheringDetector, WassersteinDetector):
     ) -> None:
         super().__init__(augment_d)
         self.save_hyperparameters()
-        self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
-        self.critic = DCGANCritic(in_channels, patch_size, width)
+        self.generator = AdGANGenerator(latent_dim, in_channels, patch_size, width)
+        self.critic = AdGANCritic(in_channels, patch_size, width)
         self.assemble(Pixels(in_channels * math.prod(patch_size)), 2 * samples)
 
     def phases(self) -> tuple[Phase, ...]:

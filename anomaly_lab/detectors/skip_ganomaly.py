@@ -7,13 +7,13 @@ score.
 
 from torch import Tensor
 
+from anomaly_lab.detectors.families.reconstruction_gan import BnMode, ReconstructingGAN
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.ganomaly import Opinion
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.ganomaly import SkipGANomalyDiscriminator, stage_widths
 from anomaly_lab.networks.unet import UNet
-from anomaly_lab.reconstructing import BnMode, ReconstructingGAN
 from anomaly_lab.types import Prediction
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.adversarial import WassersteinDetector
+from anomaly_lab.detectors.families.gan import WassersteinDetector
 from anomaly_lab.losses.concentration import concentration
+from anomaly_lab.networks.adgan import AdGANCritic, AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.networks.dcgan import DCGANCritic, DCGANGenerator
 from anomaly_lab.types import Phase, Prediction
 
 
@@ -47,8 +47,8 @@ class WGAN(WassersteinDetector):
     ) -> None:
         super().__init__(augment_d)
         self.save_hyperparameters()
-        self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
-        self.critic = DCGANCritic(in_channels, patch_size, width)
+        self.generator = AdGANGenerator(latent_dim, in_channels, patch_size, width)
+        self.critic = AdGANCritic(in_channels, patch_size, width)
 
     def phases(self) -> tuple[Phase, ...]:
         p = self.settings

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_lab.config import ThresholdRule
 from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.experiment.config import ThresholdRule
 from anomaly_lab.metrics import ranking, statistics, thresholds
 from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.metrics.segmentation import Pointing

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from anomaly_lab.networks.anogan import BOTTOM, stage_widths
 from anomaly_lab.networks.bigan import draw_weights
+from anomaly_lab.networks.dcgan import BOTTOM, stage_widths
 
 SLOPE = 0.2
 Pairing = Literal["channels", "height"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anomaly_lab.networks.anogan import BOTTOM, AnoGANGenerator, stage_widths
+from anomaly_lab.networks.dcgan import BOTTOM, DCGANGenerator, stage_widths
 
 LARGE = 64  # side from which DCGAN's stages take over
 SLOPE = 0.1
@@ -82,7 +82,7 @@ class SmallGenerator(nn.Module):
 
 def bigan_generator(latent_dim: int, out_channels: int, patch_size: Sequence[int], width: int = 64) -> nn.Module:
     """The generator for that size: z [B, latent_dim] -> fake [B, out_channels, S, S] in [-1, 1]."""
-    made = SmallGenerator if patch_size[0] < LARGE else AnoGANGenerator
+    made = SmallGenerator if patch_size[0] < LARGE else DCGANGenerator
     return made(latent_dim, out_channels, patch_size, width)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anomaly_lab.networks.anogan import initialise
+from anomaly_lab.networks.dcgan import initialise
 
 
 class UNet(nn.Module):

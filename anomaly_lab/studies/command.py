@@ -18,13 +18,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from anomaly_lab.estimate import phase_seconds
-from anomaly_lab.evaluation.pages import duration
-from anomaly_lab.runs import read_json, write_atomic
-from anomaly_lab.schema import merged
-from anomaly_lab.studies import page, plan
+from anomaly_lab.experiment.run_folder import read_json, write_atomic
+from anomaly_lab.experiment.schema import merged
+from anomaly_lab.pipeline.cost import phase_seconds
+from anomaly_lab.reports.html import duration
+from anomaly_lab.studies import plan
 from anomaly_lab.studies.findings import read_findings
 from anomaly_lab.studies.ledger import Code, Found, Ledger
+from anomaly_lab.studies.page import page
 from anomaly_lab.studies.plan import Planned, Study
 from anomaly_lab.studies.runner import Outcome, Runner, look_up
 from anomaly_lab.types import UserError

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anomaly_lab.evaluation.charts import FLOORS
 from anomaly_lab.metrics.comparison import (
     Agreement,
     DeLong,
@@ -23,6 +22,7 @@ from anomaly_lab.metrics.comparison import (
     paired,
     summary,
 )
+from anomaly_lab.reports.charts import FLOORS
 from anomaly_lab.studies.plan import Key, Row, Study
 from anomaly_lab.studies.results import Result, within_split
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from anomaly_lab.evaluation.charts import rate
+from anomaly_lab.reports.charts import rate
 from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.plan import Key
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from anomaly_lab import config as configuration
-from anomaly_lab import fingerprint
-from anomaly_lab.runs import read_json
+from anomaly_lab.experiment import config as configuration
+from anomaly_lab.experiment import fingerprint
+from anomaly_lab.experiment.run_folder import read_json
 from anomaly_lab.studies.plan import Planned, plain
 
 Code = Literal["same", "any"]

@@ -12,8 +12,8 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from yaml import YAMLError
 
-from anomaly_lab import config as configuration
-from anomaly_lab.schema import did_you_mean, merged
+from anomaly_lab.experiment import config as configuration
+from anomaly_lab.experiment.schema import did_you_mean, merged
 from anomaly_lab.types import UserError
 
 PLACEHOLDER = 2_147_480_611  # stands for the seed while an experiment is resolved: a number nobody writes

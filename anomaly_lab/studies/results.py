@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.experiment.run_folder import read_json
 from anomaly_lab.metrics import ranking
 from anomaly_lab.metrics.comparison import DeLong, delong
-from anomaly_lab.runs import read_json
 
 METRICS = {
     "auroc": ("AUROC", ranking.auroc),

@@ -10,9 +10,10 @@ import torch
 from data.conftest import write_headct
 from omegaconf import DictConfig
 
-from anomaly_lab import config, engine, runs
 from anomaly_lab.callbacks import best_test_epoch, checkpoints
 from anomaly_lab.callbacks.best_test_epoch import BestTestEpoch
+from anomaly_lab.experiment import config, run_folder
+from anomaly_lab.pipeline import engine
 from anomaly_lab.types import UserError
 
 SWITCH = "callbacks.best_test_epoch={_target_: anomaly_lab.callbacks.best_test_epoch.BestTestEpoch}"
@@ -63,19 +64,19 @@ def watched(run: Path) -> list[float]:
 def test_what_is_watched_is_what_is_judged_and_training_is_left_alone(tmp_path: Path) -> None:
     honest, chosen = engine.train(settings(tmp_path)), engine.train(settings(tmp_path, SWITCH))
     assert watched(honest) == []
-    facts = runs.read_json(honest / "provenance.json")
+    facts = run_folder.read_json(honest / "provenance.json")
     assert facts["checkpoint"] == {"rule": "last", "iteration": 10}
     assert facts["detector"]["caveats"] == []
     assert alike(weights(honest, 8), weights(chosen, 8))
-    best = runs.read_json(chosen / "provenance.json")["checkpoint"]
-    assert best["auroc"] == runs.read_json(chosen / "metrics.json")["detector"]["auroc"]["value"]
-    assert best["last_auroc"] == runs.read_json(honest / "metrics.json")["detector"]["auroc"]["value"]
+    best = run_folder.read_json(chosen / "provenance.json")["checkpoint"]
+    assert best["auroc"] == run_folder.read_json(chosen / "metrics.json")["detector"]["auroc"]["value"]
+    assert best["last_auroc"] == run_folder.read_json(honest / "metrics.json")["detector"]["auroc"]["value"]
     assert best["auroc"] == pytest.approx(max(watched(chosen)))
 
 
 def test_a_threshold_from_the_test_split_goes_to_the_whole_record(tmp_path: Path) -> None:
     run = engine.train(settings(tmp_path, "evaluation.threshold=test_min_max", "detector.gan_iterations=2"))
-    metrics, facts = (runs.read_json(run / name) for name in ("metrics.json", "provenance.json"))
+    metrics, facts = (run_folder.read_json(run / name) for name in ("metrics.json", "provenance.json"))
     assert metrics["threshold"]["rule"] == "a fifth of the range of the test scores"
     (caveat,) = facts["detector"]["caveats"]
     assert caveat in (run / "report.html").read_text()
@@ -89,7 +90,7 @@ def test_the_best_epoch_is_kept_recorded_and_judged(whole: Path) -> None:
     assert newest.name.startswith("00000010-")  # a resumed run must find its training at an end
     assert alike(weights(whole, 10), weights(whole, 6))
     assert not alike(weights(whole, 10), weights(whole, 8))
-    facts = runs.read_json(whole / "provenance.json")
+    facts = run_folder.read_json(whole / "provenance.json")
     expected = {"rule": "best epoch by test labels", "iteration": 6, "auroc": 0.9, "last_auroc": 0.6}
     assert facts["checkpoint"] == expected
     assert facts["detector"]["caveats"] == [BestTestEpoch.caveat]
@@ -121,7 +122,7 @@ def test_a_resumed_training_chooses_alike(
     assert alike(weights(run, 10), weights(whole, 10))
     assert watched(run) == watched(whole)
     assert (run / "scores.csv").read_text() == (whole / "scores.csv").read_text()
-    facts = [runs.read_json(each / "provenance.json") for each in (run, whole)]
+    facts = [run_folder.read_json(each / "provenance.json") for each in (run, whole)]
     assert facts[0]["checkpoint"] == facts[1]["checkpoint"]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly_lab import runs
 from anomaly_lab.callbacks import checkpoints
 from anomaly_lab.callbacks.checkpoints import CheckpointFiles, Checkpoints
+from anomaly_lab.experiment import run_folder
 from anomaly_lab.types import UserError
 
 
@@ -63,7 +63,7 @@ def test_a_full_disk_leaves_the_older_ones(run: Path, monkeypatch: pytest.Monkey
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(runs.os, "fsync", full)
+    monkeypatch.setattr(run_folder.os, "fsync", full)
     before = sorted((run / "checkpoints").iterdir())
     with pytest.raises(UserError, match="No space left on device"):
         CheckpointFiles().save_checkpoint({"a": 1}, run / "checkpoints" / "00000009.ckpt")

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from anomaly_lab.callbacks.fakepool import FakePool
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.detectors.adgan import AdGAN
-from anomaly_lab.fakepool import Pool
+from anomaly_lab.detectors.families.fake_pool import Pool
 from anomaly_lab.types import UserError
 
 SIDE = 8

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from toys import smooth
 
 from anomaly_lab.callbacks.health import Health
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.types import Batch, Phase, Prediction, UserError
 
 TRAIN, HELD_OUT = smooth(24, seed=0), smooth(6, seed=1)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from test_detector import Shift
+from toys import Shift
 
 from anomaly_lab.callbacks.randomness import Randomness
 

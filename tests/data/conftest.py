@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from toy_plans import plan_of, write_pictures
 
-from anomaly_lab.data.headct import HeadCT
-from anomaly_lab.data.store_plan import StorePlan
+from anomaly_lab.data.datasets.headct import HeadCT
+from anomaly_lab.data.store.plan import StorePlan
 from anomaly_lab.types import Phase, Schedule
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from anomaly_lab.data.augmentation import Augmentation
 from anomaly_lab.data.loading import JudgedImages, TrainingImages, chunks
+from anomaly_lab.data.preprocessing.augmentation import Augmentation
 
 
 def test_training_item_is_minibatches_of_training_rows(make):

@@ -10,10 +10,10 @@ import torch
 from omegaconf import OmegaConf
 from toys import Fit, smooth
 
-from anomaly_lab import config
 from anomaly_lab.detectors.adgan import AdGAN
+from anomaly_lab.detectors.families.fake_pool import filled
 from anomaly_lab.detectors.wgan import WGAN
-from anomaly_lab.fakepool import filled
+from anomaly_lab.experiment import config
 from anomaly_lab.types import UserError
 
 SIZES: dict[str, Any] = {"patch_size": (32, 32), "width": 2, "latent_dim": 8, "n_critic": 2}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from toys import Fit
 
-from anomaly_lab import config
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.experiment import config
 from anomaly_lab.types import Prediction
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from toys import Fit, smooth
 
-from anomaly_lab import fakepool
+from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.pool_cnn import PoolCNN
 from anomaly_lab.types import UserError
 
@@ -32,7 +32,7 @@ def test_each_phase_moves_its_own_networks(fit: Fit, pictures: Tensor) -> None:
 def test_loss_and_score_by_hand(pictures: Tensor, tmp_path: Path) -> None:
     detector = tiny().eval()
     fake = pictures[:1].flip(2)
-    detector.pool = fakepool.filled(tmp_path / "pool", fake)  # of one image, so that any draw is it
+    detector.pool = fake_pool.filled(tmp_path / "pool", fake)  # of one image, so that any draw is it
     stored = detector.pool.draw(1)
     torch.testing.assert_close(stored, fake, rtol=0, atol=1 / 255)
     logits, opinion = detector.classifier(pictures), detector.classifier(stored)
@@ -58,7 +58,7 @@ def test_solves_a_toy_problem(fit: Fit, tmp_path: Path) -> None:
     """Pictures of four blended corners against a pool of coarser and finer noise; squares are found."""
     detector = tiny(width=8, gan_iterations=0, classifier_iterations=150, lr_classifier=1e-3)
     noise = torch.cat([smooth(128, 5, coarse_side=8), smooth(128, 6, coarse_side=4)])
-    detector.pool = fakepool.filled(tmp_path / "pool", noise)
+    detector.pool = fake_pool.filled(tmp_path / "pool", noise)
     fit(detector, smooth(256, 1, coarse_side=2), batch_size=32)
     normal, anomalous = smooth(100, 2, coarse_side=2), smooth(100, 3, coarse_side=2)
     anomalous[:, :, 8:18, 10:20] = 1.0

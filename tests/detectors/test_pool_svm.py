@@ -8,7 +8,7 @@ import torch
 from sklearn.svm import SVC
 from toys import Fit, smooth
 
-from anomaly_lab import fakepool
+from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.pool_svm import PoolSVM
 from anomaly_lab.types import UserError
 
@@ -31,7 +31,7 @@ def test_scores_are_scikit_learns(fit: Fit) -> None:
 
 def test_half_of_what_it_learns_from_is_the_pools(fit: Fit, tmp_path: Path) -> None:
     detector = tiny()
-    detector.pool = fakepool.filled(tmp_path / "pool", torch.full((3, 1, 32, 32), -1.0))
+    detector.pool = fake_pool.filled(tmp_path / "pool", torch.full((3, 1, 32, 32), -1.0))
     fit(detector, torch.ones(4, 1, 32, 32), batch_size=10)
     assert detector.machine.rows.mean(1).tolist() == [1.0] * 40 + [0.0] * 40
     score = detector.score({"image": torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 32, 32)}).anomaly_score
@@ -41,7 +41,7 @@ def test_half_of_what_it_learns_from_is_the_pools(fit: Fit, tmp_path: Path) -> N
 def test_the_last_whole_batch_of_normals_may_be_more_than_asked(fit: Fit, tmp_path: Path) -> None:
     """45 asked for in batches of 10: 50 normals, and what room is left, 40, for the pool."""
     detector = tiny(samples=45)
-    detector.pool = fakepool.filled(tmp_path / "pool", torch.full((3, 1, 32, 32), -1.0))
+    detector.pool = fake_pool.filled(tmp_path / "pool", torch.full((3, 1, 32, 32), -1.0))
     fit(detector, torch.ones(4, 1, 32, 32), batch_size=10)
     assert detector.machine.rows.mean(1).tolist() == [1.0] * 50 + [0.0] * 40
 

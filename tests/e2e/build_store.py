@@ -3,11 +3,11 @@
 import sys
 import time
 
-from anomaly_lab.data import building
-from anomaly_lab.data.nifti import Nifti
+from anomaly_lab.data.datasets.nifti import Nifti
+from anomaly_lab.data.store import build
 
 folder, pause = sys.argv[1], float(sys.argv[2])
-add = building.Writer.add
+add = build.Writer.add
 
 
 def slowly(writer, case):
@@ -15,7 +15,7 @@ def slowly(writer, case):
     time.sleep(pause)
 
 
-building.Writer.add = slowly
+build.Writer.add = slowly
 data = Nifti(
     root="nowhere",
     source="twin",

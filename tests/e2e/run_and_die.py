@@ -9,8 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
-from anomaly_lab import runs
-from anomaly_lab.detector import Detector
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.experiment import run_folder
 
 where, _, number = sys.argv[1].partition(":")
 step, sync = Detector.training_step, os.fsync
@@ -37,6 +37,6 @@ def fsync(descriptor):
 
 
 Detector.training_step = training_step
-runs.os.fsync = fsync
+run_folder.os.fsync = fsync
 sys.argv = ["anomaly_lab", *sys.argv[2:]]
 runpy.run_module("anomaly_lab", run_name="__main__")

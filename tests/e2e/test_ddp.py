@@ -5,9 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from launching import launch, run_folder, small
+from launching import launch, small, the_run
 
-from anomaly_lab import runs
+from anomaly_lab.experiment import run_folder
 
 pytestmark = pytest.mark.slow
 
@@ -19,13 +19,13 @@ def test_two_processes_make_one_run(store: Path, tmp_path: Path) -> None:
         "-m", "anomaly_lab", "train", "fanogan_headct", *settings, "trainer.devices=2", "trainer.strategy=ddp"
     )
     assert done.returncode == 0, done.stderr
-    run = run_folder(tmp_path)
+    run = the_run(tmp_path)
     assert "train/augment_p" in (run / "metrics.jsonl").read_text()
     assert len(list((run / "wandb").glob("offline-run-*"))) == 1
 
     scores = (run / "scores.csv").read_text()
     ids = Counter(row["id"] for row in csv.DictReader(scores.splitlines()))
-    facts = runs.read_json(run / "provenance.json")["data"]["counts"]
+    facts = run_folder.read_json(run / "provenance.json")["data"]["counts"]
     assert len(ids) == sum(sum(facts[split].values()) for split in ("val", "test"))
     assert set(ids.values()) == {1}
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from launching import launch
 
-from anomaly_lab import runs
 from anomaly_lab.callbacks import checkpoints
+from anomaly_lab.detectors.families.fake_pool import Pool
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.fakepool import Pool
+from anomaly_lab.experiment import run_folder
 
 pytestmark = pytest.mark.slow
 PROGRAM = "tests/e2e/run_and_die.py"
@@ -82,7 +82,7 @@ def test_killed_resumed_or_started_from_another_it_is_the_same_run(store: Path, 
     resumed = launch(PROGRAM, "never", "resume", run_of(base, "adgan_abmnist"))
     assert resumed.returncode == 0, resumed.stderr
     alike(run, run_of(base, "adgan_abmnist"))
-    facts = runs.read_json(run_of(base, "adgan_abmnist") / "provenance.json")["started_from"]
+    facts = run_folder.read_json(run_of(base, "adgan_abmnist") / "provenance.json")["started_from"]
     assert (facts["run"], facts["iterations"]) == (source.name, 7)
 
     base = tmp_path / "judged anew"  # nothing is left to train
@@ -93,7 +93,7 @@ def test_killed_resumed_or_started_from_another_it_is_the_same_run(store: Path, 
     (weights, _), (others, _) = outcome(source), outcome(again)
     assert all(torch.equal(value, others[key]) for key, value in weights.items())
     assert np.array_equal(*(Scores.read(run / "scores.csv").score for run in (source, again)))
-    assert runs.read_json(again / "metrics.json")["threshold"]["uses_test"]
+    assert run_folder.read_json(again / "metrics.json")["threshold"]["uses_test"]
     done = launch("-m", "anomaly_lab", "evaluate", again)
     assert done.returncode == 0, done.stderr
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import launch, run_folder, small
+from launching import launch, small, the_run
 
 from anomaly_lab.callbacks import checkpoints
 
@@ -22,14 +22,14 @@ def outcome(run: Path) -> tuple[dict[str, torch.Tensor], str, str]:
 def test_killed_and_resumed_equals_uninterrupted(store: Path, tmp_path: Path) -> None:
     whole = launch(PROGRAM, "never", "train", "fanogan_headct", *small(tmp_path, store))
     assert whole.returncode == 0, whole.stderr
-    weights, scores, record = outcome(run_folder(tmp_path))
+    weights, scores, record = outcome(the_run(tmp_path))
 
     # in phase one, at its very start, in phase two, and while a checkpoint of either is written
     for where in ("iteration:5", "iteration:1", "iteration:8", "checkpoint:2", "checkpoint:4"):
         base = tmp_path / where
         killed = launch(PROGRAM, where, "train", "fanogan_headct", *small(base, store))
         assert killed.returncode == -9, killed.stderr
-        run = run_folder(base)
+        run = the_run(base)
         assert not (run / "scores.csv").exists()
         resumed = launch(PROGRAM, "never", "resume", str(run))
         assert resumed.returncode == 0, resumed.stderr
@@ -42,7 +42,7 @@ def test_killed_and_resumed_equals_uninterrupted(store: Path, tmp_path: Path) ->
 
 def test_a_damaged_checkpoint_is_passed_over(store: Path, tmp_path: Path) -> None:
     assert launch(PROGRAM, "iteration:8", "train", "fanogan_headct", *small(tmp_path, store)).returncode == -9
-    run = run_folder(tmp_path)
+    run = the_run(tmp_path)
     newest = checkpoints.newest(run)
     assert newest is not None
     content = bytearray(newest.read_bytes())

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import launch, run_folder, small
+from launching import launch, small, the_run
 from PIL import Image
 
-from anomaly_lab import runs
 from anomaly_lab.callbacks import checkpoints
+from anomaly_lab.experiment import run_folder
 
 pytestmark = pytest.mark.slow
 
@@ -23,13 +23,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
     done = launch("-m", "anomaly_lab", "train", "fanogan_headct", *small(base, store), "callbacks.wandb.mode=offline")
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC TWIN" in done.stderr
-    return run_folder(base)
+    return the_run(base)
 
 
 def test_the_run_folder_is_whole(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert {"config.yaml", "provenance.json", "metrics.jsonl", "scores.csv", "metrics.json", "report.html"} <= names
-    facts = runs.read_json(trained / "provenance.json")
+    facts = run_folder.read_json(trained / "provenance.json")
     assert (facts["budget"], facts["source"], facts["checkpoint"]["rule"]) == ("smoke", "twin", "last")
     assert facts["data"]["counts"]["train"] == {"normal": 18, "anomalous": 0}
     assert "twin" in trained.name
@@ -53,7 +53,7 @@ def test_evaluate_says_the_same_again(trained: Path) -> None:
 
 def test_predict_scores_a_judged_file_as_before(trained: Path, tmp_path: Path) -> None:
     """The same preprocessing and the same weights: a test picture given as a new file has its old score."""
-    facts = runs.read_json(trained / "provenance.json")
+    facts = run_folder.read_json(trained / "provenance.json")
     judged = {row["id"]: float(row["score"]) for row in csv.DictReader((trained / "scores.csv").open())}
     new = tmp_path / "new files"
     (new / "ward").mkdir(parents=True)

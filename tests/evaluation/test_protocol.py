@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from toy_scores import example, rows_of
 
-from anomaly_lab.config import ThresholdRule
 from anomaly_lab.evaluation.protocol import CAVEATS, RULES, judge, judge_maps
 from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.experiment.config import ThresholdRule
 from anomaly_lab.metrics.segmentation import Pointing
 from anomaly_lab.types import UserError
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from study_runs import judged, write_run
 
-from anomaly_lab.runs import read_json, write_json
+from anomaly_lab.experiment.run_folder import read_json, write_json
 from anomaly_lab.studies.decisions import decisions, gains
 from anomaly_lab.studies.findings import read_findings
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study

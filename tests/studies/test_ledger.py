@@ -4,7 +4,7 @@ import json
 
 from study_runs import planned
 
-from anomaly_lab import fingerprint
+from anomaly_lab.experiment import fingerprint
 from anomaly_lab.studies import ledger
 from anomaly_lab.studies.ledger import Ledger, read
 

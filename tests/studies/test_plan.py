@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_lab import config
+from anomaly_lab.experiment import config
 from anomaly_lab.studies import plan
 from anomaly_lab.studies.plan import Key
 from anomaly_lab.types import UserError

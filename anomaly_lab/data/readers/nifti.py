@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_lab.data.geometry import displacement
+from anomaly_lab.data.readers.geometry import displacement
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import UserError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anomaly_lab.data.geometry import oriented
+from anomaly_lab.data.readers.geometry import oriented
 from anomaly_lab.data.twins.brain import Brain, distance, draw_brain, noise, write_volume
 
 AXCODES = ("RAS", "LAS", "LPS", "PSR", "ASL", "IPL")

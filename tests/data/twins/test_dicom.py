@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from anomaly_lab.data.dicom import Dicom
+from anomaly_lab.data.datasets.dicom import Dicom
 from anomaly_lab.data.twins.dicom import write_twin
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from anomaly_lab.data.folder import Folder
+from anomaly_lab.data.datasets.folder import Folder
 from anomaly_lab.data.twins.folder import KINDS, write_twin
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from anomaly_lab.data.isic2016 import ISIC2016
+from anomaly_lab.data.datasets.isic2016 import ISIC2016
 from anomaly_lab.data.twins.isic2016 import MASKS, PICTURES, write_twin
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_lab.data.mias import breast, chest_is_left, discs, films
-from anomaly_lab.data.mias_info import located
-from anomaly_lab.data.mias_patches import boxes
+from anomaly_lab.data.datasets.mias import breast, chest_is_left, discs, films
+from anomaly_lab.data.datasets.mias_info import located
+from anomaly_lab.data.datasets.mias_patches import boxes
 from anomaly_lab.data.twins.mias import write_twin
 
 

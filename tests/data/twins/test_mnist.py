@@ -1,6 +1,6 @@
 import numpy as np
 
-from anomaly_lab.data.abmnist import ABMNIST
+from anomaly_lab.data.datasets.abmnist import ABMNIST
 from anomaly_lab.data.readers.idx import IMAGES, LABELS, read_idx
 from anomaly_lab.data.twins.mnist import write_twin
 

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from anomaly_lab.data.oct2017 import OCT2017
+from anomaly_lab.data.datasets.oct2017 import OCT2017
 from anomaly_lab.data.twins.oct2017 import write_twin
 
 

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from anomaly_lab.data.sixray import SIXray
+from anomaly_lab.data.datasets.sixray import SIXray
 from anomaly_lab.data.twins.sixray import write_twin
 
 

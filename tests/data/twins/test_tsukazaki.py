@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from anomaly_lab.data.tsukazaki import Tsukazaki
+from anomaly_lab.data.datasets.tsukazaki import Tsukazaki
 from anomaly_lab.data.twins.tsukazaki import DISEASES, write_twin
 
 

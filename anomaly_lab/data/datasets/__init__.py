@@ -1,0 +1,1 @@
+"""One file a data set: which files, which patients, which labels."""

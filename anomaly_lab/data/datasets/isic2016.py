@@ -1,0 +1,132 @@
+"""ISIC 2016 (ISBI challenge, part 1: Gutman et al., arXiv 1605.01397): patches of dermoscopic pictures, lesion or skin.
+
+Layout: `ISBI2016_ISIC_Part1_Training_Data/ISIC_#######.jpg` (900 pictures of varied size) and
+`ISBI2016_ISIC_Part1_Training_GroundTruth/ISIC_#######_Segmentation.png`. The test part is not used.
+Source protocol (Shen et al. 2020, adGAN; DATASETS §2): 660 pictures, those with strong hair or marks left out by hand
+(their list is not published, see `exclude`), 128×160, 32×32 windows at 75 % overlap: 13 × 17 of them. A window with no
+lesion pixel is normal, one with more than 75 % lesion anomalous, the others are left out; 25 744 normal windows train,
+7 332 normal and 8 608 anomalous ones of other pictures are judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datasets import artefacts
+from anomaly_lab.data.store.disk import disk_errors, locked
+from anomaly_lab.data.twins.isic2016 import write_twin
+from anomaly_lab.types import Case, UserError
+
+PICTURES = "ISBI2016_ISIC_Part1_Training_Data"
+MASKS = "ISBI2016_ISIC_Part1_Training_GroundTruth"
+_SUFFIX = "_Segmentation.png"
+_EXCLUDED = 240 / 900  # share of the pictures that the source paper leaves out
+
+
+class ISIC2016(PatchDataModule):
+    """Dermoscopic pictures with the outline of their lesion; the patient is not known, so a picture stands for one.
+
+    Attributes:
+        excluded: ids that `cases` left out.
+    """
+
+    name = "isic2016"
+    where_to_get = (
+        "get part 1 of the ISBI 2016 challenge from challenge.isic-archive.com and lay the training data out as "
+        f"{PICTURES}/ISIC_0000000.jpg and {MASKS}/ISIC_0000000{_SUFFIX}"
+    )
+    twin_version = 1
+    version = 1
+    official: ClassVar[dict[str, int]] = {"images": 900}
+
+    def __init__(self, *, exclude: str = "auto", **arguments: Any) -> None:
+        """Check the arguments; the rest is the base class's.
+
+        Args:
+            exclude: which pictures are left out: a text file with an id a line; "auto" for `exclude.txt` in the
+                folder of the data or, where there is none, the 240 of 900 with the most hair and coloured marks by
+                `artefacts` (30 ms a picture, once: the list is kept in `store_dir`); "none" for no picture.
+            **arguments: of PatchDataModule.
+        """
+        super().__init__(**arguments)
+        self.exclude, self.excluded = exclude, frozenset[str]()
+
+    def cases(self, root: Path) -> list[Case]:
+        """List the pictures that are kept with their masks, by id."""
+        pictures = _by_id(root / PICTURES, ".jpg")
+        masks = _by_id(root / MASKS, _SUFFIX)
+        if not pictures:
+            raise UserError(f"{root / PICTURES}: no pictures *.jpg; {self.where_to_get}")
+        for fault, ids in (
+            (f"{root / MASKS}: no mask for", pictures.keys() - masks.keys()),
+            (f"{root / PICTURES}: no picture for the mask of", masks.keys() - pictures.keys()),
+        ):
+            if ids:
+                raise UserError(f"{fault} {', '.join(sorted(ids)[:5])}; complete the data set")
+        self.excluded = self._left_out(root, pictures)
+        if len(self.excluded) == len(pictures):
+            raise UserError(f"data.exclude={self.exclude}: no picture is left; shorten the list")
+        kept = [i for i in pictures if i not in self.excluded]
+        return [Case(id=i, patient=i, image=pictures[i], label=1, mask=masks[i]) for i in kept]
+
+    def census(self, cases: Sequence[Case]) -> dict[str, int]:
+        """Count the pictures there are and those left out."""
+        return {"images": len(cases) + len(self.excluded), "excluded": len(self.excluded)}
+
+    def write_twin(self, root: Path, seed: int, size: int) -> None:
+        """Write synthetic pictures of the same layout."""
+        write_twin(root, seed, size)
+
+    def _left_out(self, root: Path, pictures: dict[str, Path]) -> frozenset[str]:
+        if self.exclude == "none":
+            return frozenset()
+        listed = root / "exclude.txt" if self.exclude == "auto" else Path(self.exclude)
+        if self.exclude != "auto" or listed.exists():
+            return _listed(listed, pictures)
+        shares = self._shares(pictures)
+        worst = sorted(pictures, key=lambda i: (-shares[i], i))
+        return frozenset(worst[: round(_EXCLUDED * len(pictures))])
+
+    def _shares(self, pictures: dict[str, Path]) -> dict[str, float]:
+        """Artefact share of every picture, from the list in `store_dir` if it is of these very files."""
+        states = [(i, path.stat().st_size, path.stat().st_mtime_ns) for i, path in pictures.items()]
+        key = hashlib.sha256(json.dumps([artefacts.VERSION, states]).encode()).hexdigest()[:16]
+        kept = self.store_dir / f"isic2016-artefacts-{key}.json"
+        with disk_errors(self.store_dir), locked(self.store_dir, "isic2016-artefacts"):
+            if not kept.exists():
+                measured = {i: artefacts.artefact_share(path) for i, path in pictures.items()}
+                work = kept.with_suffix(".tmp")
+                work.write_text(json.dumps(measured), encoding="utf-8")
+                work.replace(kept)
+            shares: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+        return shares
+
+
+def _by_id(folder: Path, ending: str) -> dict[str, Path]:
+    """Files of a folder by what stands before `ending`, in order; hidden ones are not looked at."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    named = [path for path in files if path.name.lower().endswith(ending.lower()) and not path.name.startswith(".")]
+    return {path.name[: -len(ending)]: path for path in named}
+
+
+def _listed(path: Path, pictures: dict[str, Path]) -> frozenset[str]:
+    """The ids of a text file, one a line, with or without .jpg; what follows # is a remark."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: the list of pictures to leave out (data.exclude) cannot be read ({error}); "
+            "give auto, none or a text file with an id a line"
+        ) from error
+    ids = set()
+    for number, line in enumerate(lines, start=1):
+        name = line.partition("#")[0].strip().removesuffix(".jpg")
+        if name and name not in pictures:
+            raise UserError(f"{path}, line {number}: there is no picture {name}; take the line out or put it right")
+        ids.add(name)
+    return frozenset(ids - {""})

@@ -1,0 +1,178 @@
+"""From a scan as read to the grid and the range that patches are cut from; the same for the store and for new files.
+
+Pictures are padded or stretched to a size; volumes are oriented, resampled and windowed or z-scored. Every value
+ends in [0, 1], and what fell outside is counted, never lost in silence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anomaly_lab.data.readers import geometry
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.types import UserError
+
+VERSION = 2  # of the steps below; a store made by other steps is not reused
+
+
+class Prepared(NamedTuple):
+    """A scan ready for cutting.
+
+    Attributes:
+        pixels: float32 [C, *S] in [0, 1].
+        mask: bool [1, *S] or None.
+        foreground: where there is something to see, bool [1, *S], or None where everything counts.
+        affine: voxel of this grid to mm, [4, 4]; None for a picture.
+        clipped: share of the foreground's values outside the range that became [0, 1].
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray | None
+    foreground: np.ndarray | None
+    affine: np.ndarray | None
+    clipped: float
+
+
+@dataclass(frozen=True)
+class Volume:
+    """How volumes are brought to one space and one range; give at most one of window, zscore and percentiles.
+
+    Attributes:
+        axcodes: order and direction of the axes, nibabel's letters; IPL shows every plane upright.
+        spacing: edges of a voxel in mm, in the order of `axcodes`; None keeps the scan's own.
+        window: centre and width in the scan's numbers (HU for CT), or "scan" for the one its header asks for.
+        zscore: mean and deviation over the foreground become 0 and 1, then ± this many deviations are kept.
+        percentiles: of the foreground, become 0 and 1; the rule where none is given.
+        foreground_above: in the scan's numbers; None: above a window's lower end, or different from zero.
+    """
+
+    axcodes: str = "IPL"
+    spacing: tuple[float, float, float] | None = None
+    window: Any = None
+    zscore: float | None = None
+    percentiles: tuple[float, float] | None = None
+    foreground_above: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses rules that contradict each other or cannot be."""
+        if sum(rule is not None for rule in (self.window, self.zscore, self.percentiles)) > 1:
+            raise UserError("data.volume: window, zscore and percentiles exclude each other; give one of them")
+        if not (self.window in (None, "scan") or (len(self.window) == 2 and self.window[1] > 0)):
+            raise UserError(f"data.volume.window={self.window}: it takes [centre, width] with width > 0, or scan")
+        if self.zscore is not None and self.zscore <= 0:
+            raise UserError(f"data.volume.zscore={self.zscore}: deviations to keep on each side, above 0")
+        low, high = self.percentiles or (0, 100)
+        if not 0 <= low < high <= 100:
+            raise UserError(f"data.volume.percentiles={self.percentiles}: two numbers, 0 <= low < high <= 100")
+        if self.spacing is not None and min(self.spacing) <= 0:
+            raise UserError(f"data.volume.spacing={self.spacing}: three edges in mm, above 0")
+
+    def __call__(self, scan: Scan) -> Prepared:
+        """Orient, resample, bring to [0, 1]."""
+        assert scan.affine is not None
+        pixels, affine = geometry.oriented(scan.pixels, scan.affine, self.axcodes)
+        mask = None if scan.mask is None else geometry.oriented(scan.mask, scan.affine, self.axcodes)[0]
+        if self.spacing is not None:
+            if mask is not None:
+                mask = geometry.resampled(mask.astype(np.float32), affine, self.spacing, "nearest")[0] > 0.5
+            pixels, affine = geometry.resampled(pixels.astype(np.float32), affine, self.spacing, "bilinear")
+        seen = pixels > self.foreground_above if self.foreground_above is not None else self._seen(pixels, scan)
+        low, high = self._range(pixels, seen, scan)
+        values = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+        outside = int(np.count_nonzero(((values < 0) | (values > 1)) & seen))
+        np.clip(values, 0, 1, out=values)
+        return Prepared(values, mask, seen, affine, outside / max(1, int(np.count_nonzero(seen))))
+
+    def _seen(self, pixels: np.ndarray, scan: Scan) -> np.ndarray:
+        if self.window is None:
+            return np.asarray(pixels != 0)
+        centre, width = self._window(scan)
+        return np.asarray(pixels > centre - width / 2)
+
+    def _range(self, pixels: np.ndarray, seen: np.ndarray, scan: Scan) -> tuple[float, float]:
+        """What becomes 0 and what becomes 1."""
+        if self.window is not None:
+            centre, width = self._window(scan)
+            return centre - width / 2, centre + width / 2
+        values = pixels[seen]
+        if values.size == 0 or values.min() == values.max():
+            raise UserError("its foreground is empty or of one value")
+        if self.zscore is not None:
+            mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+            return mean - self.zscore * deviation, mean + self.zscore * deviation
+        low, high = map(float, np.percentile(values, self.percentiles or (0.5, 99.5)))
+        return (low, high) if low < high else (float(values.min()), float(values.max()))
+
+    def _window(self, scan: Scan) -> tuple[float, float]:
+        if self.window != "scan":
+            return float(self.window[0]), float(self.window[1])
+        if scan.window is None:
+            raise UserError("its header names no window, which data.volume.window=scan asks for; give [centre, width]")
+        return scan.window
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a scan before patches are cut from it.
+
+    Attributes:
+        size: height and width a picture is brought to, in pixels; None leaves it as it is.
+        fit: "pad" adds black to keep the shape, "stretch" does not keep it.
+        volume: the same for volumes.
+    """
+
+    size: tuple[int, ...] | None
+    fit: Literal["pad", "stretch"] = "pad"
+    volume: Volume = Volume()
+
+    def __call__(self, scan: Scan) -> Prepared:
+        """Bring a scan to its grid and to [0, 1]."""
+        if scan.affine is not None:
+            return self.volume(scan)
+        pixels = scan.pixels / np.float32(np.iinfo(scan.pixels.dtype).max)
+        size = scan.shape if self.size is None else self.size
+        if len(size) != len(scan.shape):
+            raise UserError(f"data.patch_size={list(size)} has three numbers, but the scans are pictures")
+        mask, foreground = (
+            None if values is None else self._fit(values.astype(np.float32), size, "nearest-exact") > 0.5
+            for values in (scan.mask, scan.foreground)
+        )
+        return Prepared(self._fit(pixels, size, "bilinear").clip(0, 1), mask, foreground, None, 0.0)
+
+    def _fit(self, pixels: np.ndarray, size: Sequence[int], mode: str) -> np.ndarray:
+        """Pad, if asked, and resize [C, H, W] with antialias, or by nearest neighbours."""
+        if pixels.shape[1:] == tuple(size):
+            return pixels
+        image = torch.from_numpy(np.ascontiguousarray(pixels))[None]
+        if self.fit == "pad":
+            scale = max(side / target for side, target in zip(pixels.shape[1:], size, strict=True))
+            missing = [math.ceil(scale * t) - side for side, t in zip(pixels.shape[1:], size, strict=True)]
+            (top, left), (bottom, right) = [m // 2 for m in missing], [m - m // 2 for m in missing]
+            image = F.pad(image, (left, right, top, bottom))
+        if image.shape[2:] != tuple(size):
+            antialias = mode == "bilinear"
+            image = F.interpolate(image, tuple(size), mode=mode, antialias=antialias)
+        return np.asarray(image[0])
+
+
+def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round [0, 1] to the full range of an unsigned integer type; pixels: [C, *S]."""
+    found, top = np.empty(pixels.shape, dtype), np.float64(np.iinfo(dtype).max)
+    for i in range(pixels.shape[1]):  # a volume in float64 would be four times what is kept of it
+        found[:, i] = np.rint(pixels[:, i] * top)
+    return found
+
+
+def to_float(pixels: np.ndarray) -> Tensor:
+    """Scale stored pixels, uint8 or uint16, to float32 in [-1, 1]; canonical strides whatever came in."""
+    values = pixels.astype(np.float32, order="C")  # by numpy: threads cost more than they bring
+    np.divide(values, np.float32(np.iinfo(pixels.dtype).max / 2), out=values)
+    return torch.from_numpy(np.subtract(values, np.float32(1), out=values))

@@ -1,0 +1,1 @@
+"""Pixels read once, kept in one memory-mapped array that all runs share."""

@@ -1,0 +1,130 @@
+"""Judges a scored run: floors on the same split, metrics, pixel metrics, and the pictures of the report."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.evaluation.baselines import MAX_IMAGES, Floors
+from anomaly_lab.evaluation.protocol import judge as judge_scores
+from anomaly_lab.evaluation.protocol import judge_maps
+from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.experiment import run_folder
+from anomaly_lab.metrics.segmentation import pointing
+from anomaly_lab.types import Batch
+
+EXHIBITS = 6  # pictures of each kind in the report's galleries
+CHUNK = 256  # images read at once
+FIXED = 3  # of each class, the same in every run
+
+
+def judge(
+    run: Path,
+    evaluation: DictConfig,
+    data: PatchDataModule,
+    detector: Detector,
+    scored: dict[str, np.ndarray],
+) -> None:
+    """Write scores.csv, metrics.json and samples/gallery.npz of a run.
+
+    Args:
+        run: its folder.
+        evaluation: rule and quantile of the threshold, replicates of the bootstrap, what is judged.
+        data: the data set, set up.
+        detector: trained; draws the galleries.
+        scored: what `Scoring.gathered` returns: every held-out normal and test case once.
+    """
+    splits = ("val", "test")
+    rows = np.concatenate([data.rows[split] for split in splits])
+    if sorted(rows) != scored["row"].tolist():
+        raise RuntimeError("not every case was scored exactly once")
+    score = scored["score"][np.searchsorted(scored["row"], rows)]
+    others = (batch for split in splits for batch in data.images(split))
+    fitted = Floors.fit(data.images("train", at_most=MAX_IMAGES))
+    floors = {name: values.numpy() for name, values in fitted.scores(others).items()}
+    facts = {name: np.array(data.store.index.columns[name])[rows] for name in ("id", "case", "patient")}
+    scores = Scores(
+        id=facts["id"].tolist(),
+        patient=facts["patient"].tolist(),
+        split=[split for split in splits for _ in data.rows[split]],
+        label=data.store.labels[rows],
+        score=score,
+        floors=floors,
+    )
+    if evaluation.case_score != "none":
+        scores, highest = scores.by_case(facts["case"], evaluation.case_score, evaluation.top_k)
+        rows = rows[highest]
+    metrics = judge_scores(scores, evaluation.quantile, evaluation.replicates, rule=evaluation.threshold)
+    judged = "patch" if evaluation.case_score == "none" else "case"
+    metrics["unit"] = {"judged": judged, "rule": evaluation.case_score, "top_k": evaluation.top_k}
+    metrics["pixels"] = _pixels(scored, data, fitted)
+    run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
+    run_folder.write_json(run / "metrics.json", metrics)
+    chosen = _extremes(scores, metrics["threshold"]["value"])
+    chosen += [(kind, i) for kind, i in _fixed(scores) if i not in {extreme for _, extreme in chosen}]
+    exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
+    _hang_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
+
+
+def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, floors: Floors) -> dict[str, Any] | None:
+    """Of the test cases whose lesion, or its absence, is known."""
+    if "mask" not in scored:
+        return None
+    known = np.isin(scored["row"], data.rows["test"]) & ~data.store.index.has_role("unmasked")[scored["row"]]
+    rows, mask = scored["row"][known], scored["mask"][known]
+    if not mask.any():
+        return None
+    patient = np.array(data.store.index.columns["patient"])[rows]
+    measured = {"detector": pointing(scored["anomaly_map"][known], mask, patient)}
+    parts = [floors.maps(data.store.batch(part)["image"]) for part in np.array_split(rows, len(rows) // CHUNK + 1)]
+    for name in parts[0]:
+        measured[name] = pointing(torch.cat([part[name] for part in parts]).numpy(), mask, patient)
+    return judge_maps(measured)
+
+
+def _hang_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: PatchDataModule, detector: Detector) -> None:
+    """Store kind, id and row of the chosen cases with what the detector made of them."""
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if not exhibits:
+        return
+    kinds, ids, rows = zip(*exhibits, strict=True)
+    batch = data.store.batch(np.array(rows))
+    prediction = detector.score(Batch(image=batch["image"].to(detector.device)))
+    arrays = {
+        "id": np.array(ids),
+        "kind": np.array(kinds),
+        "image": batch["image"].numpy(),
+        **{name: value.cpu() for name, value in prediction._asdict().items() if value is not None},
+        "mask": batch.get("mask"),
+    }
+    buffer = io.BytesIO()
+    present: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
+    np.savez_compressed(buffer, **present)
+    run_folder.write_atomic(path, buffer.getvalue())
+
+
+def _extremes(scores: Scores, threshold: float | None) -> list[tuple[str, int]]:
+    """Kind and position of the most extreme test scores: highest of what was flagged, lowest of what was not."""
+    if threshold is None:
+        return []
+    test, called = scores.of("test"), scores.score > threshold
+    order = np.argsort(-scores.score, kind="stable")
+    kinds = {"tp": (1, True), "fp": (0, True), "tn": (0, False), "fn": (1, False)}
+    chosen = []
+    for kind, (label, flagged) in kinds.items():
+        members = [int(i) for i in order if test[i] and scores.label[i] == label and called[i] == flagged]
+        chosen += [(kind, i) for i in (members if flagged else members[::-1])[:EXHIBITS]]
+    return chosen
+
+
+def _fixed(scores: Scores) -> list[tuple[str, int]]:
+    """The first test cases of each class by name: every run on this split keeps them, to show methods side by side."""
+    test, by_name = scores.of("test"), np.argsort(np.array(scores.id), kind="stable")
+    members = ([int(i) for i in by_name if test[i] and scores.label[i] == label] for label in (1, 0))
+    return [("fixed", i) for some in members for i in some[:FIXED]]

@@ -1,0 +1,228 @@
+"""Looks into a data set before anything is trained on it: the data sheet, and a manifest of every row of the store."""
+
+import csv
+import io
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.splitting.splits import SPLITS
+from anomaly_lab.data.store.store import Store
+from anomaly_lab.experiment import run_folder
+from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
+from anomaly_lab.reports.scan_summary import ScanSummary
+from anomaly_lab.types import UserError
+
+SHOWN = 12  # patches of each class
+CLASSES = 24  # that are shown
+MANIFEST = ("id", "case", "patient", "label", "kind", "split", "location", "role", "file")
+SHARED = (
+    "name",
+    "source",
+    "census",
+    "official",
+    "split_rule",
+    "unsplit",
+    "limits",
+    "skipped",
+    "audit",
+)  # facts with their own place
+OTHER = (
+    "root",
+    "fingerprint",
+    "store",
+    "counts",
+    "patients",
+    "contamination",
+)  # facts that are shown otherwise or not at all
+
+Names = NDArray[np.str_]
+
+
+def inspect(folder: Path, experiment: str, data: PatchDataModule, facts: dict[str, Any]) -> Path:
+    """Write datasheet.html and manifest.csv into a folder and return the path of the former.
+
+    Args:
+        folder: where to; made if need be.
+        experiment: its name.
+        data: the data set, set up.
+        facts: what `data.facts()` says.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {folder}: {error.strerror}; set runs=<folder>") from error
+    split = splits_of_rows(data)
+    run_folder.write_atomic(folder / "manifest.csv", _manifest(data, split))
+    return write_datasheet(folder / "datasheet.html", collect(experiment, data, facts, split))
+
+
+def splits_of_rows(data: PatchDataModule) -> Names:
+    """Split of every row of the store, [N]; empty for those left out."""
+    split = np.full(len(data.store.index), "", dtype="U5")
+    for name, rows in data.rows.items():
+        split[rows] = name
+    return split
+
+
+def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split: Names) -> Sheet:
+    """What the data sheet shows."""
+    columns, labels = data.store.index.columns, data.store.labels
+    kinds = np.array(columns["kind"])
+    named = np.where(labels == 0, "normal", np.where(kinds == "", "anomalous", kinds))
+    unmasked = data.store.index.has_role("unmasked")
+    scans = _scans(data)
+    shown = (split != "") | bool(data.unsplit)
+    return Sheet(
+        experiment=experiment,
+        made=run_folder.now(),
+        facts=_nameless({name: facts[name] for name in SHARED}, data.folder),
+        unit="patch" if data.cutting or len(labels) > len(data.store_plan.cases) else "image",
+        counts=_counts(data, split, named),
+        left_out=_left_out(data, split),
+        unread=len(data.split) - len(data.store_plan.cases),
+        hidden=(int(labels[data.rows["train"]].sum()), len(data.rows["train"])),
+        unmasked=len(np.unique(np.array(columns["case"])[unmasked & (split != "")])),
+        scans=scans,
+        galleries={kind: _exhibits(data, split, shown & (named == kind)) for kind in _ordered(named[shown])[:CLASSES]},
+        store=_store(data),
+        settings=_nameless(_settings(data, facts, scans is not None and scans.volumes), data.folder),
+    )
+
+
+def _manifest(data: PatchDataModule, split: Names) -> bytes:
+    """Every row of the store with its split, as CSV."""
+    file = io.BytesIO()
+    with io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True) as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(MANIFEST)
+        columns = data.store.index.columns | {"split": split.tolist()}
+        writer.writerows(zip(*(columns[name] for name in MANIFEST), strict=True))
+        return file.getvalue()
+
+
+def _ordered(named: Names) -> list[str]:
+    """The classes that occur, normal first."""
+    return sorted(np.unique(named).tolist(), key=lambda kind: (kind != "normal", kind))
+
+
+def _counts(data: PatchDataModule, split: Names, named: Names) -> list[Count]:
+    """Rows, scans and patients of each class in each split, and of what is in none."""
+    columns = data.store.index.columns
+    scans, patients = (np.unique(np.array(columns[name]), return_inverse=True)[1] for name in ("case", "patient"))
+    counts = []
+    for name in (*SPLITS, ""):
+        for kind in _ordered(named[split == name]):
+            rows = np.flatnonzero((split == name) & (named == kind))
+            counts.append(Count(name, kind, len(rows), len(np.unique(scans[rows])), len(np.unique(patients[rows]))))
+    return counts
+
+
+def _left_out(data: PatchDataModule, split: Names) -> dict[str, int]:
+    """Why rows of the store are in no split; the first reason that holds counts."""
+    index, labels = data.store.index, data.store.labels
+    of_case = np.array([data.split[case] for case in index.columns["case"]])
+    random, judged = index.has_role("random"), of_case != "train"
+    reasons = {
+        "their scan is in no split": of_case == "",
+        "drawn at random in a scan that is not trained on": random & judged,
+        "anomalous, in a scan that is trained on or held out": (labels == 1) & (of_case != "test"),
+        "on the grid of a scan that is trained on at random windows": ~random & ~judged & bool(random.any()),
+        "beyond data.limits": np.ones(len(labels), bool),
+    }
+    rest, counts = split == "", {}
+    for reason, holds in reasons.items():
+        counts[reason] = int(np.count_nonzero(rest & holds))
+        rest = rest & ~holds
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def _exhibits(data: PatchDataModule, split: Names, members: NDArray[np.bool_]) -> list[Exhibit]:
+    """Some patches of a class, drawn by the seed from all splits."""
+    rows = np.flatnonzero(members)
+    rows = np.sort(np.random.default_rng([data.seed, 5]).permutation(rows)[:SHOWN])
+    batch = data.store.batch(rows)
+    masks = batch["mask"].numpy()[:, 0] if "mask" in batch else [None] * len(rows)
+    exhibits = []
+    for row, image, mask in zip(rows.tolist(), batch["image"].numpy(), masks, strict=True):
+        facts, middle = data.store.index[row], image.shape[1] // 2
+        if image.ndim == 4:
+            image, mask = image[:, middle], None if mask is None else mask[middle]
+        known = facts["role"] != "unmasked"
+        exhibits.append(Exhibit(facts["id"], facts["case"], str(split[row]), facts["location"], image, mask, known))
+    return exhibits
+
+
+def _scans(data: PatchDataModule) -> ScanSummary | None:
+    """Facts of the scans that were read; None where none was."""
+    columns = data.store.index.columns
+    both = zip(columns["case"], data.store.labels.tolist(), strict=True)
+    anomalous = {case for case, label in both if label == 1}
+    summary = None
+    for fact in data.store.scans():
+        if "skipped" not in fact:
+            summary = summary or ScanSummary()
+            summary.add(fact, "anomalous" if fact["case"] in anomalous else "normal")
+    return summary
+
+
+def _store(data: PatchDataModule) -> dict[str, str]:
+    store = data.store
+    shape = " × ".join(map(str, store.images.shape))
+    facts = {
+        "Rows × channels × patch": shape,
+        "Kept as": str(store.images.dtype),
+        "Fingerprint": store.fingerprint[:16],
+    }
+    if isinstance(store, Store):
+        return {"Store": store.folder.name, "On disk": _megabytes(store), **facts}
+    return {"Store": "none: pictures are read when they are asked for", **facts}
+
+
+def origin(data: PatchDataModule, seconds: float) -> str:
+    """Whether the store was built, in how many seconds, or reused; its name, rows and size."""
+    store = data.store
+    if not isinstance(store, Store):
+        return f"none, {len(store.index)} pictures are read when they are asked for"
+    how = "reused" if store.reused else f"built in {seconds:.1f} s"
+    return f"{how}, {len(store.index)} rows, {_megabytes(store)} ({store.folder.name})"
+
+
+def _megabytes(store: Store) -> str:
+    return f"{sum(path.stat().st_size for path in store.folder.iterdir()) / 1e6:.1f} MB"
+
+
+def _settings(data: PatchDataModule, facts: dict[str, Any], volumes: bool) -> dict[str, dict[str, Any]]:
+    """Everything that decided about the pixels and the windows, by group."""
+    preparation = data.preprocessing
+    picture = {"size": preparation.size or "as it is", "fit": preparation.fit}
+    cutting = (
+        asdict(data.cutting) if data.cutting else {"windows": "as volumes are cut by default" if volumes else "none"}
+    )
+    return {
+        "Preprocessing": asdict(preparation.volume) if volumes else picture,
+        "Patches": {"patch_size": data.patch_size, "in_channels": data.in_channels, **cutting},
+        "Augmentation in training": asdict(data.augmentation) if data.augmentation else {},
+        "Options of the data set": data.protocol() | {k: v for k, v in facts.items() if k not in (*SHARED, *OTHER)},
+    }
+
+
+def _nameless(value: Any, root: Path) -> Any:
+    """The value without the names of this machine's folders."""
+    if isinstance(value, dict):
+        return {key: _nameless(item, root) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nameless(item, root) for item in value]
+    if isinstance(value, PurePath):
+        return value.name
+    if isinstance(value, str):
+        for place in (root.resolve(), root, Path.cwd(), Path.home()):
+            value = value.replace(f"{place}/", "")
+    return value

@@ -1,0 +1,1 @@
+"""Pages for people: run report, data sheet, predictions; charts and pictures they are made of."""

@@ -1,0 +1,99 @@
+"""The table of a study, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+
+from anomaly_lab.reports.charts import rate
+from anomaly_lab.studies.findings import Cell, Findings
+from anomaly_lab.studies.results import METRICS
+
+TWIN = "Some of these runs saw generated pictures, not patients: the numbers say nothing about medicine."
+INTERVALS = (
+    "Mean ± standard deviation over seeds, with Student’s 95 % interval of the mean; a single seed has DeLong’s "
+    "interval instead, which covers the chance in the test split and not the chance in training; it and DeLong’s tests "
+    "let a patient’s images depend on each other (Obuchowski 1997), which takes more than a handful of patients."
+)
+
+
+def markdown(findings: Findings) -> str:
+    """The main table with footnotes, as Markdown."""
+    datasets = findings.study.datasets
+    columns = 2 if findings.published else 1
+    head = ["AUROC", *(title for d in datasets.values() for title in (f"{d.title}, here", "published")[:columns])]
+    lines = [f"# {findings.study.title}", "", findings.study.question, "", _row(head), _row(["---"] * len(head))]
+    for line in findings.lines:
+        cells = [text for cell in line.cells.values() for text in (words(cell), rate(cell.paper, 2))[:columns]]
+        lines.append(_row([line.title + notes(findings, line.name), *cells]))
+    lines += ["", INTERVALS, ""]
+    lines += [f"[{i}] {text}" for i, text in enumerate(findings.study.footnotes.values(), 1)]
+    if any(result.facts.get("source") == "twin" for result in findings.results.values()):
+        lines.append(f"† {TWIN}")
+    lines += [f"† {', '.join(titles)}: {caveat}" for caveat, titles in findings.caveats().items()]
+    lines += [f"- missing: {key}: {reason}" for key, reason in findings.missing.items()]
+    return "\n".join(lines) + "\n"
+
+
+def words(cell: Cell) -> str:
+    """A cell as .971 ± .004 [.96, .98] ×3."""
+    if not cell.values:
+        return "–"
+    spread = f" ± {rate(cell.summary.sd)}" if cell.summary.n > 1 else ""
+    interval = "" if math.isnan(cell.low) else f" [{rate(cell.low)}, {rate(cell.high)}]"
+    return f"{rate(cell.summary.mean)}{spread}{interval} ×{cell.summary.n}"
+
+
+def notes(findings: Findings, row: str) -> str:
+    """The numbers of a row's footnotes: " [1, 3]", or nothing."""
+    order = list(findings.study.footnotes)
+    numbers = [str(order.index(note) + 1) for note in (findings.study.rows[row].notes if row in findings.rows else [])]
+    return f" [{', '.join(numbers)}]" if numbers else ""
+
+
+def table_csv(findings: Findings) -> str:
+    """One line a row and data set: seeds, mean, sd, interval, the publication's figure."""
+    head = ["row", "title", "dataset", "n", "mean", "sd", "low", "high", "published"]
+    return _csv(head, (
+        [line.name, line.title, dataset, cell.summary.n, *map(_number, (cell.summary.mean, cell.summary.sd,
+         cell.low, cell.high, cell.paper))]
+        for line in findings.lines for dataset, cell in line.cells.items()
+    ))  # fmt: skip
+
+
+def runs_csv(findings: Findings) -> str:
+    """One line a run: its figures, its seconds, its folder and the code that made it."""
+    head = [
+        "row",
+        "dataset",
+        "seed",
+        *METRICS,
+        "test_normal",
+        "test_anomalous",
+        "seconds",
+        "scoring_seconds",
+        "peak_gb",
+    ]
+    head += ["source", "budget", "code", "run"]
+    return _csv(head, (
+        [*key, *(_number(result.figure(metric)) for metric in METRICS), int((result.label == 0).sum()),
+         int(result.label.sum()), *map(_number, (result.seconds, result.facts.get("scoring_seconds"),
+         result.memory)), *(result.facts.get(word, "") for word in ("source", "budget", "code")), result.run]
+        for key, result in findings.results.items()
+    ))  # fmt: skip
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _csv(head: list[str], rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.6g}"

@@ -1,0 +1,187 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicom_files import MARKER, UID, chest, save, write_dicom_series
+from PIL import Image
+from pydicom import dcmread
+
+from anomaly_lab.data.datasets.dicom import Dicom
+from anomaly_lab.data.readers.dicom import series_key
+from anomaly_lab.types import UserError
+
+SHAPE = (4, 20, 16)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two normal and one anomalous series, each with a patient of its own."""
+    for number, folder in enumerate(("Normal/a", "Normal/b ü", "anomalous/c")):
+        stored = np.random.default_rng(number).integers(900, 1200, SHAPE).astype(np.uint16)
+        identity = {"SeriesInstanceUID": f"{UID}.2.{number}", "PatientID": f"{MARKER}{number}"}
+        write_dicom_series(tmp_path / "dicom" / folder, stored, **identity)
+    (tmp_path / "dicom" / "LICENSE").write_text("free")
+    return tmp_path / "dicom"
+
+
+@pytest.fixture
+def make(root: Path, tmp_path: Path):
+    def make(**changes) -> Dicom:
+        arguments = {"root": str(root), "patch_size": (8, 8), "batch_size": 2, "store_dir": str(tmp_path / "store")}
+        return Dicom(**(arguments | changes))
+
+    return make
+
+
+def write_mask(path: Path, affine: np.ndarray, shape=SHAPE[::-1]) -> None:
+    mask = np.zeros(shape, np.uint8)
+    mask[2:5, 3:6, 1] = 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(mask, affine), path)
+
+
+def test_folders_are_labels_and_ids(make, root):
+    data = make()
+    cases = data.cases(root)
+    assert [(case.id, case.label) for case in cases] == [("Normal/a", 0), ("Normal/b ü", 0), ("anomalous/c", 1)]
+    assert all(len(case.slices) == SHAPE[0] - 1 for case in cases)
+    assert len({case.patient for case in cases}) == 3
+    assert MARKER not in repr(cases)
+    assert data.census(cases) == {"images": 3, "normal": 2, "anomalous": 1, "files": 12, "other_files": 1}
+
+
+def test_series_of_one_patient_share_a_key(make, root):
+    write_dicom_series(root / "normal" / "d", np.zeros(SHAPE, np.uint16), PatientID=f"{MARKER}0", SeriesInstanceUID=UID)
+    patients = {case.id: case.patient for case in make().cases(root)}
+    assert patients["normal/d"] == patients["Normal/a"] != patients["Normal/b ü"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "id,label\nNormal/a,0\nNormal/b ü,1\nanomalous/c,0\n",
+        "folder,label\nNormal/a/,0\nNormal/b ü,1\nanomalous/c,0\n",
+        f"label,series\n0,{UID}.2.0\n1,{UID}.2.1\n0,{series_key(UID + '.2.2')}\n",
+    ],
+    ids=["id", "folder", "series"],
+)
+def test_a_list_labels_by_id_folder_or_uid(make, root, rows):
+    (root / "labels.csv").write_text(rows, encoding="utf-8")
+    assert [case.label for case in make().cases(root)] == [0, 1, 0]
+
+
+def test_two_series_in_one_folder_become_two(make, root):
+    write_dicom_series(root / "Normal" / "a", np.zeros((2, 3, 3), np.uint16), SeriesInstanceUID=f"{UID}.9", shuffle=7)
+    ids = {case.id for case in make().cases(root)}
+    assert f"Normal/a/{series_key(UID + '.9')}" in ids
+    assert f"Normal/a/{series_key(UID + '.2.0')}" in ids
+
+
+def test_single_pictures_are_cases_named_by_their_files(make, root):
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 7)).astype(np.uint8)
+    for number in range(2):
+        one = chest(pixels, SeriesInstanceUID=f"{UID}.8.{number}")
+        save(one, root / "anomalous" / "chests" / f"p{number}.dcm")
+    Image.fromarray((pixels > 200).astype(np.uint8)).save(_made(root / "masks" / "anomalous" / "chests") / "p1.png")
+    data = make(modality="DX", normal=("nowhere",))
+    cases = data.cases(root)
+    assert [case.id for case in cases] == ["anomalous/chests/p0", "anomalous/chests/p1"]
+    scan = data.read(cases[1])
+    np.testing.assert_array_equal(scan.pixels[0], pixels)
+    np.testing.assert_array_equal(scan.mask[0], pixels > 200)
+    assert scan.affine is None
+
+
+def test_series_are_read_with_their_mask(make, root):
+    data = make()
+    affine = data.read(data.cases(root)[2]).affine
+    write_mask(root / "masks" / "anomalous" / "c.nii.gz", affine)
+    cases = data.cases(root)
+    assert [case.mask is not None for case in cases] == [False, False, True]
+    scan = data.read(cases[2])
+    assert scan.shape == SHAPE[::-1]
+    assert scan.mask.sum() == 9
+    write_mask(root / "masks" / "anomalous" / "c.nii.gz", affine, (3, 3, 3))
+    with pytest.raises(UserError, match=r"c\.nii\.gz"):
+        data.read(cases[2])
+
+
+def test_options_reach_the_reader_and_the_store(make, root):
+    data = make(gaps="blank", voi="BONE", volume={"window": "scan"})
+    assert data.protocol() == {"voi": "BONE", "gaps": "blank"}
+    inside = sorted(root.joinpath("Normal/a").iterdir(), key=lambda path: dcmread(path).ImagePositionPatient[2])[1]
+    inside.unlink()
+    with pytest.raises(UserError, match="1 of 4 slices are missing"):
+        make().read(make().cases(root)[0])
+    assert make(gaps="blank").read(make().cases(root)[0]).shape == SHAPE[::-1]
+
+
+def test_the_headers_window_matters_only_where_it_is_asked_for(make, root):
+    write_dicom_series(
+        root / "Normal" / "a", np.eye(5, dtype=np.uint16)[None].repeat(4, 0), WindowWidth=0, WindowCenter=1
+    )
+    case = make().cases(root)[0]
+    assert make(volume={"window": [40, 80]}).read(case).window is None
+    with pytest.raises(UserError, match=r"data\.voi=null"):
+        make(volume={"window": "scan"}).read(case)
+
+
+FAULTS = {
+    r"labels\.csv, line 2: no such series": "series,label\n1.2.3.4.5,0\n",
+    r"labels\.csv, line 3: the series already has a label": "id,label\nNormal/a,0\nNormal/a,1\n",
+    r"labels\.csv, line 2: label is '2', not 0 or 1": "id,label\nNormal/a,2\n",
+    r"labels\.csv, line 2: none of the columns id, folder, series": "what,label\nNormal/a,1\n",
+    r"labels\.csv, line 2: 1 cells under 2 columns": "id,label\nNormal/a\n",
+    r"labels\.csv: the columns label are missing": "id\nNormal/a\n",
+    r"2 series have no label, Normal/b ü, anomalous/c": "id,label\nNormal/a,0\n",
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_faulty_lists_are_named(make, root, message):
+    (root / "labels.csv").write_text(FAULTS[message], encoding="utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        make().cases(root)
+    assert "1.2.3.4.5" not in str(caught.value)
+
+
+def test_what_the_tree_does_not_say_is_asked_for(make, root, tmp_path):
+    with pytest.raises(UserError, match=r"3 series have no label.* put them under folders called ill or well"):
+        make(normal=("well",), anomalous=("ill",)).cases(root)
+    with pytest.raises(UserError, match="no DICOM images of modality MR"):
+        make(modality="MR").cases(root)
+    with pytest.raises(UserError, match=r"the list cannot be read"):
+        make(labels="gone.csv").cases(root)
+    with pytest.raises(UserError, match="no DICOM images"):
+        make().cases(_made(tmp_path / "empty"))
+    write_mask(root / "masks" / "nobody.nii.gz", np.eye(4))
+    with pytest.raises(UserError, match=r"nobody\.nii\.gz: no series has the id nobody"):
+        make().cases(root)
+
+
+def test_series_without_a_label_can_be_ignored(make, root):
+    (root / "labels.csv").write_text("id,label\nNormal/a,0\n")
+    assert [case.id for case in make(unlisted="ignore").cases(root)] == ["Normal/a"]
+
+
+def test_the_whole_road_and_nothing_identifying_in_the_store(make, tmp_path):
+    data = make(
+        source="twin",
+        twin_size=64,
+        train_normals=0.5,
+        patch_size=(16, 16),
+        volume={"window": [40, 80], "spacing": [6, 6, 6]},
+        cut={"label": "mask", "foreground": 0.5},
+    )
+    data.setup()
+    assert {name for name, rows in data.rows.items() if len(rows)} == {"train", "val", "test"}
+    assert set(data.store.labels) == {0, 1}
+    stored = [path for path in (tmp_path / "store").rglob("*") if path.is_file() and "twins" not in path.parts]
+    assert stored
+    assert not any(secret in path.read_bytes() for path in stored for secret in (b"SYN0", b"Synthetic^"))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder

@@ -1,0 +1,224 @@
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomaly_lab.data.datasets.folder import Folder
+from anomaly_lab.types import UserError
+
+
+def draw(root, *names):
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng([number, len(name)]).integers(0, 256, (20, 18), np.uint8)
+        Image.fromarray(pixels).save(path)
+
+
+def write(path, *rows):
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Labels by sub-folder: four normal, two cracks, one dent."""
+    root = tmp_path / "my pictures é"
+    draw(root, "normal/a 1.png", "normal/série 2/b.jpg", "Normal/c.PNG", "normal/d.bmp")
+    draw(root, "crack/x.png", "crack/deep/er/y.png", "big dent/z.tif")
+    return root
+
+
+@pytest.fixture
+def make(root, tmp_path):
+    def make(**changes):
+        arguments = {"root": str(root), "patch_size": (8, 8), "batch_size": 2, "store_dir": str(tmp_path / "store")}
+        return Folder(**(arguments | changes))
+
+    return make
+
+
+def facts(cases):
+    return {case.id: (case.label, case.kind) for case in cases}
+
+
+def test_sub_folders_tell_the_label_however_deep(make, root):
+    data = make()
+    cases = data.cases(root)
+    assert facts(cases) == {
+        "Normal/c.PNG": (0, ""),
+        "big dent/z.tif": (1, "big dent"),
+        "crack/deep/er/y.png": (1, "crack"),
+        "crack/x.png": (1, "crack"),
+        "normal/a 1.png": (0, ""),
+        "normal/d.bmp": (0, ""),
+        "normal/série 2/b.jpg": (0, ""),
+    }
+    assert all(case.patient == case.id and case.split is None and case.mask is None for case in cases)
+    assert data.census(cases) == {"images": 7, "normal": 4, "anomalous": 3, "crack": 2, "big dent": 1}
+
+
+def test_other_names_may_mean_normal(make, root):
+    cases = make(normal=("crack", "BIG DENT")).cases(root)
+    assert {case.kind for case in cases if case.label} == {"Normal", "normal"}
+    with pytest.raises(UserError, match=r"nothing is called fine, there are .*crack.*: data\.normal"):
+        make(normal=("fine",)).cases(root)
+
+
+def test_folders_named_after_the_splits_are_the_split(make, tmp_path):
+    root = tmp_path / "split"
+    draw(root, "train/normal/a.png", "train/normal/b.png", "test/normal/c.png", "test/hole/d.png")
+    cases = make().cases(root)
+    assert [(case.id, case.split, case.label, case.kind) for case in cases] == [
+        ("test/hole/d.png", "test", 1, "hole"),
+        ("test/normal/c.png", "test", 0, ""),
+        ("train/normal/a.png", "train", 0, ""),
+        ("train/normal/b.png", "train", 0, ""),
+    ]
+
+
+def test_a_picture_outside_every_sub_folder_is_named(make, root):
+    draw(root, "stray.png")
+    with pytest.raises(UserError, match=r"stray\.png: it lies in no sub-folder"):
+        make().cases(root)
+
+
+def test_hidden_and_other_files_are_not_looked_at_links_are(make, root, tmp_path):
+    (root / "normal" / "Thumbs.db").touch()
+    draw(root, "normal/._a.png", ".cache/hole/a.png")
+    draw(tmp_path / "elsewhere", "linked.png")
+    (root / "hole").symlink_to(tmp_path / "elsewhere")
+    cases = make().cases(root)
+    assert len(cases) == 8
+    assert facts(cases)["hole/linked.png"] == (1, "hole")
+
+
+def test_masks_mirror_the_pictures_and_may_be_missing(make, root):
+    draw(root, "masks/crack/x.bmp", "masks/crack/deep/er/y_mask.png", "masks/normal/d.png")
+    masks = {case.id: case.mask for case in make().cases(root)}
+    assert masks["crack/x.png"] == root / "masks/crack/x.bmp"
+    assert masks["crack/deep/er/y.png"] == root / "masks/crack/deep/er/y_mask.png"
+    assert masks["big dent/z.tif"] is None
+    assert masks["normal/d.bmp"] is None  # a normal picture has no lesion
+    assert len(masks) == 7
+
+
+def test_masks_may_lie_elsewhere(make, root, tmp_path):
+    draw(tmp_path / "outlines", "crack/x.png")
+    cases = make(masks=str(tmp_path / "outlines")).cases(root)
+    assert [case.id for case in cases if case.mask] == ["crack/x.png"]
+    with pytest.raises(UserError, match=r"nowhere: no such folder \(data\.masks"):
+        make(masks="nowhere").cases(root)
+
+
+def test_a_mask_of_no_picture_is_named(make, root):
+    draw(root, "masks/crack/typo.png")
+    with pytest.raises(UserError, match=r"masks/crack/typo\.png: no picture has the path"):
+        make().cases(root)
+
+
+def test_patients_come_from_a_regular_expression_and_are_not_written_out(make, tmp_path):
+    root = tmp_path / "p"
+    draw(root, "normal/pat07_1.png", "normal/pat07_2.png", "normal/pat08_1.png", "hole/pat09_1.png")
+    patients = [case.patient for case in make(patient=r"(pat\d+)_").cases(root)]
+    assert [patients.index(patient) for patient in patients] == [0, 1, 1, 3]
+    assert not any("pat0" in patient for patient in patients)
+    with pytest.raises(UserError, match=r"hole/pat09_1\.png: .*finds no patient"):
+        make(patient=r"pat(08)").cases(root)
+    with pytest.raises(UserError, match="no regular expression"):
+        make(patient="(")
+
+
+def test_a_list_tells_everything(make, root):
+    draw(root, "outlines of y.png")
+    write(
+        root / "labels.csv",
+        "\ufefffile , label, patient, mask, split",
+        "normal/a 1.png, 0, Ann, , train",
+        "normal/série 2/b.jpg, normal, Bob, , train",
+        "Normal/c.PNG, Normal, Bob, , val",
+        "./normal/d.bmp, 0, Cid, , test",
+        "",
+        "crack/x.png, 1, Cid, , test",
+        "crack\\deep\\er\\y.png, rift, Dot, outlines of y.png, test",
+        "big dent/z.tif, 1, , , test",
+    )
+    cases = {case.id: case for case in make().cases(root)}
+    assert [case.label for case in cases.values()] == [0, 0, 0, 0, 1, 1, 1]
+    assert cases["crack/deep/er/y.png"].kind == "rift"
+    assert cases["crack/deep/er/y.png"].mask == root / "outlines of y.png"
+    assert [case.split for case in cases.values()] == ["train", "train", "val", "test", "test", "test", "test"]
+    assert cases["normal/d.bmp"].patient == cases["crack/x.png"].patient != cases["normal/a 1.png"].patient
+    assert not any(name in case.patient for name in ("Ann", "Bob", "Cid", "Dot") for case in cases.values())
+    assert cases["big dent/z.tif"].patient == "big dent/z.tif"
+
+
+def test_accents_may_be_coded_either_way(make, tmp_path):
+    root = tmp_path / "nfd"
+    apart = unicodedata.normalize("NFD", "é.png")
+    draw(root, apart, "b.png")
+    write(root / "labels.csv", "file,label", "é.png,0", "b.png,1")
+    assert facts(make().cases(root)) == {"é.png": (0, ""), "b.png": (1, "")}
+    draw(root, "é.png")
+    with pytest.raises(UserError, match="coding of its accents"):
+        make().cases(root)
+
+
+def test_digits_may_be_classes_when_one_of_them_is_normal(make, tmp_path):
+    root = tmp_path / "digits"
+    draw(root, "a.png", "b.png", "c.png")
+    write(root / "list.csv", "file,label", "a.png,3", "b.png,0", "c.png,1")
+    cases = make(labels="list.csv", normal=("3",)).cases(root)
+    assert facts(cases) == {"a.png": (0, ""), "b.png": (1, "0"), "c.png": (1, "1")}
+
+
+ROWS = ["normal/a 1.png,0", "normal/série 2/b.jpg,0", "Normal/c.PNG,0", "normal/d.bmp,0", "crack/x.png,1"]
+ROWS += ["crack/deep/er/y.png,1", "big dent/z.tif,1"]
+FAULTS = {
+    r"line 9: no picture 'crack/w\.png'": ["file,label", *ROWS, "crack/w.png,1"],
+    r"line 9: crack/x\.png appears twice": ["file,label", *ROWS, "crack/x.png,0"],
+    "line 2: label is '2', neither": ["file,label", "normal/a 1.png,2", *ROWS[1:]],
+    "line 2: label is '', neither": ["file,label", "normal/a 1.png,", *ROWS[1:]],
+    "line 2: 1 cells under 2": ["file,label", "normal/a 1.png", *ROWS[1:]],
+    "columns label are missing, it has file, class": ["file,class", *ROWS],
+    r"1 pictures are not in the list: big dent/z\.tif; add them": ["file,label", *ROWS[:-1]],
+    "line 2: split is 'training', not one of": ["file,label,split", *(f"{row},training" for row in ROWS)],
+    r"line 2: no mask 'm\.png'": ["file,label,mask", *(f"{row},m.png" for row in ROWS)],
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_faulty_lists_are_named(make, root, message):
+    write(root / "labels.csv", *FAULTS[message])
+    with pytest.raises(UserError, match=message) as caught:
+        make().cases(root)
+    assert "labels.csv" in str(caught.value)
+
+
+def test_a_missing_list_is_named_and_an_empty_folder_says_what_to_give(make, root, tmp_path):
+    with pytest.raises(UserError, match=r"other\.csv: no such list \(data\.labels"):
+        make(labels="other.csv").cases(root)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no pictures .*give a folder"):
+        make().cases(tmp_path / "empty")
+
+
+def test_pictures_that_are_not_listed_may_be_ignored(make, root):
+    write(root / "labels.csv", "file,label", "normal/d.bmp,0", "crack/x.png,1")
+    assert len(make(unlisted="ignore").cases(root)) == 2
+
+
+def test_all_anomalous_is_fine_where_healthy_windows_train(make, root):
+    draw(root, "masks/crack/x.png")
+    cut = {"overlap": 0.5, "label": "mask"}
+    assert len(make(normal=("none",), cut=cut).cases(root)) == 7
+
+
+def test_the_whole_road(make, root):
+    draw(root, "masks/crack/x.png")
+    data = make(val_fraction=0.2)
+    data.setup()
+    counts = data.facts()["counts"]
+    assert (counts["train"]["normal"], counts["val"]["normal"]) == (2, 1)
+    assert counts["test"] == {"normal": 1, "anomalous": 3}
+    assert data.store.batch(data.rows["test"])["image"].shape == (4, 1, 8, 8)

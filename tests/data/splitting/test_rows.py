@@ -1,0 +1,61 @@
+"""Rows of the splits by hand: who trains, who is held out, who is judged, and how many at most."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anomaly_lab.data.splitting.rows import checked_limits, rows_of_splits
+from anomaly_lab.data.splitting.splits import SplitRule
+from anomaly_lab.data.store.index import Index
+from anomaly_lab.types import Case, UserError
+
+#       0        1        2        3      4       5       6       7        8 (left out)  9   10
+SPLIT = ["train", "train", "train", "val", "test", "test", "test", "train", "", "val", "train"]
+LABEL = [0, 0, 0, 0, 0, 1, 1, 1, 0, 1, 1]
+
+
+@pytest.fixture
+def index() -> Index:
+    return Index.of_cases([Case(str(i), f"p{i}", Path(f"{i}.png"), label) for i, label in enumerate(LABEL)])
+
+
+def rows(
+    index: Index, limits: dict[str, float] | None = None, seed: int = 0, contamination: float = 0.0
+) -> dict[str, list[int]]:
+    split = {str(i): name for i, name in enumerate(SPLIT)}
+    rule = SplitRule(seed=seed, contamination=contamination)
+    found = rows_of_splits(index, split, rule, checked_limits(limits))
+    return {name: some.tolist() for name, some in found.items()}
+
+
+def test_normals_train_and_are_held_out_and_both_are_judged(index: Index) -> None:
+    assert rows(index) == {"train": [0, 1, 2], "val": [3], "test": [4, 5, 6]}
+
+
+def test_contamination_hides_anomalies_among_those_that_train(index: Index) -> None:
+    assert rows(index, contamination=0.4)["train"] == [0, 1, 2, 7, 10]  # two in five
+
+
+def test_limits_are_counts_or_fractions_drawn_by_the_seed(index: Index) -> None:
+    few = rows(index, {"train": 2, "test_anomalous": 0.5}, seed=1)
+    assert (len(few["train"]), few["val"], len(few["test"])) == (2, [3], 2)
+    assert set(few["train"]) < {0, 1, 2}
+    assert few["test"][0] == 4
+    assert few == rows(index, {"test_anomalous": 0.5, "train": 2}, seed=1)  # the order they are written in is no matter
+    assert len({tuple(rows(index, {"train": 2}, seed=seed)["train"]) for seed in range(10)}) == 3
+
+
+def test_more_than_there_are_is_all(index: Index) -> None:
+    assert rows(index, {"train": 50, "val": 50}) == rows(index)
+
+
+@pytest.mark.parametrize("limits", [{"tests": 3}, {"train": 0}, {"val": -1}])
+def test_limits_that_cannot_be_are_refused(limits: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"data\.limits: .*it takes train, val, test_normal, test_anomalous"):
+        checked_limits(limits)
+
+
+def test_no_limits_are_none() -> None:
+    assert checked_limits(None) == {}
+    assert np.all(list(checked_limits({"val": 3, "train": 2})) == ["train", "val"])

@@ -1,0 +1,178 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomaly_lab.data.splitting.splits import SplitRule, split_by_file, split_by_seed
+from anomaly_lab.types import Case, UserError
+
+
+def _cases(labels, patients=None):
+    patients = patients or [f"p{i}" for i in range(len(labels))]
+    return [
+        Case(f"{i:03d}", patient, Path(f"{i}.png"), label)
+        for i, (label, patient) in enumerate(zip(labels, patients, strict=True))
+    ]
+
+
+HEADCT = _cases([1] * 100 + [0] * 100)
+
+
+def _counts(split):
+    return [list(split.values()).count(name) for name in ("train", "val", "test")]
+
+
+def test_head_ct_is_67_8_125_and_without_held_out_normals_75_0_125():
+    assert _counts(split_by_seed(HEADCT, SplitRule(75, 0.1, 0))) == [67, 8, 125]
+    assert _counts(split_by_seed(HEADCT, SplitRule(75, 0.0, 0))) == [75, 0, 125]
+    assert _counts(split_by_seed(HEADCT, SplitRule(0.75, 0.001, 0))) == [74, 1, 125]
+
+
+def test_seed_decides_and_nothing_else():
+    assert split_by_seed(HEADCT, SplitRule(75, 0.1, 1)) == split_by_seed(HEADCT[::-1], SplitRule(75, 0.1, 1))
+    assert split_by_seed(HEADCT, SplitRule(75, 0.1, 1)) != split_by_seed(HEADCT, SplitRule(75, 0.1, 2))
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=8, max_size=60), st.integers(0, 99))
+def test_patients_stay_together_and_only_normals_train(rows, seed):
+    cases = _cases([int(label) for _, label in rows], [f"p{patient}" for patient, _ in rows])
+    try:
+        split = split_by_seed(cases, SplitRule(0.6, 0.2, seed))
+    except UserError:
+        return  # too few normal patients
+    sides = {}
+    for case in cases:
+        assert sides.setdefault(case.patient, split[case.id]) == split[case.id]
+        assert case.label == 0 or split[case.id] == "test"
+    assert set(split) == {case.id for case in cases}
+
+
+@pytest.mark.parametrize("train_normals", [100, 1, 0.001])
+def test_count_that_leaves_nobody_is_refused(train_normals):
+    with pytest.raises(UserError, match=r"data\.train_normals"):
+        split_by_seed(HEADCT, SplitRule(train_normals, 0.1, 0))
+
+
+def test_users_file_is_followed(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("id, split\n000,test\n001,train\n002,val\n")
+    assert split_by_file(_cases([1, 0, 0]), path) == {"000": "test", "001": "train", "002": "val"}
+
+
+FAULTS = {
+    "unknown ids 7": "id,split\n000,test\n001,train\n002,train\n7,train\n",
+    "no row for the ids 002": "id,split\n000,test\n001,train\n",
+    "anomalies in train or val.* 000": "id,split\n000,train\n001,train\n002,test\n",
+    "both sides of the split.* 001, 002": "id,split\n000,test\n001,train\n002,test\n",
+    "line 3: id 000 appears twice": "id,split\n000,test\n000,test\n",
+    "line 2: split is 'Test'": "id,split\n000,Test\n",
+    "columns id,split": "name,split\n000,test\n",
+    "columns id": "",
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_faulty_file_is_refused(tmp_path, message):
+    path = tmp_path / "split.csv"
+    path.write_text(FAULTS[message])
+    with pytest.raises(UserError, match=message):
+        split_by_file(_cases([1, 0, 0], ["a", "b", "b"]), path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.csv"):
+        split_by_file(HEADCT, tmp_path / "nowhere.csv")
+
+
+def _kinds(count):
+    return [Case(f"{i:03d}", f"p{i // 2}", Path("x"), int(i % 8 >= 6), kind="abc"[i // 2 % 3]) for i in range(count)]
+
+
+def test_every_case_is_judged_in_exactly_one_fold_and_every_fold_has_its_share():
+    cases = _kinds(240)
+    judged, patients = [], {case.id: case.patient for case in cases}
+    for fold in range(5):
+        split = split_by_seed(cases, SplitRule(folds=5, fold=fold, seed=3))
+        test = [id for id, name in split.items() if name == "test"]
+        anomalous = [case for case in cases if case.label == 1 and split[case.id] == "test"]
+        assert len(anomalous) == 12
+        assert sorted(case.kind for case in anomalous) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+        assert not {patients[id] for id in test} & {patients[id] for id, name in split.items() if name != "test"}
+        assert all(split[case.id] in ("test", "") for case in cases if case.label == 1)
+        assert [list(split.values()).count(name) for name in ("train", "val")] == [130, 14]
+        judged += test
+    assert sorted(judged) == sorted(patients)
+
+
+def test_owners_split_stands_and_only_held_out_normals_are_drawn():
+    cases = [
+        Case(f"{i:02d}", f"p{i}", Path("x"), int(i % 4 == 3), split="train" if i < 20 else "test") for i in range(28)
+    ]
+    split = split_by_seed(cases, SplitRule(val_fraction=0.2, seed=1))
+    assert [split[case.id] for case in cases[20:]] == ["test"] * 8
+    assert sorted(split[case.id] for case in cases[:20]) == [""] * 5 + ["train"] * 12 + ["val"] * 3
+    assert all(split[case.id] == "" for case in cases[:20] if case.label == 1)
+
+
+def test_owners_val_is_kept_where_there_is_one():
+    cases = [Case(str(i), f"p{i}", Path("x"), int(i == 9), split=["train", "val", "test"][i % 3]) for i in range(10)]
+    cases[9] = Case("9", "p9", Path("x"), 1, split="test")
+    split = split_by_seed(cases, SplitRule(val_fraction=0.5))
+    assert [split[str(i)] for i in range(3)] == ["train", "val", "test"]
+    assert list(split.values()).count("val") == 3
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_contamination_hides_that_share_and_judges_the_rest(share):
+    split = split_by_seed(HEADCT, SplitRule(75, 0.1, contamination=share))
+    clean = split_by_seed(HEADCT, SplitRule(75, 0.1))
+    labels = {case.id: case.label for case in HEADCT}
+    train = [id for id, name in split.items() if name == "train"]
+    assert sum(labels[id] for id in train) / len(train) == pytest.approx(share, abs=0.01)
+    assert all(split[id] == clean[id] for id in split if labels[id] == 0)
+    assert split == split_by_seed(HEADCT, SplitRule(75, 0.1, contamination=share))
+    assert split != split_by_seed(HEADCT, SplitRule(75, 0.1, seed=1, contamination=share))
+
+
+def test_contamination_that_takes_every_anomaly_is_refused():
+    with pytest.raises(UserError, match=r"contamination.* at least one must be hidden and one be left"):
+        split_by_seed(_cases([1, 1, *[0] * 100]), SplitRule(90, 0.1, contamination=0.3))
+
+
+def test_healthy_patches_of_anomalous_patients_may_train():
+    cases = _cases([1] * 20)
+    split = split_by_seed(cases, SplitRule(0.75, 0.1, within=True))
+    assert _counts(split) == [13, 2, 5]
+
+
+def test_empty_class_is_refused():
+    with pytest.raises(UserError, match="no case is anomalous"):
+        split_by_seed(_cases([0] * 20), SplitRule())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"contamination": 0.5}, "below .5"),
+        ({"folds": 1}, "at least two folds"),
+        ({"folds": 4, "fold": 4}, "counted from 0"),
+        ({"train_normals": 0}, "above 0"),
+        ({"val_fraction": 1.0}, r"\[0, 1\)"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        SplitRule(**settings)
+
+
+def test_more_folds_than_patients_are_refused():
+    with pytest.raises(UserError, match="too few to deal out"):
+        split_by_seed(_cases([0, 1]), SplitRule(folds=5, fold=4))
+
+
+def test_cases_whose_place_the_owners_left_open_are_drawn():
+    extra = [Case(f"x{i}", f"x{i}", Path("x"), i % 2, split="test") for i in range(6)]
+    split = split_by_seed([*HEADCT, *extra], SplitRule(75, 0.1))
+    assert {split[case.id] for case in extra} == {"test"}
+    assert {id: split[id] for id in split if id[0] != "x"} == split_by_seed(HEADCT, SplitRule(75, 0.1))

@@ -1,0 +1,124 @@
+"""The contract's bookkeeping, on a detector small enough to follow by hand."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from toys import Fit, Shift
+
+from anomaly_lab.types import Prediction
+
+
+def test_an_iteration_takes_its_minibatches_in_turn(fit: Fit) -> None:
+    detector = fit(Shift(), torch.arange(16.0).reshape(16, 1, 1, 1), iterations=3)
+    assert len(detector.seen) == 6
+    assert len({tuple(batch.flatten().tolist()) for batch in detector.seen}) == 6
+    expected = 0.0
+    for batch in detector.seen:
+        expected -= 0.1 * 2 * (expected - batch.mean().item())
+    assert detector.near.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_the_phases_networks_move(fit: Fit) -> None:
+    detector = fit(Shift(), torch.ones(16, 1, 1, 1), iterations=3)
+    near = detector.near.weight.clone()
+    assert near.item() != 0
+    assert detector.far.weight.item() == 0
+    whole = fit(Shift(), torch.ones(16, 1, 1, 1))
+    assert whole.near.weight.item() == near.item()
+    assert whole.far.weight.item() != 0
+
+
+def test_the_phase_is_known_after_loading(fit: Fit) -> None:
+    detector = fit(Shift(), torch.ones(16, 1, 1, 1), iterations=4)
+    assert (detector.iterations_done, detector.phase.name, detector.ready) == (4, "far", True)
+    fresh = Shift()
+    assert (fresh.iterations_done, fresh.phase.name, fresh.ready) == (0, "near", False)
+    fresh.load_state_dict(detector.state_dict())
+    assert (fresh.iterations_done, fresh.phase.name) == (4, "far")
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 4])
+def test_accumulation_equals_one_large_batch(fit: Fit, accumulate: int) -> None:
+    """The loss is a mean over the batch, so parts are weighted by their length, the last one shorter or not."""
+
+    class Mean(Shift):
+        def near_step(self, batches: Tensor) -> None:
+            for batch in batches:
+                self.descend("near", lambda x: (self.near.weight - x.flatten(1)).square().mean(), batch)
+
+    images = torch.randn(16, 1, 1, 1)
+    parts = Mean()
+    parts.accumulate = accumulate
+    once, summed = fit(Mean(), images, iterations=3), fit(parts, images, iterations=3)
+    torch.testing.assert_close(summed.near.weight, once.near.weight)
+
+
+def test_clipping_bounds_the_step(fit: Fit) -> None:
+    detector = Shift(lr=1.0)
+    detector.clip_norm = 0.01
+    fit(detector, torch.full((16, 1, 1, 1), 100.0), iterations=1)
+    assert detector.near.weight.item() == pytest.approx(2 * 0.01, rel=1e-3)  # two steps of length 0.01
+
+
+def test_tracked_terms_are_means_since_the_last_flush() -> None:
+    detector = Shift()
+    detector.track({"train/a": torch.tensor(1.0)})
+    detector.track({"train/a": torch.tensor(4.0), "train/b": torch.tensor(3.0)})
+    assert detector.flush() == {"train/a": 2.5, "train/b": 3.0}
+    assert detector.flush() == {}
+
+
+def test_low_precision_steps_see_the_weights_of_the_step_before(fit: Fit) -> None:
+    """n_critic steps must not share one stale copy of the weights.
+
+    Plain autocast keeps bfloat16 copies for a whole training_step; Lightning 2.6.6 switches that cache off.
+    """
+
+    class Layer(Shift):
+        def near_step(self, batches: Tensor) -> None:
+            for batch in batches:
+                self.descend("near", lambda x: (self.near(x.flatten(1)) - 1).square().mean(), batch)
+
+    detector = fit(Layer(lr=0.25), torch.ones(16, 1, 1, 1), iterations=1, precision="bf16-mixed")
+    # w = 0 → 0.5 → 0.75; with a stale second step it would be 1.0
+    assert detector.near.weight.item() == pytest.approx(0.75, abs=0.01)
+
+
+def test_gradients_flow_in_the_types_of_the_forward_pass(fit: Fit) -> None:
+    """Autocast left on would round a float32 penalty's gradient on its way back."""
+    seen: list[tuple[bool, bool]] = []
+
+    class Watching(Shift):
+        def near_step(self, batches: Tensor) -> None:
+            self.descend("near", self.watched, batches[0])
+
+        def watched(self, x: Tensor) -> Tensor:
+            value = self.near(x.flatten(1)).float()
+            forward = torch.is_autocast_enabled("cpu")
+            value.register_hook(lambda _: seen.append((forward, torch.is_autocast_enabled("cpu"))))
+            return value.square().mean()
+
+    fit(Watching(), torch.ones(16, 1, 1, 1), iterations=1, precision="bf16-mixed")
+    assert seen == [(True, False)]
+
+
+def test_a_score_is_in_float32_and_eval_mode() -> None:
+    class Kinds(Shift):
+        def predict(self, image: Tensor) -> Prediction:
+            assert not self.near.training
+            return Prediction(self.near(image.flatten(1)).squeeze(1))
+
+    detector = Kinds().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        score = detector.score({"image": torch.ones(2, 1, 1, 1)}).anomaly_score
+    assert score.dtype == torch.float32
+
+
+def test_a_copy_is_independent() -> None:
+    """The hook that reads the counter belongs to the module it is called with, not to the one it was made on."""
+    detector = Shift()
+    twin = copy.deepcopy(detector)
+    twin.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(3)})
+    assert (detector.iterations_done, twin.iterations_done) == (0, 3)

@@ -1,0 +1,62 @@
+"""Which cases a run keeps pictures of, and which its maps are measured on."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from toy_scores import example
+
+from anomaly_lab.evaluation.baselines import Floors
+from anomaly_lab.metrics.segmentation import pointing
+from anomaly_lab.pipeline.evaluate import EXHIBITS, FIXED, _extremes, _fixed, _pixels
+
+
+def test_the_extremes_of_every_kind_are_kept() -> None:
+    scores = example()
+    threshold = float(np.quantile(scores.score[scores.normals], 0.95))
+    test = scores.of("test")
+    for kind, label, flagged in (("tp", 1, True), ("fp", 0, True), ("tn", 0, False), ("fn", 1, False)):
+        kept = [i for found, i in _extremes(scores, threshold) if found == kind]
+        of_kind = test & (scores.label == label) & ((scores.score > threshold) == flagged)
+        assert all(of_kind[i] for i in kept)
+        assert len(kept) == min(EXHIBITS, of_kind.sum())
+        others = np.setdiff1d(np.flatnonzero(of_kind), kept)
+        if len(others) and flagged:
+            assert scores.score[others].max() <= scores.score[kept].min()
+        elif len(others):
+            assert scores.score[others].min() >= scores.score[kept].max()
+
+
+def test_the_same_cases_are_kept_whatever_the_detector_says() -> None:
+    one, other = example(seed=0), example(seed=0)
+    other.score[:] = -other.score
+    assert _fixed(one) == _fixed(other)
+    labels = [int(one.label[i]) for _, i in _fixed(one)]
+    assert labels == [1] * FIXED + [0] * FIXED
+    assert all(one.of("test")[i] for _, i in _fixed(one))
+    assert _extremes(one, None) == []
+
+
+def test_maps_are_measured_on_test_cases_whose_lesion_is_known() -> None:
+    """Row 0 is held out, rows 1 to 6 are judged, the lesion of row 6 is unknown; b has two cases."""
+    random = np.random.default_rng(0)
+    images = torch.from_numpy(random.normal(size=(7, 1, 6, 6))).float()
+    mask = np.zeros((7, 1, 6, 6), bool)
+    mask[3:, :, 2:4, 2:4] = True
+    scored = {"row": np.arange(7), "anomaly_map": random.random(mask.shape).astype(np.float32), "mask": mask}
+    patient = np.array(["v", "a", "b", "b", "c", "d", "e"])
+    unmasked = np.arange(7) == 6
+    index = SimpleNamespace(has_role=lambda role: unmasked, columns={"patient": patient.tolist()})
+    store = SimpleNamespace(index=index, batch=lambda rows: {"image": images[rows]})
+    data = SimpleNamespace(rows={"val": np.array([0]), "test": np.arange(1, 7)}, store=store)
+    floors = Floors.fit([torch.from_numpy(random.normal(size=(9, 1, 6, 6))).float()])
+    found = _pixels(scored, data, floors)
+    judged = slice(1, 6)
+    expected = pointing(scored["anomaly_map"][judged], mask[judged], patient[judged])
+    assert found is not None
+    assert (found["num_masks"], found["patients"]) == (3, 4)
+    assert found["auroc"]["value"] == expected.figures["auroc"]
+    by_mean = pointing(floors.maps(images[judged])["mean_image"].numpy(), mask[judged], patient[judged])
+    assert found["floors"]["mean_image"]["pro"]["value"] == pytest.approx(by_mean.figures["pro"])
+    assert _pixels({"row": np.arange(7), "anomaly_map": scored["anomaly_map"]}, data, floors) is None

@@ -1,0 +1,163 @@
+"""The data sheet shows all it is given, warns of what must be known, and escapes what strangers wrote."""
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, banners, clipping, intensities, write_datasheet
+from anomaly_lab.reports.scan_summary import ScanSummary
+from anomaly_lab.types import UserError
+
+from .conftest import HOSTILE
+
+VAL, TEST = Count("val", "normal", 7, 6, 5), Count("test", "burn", 4, 3, 2)
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    pair = {"ids": [HOSTILE, "b"], "splits": ["train", "test"]}
+    audit = {"shared_patients": [], "identical": [], "near_identical": [pair | {"distance": 0.0123}], "crossing": 0}
+    return {
+        "name": "toy",
+        "source": "real",
+        "census": {"images": 40, "normal": 30, HOSTILE: 10},
+        "official": {},
+        "split_rule": HOSTILE,
+        "unsplit": "",
+        "limits": {"train": 12.0},
+        "skipped": [],
+        "audit": audit | {"checked": 39, "compared": 38},
+    } | changes
+
+
+def summary(sizes: int = 2, **changes: Any) -> ScanSummary:
+    scans = ScanSummary()
+    for i in range(sizes):
+        histogram = [1000, *[10] * 63]
+        fact = {"case": f"{HOSTILE}{i}", "size": [20 + i, 30], "spacing": None, "range": [0, 255], "clipped": 0.0}
+        fact |= {"histogram": histogram, "stored_histogram": histogram, "lesion": None, "windows": 0}
+        scans.add(fact | changes, "anomalous" if i % 2 else "normal")
+    return scans
+
+
+def sheet(**changes: Any) -> Sheet:
+    counts = [Count("train", "normal", 1234, 31, 21), VAL, TEST, Count("", HOSTILE, 9, 8, 8)]
+    mask = np.zeros((4, 6), bool)
+    mask[1:3, 2:4] = True
+    image = np.zeros((1, 4, 6), np.float32)
+    given: dict[str, Any] = {
+        "facts": facts(),
+        "counts": counts,
+        "left_out": {HOSTILE: 9},
+        "scans": summary(),
+        "galleries": {HOSTILE: [Exhibit("id", HOSTILE, "test", "3,4", image, mask)]},
+        "store": {"Store": "toy-1"},
+        "settings": {"Patches": {"patch_size": [4, 6]}, "Options of the data set": {"word": HOSTILE}},
+    }
+    return Sheet("toy_toy", "2030-01-01T00:00:00+00:00", unit="patch", **(given | changes))
+
+
+def page(tmp_path: Path, given: Sheet) -> str:
+    return write_datasheet(tmp_path / "datasheet.html", given).read_text(encoding="utf-8")
+
+
+def test_one_file_that_asks_nobody(tmp_path: Path):
+    text = page(tmp_path, sheet())
+    assert not re.findall(r"https?://|<script|url\(|@import", text)
+    assert all(value.startswith("data:image/png;base64,") for value in re.findall(r'src="([^"]*)"', text))
+    assert all(value.startswith(("data:", "#")) for value in re.findall(r'href="([^"]*)"', text))
+    anchors = set(re.findall(r'href="#([^"]*)"', text))
+    assert anchors <= set(re.findall(r'<section id="([^"]*)"', text))
+
+
+def test_hostile_text_is_shown_as_text(tmp_path: Path):
+    skipped = [{"file": HOSTILE, "reason": HOSTILE}]
+    text = page(tmp_path, sheet(facts=facts(skipped=skipped), scans=summary(clipped=0.2)))
+    assert HOSTILE not in text
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 10
+
+
+def test_counts_pictures_and_settings_are_shown(tmp_path: Path):
+    text = page(tmp_path, sheet(unread=17))
+    assert "17 more scans were not read" in text
+    assert "Of 2 scans no window was kept" in text
+    for words in ("1\u202f234", "at 3, 4", "train 12", "4, 6", "toy-1", "0.0123", "No file was left out", "20 × 30"):
+        assert words in text
+    assert 'viewBox="0 0 6 4"' in text
+    assert text.count('class="lesion"') == 1
+
+
+def test_many_sizes_are_summed_up(tmp_path: Path):
+    text = page(tmp_path, sheet(scans=summary(sizes=30)))
+    assert "30 different ones" in text
+    assert "<th>height</th><td>20</td><td>34.5</td><td>49</td>" in text
+
+
+def test_long_lists_are_cut_and_counted(tmp_path: Path):
+    skipped = [{"file": f"file-{i}", "reason": "torn"} for i in range(1500)]
+    text = page(tmp_path, sheet(facts=facts(skipped=skipped)))
+    assert "file-99<" in text
+    assert "file-100<" not in text
+    assert "100 of 1\u202f500 are shown" in text
+
+
+def test_a_sheet_of_what_is_not_stored_has_no_histograms(tmp_path: Path):
+    text = page(tmp_path, sheet(scans=None, galleries={}))
+    assert text.count("Nothing was read yet") == 2
+    assert "None." in text
+
+
+AUDIT = facts()["audit"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "title", "words"),
+    [
+        ({"facts": facts(source="twin")}, "Synthetic twin", "generated"),
+        ({"facts": facts(official={"images": 1000})}, "Part of the official set", "40 of the 1\u202f000"),
+        ({"facts": facts(skipped=[{"file": "a", "reason": "b"}])}, "Broken files", "1 file was"),
+        ({"facts": facts(audit=AUDIT | {"crossing": 3})}, "Pictures across splits", "3 pairs"),
+        ({"facts": facts(audit=AUDIT | {"shared_patients": ["p"]})}, "Patients across splits", "1 patient in"),
+        ({"facts": facts(unsplit="too few patients")}, "Nothing can be trained on this yet", "too few patients"),
+        ({"hidden": (2, 40)}, "Contaminated training", "2 of 40 training patches"),
+        ({"unmasked": 5}, "Lesions unknown", "5 anomalous scans"),
+        ({"counts": [TEST]}, "No held-out normals", "threshold"),
+        ({"counts": [VAL]}, "Nothing anomalous to judge", "no anomaly"),
+    ],
+)
+def test_what_must_be_known_stands_above(changes: dict[str, Any], title: str, words: str):
+    (banner,) = banners(replace(sheet(), **changes))
+    assert banner.title == title
+    assert words in banner.text
+
+
+def test_nothing_to_warn_of():
+    assert banners(sheet()) == []
+    assert banners(sheet(facts=facts(official={"images": 40}))) == []
+
+
+def test_a_towering_bin_is_cut_off_and_named():
+    read, stored = intensities(summary())
+    assert "0 to 3.98 holds 61\u00a0% of normal, 61\u00a0% of anomalous" in read.note
+    assert "0 to 0.01562 holds 61\u00a0%" in stored.note
+    for panel in (read, stored):
+        points = [p.split(",") for e in ET.fromstring(panel.svg).iter("polyline") for p in e.get("points", "").split()]
+        assert min(float(y) for _, y in points) >= 24  # none leaves the frame
+
+
+def test_a_single_class_is_named():
+    assert "normal (1 scan)" in intensities(summary(sizes=1))[0].note
+
+
+def test_what_is_clipped_is_said():
+    assert clipping(summary()) == "No number was clipped on the way."
+    assert "20\u00a0% of a scan’s foreground on average" in clipping(summary(clipped=0.2))
+
+
+def test_a_place_that_cannot_be_written_is_a_users_error(tmp_path: Path):
+    with pytest.raises(UserError, match="cannot write"):
+        write_datasheet(tmp_path / "nowhere" / "datasheet.html", sheet())

@@ -1,0 +1,67 @@
+"""A run folder is read as it is: order, types, torn files."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from anomaly_lab.reports.record import read_run
+from anomaly_lab.types import UserError
+
+
+def test_samples_are_at_most_six_with_the_first_and_the_last(fake_run: Path) -> None:
+    samples = read_run(fake_run).samples
+    assert [iteration for iteration, _ in samples] == [200, 600, 1000, 1200, 1600, 2000]
+
+
+def test_the_pools_picture_says_when_its_rows_were_drawn(fake_run: Path) -> None:
+    assert read_run(fake_run).pool is None
+    path, notes = fake_run / "samples" / "fakepool.png", PngInfo()
+    notes.add_text("iterations", "1,4,7")
+    Image.new("L", (4, 6)).save(path, pnginfo=notes)
+    found = read_run(fake_run).pool
+    assert found is not None
+    assert found[0] == [1, 4, 7]
+    assert found[1].startswith("data:image/png")
+    path.write_bytes(path.read_bytes()[:40])
+    assert read_run(fake_run).pool is None
+
+
+def test_a_torn_sample_is_left_out(fake_run: Path) -> None:
+    file = fake_run / "samples" / "00002000.png"
+    file.write_bytes(file.read_bytes()[:300])
+    assert [iteration for iteration, _ in read_run(fake_run).samples][-1] == 1600
+
+
+def test_the_most_extreme_scores_come_first(fake_run: Path) -> None:
+    gallery = read_run(fake_run).gallery
+    assert set(gallery) == {"tp", "fp", "tn", "fn"}
+    highest, lowest = ([case["score"] for case in gallery[kind]] for kind in ("fp", "fn"))
+    assert highest == sorted(highest, reverse=True)
+    assert lowest == sorted(lowest)
+
+
+def test_scores_are_numbers_and_empty_fields_none(fake_run: Path) -> None:
+    held_out = read_run(fake_run).scores[0]
+    assert (held_out["split"], held_out["label"], held_out["p_value"], held_out["pred_label"]) == (
+        "val",
+        0,
+        None,
+        None,
+    )
+    assert isinstance(held_out["pca_32"], float)
+
+
+def test_a_broken_score_is_named_by_its_line(fake_run: Path) -> None:
+    file = fake_run / "scores.csv"
+    file.write_text(file.read_text() + "x,p,test,1,not-a-number,,,,\n")
+    with pytest.raises(UserError, match=r"scores\.csv, line 127"):
+        read_run(fake_run)
+
+
+def test_a_torn_gallery_is_named(fake_run: Path) -> None:
+    file = fake_run / "samples" / "gallery.npz"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"gallery\.npz cannot be read"):
+        read_run(fake_run)

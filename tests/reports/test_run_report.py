@@ -1,0 +1,245 @@
+"""The report says all the run folder holds, escapes what strangers wrote, and needs nothing from outside."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anomaly_lab.reports.charts import rate
+from anomaly_lab.reports.html import Banner, number
+from anomaly_lab.reports.run_report import banners, calls, stalled, verdict, write_report
+from anomaly_lab.types import UserError
+
+from .conftest import HOSTILE, fake_metrics, fake_provenance
+
+EditFile = Callable[[Path, Callable[[dict[str, Any]], None]], None]
+
+
+def page(run: Path) -> str:
+    return write_report(run).read_text()
+
+
+def test_one_file_that_asks_nobody(fake_run: Path) -> None:
+    text = page(fake_run)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "<script" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+    assert all(value.startswith("data:image/png;base64,") for value in re.findall(r'src="([^"]*)"', text))
+    assert all(value.startswith(("data:", "#")) for value in re.findall(r'href="([^"]*)"', text))
+
+
+def test_hostile_text_is_shown_as_text(fake_run: Path) -> None:
+    text = page(fake_run)
+    assert HOSTILE not in text
+    assert (
+        text.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 5
+    )  # gallery, skipped file, audit, configuration, record
+
+
+def numbers(node: Any) -> list[float]:
+    if isinstance(node, dict):
+        return [n for child in node.values() for n in numbers(child)]
+    return [node] if isinstance(node, int | float) and not isinstance(node, bool) else []
+
+
+def test_every_number_of_the_metrics_is_shown(fake_run: Path) -> None:
+    text = page(fake_run)
+    stored = text.index("<summary>Metrics as stored")  # there they all are, of course
+    shown = written(re.sub(r'src="[^"]*"', "", text[:stored]))
+    missing = [n for n in numbers(fake_metrics()) if not {rate(n), rate(n, 2), number(n), str(n)} & shown]
+    assert not missing
+
+
+def written(text: str) -> set[str]:
+    return set(re.findall(r"[−-]?\d*\.?\d+", re.sub(r"(?<=\d)\u202f(?=\d)", "", text)))
+
+
+@pytest.mark.parametrize(
+    ("difference", "beaten", "kind", "title"),
+    [
+        ((0.1, 0.02, 0.2), True, "good", "Above the floor"),
+        ((0.1, -0.02, 0.2), True, "open", "Above the floor, but not clearly"),
+        ((-0.1, -0.2, 0.1), False, "bad", "Not above the floor"),
+        ((None, None, None), False, "open", "No verdict"),
+    ],
+)
+def test_the_verdict_weighs_the_interval(
+    difference: tuple[float | None, ...], beaten: bool, kind: str, title: str
+) -> None:
+    metrics = fake_metrics()
+    metrics["versus_floors"] |= {
+        "difference": dict(zip(("value", "low", "high"), difference, strict=True)),
+        "beaten": beaten,
+        "sentence": "It is so.",
+    }
+    assert verdict(metrics) == Banner(kind, title, "It is so.")
+
+
+def test_the_verdict_stands_on_the_page(fake_run: Path) -> None:
+    text = page(fake_run)
+    assert 'class="verdict open"' in text
+    assert fake_metrics()["versus_floors"]["sentence"] in text
+
+
+def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditFile) -> None:
+    assert "rule “top_k”" not in page(fake_run)
+    edit(fake_run / "metrics.json", lambda content: content.update(unit={"judged": "case", "rule": "top_k"}))
+    more = {"limits": {"train": 500.0}, "census": {"images": 120}, "official": {"images": 322}}
+    edit(fake_run / "provenance.json", lambda content: content["data"].update(more))
+    text = page(fake_run)
+    assert "the mean of the highest of theirs (rule “top_k”)" in text
+    assert "Limits, drawn by the seed: train 500." in text
+    assert "120 images are here, the whole set has 322." in text
+
+
+@pytest.mark.parametrize(
+    ("change", "titles"),
+    [
+        ({}, ["Synthetic twin", "Reduced budget: laptop"]),
+        ({"source": "real"}, ["Reduced budget: laptop"]),
+        ({"source": "real", "budget": "paper"}, []),
+        ({"source": "real", "budget": "paper", "finished": None}, ["Unfinished run"]),
+        ({"source": "real", "budget": "paper", "data": {"contamination": 0.05}}, ["Contaminated training"]),
+        (
+            {"source": "real", "budget": "paper", "health": {"collapsed": True, "diversity": 0.31}},
+            ["Generator collapsed"],
+        ),
+        ({"source": "real", "budget": "paper", "detector": {"caveats": ["random weights"]}}, ["Read with care"]),
+        ({"source": "real", "budget": "paper", "health": {"collapsed": False, "diversity": 0.9}}, []),
+    ],
+)
+def test_banners_stand_exactly_when_due(change: dict[str, Any], titles: list[str]) -> None:
+    assert [b.title for b in banners(fake_provenance() | change, fake_metrics())] == titles
+
+
+def test_the_threshold_warning_and_the_paper_lengths_are_named() -> None:
+    metrics = fake_metrics()
+    metrics["threshold"]["warning"] = "only 7 held-out normals"
+    found = {b.title: b.text for b in banners(fake_provenance(), metrics)}
+    assert found["Threshold"] == "only 7 held-out normals"
+    assert "gan 50\u202f000" in found["Reduced budget: laptop"]
+
+
+def test_a_threshold_drawn_from_the_test_split_is_told(fake_run: Path, edit: EditFile) -> None:
+    assert "No test image and no anomalous image has a say in it." in page(fake_run)
+    cheat = {"rule": "highest F1 on the test labels", "uses_test": True, "quantile": None, "num_normals": 0}
+    edit(fake_run / "metrics.json", lambda content: content["threshold"].update(cheat))
+    caveat = "decisions are made where F1 on the test labels is highest"
+    edit(fake_run / "provenance.json", lambda content: content["detector"].update(caveats=[caveat]))
+    text = page(fake_run)
+    assert text.index(caveat) < text.index('id="verdict"')  # above every number
+    assert "(rule: highest F1 on the test labels). Each floor" in text
+    assert "Drawn from the test split itself" in text
+    assert "has a say in it" not in text
+
+
+def test_the_epoch_that_was_chosen_is_told(fake_run: Path, edit: EditFile) -> None:
+    facts = {"rule": "best epoch by test labels", "iteration": 700, "auroc": 0.871, "last_auroc": 0.823}
+    edit(fake_run / "provenance.json", lambda content: content.update(checkpoint=facts))
+    told = (
+        "Rule “best epoch by test labels”, iteration 700: its AUROC on the test split was .871, the last epoch’s .823."
+    )
+    assert told in page(fake_run)
+
+
+def test_an_unfinished_run_has_a_report(fake_run: Path) -> None:
+    for name in ("metrics.json", "scores.csv", "samples/gallery.npz", "provenance.json"):
+        (fake_run / name).unlink()
+    log = fake_run / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"iteration": 20')
+    text = page(fake_run)
+    for sentence in ("Not judged yet", "No scores were recorded", "No pictures of cases", "No leakage audit"):
+        assert sentence in text
+    assert "1 unreadable line left out" in text
+
+
+def test_a_network_that_stopped_learning_is_named() -> None:
+    def log(*norms: float) -> list[dict[str, Any]]:
+        return [{"phase": "encoder", "iteration": 10 * i, "train/grad_encoder": g} for i, g in enumerate(norms)]
+
+    assert "gradient of encoder is 0 from iteration 20 on" in stalled(log(1.0, 0.5, 0, 0, 0, 0, 0))[0].text
+    assert stalled(log(1.0, 0.5, 0, 0, 0, 0)) == stalled(log(0, 0, 0, 0, 0, 0, 1e-9)) == stalled([]) == []
+
+
+def test_maps_stand_beside_those_of_the_floors(fake_run: Path, edit: EditFile) -> None:
+    text = page(fake_run)
+    assert "point at them as well or better" in text
+    for figure in (".913 [.88, .94]", ".931 [.90, .96]", ".601 [.55, .65]", "jackknife over 100 patients"):
+        assert figure in text
+    edit(fake_run / "metrics.json", lambda metrics: metrics["pixels"]["versus_floors"].update(beaten=True))
+    assert "do not point at them as well" in page(fake_run)
+
+
+def test_a_record_from_before_maps_had_intervals(fake_run: Path, edit: EditFile) -> None:
+    old = {"auroc": 0.913, "pro": 0.547, "num_masks": 60}
+    edit(fake_run / "metrics.json", lambda metrics: metrics.update(pixels=old))
+    text = page(fake_run)
+    assert ".913</td>" in text
+    assert "jackknife" not in text
+
+
+def test_a_run_without_threshold_masks_or_floors(fake_run: Path, edit: EditFile) -> None:
+    def strip(metrics: dict[str, Any]) -> None:
+        metrics["threshold"] |= {"value": None, "warning": "no normals were held out"}
+        metrics["pixels"] = metrics["versus_floors"] = metrics["oracle"] = None
+        metrics["floors"] = {}
+        for name in ("accuracy", "precision", "recall", "specificity", "f1"):
+            metrics["detector"][name] = None
+        metrics["detector"]["auroc"] = {"value": None, "low": None, "high": None}
+
+    edit(fake_run / "metrics.json", strip)
+    scores = fake_run / "scores.csv"
+    scores.write_text("id,patient,split,label,score,p_value,pred_label\na,p,test,1,.5,,\nb,q,test,0,.2,,\n")
+    text = page(fake_run)
+    assert "Reason: no normals were held out." in text
+    assert "No lesion masks" in text
+    assert "No verdict" in text
+
+
+def test_one_class_has_no_curves(fake_run: Path) -> None:
+    lines = (fake_run / "scores.csv").read_text().splitlines()
+    (fake_run / "scores.csv").write_text("\n".join([lines[0], *(line for line in lines if "test,0" in line)]))
+    assert "need both classes" in page(fake_run)
+
+
+def test_calls_are_counted_on_the_test_split() -> None:
+    said = [("test", 1, 1), ("test", 1, 0), ("test", 0, 0), ("test", 0, 0), ("val", 0, 1), ("test", 0, None)]
+    rows = [dict(zip(("split", "label", "pred_label"), row, strict=True)) for row in said]
+    assert calls(rows) == {"tp": 1, "fp": 0, "tn": 2, "fn": 1}
+
+
+def test_a_failed_write_leaves_the_old_report(fake_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = page(fake_run)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        write_report(fake_run)
+    assert (fake_run / "report.html").read_text() == before
+    assert sorted(p.name for p in fake_run.iterdir() if p.suffix not in (".json", ".jsonl", ".csv", ".yaml")) == [
+        "report.html",
+        "samples",
+    ]
+
+
+def test_the_same_record_gives_the_same_report(fake_run: Path) -> None:
+    assert page(fake_run) == page(fake_run)
+
+
+def test_a_folder_that_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a run folder"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_broken_metrics_are_named(fake_run: Path) -> None:
+    (fake_run / "metrics.json").write_text(json.dumps(fake_metrics())[:-9])
+    with pytest.raises(UserError, match=r"metrics\.json is not JSON"):
+        write_report(fake_run)
