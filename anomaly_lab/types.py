@@ -24,7 +24,7 @@ class Case:
         image: the file; of a DICOM series the first of its files.
         label: 0 normal, 1 anomalous; of a whole scan, whatever its patches are.
         mask: file of the known lesion, where there is one.
-        kind: its class in the data set's own words, one of several under label 1; empty where there are no others.
+        class_name: its class in the data set's own words, one of several under label 1; empty where there is one only.
         split: where the data set's owners put it ("train", "val", "test"), or None where they leave that open.
         frame: number of the image in a file that holds many.
         box: region of the image that is the case, (row, column, height, width) in pixels; None for all of it.
@@ -36,7 +36,7 @@ class Case:
     image: Path
     label: int
     mask: Path | None = None
-    kind: str = ""
+    class_name: str = ""
     split: str | None = None
     frame: int = 0
     box: tuple[int, int, int, int] | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anomaly_lab.evaluation.protocol import judge
+from anomaly_lab.evaluation.protocol import evaluate_scores
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.run_folder import write_json
 from anomaly_lab.studies.plan import DataSet, Key, Planned, Row, Study
@@ -86,7 +86,7 @@ def write_run(folder: Path, auroc_shift: float, seed: int = 0, n: int = 60, **fa
 
 def judged(run: Path) -> Path:
     """A run of `write_run` with its metrics.json."""
-    write_json(run / "metrics.json", judge(Scores.read(run / "scores.csv"), replicates=20))
+    write_json(run / "metrics.json", evaluate_scores(Scores.read(run / "scores.csv"), replicates=20))
     return run
 
 

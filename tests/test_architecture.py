@@ -1,4 +1,4 @@
-"""The house rules that no single room can test: floors, mirrored tests, experiments that load."""
+"""The house rules that no single room can test: baselines, mirrored tests, experiments that load."""
 
 import subprocess
 import sys

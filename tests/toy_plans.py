@@ -26,7 +26,7 @@ def write_pictures(root: Path) -> list[Case]:
 
 def plan_of(root: Path, cases: list[Case], **changes: Any) -> StorePlan:
     """Whole pictures of 12×12, but for what is changed."""
-    parts = {"preprocessing": Preprocessing((12, 12)), "cutting": None, "patch_size": (12, 12), "deep": is_deep}
+    parts = {"preprocessing": Preprocessing((12, 12)), "patch_sampling": None, "patch_size": (12, 12), "deep": is_deep}
     return StorePlan("toy", root, cases, lambda case: read_scan(case, 1), in_channels=1, **(parts | changes))
 
 

@@ -59,13 +59,13 @@ class Shift(Detector):
     def near_step(self, batches: Tensor) -> None:
         for batch in batches:
             self.seen.append(batch)
-            self.descend("near", lambda x: (self.near.weight + self.far.weight - x.mean()).square().sum(), batch)
+            self.step_optimizer("near", lambda x: (self.near.weight + self.far.weight - x.mean()).square().sum(), batch)
 
     def far_step(self, batches: Tensor) -> None:
         assert self.far.training
         assert not self.near.training
         for batch in batches:
-            self.descend("far", lambda x: (self.near.weight + self.far.weight).square().sum(), batch)
+            self.step_optimizer("far", lambda x: (self.near.weight + self.far.weight).square().sum(), batch)
 
     def predict(self, image: Tensor) -> Prediction:
         return Prediction(image.flatten(1).mean(1) - self.near.weight.squeeze())

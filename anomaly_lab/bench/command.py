@@ -27,9 +27,8 @@ from anomaly_lab.bench import peer, search
 from anomaly_lab.bench.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.wandb import WandB
+from anomaly_lab.data.batches import IterationSampler, TrainingImages
 from anomaly_lab.data.datamodule import PatchDataModule
-from anomaly_lab.data.loading import TrainingImages
-from anomaly_lab.data.sampling import IterationSampler
 from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import run_folder

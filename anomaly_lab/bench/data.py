@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from anomaly_lab.data.batches import TrainingImages
 from anomaly_lab.data.datasets.nifti import Nifti
 from anomaly_lab.data.datasets.sixray import SIXray
-from anomaly_lab.data.loading import TrainingImages
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.data.twins.brain import draw_brain, write_volume

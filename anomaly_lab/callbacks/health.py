@@ -19,7 +19,7 @@ from anomaly_lab.networks.pretrained import Normalisation
 from anomaly_lab.types import UserError
 
 ADVERSARIES = ("generator", "critic", "discriminator", "judge")  # what the names of such networks begin with
-COLLAPSED = 0.4  # of the reals' mean pairwise distance
+MIN_DIVERSITY = 0.4  # of the reals' mean pairwise distance
 CHUNK = 64  # images a network sees at once
 
 
@@ -110,10 +110,10 @@ class Health(pl.Callback):
         train, held_out = (self._images[split] for split in ("train", "val"))
         if fake is not None:
             found["diversity"] = _spread(fake) / _spread(train)
-        real, others = _realness(detector, train), _realness(detector, held_out)
+        real, others = _discriminator_output(detector, train), _discriminator_output(detector, held_out)
         if real is not None and others is not None:
             found["train_above_held_out"] = _above(real, others)
-        fakes = None if fake is None else _realness(detector, fake)
+        fakes = None if fake is None else _discriminator_output(detector, fake)
         if real is not None and fakes is not None:
             found["real_above_fake"] = _above(real, fakes)
         if real is not None and others is not None and fakes is not None:
@@ -129,7 +129,7 @@ class Health(pl.Callback):
         with torch.no_grad():
             x, y = (torch.cat([network(part) for part in torch.split(image, CHUNK)]).numpy() for image in (real, fake))
         return {
-            "collapsed": _spread(fake) < COLLAPSED * _spread(real),
+            "collapsed": _spread(fake) < MIN_DIVERSITY * _spread(real),
             "fid": frechet_distance(x, y),
             "kid": kernel_distance(x, y),
             "images": len(real),
@@ -161,15 +161,15 @@ def _sample(detector: Detector, n: int) -> Tensor | None:
     return None if fake is None else fake.float().cpu()
 
 
-def _realness(detector: Detector, image: Tensor) -> np.ndarray | None:
+def _discriminator_output(detector: Detector, image: Tensor) -> np.ndarray | None:
     """What the discriminator says of images, [n]; None where there is none of either."""
     said = []
     with torch.no_grad(), torch.autocast(detector.device.type, enabled=False):
         for part in torch.split(image, CHUNK) if len(image) else ():
-            realness = detector.eval().realness(part.to(detector.device))
-            if realness is None:
+            discriminator_output = detector.eval().discriminator_output(part.to(detector.device))
+            if discriminator_output is None:
                 return None
-            said.append(realness.float().cpu())
+            said.append(discriminator_output.float().cpu())
     return torch.cat(said).double().numpy() if said else None
 
 

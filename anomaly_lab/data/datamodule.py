@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from anomaly_lab.data.loading import JudgedImages, TrainingImages, chunks
+from anomaly_lab.data.batches import IterationSampler, ScoringImages, TrainingImages, chunks
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
-from anomaly_lab.data.preprocessing.patches import Cutting
+from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Preprocessing, Volume, to_float
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
 from anomaly_lab.data.readers.files import crop, is_deep, read_scan
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.data.sampling import IterationSampler
 from anomaly_lab.data.splitting.audit import audit
 from anomaly_lab.data.splitting.rows import checked_limits, rows_of_splits
 from anomaly_lab.data.splitting.splits import SPLITS, SplitRule, split_by_file, split_by_seed
+from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.disk import disk_errors, fresh_folder, locked
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.lazy import LazyStore
@@ -35,7 +35,7 @@ from anomaly_lab.data.store.plan import CutScan, StorePlan
 from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.types import Batch, Case, Schedule, UserError
 
-WATCHED = 512  # held-out normals scored at each validation
+MAX_VALIDATION_IMAGES = 512  # held-out normals scored at each validation
 _Settings = TypeVar("_Settings")
 
 
@@ -112,8 +112,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 is a `cut`, and without one makes it `patch_size`.
             fit: "pad" adds black to keep a picture's shape, "stretch" does not keep it.
             volume: arguments of Volume: axes, spacing and range of volumes.
-            cut: arguments of Cutting: the windows that become patches; None makes a whole picture one patch, and cuts
-                volumes by Cutting's defaults.
+            cut: arguments of PatchSampling: the windows that become patches; None makes a whole picture one patch, and
+                cuts volumes by PatchSampling's defaults.
             splits: CSV with the columns id, split that replaces the drawn split.
             train_normals: normal patients to train, those held out included: a count, or below 1 a fraction.
             val_fraction: fraction of these held out for thresholds.
@@ -139,8 +139,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.patch_size, self.in_channels = tuple(patch_size), in_channels
         self.batch_size, self.scoring_batch_size = batch_size, scoring_batch_size
         self.epoch_length, self.seed = epoch_length, seed
-        self.cutting = None if cut is None else _settings(Cutting, "data.cut", cut)
-        within = self.cutting is not None and self.cutting.label == "mask"
+        self.patch_sampling = None if cut is None else _settings(PatchSampling, "data.cut", cut)
+        within = self.patch_sampling is not None and self.patch_sampling.label == "mask"
         self.splits = splits
         self.split_rule = SplitRule(train_normals, val_fraction, seed, folds, fold, contamination, within)
         self.limits = checked_limits(limits)
@@ -179,7 +179,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         """Count a data set: images, normal, anomalous and each kind; compared with `official`."""
         normal = sum(case.label == 0 for case in cases)
         counts = {"images": len(cases), "normal": normal, "anomalous": len(cases) - normal}
-        return counts | Counter(case.kind for case in cases if case.kind)
+        return counts | Counter(case.class_name for case in cases if case.class_name)
 
     def prepare_data(self) -> None:
         """Make the twin and the store, where they are not there yet."""
@@ -198,7 +198,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         cases = self._listed()
         split = self._split(cases, tolerant=stage == "inspect")
         limits = {} if self.unsplit else self.limits
-        if self.cutting is None and limits:  # whole pictures: those that nobody asks for are not read
+        if self.patch_sampling is None and limits:  # whole pictures: those that nobody asks for are not read
             rows, limits = rows_of_splits(Index.of_cases(cases), split, self.split_rule, limits), {}
             cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
         self.store_plan = plan = self.plan(cases)
@@ -240,7 +240,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             cases=cases,
             read=self.read,
             preprocessing=self.preprocessing,
-            cutting=self.cutting,
+            patch_sampling=self.patch_sampling,
             patch_size=self.patch_size,
             in_channels=self.in_channels,
             deep=is_deep if self.stored else lambda _: first,
@@ -277,9 +277,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         return self._loader(images, sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Load held-out normals, at most WATCHED of them, all on every rank: to watch their mean score in training."""
-        watched = chunks(self.rows["val"][:WATCHED], self.scoring_batch_size)
-        return self._loader(JudgedImages(self.store), watched, self._judges())
+        """Load at most MAX_VALIDATION_IMAGES validation normals, the same on every rank: their mean score is logged."""
+        watched = chunks(self.rows["val"][:MAX_VALIDATION_IMAGES], self.scoring_batch_size)
+        return self._loader(ScoringImages(self.store), watched, self._scoring_workers())
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Load the held-out normals, which set the threshold, then the test split.
@@ -289,13 +289,13 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         rank, world_size = self._rank_and_size()
         judged = np.concatenate([self.rows["val"], self.rows["test"]])
         mine = chunks(judged, self.scoring_batch_size)[rank::world_size]
-        return self._loader(JudgedImages(self.store), mine, self._judges())
+        return self._loader(ScoringImages(self.store), mine, self._scoring_workers())
 
     def images(self, split: str, at_most: int | None = None) -> Iterator[Tensor]:
         """Yield the images of a split, [B, C, *S] in [-1, 1], without augmentation; `at_most` of them, by the seed."""
         rows = self.rows[split]
         if at_most is not None and at_most < len(rows):
-            rows = np.sort(np.random.default_rng([self.seed, 4]).permutation(rows)[:at_most])
+            rows = np.sort(stream(self.seed, "image sample").permutation(rows)[:at_most])
         for some in chunks(rows, self.scoring_batch_size):
             yield to_float(self.store.images[some])
 
@@ -312,12 +312,14 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     @property
     def plan_for_scoring(self) -> StorePlan:
         """The store's plan without the rules that choose windows, except that background is none."""
-        cutting, given = None, self.cutting
+        patch_sampling, given = None, self.patch_sampling
         if given:
             some = math.ulp(0.0) if given.foreground else 0.0
-            cutting = Cutting(overlap=given.overlap, plane=given.plane, foreground=some)
+            patch_sampling = PatchSampling(overlap=given.overlap, plane=given.plane, foreground=some)
         deep = self.store.images.dtype == np.uint16
-        return replace(self.store_plan, cases=self.store_plan.cases[:1], cutting=cutting, deep=lambda _: deep)
+        return replace(
+            self.store_plan, cases=self.store_plan.cases[:1], patch_sampling=patch_sampling, deep=lambda _: deep
+        )
 
     def facts(self) -> dict[str, Any]:
         """Tell what the record and the report say of the data."""
@@ -366,7 +368,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         pin = torch.cuda.is_available()
         return DataLoader(images, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin)
 
-    def _judges(self) -> int:
+    def _scoring_workers(self) -> int:
         """Processes that load what is judged: none where it is one index into the store."""
         return 0 if self.stored else self.num_workers
 

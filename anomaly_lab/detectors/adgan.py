@@ -81,8 +81,8 @@ class AdGAN(WassersteinDetector):
     def gan_step(self, batches: Tensor) -> None:
         """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
         for real in batches:
-            self.descend("critic", self.critic_loss, real)
-        self.descend("generator", self.generator_loss, real)
+            self.step_optimizer("critic", self.critic_loss, real)
+        self.step_optimizer("generator", self.generator_loss, real)
 
     def critic_step(self, batches: Tensor) -> None:
         """The judge moves once on each mini-batch of [1, B, C, H, W]."""
@@ -91,7 +91,7 @@ class AdGAN(WassersteinDetector):
         for group in self._optimizer("judge").param_groups:
             group["lr"] = self._lr_judge()
         for real in batches:
-            self.descend("judge", self.judge_loss, real)
+            self.step_optimizer("judge", self.judge_loss, real)
 
     def _lr_judge(self) -> float:
         """≠ paper, where it is the same throughout: on few iterations its noise would stay in the scores."""
@@ -109,14 +109,14 @@ class AdGAN(WassersteinDetector):
         if self.pool is None:
             raise UserError("adGAN's phase critic needs a fake pool: give the experiment the callback fakepool")
         real, fake = self.augmented(real), self.augmented(self.pool.draw(len(real)).to(self.device))
-        loss, score, distance, penalty = self.told_apart(self.judge, real, fake)
+        loss, score, distance, penalty = self.critic_losses(self.judge, real, fake)
         spread = concentration(score)
         terms = {"judge": distance, "judge_penalty": penalty, "concentration": spread}
         self.track({f"train/{name}": term for name, term in terms.items()})
         total: Tensor = loss + self.settings.concentration_weight * spread
         return total
 
-    def realness(self, image: Tensor) -> Tensor:
+    def discriminator_output(self, image: Tensor) -> Tensor:
         judged = self.iterations_done > self.settings.gan_iterations
         score: Tensor = self.judge(image) if judged else self.critic(image)
         return score

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detectors.families.gan import GeneratingDetector
+from anomaly_lab.detectors.families.gan import GenerativeDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.norms import difference_norm
 from anomaly_lab.networks import alad
@@ -20,7 +20,7 @@ from anomaly_lab.networks.averages import Averages
 from anomaly_lab.types import Phase, Prediction
 
 
-class ALAD(GeneratingDetector):
+class ALAD(GenerativeDetector):
     """One phase, `gan`: three discriminators against generator and encoder.
 
     D_xz tells (x, E(x)) from (G(z), z), D_xx (x, x) from (x, G(E(x))), D_zz (z, z) from (z, E(G(z))). Moving averages
@@ -82,9 +82,9 @@ class ALAD(GeneratingDetector):
         ≠ code: there G and E move at the same time, on the same z.
         """
         first, second = batches
-        self.descend("discriminators", self.discriminators_loss, first)
-        self.descend("generator", self.generator_loss, second)
-        self.descend("encoder", self.encoder_loss, second)
+        self.step_optimizer("discriminators", self.discriminators_loss, first)
+        self.step_optimizer("generator", self.generator_loss, second)
+        self.step_optimizer("encoder", self.encoder_loss, second)
         self.averages.follow(self)
 
     def discriminators_loss(self, real: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class ALAD(GeneratingDetector):
             "images": discriminator_loss(self.sameness(real, real), self.sameness(real, x_hat)),
             "codes": discriminator_loss(judges.codes(z, z), judges.codes(z, z_hat)),
         }
-        self.watch(encoded)
+        self.track_discriminator(encoded)
         self.track({f"train/{name}": game for name, game in games.items()})
         return sum(games.values(), torch.zeros((), device=real.device))
 

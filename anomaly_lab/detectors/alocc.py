@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from anomaly_lab.detectors.families.gan import AdversarialDetector
+from anomaly_lab.detectors.families.gan import GANDetector
 from anomaly_lab.detectors.families.optimizers import tensorflow_rmsprop
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.reconstruction import mean_squared
@@ -18,11 +18,11 @@ from anomaly_lab.networks.alocc import ALOCCDiscriminator, Reconstructor
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.types import Phase, Prediction
 
-MEMORY = 0.9  # of the running mean of the error
+ERROR_DECAY = 0.9  # of the running mean of the error
 CHECK_EVERY = 10  # iterations; asking the device each time would have it wait
 
 
-class ALOCC(AdversarialDetector):
+class ALOCC(GANDetector):
     """One phase, `gan`, trains R and D against each other until R reconstructs well enough; then both stay as they are.
 
     The length of a phase is fixed, so the paper's stop is a freeze: the iterations after it change nothing.
@@ -78,8 +78,8 @@ class ALOCC(AdversarialDetector):
         if self.stopped:
             return
         for real in batches:
-            self.descend("discriminator", self.discriminator_loss, real)
-            self.descend("reconstructor", self.reconstructor_loss, real)
+            self.step_optimizer("discriminator", self.discriminator_loss, real)
+            self.step_optimizer("reconstructor", self.reconstructor_loss, real)
             self._watch()
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class ALOCC(AdversarialDetector):
             fake = self.augmented(self.reconstructor(self.noisy(real)))
         logit = self.discriminator(self.augmented(real))
         loss = discriminator_loss(logit, self.discriminator(fake))
-        self.watch(logit)
+        self.track_discriminator(logit)
         self.track({"train/discriminator": loss})
         return loss
 
@@ -117,7 +117,7 @@ class ALOCC(AdversarialDetector):
         if done == 1:
             r.initial_error.copy_(error)
             r.error.copy_(error)
-        r.error.lerp_(error, 1 - MEMORY)
+        r.error.lerp_(error, 1 - ERROR_DECAY)
         if done % CHECK_EVERY == 0 and bool(r.error < self.settings.rho * r.initial_error):
             r.stopped_at.fill_(done)
             self.stopped = True
@@ -127,7 +127,7 @@ class ALOCC(AdversarialDetector):
         self.stopped = int(self.reconstructor.stopped_at) >= 0
         return keys
 
-    def realness(self, image: Tensor) -> Tensor:
+    def discriminator_output(self, image: Tensor) -> Tensor:
         logit: Tensor = self.discriminator(image)
         return logit
 

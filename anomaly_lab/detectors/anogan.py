@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detectors.families.gan import GeneratingDetector
+from anomaly_lab.detectors.families.gan import GenerativeDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -29,7 +29,7 @@ class Search(NamedTuple):
     trace: Tensor
 
 
-class AnoGAN(GeneratingDetector):
+class AnoGAN(GenerativeDetector):
     """One phase, `gan`, trains generator and discriminator as a DCGAN; scoring searches, with both frozen.
 
     Args:
@@ -89,8 +89,8 @@ class AnoGAN(GeneratingDetector):
     def gan_step(self, batches: Tensor) -> None:
         """The discriminator moves once on each mini-batch of [1, B, C, H, W], then the generator."""
         for real in batches:
-            self.descend("discriminator", self.discriminator_loss, real)
-            self.descend("generator", self.generator_loss, real)
+            self.step_optimizer("discriminator", self.discriminator_loss, real)
+            self.step_optimizer("generator", self.generator_loss, real)
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy against as many fresh fakes; real: [B, C, H, W]."""
@@ -98,7 +98,7 @@ class AnoGAN(GeneratingDetector):
             fake = self.augmented(self.generator(self.noise(len(real))))
         logit = self.discriminator(self.augmented(real))
         loss = discriminator_loss(logit, self.discriminator(fake))
-        self.watch(logit)
+        self.track_discriminator(logit)
         self.track({"train/discriminator": loss})
         return loss
 
@@ -167,7 +167,7 @@ class AnoGAN(GeneratingDetector):
         loss: Tensor = (1 - share) * pixel + share * feature
         return loss
 
-    def realness(self, image: Tensor) -> Tensor:
+    def discriminator_output(self, image: Tensor) -> Tensor:
         logit: Tensor = self.discriminator(image)
         return logit
 

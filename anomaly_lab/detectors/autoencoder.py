@@ -60,7 +60,7 @@ class AutoencoderDetector(Detector):
     def reconstruction_step(self, batches: Tensor) -> None:
         """Encoder and decoder move once on each mini-batch of [1, B, C, H, W]."""
         for image in batches:
-            self.descend("autoencoder", self.autoencoder_loss, image)
+            self.step_optimizer("autoencoder", self.autoencoder_loss, image)
 
     def autoencoder_loss(self, image: Tensor) -> Tensor:
         """Mean over the batch [B, C, H, W] of `losses`."""

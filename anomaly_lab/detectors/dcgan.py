@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detectors.families.gan import GeneratingDetector
+from anomaly_lab.detectors.families.gan import GenerativeDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.networks.adgan import AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
@@ -16,7 +16,7 @@ from anomaly_lab.networks.dcgan import DCGANDiscriminator
 from anomaly_lab.types import Phase, Prediction
 
 
-class DCGAN(GeneratingDetector):
+class DCGAN(GenerativeDetector):
     """One phase, `gan`: discriminator and generator move once an iteration.
 
     Args:
@@ -56,8 +56,8 @@ class DCGAN(GeneratingDetector):
     def gan_step(self, batches: Tensor) -> None:
         """Both networks move once on each mini-batch of [1, B, C, H, W]."""
         for real in batches:
-            self.descend("discriminator", self.discriminator_loss, real)
-            self.descend("generator", self.generator_loss, real)
+            self.step_optimizer("discriminator", self.discriminator_loss, real)
+            self.step_optimizer("generator", self.generator_loss, real)
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy against as many fresh fakes, normalised apart from the real images [B, C, H, W]."""
@@ -65,7 +65,7 @@ class DCGAN(GeneratingDetector):
             fake = self.augmented(self.generator(self.noise(len(real))))
         logit = self.discriminator(self.augmented(real))
         loss = discriminator_loss(logit, self.discriminator(fake))
-        self.watch(logit)
+        self.track_discriminator(logit)
         self.track({"train/discriminator": loss})
         return loss
 
@@ -75,7 +75,7 @@ class DCGAN(GeneratingDetector):
         self.track({"train/generator": loss})
         return loss
 
-    def realness(self, image: Tensor) -> Tensor:
+    def discriminator_output(self, image: Tensor) -> Tensor:
         logit: Tensor = self.discriminator(image)
         return logit
 

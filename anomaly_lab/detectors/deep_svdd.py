@@ -84,7 +84,7 @@ class DeepSVDD(Detector):
     def pretrain_step(self, batches: Tensor) -> None:
         """The autoencoder moves once on each mini-batch of [1, B, C, H, W]."""
         for image in batches:
-            self.descend("autoencoder", self.reconstruction_loss, image)
+            self.step_optimizer("autoencoder", self.reconstruction_loss, image)
 
     @torch.no_grad()
     def centre_step(self, batches: Tensor) -> None:
@@ -104,7 +104,7 @@ class DeepSVDD(Detector):
         for group in self._optimizer("encoder").param_groups:
             group["lr"] = p.lr if done < p.sphere_iterations / 3 else p.lr / 10
         for image in batches:
-            self.descend("encoder", self.sphere_loss, image)
+            self.step_optimizer("encoder", self.sphere_loss, image)
 
     def reconstruction_loss(self, image: Tensor) -> Tensor:
         """Sum of squared errors, mean over the batch [B, C, H, W]."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detectors.families.gan import GeneratingDetector
+from anomaly_lab.detectors.families.gan import GenerativeDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.norms import difference_norm
 from anomaly_lab.networks.augmentation import AugmentD
@@ -20,7 +20,7 @@ from anomaly_lab.networks.bigan import BiGANDiscriminator, BiGANEncoder, bigan_g
 from anomaly_lab.types import Phase, Prediction
 
 
-class EGBAD(GeneratingDetector):
+class EGBAD(GenerativeDetector):
     """One phase, `gan`: D learns to tell pairs (x, E(x)) from pairs (G(z), z), E and G to make them alike.
 
     Moving averages of all weights judge, and draw the samples.
@@ -72,9 +72,9 @@ class EGBAD(GeneratingDetector):
     def gan_step(self, batches: Tensor) -> None:
         """Of two mini-batches [2, B, C, H, W] D moves on the first, G and E move on the second."""
         first, second = batches
-        self.descend("discriminator", self.discriminator_loss, first)
-        self.descend("generator", self.generator_loss, second)
-        self.descend("encoder", self.encoder_loss, second)
+        self.step_optimizer("discriminator", self.discriminator_loss, first)
+        self.step_optimizer("generator", self.generator_loss, second)
+        self.step_optimizer("encoder", self.encoder_loss, second)
         self.averages.follow(self)
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class EGBAD(GeneratingDetector):
             code, fake = self.encoder(real), self.generator(z)
         encoded = self.discriminator(self.augmented(real), code)
         loss = discriminator_loss(encoded, self.discriminator(self.augmented(fake), z))
-        self.watch(encoded)
+        self.track_discriminator(encoded)
         self.track({"train/discriminator": loss})
         return loss
 

@@ -20,7 +20,7 @@ from anomaly_lab.types import Phase, Prediction
 
 BACKBONES: dict[str, tuple[Any, Any, Any]] = {  # classes of generator, critic and encoder
     "resnet": (ResNetGenerator, ResNetCritic, ResNetEncoder),
-    "dcgan": (AdGANGenerator, AdGANCritic, AdGANEncoder),
+    "adgan": (AdGANGenerator, AdGANCritic, AdGANEncoder),
 }
 
 
@@ -42,8 +42,8 @@ class FAnoGAN(WassersteinDetector):
         lr_gan: learning rate of generator and critic.
         lr_encoder: learning rate of E.
         augment_d: what is done to all images the critic sees, in training.
-        backbone: `resnet`, the authors' networks, or `dcgan`, those of adGAN (Shen et al. 2020), with which it may
-            start from the WGAN of an adGAN.
+        backbone: `resnet`, the authors' networks, or `adgan`, those of adGAN (Shen et al. 2020), with which it may
+            start from the WGAN of an adGAN; `dcgan` is its old name.
     """
 
     networks = ("generator", "critic", "encoder")
@@ -64,11 +64,11 @@ class FAnoGAN(WassersteinDetector):
         lr_gan: float = 1e-4,
         lr_encoder: float = 5e-5,
         augment_d: AugmentD = "none",
-        backbone: Literal["resnet", "dcgan"] = "resnet",
+        backbone: Literal["resnet", "adgan", "dcgan"] = "resnet",
     ) -> None:
         super().__init__(augment_d)
         self.save_hyperparameters()
-        generator, critic, encoder = BACKBONES[backbone]
+        generator, critic, encoder = BACKBONES["adgan" if backbone == "dcgan" else backbone]
         self.generator = generator(latent_dim, in_channels, patch_size, width)
         self.critic = critic(in_channels, patch_size, width)  # batch norm in it would break the penalty
         self.encoder = encoder(in_channels, latent_dim, patch_size, width)
@@ -91,13 +91,13 @@ class FAnoGAN(WassersteinDetector):
     def gan_step(self, batches: Tensor) -> None:
         """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
         for real in batches:
-            self.descend("critic", self.critic_loss, real)
-        self.descend("generator", self.generator_loss, real)
+            self.step_optimizer("critic", self.critic_loss, real)
+        self.step_optimizer("generator", self.generator_loss, real)
 
     def encoder_step(self, batches: Tensor) -> None:
         """E moves once on each mini-batch of [1, B, C, H, W]."""
         for image in batches:
-            self.descend("encoder", self.encoder_loss, image)
+            self.step_optimizer("encoder", self.encoder_loss, image)
 
     def encoder_loss(self, image: Tensor) -> Tensor:
         """Mean over the batch of what `encoder_training` names; image: [B, C, H, W]."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from anomaly_lab.detectors.families.reconstruction_gan import BnMode, ReconstructingGAN
+from anomaly_lab.detectors.families.reconstruction_gan import BnMode, ReconstructionGAN
 from anomaly_lab.losses.cross_entropy import discriminator_loss
 from anomaly_lab.losses.ganomaly import Variant, adversarial_distance, latent_distance
 from anomaly_lab.losses.reconstruction import mean_squared
@@ -19,7 +19,7 @@ from anomaly_lab.networks.ganomaly import EncoderDecoderEncoder, GANomalyDiscrim
 from anomaly_lab.types import Prediction
 
 
-class GANomaly(ReconstructingGAN):
+class GANomaly(ReconstructionGAN):
     """One phase, `gan`: the auto-encoder with its second encoder (the paper's G and E) moves, then D.
 
     Args:
@@ -72,20 +72,20 @@ class GANomaly(ReconstructingGAN):
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
         """Half the cross-entropy of images [B, C, H, W] against their reconstructions."""
-        of_real, of_fake = self.opinions.pop(0)
+        of_real, of_fake = self.outputs.pop(0)
         loss = discriminator_loss(of_real.logit, of_fake.logit) / 2
         self.losses.append(loss.detach())
-        self.watch(of_real.logit)
+        self.track_discriminator(of_real.logit)
         self.track({"train/discriminator": loss})
         return loss
 
-    def realness(self, image: Tensor) -> Tensor:
+    def discriminator_output(self, image: Tensor) -> Tensor:
         logit: Tensor = self.discriminator(image)[0]
         return logit
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: distance of the two codes; map: |x - x̂|, mean over channels."""
-        with self.judging():
+        with self.scoring_mode():
             reconstruction, z_hat, z = self.reconstructor(image)
         score = mean_squared(z, z_hat) if self.settings.score_norm == "l2" else (z - z_hat).abs().mean(1)
         return Prediction(score, (image - reconstruction).abs().mean(1, keepdim=True), reconstruction)

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from anomaly_lab.detectors.families.kernel import FeatureName, GatheringDetector, features_of
+from anomaly_lab.detectors.families.kernel import FeatureBankDetector, FeatureName, features_of
 from anomaly_lab.networks.kernels import squared_distances
 from anomaly_lab.types import Prediction
 
@@ -16,13 +16,13 @@ BANDWIDTHS = tuple(2 ** (0.5 + i / 2) for i in range(10))  # 2^.5 … 2^5
 FOLDS = 5
 
 
-class KDE(GatheringDetector):
+class KDE(FeatureBankDetector):
     """A Gaussian about each normal; its width is the one under which held-out normals are likeliest.
 
     Args:
         patch_size: side of the square image, a power of two >= 32 for `code`, twice.
         in_channels: 1 or 3.
-        features, weights, components, feature_iterations, samples, batch_size: as GatheringDetector's.
+        features, weights, components, feature_iterations, samples, batch_size: as FeatureBankDetector's.
         bandwidths: standard deviations to choose from, in units of the features.
     """
 

@@ -78,7 +78,7 @@ class MultiKD(Detector):
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
         return (Adam(self.cloner.parameters(), self.settings.lr),)
 
-    def begin(self) -> dict[str, Any]:
+    def load_pretrained(self) -> dict[str, Any]:
         """Read the teacher's weights; returns what the record should say of them.
 
         Raises:
@@ -99,7 +99,7 @@ class MultiKD(Detector):
         for image in batches:
             if self.settings.equalise and not self.iterations_done:
                 self.cloner.scale.copy_(self._magnitudes(image))
-            self.descend("cloner", self.distillation_loss, image)
+            self.step_optimizer("cloner", self.distillation_loss, image)
 
     def distillation_loss(self, image: Tensor) -> Tensor:
         """Directions and lambda times values over all four taps, mean over the batch [B, C, H, W]."""

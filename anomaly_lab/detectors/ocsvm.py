@@ -8,19 +8,19 @@ import torch
 from sklearn.svm import OneClassSVM
 from torch import Tensor
 
-from anomaly_lab.detectors.families.kernel import FeatureName, GatheringDetector, features_of
+from anomaly_lab.detectors.families.kernel import FeatureBankDetector, FeatureName, features_of
 from anomaly_lab.networks.kernels import scale
 from anomaly_lab.types import Prediction
 
 
-class OCSVM(GatheringDetector):
+class OCSVM(FeatureBankDetector):
     """Learnt by scikit-learn, kept as support vectors and coefficients.
 
     Args:
         patch_size: side of the square image, a power of two >= 32 for `code`, twice.
         in_channels: 1 or 3.
-        features, weights, components, feature_iterations, samples, batch_size: as GatheringDetector's; a solver's time
-            grows with the square of `samples`, about a minute for 10 000.
+        features, weights, components, feature_iterations, samples, batch_size: as FeatureBankDetector's; a
+            solver's time grows with the square of `samples`, about a minute for 10 000.
         nu: fraction of the normals left outside.
         gamma: 1 / (2 width²) of the kernel; None for 1 / (features · their variance).
     """

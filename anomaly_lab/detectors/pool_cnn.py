@@ -73,13 +73,13 @@ class PoolCNN(WassersteinDetector):
     def gan_step(self, batches: Tensor) -> None:
         """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
         for real in batches:
-            self.descend("critic", self.critic_loss, real)
-        self.descend("generator", self.generator_loss, real)
+            self.step_optimizer("critic", self.critic_loss, real)
+        self.step_optimizer("generator", self.generator_loss, real)
 
     def classifier_step(self, batches: Tensor) -> None:
         """The classifier moves once on each mini-batch of [1, B, C, H, W]."""
         for real in batches:
-            self.descend("classifier", self.classifier_loss, real)
+            self.step_optimizer("classifier", self.classifier_loss, real)
 
     def classifier_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy on real [B, C, H, W] and as many images of the pool, the sum of both means.

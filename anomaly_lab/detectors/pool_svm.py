@@ -12,7 +12,7 @@ from torch.optim import Adam, Optimizer
 
 from anomaly_lab.detectors.families.fake_pool import Pool
 from anomaly_lab.detectors.families.gan import WassersteinDetector
-from anomaly_lab.detectors.families.kernel import GatheringDetector
+from anomaly_lab.detectors.families.kernel import FeatureBankDetector
 from anomaly_lab.networks.adgan import AdGANCritic, AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.features import Pixels
@@ -20,7 +20,7 @@ from anomaly_lab.networks.kernels import scale
 from anomaly_lab.types import Phase, Prediction, UserError
 
 
-class PoolSVM(GatheringDetector, WassersteinDetector):
+class PoolSVM(FeatureBankDetector, WassersteinDetector):
     """Two phases: `gan` is adGAN's first and fills the pool, `gather` collects normals for scikit-learn's SVM.
 
     Args:
@@ -76,8 +76,8 @@ class PoolSVM(GatheringDetector, WassersteinDetector):
     def gan_step(self, batches: Tensor) -> None:
         """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
         for real in batches:
-            self.descend("critic", self.critic_loss, real)
-        self.descend("generator", self.generator_loss, real)
+            self.step_optimizer("critic", self.critic_loss, real)
+        self.step_optimizer("generator", self.generator_loss, real)
 
     def learn(self) -> None:
         """As many images of the pool join the gathered normals, then the SVM learns to tell them apart.

@@ -7,9 +7,9 @@ score.
 
 from torch import Tensor
 
-from anomaly_lab.detectors.families.reconstruction_gan import BnMode, ReconstructingGAN
+from anomaly_lab.detectors.families.reconstruction_gan import BnMode, ReconstructionGAN
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
-from anomaly_lab.losses.ganomaly import Opinion
+from anomaly_lab.losses.ganomaly import DiscriminatorOutput
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.ganomaly import SkipGANomalyDiscriminator, stage_widths
@@ -17,7 +17,7 @@ from anomaly_lab.networks.unet import UNet
 from anomaly_lab.types import Prediction
 
 
-class SkipGANomaly(ReconstructingGAN):
+class SkipGANomaly(ReconstructionGAN):
     """One phase, `gan`: the U-Net (the paper's G) moves, then D.
 
     Through its skip connections the U-Net can learn to copy anything; then scores get worse as training goes on.
@@ -67,30 +67,30 @@ class SkipGANomaly(ReconstructingGAN):
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
         """Cross-entropy of images [B, C, H, W] against their reconstructions, and their distance to D itself."""
-        of_real, of_fake = self.opinions.pop(0)
+        of_real, of_fake = self.outputs.pop(0)
         loss = discriminator_loss(of_real.logit, of_fake.logit)
         latent = mean_squared(of_real.features, of_fake.features).mean()
         self.track({"train/discriminator": loss, "train/latent": latent})
         if self.settings.latent_in_d:  # ≠ paper: it rewards a D that sees less
             loss = loss + latent
         self.losses.append(loss.detach())
-        self.watch(of_real.logit)
+        self.track_discriminator(of_real.logit)
         return loss
 
-    def realness(self, image: Tensor) -> Tensor:
+    def discriminator_output(self, image: Tensor) -> Tensor:
         logit: Tensor = self.discriminator(image)[0]
         return logit
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: lambda · pixel residual + (1 - lambda) · D's feature residual; map: |x - x̂|, mean over channels."""
         weight = self.settings.residual_weight
-        with self.judging():
+        with self.scoring_mode():
             reconstruction = self.reconstructor(image)
             (_, features), (_, features_hat) = self.discriminator(image), self.discriminator(reconstruction)
         score = weight * mean_squared(image, reconstruction) + (1 - weight) * mean_squared(features, features_hat)
         return Prediction(score, (image - reconstruction).abs().mean(1, keepdim=True), reconstruction)
 
 
-def deceit_and_latent(real: Opinion, fake: Opinion) -> Tensor:
+def deceit_and_latent(real: DiscriminatorOutput, fake: DiscriminatorOutput) -> Tensor:
     """Cross-entropy of reconstructions taken for real, and mean (f - f̂)² of D's features; a scalar."""
     return generator_loss(fake.logit) + mean_squared(real.features, fake.features).mean()

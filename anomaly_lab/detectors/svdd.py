@@ -10,18 +10,18 @@ import torch
 from sklearn.svm import OneClassSVM
 from torch import Tensor
 
-from anomaly_lab.detectors.families.kernel import FeatureName, GatheringDetector, features_of
+from anomaly_lab.detectors.families.kernel import FeatureBankDetector, FeatureName, features_of
 from anomaly_lab.networks.kernels import scale, squared_distances
 from anomaly_lab.types import Prediction
 
 
-class SVDD(GatheringDetector):
+class SVDD(FeatureBankDetector):
     """Learnt by scikit-learn's one-class SVM, kept as support vectors and coefficients.
 
     Args:
         patch_size: side of the square image, a power of two >= 32 for `code`, twice.
         in_channels: 1 or 3.
-        features, weights, components, feature_iterations, samples, batch_size: as GatheringDetector's; the kernel's
+        features, weights, components, feature_iterations, samples, batch_size: as FeatureBankDetector's; the kernel's
             samples² values are held at once, 0.8 GB for 10 000.
         kernel: `linear` or `rbf`.
         nu: fraction of the normals left outside.

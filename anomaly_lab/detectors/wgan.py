@@ -61,8 +61,8 @@ class WGAN(WassersteinDetector):
     def gan_step(self, batches: Tensor) -> None:
         """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
         for real in batches:
-            self.descend("critic", self.critic_loss, real)
-        self.descend("generator", self.generator_loss, real)
+            self.step_optimizer("critic", self.critic_loss, real)
+        self.step_optimizer("generator", self.generator_loss, real)
 
     def critic_loss(self, real: Tensor) -> Tensor:
         """WGAN-GP's, and alpha · spread of what the critic says of real [B, C, H, W]."""

@@ -21,8 +21,8 @@ MAX_VALUES = 2**26  # of all images kept together: 256 MB of float32
 
 
 @dataclass(frozen=True)
-class Floors:
-    """Both floors, fitted.
+class Baselines:
+    """Both baselines, fitted.
 
     Attributes:
         mean: training image, float64 [D] with D values of an image.
@@ -33,7 +33,7 @@ class Floors:
     components: Tensor
 
     @classmethod
-    def fit(cls, train: Iterable[Tensor]) -> Floors:
+    def fit(cls, train: Iterable[Tensor]) -> Baselines:
         """From a random sample of the training images, always the same, where they exceed MAX_IMAGES or MAX_VALUES.
 
         Args:
@@ -44,7 +44,7 @@ class Floors:
         """
         kept = _sample(_images(train))
         if not kept:
-            raise ValueError("the floors got no training images")
+            raise ValueError("the baselines got no training images")
         normals = torch.stack(kept)
         mean = normals.mean(0, dtype=torch.float64)
         return cls(mean, principal_components(normals, mean))

@@ -1,7 +1,7 @@
-"""Which labels decide what: held-out normals draw the threshold, test labels only measure what came of it.
+"""Which labels decide what: validation normals set the threshold, test labels only measure the result.
 
-`judge` turns scores.csv into metrics.json; the floors go through the same rules as the detector. Two more rules draw
-the threshold from the test split, to reproduce what was published so; whatever they touch says it (`CAVEATS`).
+`evaluate_scores` turns scores.csv into metrics.json; baselines are evaluated by the same rules as the detector. Two
+more rules set the threshold on the test split, to reproduce published figures; whatever they touch says so (`CAVEATS`).
 """
 
 import math
@@ -29,11 +29,13 @@ CAVEATS = {
     "test_min_max": "evaluation.threshold=test_min_max: decisions are made at a fifth of the range of the test scores; "
     "accuracy, F1 and the like depend on which other cases are judged, AUROC is not touched",
 }
-FIFTH = 0.2  # the fixed threshold of the official GANomaly code, on scores that it scales to [0, 1] over the test set
-LEVEL = 0.95
+RANGE_FRACTION = (
+    0.2  # the fixed threshold of the official GANomaly code, on scores that it scales to [0, 1] over the test set
+)
+CONFIDENCE = 0.95
 
 
-def judge(
+def evaluate_scores(
     scores: Scores,
     quantile: float = 0.95,
     replicates: int = 2000,
@@ -54,26 +56,26 @@ def judge(
     """
     test = scores.of("test")
     if not test.any():
-        raise UserError("scores: no case of the test split, so there is nothing to judge; see data.splits")
+        raise UserError("scores: no case of the test split, so there is nothing to evaluate_scores; see data.splits")
     label, patient = scores.label[test], np.array(scores.patient)[test].tolist()
-    columns = {"detector": scores.score, **scores.floors}
+    columns = {"detector": scores.score, **scores.baselines}
     cuts = {name: _cut(rule, scores, values, quantile) for name, values in columns.items()}
     ratings = {name: (values[test], cuts[name].value) for name, values in columns.items()}
     replicated = statistics.bootstrap(label, patient, ratings, replicates, seed)
     tables = {name: _table(label, *ratings[name], replicated[name]) for name in columns}
     f1, at = thresholds.best_f1(label, scores.score[test])
-    strata = {"replicates": replicates, "unit": "patient", "strata": "label", "level": LEVEL, "seed": seed}
+    strata = {"replicates": replicates, "unit": "patient", "strata": "label", "level": CONFIDENCE, "seed": seed}
     content: dict[str, Any] = _without_nan(
         {
             "counts": {split: _counts(scores, split) for split in ("val", "test")},
             "threshold": {"rule": RULES[rule], "uses_test": rule in CAVEATS, **cuts["detector"]._asdict()},
             "detector": tables.pop("detector"),
-            "floors": tables,
+            "baselines": tables,
             "trivial": {
                 "all_anomalous": thresholds.confusion_metrics(label, np.ones_like(label, bool)),
                 "all_normal": thresholds.confusion_metrics(label, np.zeros_like(label, bool)),
             },
-            "versus_floors": _versus_floors(label, ratings, replicated),
+            "versus_baselines": _versus_baselines(label, ratings, replicated),
             "oracle": {"best_f1": {"value": f1, "threshold": at}},
             "bootstrap": strata,
         }
@@ -81,11 +83,11 @@ def judge(
     return content
 
 
-def judge_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
+def evaluate_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
     """What metrics.json says of the maps of the detector and of each floor; numbers that do not exist are None.
 
     Args:
-        measured: "detector" and the floors, on the same pixels.
+        measured: "detector" and the baselines, on the same pixels.
     """
     tables = {
         name: {metric: _left_out(value, found.without[metric]) for metric, value in found.figures.items()}
@@ -99,17 +101,17 @@ def judge_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
     content: dict[str, Any] = {
         "num_masks": ours.num_masks,
         "patients": len(ours.without["auroc"]),
-        "level": LEVEL,
+        "level": CONFIDENCE,
         **tables.pop("detector"),
-        "floors": tables,
-        "versus_floors": {"best": best, "difference": difference, "beaten": gain > 0},
+        "baselines": tables,
+        "versus_baselines": {"best": best, "difference": difference, "beaten": gain > 0},
     }
     return dict(_without_nan(content))
 
 
 def _left_out(value: float, without: Floats, least: float = 0.0) -> dict[str, float]:
     """A figure with its jackknife interval, cut to [least, 1]."""
-    low, high = np.clip(statistics.jackknife(value, without, LEVEL), least, 1.0).tolist()
+    low, high = np.clip(statistics.jackknife(value, without, CONFIDENCE), least, 1.0).tolist()
     return {"value": value, "low": low, "high": high}
 
 
@@ -120,7 +122,7 @@ def _cut(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -
         return Threshold(thresholds.best_f1(scores.label[test], values[test])[1], math.nan, 0)
     if rule == "test_min_max":
         low, high = float(values[test].min()), float(values[test].max())
-        return Threshold(low + FIFTH * (high - low), math.nan, 0)
+        return Threshold(low + RANGE_FRACTION * (high - low), math.nan, 0)
     return thresholds.normal_quantile(values[scores.normals], quantile)
 
 
@@ -137,11 +139,11 @@ def _table(label: Labels, score: Floats, threshold: float, replicated: Mapping[s
 
 
 def _estimate(value: float, replicated: Floats) -> dict[str, float]:
-    low, high = statistics.interval(replicated, LEVEL)
+    low, high = statistics.interval(replicated, CONFIDENCE)
     return {"value": value, "low": low, "high": high}
 
 
-def _versus_floors(
+def _versus_baselines(
     label: Labels, ratings: Mapping[str, tuple[Floats, float]], replicated: Mapping[str, Mapping[str, Floats]]
 ) -> dict[str, Any] | None:
     """The detector against the better floor, on the same replicates."""

@@ -30,7 +30,7 @@ class Scores:
         split: "val" (held-out normals) or "test".
         label: [N], 0 normal, 1 anomalous.
         score: [N], the detector's, raw, finite.
-        floors: name -> [N], the same from a method without training.
+        baselines: name -> [N], the same from a method without training.
 
     Raises:
         UserError: an id comes twice, or a score is not finite.
@@ -41,20 +41,20 @@ class Scores:
     split: list[str]
     label: Labels
     score: Floats
-    floors: dict[str, Floats] = field(default_factory=dict)
+    baselines: dict[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses what cannot be judged."""
         for id, times in Counter(self.id).most_common(1):
             if times > 1:
                 raise UserError(f"scores: id {id!r} comes {times} times; every case is scored once")
-        for name, values in {"score": self.score, **self.floors}.items():
+        for name, values in {"score": self.score, **self.baselines}.items():
             for row in np.flatnonzero(~np.isfinite(values))[:1]:
                 raise UserError(f"scores: the {name} of {self.id[row]!r} is {values[row]}; did the training diverge?")
 
     @classmethod
     def read(cls, path: Path) -> "Scores":
-        """Reads a scores.csv; columns beyond the known ones are floors.
+        """Reads a scores.csv; columns beyond the known ones are baselines.
 
         Raises:
             UserError: the file is missing or a row cannot be used; names the file and the row.
@@ -86,14 +86,14 @@ class Scores:
         }
         undecided = [""] * len(self.id)
         columns["pred_label"] = undecided if threshold is None else np.where(self.score > threshold, "1", "0").tolist()
-        columns |= {name: _texts(values) for name, values in self.floors.items()}
+        columns |= {name: _texts(values) for name, values in self.baselines.items()}
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([columns, *zip(*columns.values(), strict=True)])
         return text.getvalue()
 
     def by_case(self, case: NDArray[Any], rule: Rule, k: int) -> tuple["Scores", NDArray[np.intp]]:
-        """One score a case, of its patches by a named rule; floors by the same one.
+        """One score a case, of its patches by a named rule; baselines by the same one.
 
         Args:
             case: [N], the case of each patch; all of its patches lie in one split.
@@ -109,9 +109,9 @@ class Scores:
         highest = order[np.searchsorted(number[order], np.arange(len(ids)), side="right") - 1]
         label = np.zeros(len(ids), np.int64)
         np.maximum.at(label, number, self.label)
-        floors = {name: case_scores(values, case, rule, k)[1] for name, values in self.floors.items()}
+        baselines = {name: case_scores(values, case, rule, k)[1] for name, values in self.baselines.items()}
         patient, split = (np.array(values)[highest].tolist() for values in (self.patient, self.split))
-        return Scores([str(id) for id in ids], patient, split, label, score, floors), highest
+        return Scores([str(id) for id in ids], patient, split, label, score, baselines), highest
 
     def p_values(self) -> Floats:
         """Conformal p-value of each case, [N], a val normal's against the others; nan without val normals."""
@@ -139,7 +139,7 @@ def _texts(values: Floats) -> list[str]:
 
 
 def _numbers(row: Mapping[str, str], where: str) -> dict[str, float]:
-    """The numbers of a row: label, score and floors."""
+    """The numbers of a row: label, score and baselines."""
     if row["split"] not in ("val", "test") or row["label"] not in ("0", "1"):
         raise UserError(f"{where}: split must be val or test and label 0 or 1; evaluate the run to write it anew")
     try:

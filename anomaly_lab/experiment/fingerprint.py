@@ -31,7 +31,7 @@ WITHOUT_EFFECT = (  # on a score: names, places, what is shown
     "callbacks.samples",
     "callbacks.health",
 )
-CAME_LATER = {"evaluation.threshold": "normal_quantile"}  # keys that older records lack, and what those meant
+DEFAULTS_OF_NEW_KEYS = {"evaluation.threshold": "normal_quantile"}  # keys that older records lack, and what those meant
 
 
 def of_config(config: Mapping[str, Any], start: str | None = None) -> str:
@@ -66,12 +66,12 @@ def of_code(config: Mapping[str, Any]) -> str:
 
 def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = copy.deepcopy(dict(config))
-    for key in (*WITHOUT_EFFECT, *CAME_LATER):
+    for key in (*WITHOUT_EFFECT, *DEFAULTS_OF_NEW_KEYS):
         *sections, last = key.split(".")
         node: Any = kept
         for section in sections:
             node = node.get(section) or {}
-        if key not in CAME_LATER or node.get(last) == CAME_LATER[key]:
+        if key not in DEFAULTS_OF_NEW_KEYS or node.get(last) == DEFAULTS_OF_NEW_KEYS[key]:
             node.pop(last, None)
     return kept
 

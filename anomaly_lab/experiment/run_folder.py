@@ -24,6 +24,7 @@ PACKAGES = (
     "scikit-learn",
     "wandb",
 )
+RENAMED = {"floors": "baselines", "versus_floors": "versus_baselines", "judged": "scored"}  # keys of metrics.json
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -56,6 +57,14 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     content: dict[str, Any] = json.loads(path.read_text())
     return content
+
+
+def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The content of a metrics.json with today's keys, whenever it was written."""
+    return {
+        RENAMED.get(key, key): in_current_words(value) if isinstance(value, dict) else value
+        for key, value in metrics.items()
+    }
 
 
 def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Path:

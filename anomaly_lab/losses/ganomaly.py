@@ -11,14 +11,14 @@ from torch import Tensor
 Variant = Literal["paper", "official", "anomalib"]
 
 
-class Opinion(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What a discriminator says of images: logit of "real" [B] and features [B, F]."""
 
     logit: Tensor
     features: Tensor
 
 
-def adversarial_distance(real: Opinion, fake: Opinion, variant: Variant) -> Tensor:
+def adversarial_distance(real: DiscriminatorOutput, fake: DiscriminatorOutput, variant: Variant) -> Tensor:
     """How differently D sees images and their reconstructions.
 
     `paper`: ‖f - f̂‖₂ (Akcay et al. 2018, eq. 1); `official`: mean (f - f̂)², the authors' code; `anomalib`: mean

@@ -15,7 +15,7 @@ from sklearn import metrics
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-SLACK = 1e-9  # forgives the rounding in 1 - 0.95 and in sums of weights; far below one case's share
+ROUNDING = 1e-9  # forgives the rounding in 1 - 0.95 and in sums of weights; far below one case's share
 
 
 def auroc(label: Labels, score: Floats) -> float:
@@ -39,7 +39,7 @@ def sensitivity_at_specificity(label: Labels, score: Floats, specificity: float 
     if not _has_both(label):
         return math.nan
     fpr, tpr, _ = metrics.roc_curve(label, score, drop_intermediate=False)  # a point on a line is reachable, too
-    return float(tpr[fpr <= 1 - specificity + SLACK].max())
+    return float(tpr[fpr <= 1 - specificity + ROUNDING].max())
 
 
 def roc_curve(label: Labels, score: Floats) -> tuple[Floats, Floats]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from anomaly_lab.metrics.ranking import SLACK, Floats, Labels
+from anomaly_lab.metrics.ranking import ROUNDING, Floats, Labels
 from anomaly_lab.metrics.thresholds import rates
 
 BLOCK = 320_000  # weights handled at once: few enough for a processor's cache
@@ -100,7 +100,7 @@ def weighted_metrics(label: Labels, score: Floats, threshold: float, weight: NDA
     found = _weight_before(w, np.searchsorted(depth, depth, side="right"))
 
     p, n = w.sum(0, dtype=np.float64), w_normal.sum(0, dtype=np.float64)
-    allowed = np.floor((0.05 + SLACK) * n).astype(np.int32)
+    allowed = np.floor((0.05 + ROUNDING) * n).astype(np.int32)
     precision = found / np.maximum(found + reached, 1)  # where it is 0 / 0, w is 0 as well
     with np.errstate(invalid="ignore", divide="ignore"):  # one class only: 0 / 0 = nan, as in `ranking`
         ranks = {

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_lab.metrics.ranking import SLACK, Floats, Labels
+from anomaly_lab.metrics.ranking import ROUNDING, Floats, Labels
 from anomaly_lab.types import UserError
 
 
@@ -46,12 +46,12 @@ def normal_quantile(normals: Floats, quantile: float = 0.95) -> Threshold:
     if not 0 < quantile < 1:
         raise UserError(f"the threshold's quantile is {quantile}: give a number between 0 and 1, say 0.95")
     n = len(normals)
-    rank = math.ceil((n + 1) * quantile - SLACK)
+    rank = math.ceil((n + 1) * quantile - ROUNDING)
     if n == 0:
         return Threshold(math.nan, quantile, 0, "no held-out normals: no threshold, no p-values")
     if rank <= n:
         return Threshold(float(np.sort(normals)[rank - 1]), quantile, n)
-    needed = math.ceil(quantile / (1 - quantile) - SLACK)
+    needed = math.ceil(quantile / (1 - quantile) - ROUNDING)
     warning = (
         f"{n} held-out normals are too few for the {quantile:g} quantile ({needed} needed): their maximum is "
         f"the threshold, which a new normal exceeds with a chance of up to 1 in {n + 1}."

@@ -53,7 +53,7 @@ class AdGANGenerator(nn.Module):
 
 
 class AdGANCritic(nn.Module):
-    """image [B, C, S, S] -> unbounded realness [B]; no norm, so that it mixes no samples."""
+    """image [B, C, S, S] -> unbounded discriminator_output [B]; no norm, so that it mixes no samples."""
 
     def __init__(self, in_channels: int, patch_size: Sequence[int], width: int = 64) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from anomaly_lab.networks.bigan import draw_weights
-from anomaly_lab.networks.dcgan import BOTTOM, stage_widths
+from anomaly_lab.networks.stages import BOTTOM, stage_widths
 
 SLOPE = 0.2
 Pairing = Literal["channels", "height"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anomaly_lab.networks.dcgan import BOTTOM, initialise, stage_widths
+from anomaly_lab.networks.stages import BOTTOM, initialise, stage_widths
 
 EPS = 1e-6
 

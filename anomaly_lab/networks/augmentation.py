@@ -24,7 +24,7 @@ class Augmentation(nn.Module):
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
         return images
 
-    def watch(self, signs: Tensor) -> None:
+    def track(self, signs: Tensor) -> None:
         """Note the signs [B] of the discriminator's outputs for real images."""
 
 
@@ -82,7 +82,7 @@ class ADA(_Drawn):
         self.register_buffer("p", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(2))  # sum of signs and their number since p last moved
 
-    def watch(self, signs: Tensor) -> None:
+    def track(self, signs: Tensor) -> None:
         self.seen += torch.stack([signs.sum(), signs.new_tensor(len(signs))])
 
     def adapt(self, share: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anomaly_lab.networks.dcgan import BOTTOM, stage_widths
+from anomaly_lab.networks.stages import BOTTOM, stage_widths
 
 
 def widths_of(patch_size: Sequence[int], width: int) -> list[int]:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anomaly_lab.networks.dcgan import BOTTOM, DCGANGenerator, stage_widths
+from anomaly_lab.networks.dcgan import DCGANGenerator
+from anomaly_lab.networks.stages import BOTTOM, stage_widths
 
 LARGE = 64  # side from which DCGAN's stages take over
 SLOPE = 0.1

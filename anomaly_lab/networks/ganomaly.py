@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anomaly_lab.networks.dcgan import BOTTOM, initialise
+from anomaly_lab.networks.stages import BOTTOM, initialise
 from anomaly_lab.networks.strided import DoublingConv2d, HalvingConv2d
 
 

@@ -71,7 +71,7 @@ class ResNetTrunk(nn.Module):
 
 
 class ResNetCritic(ResNetTrunk):
-    """image [B, C, S, S] -> unbounded realness [B]. f-AnoGAN's paper calls it D."""
+    """image [B, C, S, S] -> unbounded discriminator_output [B]. f-AnoGAN's paper calls it D."""
 
     def __init__(self, in_channels: int, patch_size: Sequence[int], width: int = 64) -> None:
         super().__init__(in_channels, patch_size, width)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anomaly_lab.networks.dcgan import initialise
+from anomaly_lab.networks.stages import initialise
 
 
 class UNet(nn.Module):

@@ -14,8 +14,8 @@ from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.types import Batch
 
-FEWEST = 2  # images of a measured mini-batch: the published sizes may need minutes for a whole one
-ENOUGH = 1.0  # seconds; a mini-batch is measured as large as it may be to take no longer
+MIN_IMAGES = 2  # images of a measured mini-batch: the published sizes may need minutes for a whole one
+MAX_SECONDS = 1.0  # seconds; a mini-batch is measured as large as it may be to take no longer
 
 
 def estimated_seconds(settings: DictConfig) -> float:
@@ -34,9 +34,9 @@ def phase_seconds(settings: DictConfig) -> dict[str, float]:
     detector.to(memory_format=torch.channels_last)
     whole = settings.data.batch_size
     for phase in detector.schedule:
-        images = FEWEST
+        images = MIN_IMAGES
         taken = _iteration(settings, detector, begun, (phase.minibatches, images))
-        if (affordable := min(whole, int(images * ENOUGH / taken))) > images:
+        if (affordable := min(whole, int(images * MAX_SECONDS / taken))) > images:
             images = affordable  # what an iteration costs apart from its images would be scaled up with them
             taken = _iteration(settings, detector, begun, (phase.minibatches, images))
         seconds[phase.name] = taken * whole / images * phase.iterations

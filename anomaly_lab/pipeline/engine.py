@@ -29,7 +29,7 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline import provenance
-from anomaly_lab.pipeline.evaluate import judge
+from anomaly_lab.pipeline.evaluate import evaluate_run
 from anomaly_lab.pipeline.predict import new_cases, predict_files
 from anomaly_lab.pipeline.warm_start import PHASE, link_checkpoint, link_pool, take_over
 from anomaly_lab.reports.run_report import write_report
@@ -52,7 +52,7 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
     `paper`, the same experiment at the publication's budget, is what a reduced one is compared with.
     """
     data, detector = construct(config)
-    begun = detector.begin()
+    begun = detector.load_pretrained()
     lent = take_over(config.start_from, detector) if config.start_from else {}
     run = Path()
     if _is_first_rank():
@@ -72,7 +72,7 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
                 link_checkpoint(config.start_from, run)
             console.print(f"phase {PHASE} is taken over from {escape(config.start_from)}")
         provenance.announce(console, run, facts, data.where_to_get)
-    return _fit_and_judge(config, run, data, detector, checkpoint=None)
+    return _fit_and_evaluate(config, run, data, detector, checkpoint=None)
 
 
 def inspect(config: DictConfig) -> Path:
@@ -102,7 +102,7 @@ def resume(path: str) -> Path:
     checkpoint = checkpoints.newest(run)
     data, detector = construct(config)
     if checkpoint is None:
-        detector.begin()
+        detector.load_pretrained()
     if config.start_from and checkpoint is None:
         take_over(config.start_from, detector)
     if _is_first_rank():
@@ -114,7 +114,7 @@ def resume(path: str) -> Path:
         run_folder.update_provenance(
             run, resumed=[*before, {"at": run_folder.now(), "from": checkpoint and checkpoint.name}]
         )
-    return _fit_and_judge(config, run, data, detector, checkpoint)
+    return _fit_and_evaluate(config, run, data, detector, checkpoint)
 
 
 def evaluate(path: str) -> Path:
@@ -124,7 +124,7 @@ def evaluate(path: str) -> Path:
     scoring = Scoring()
     trainer = trainer_for(config, run, data, detector, [scoring], devices=1, strategy="auto")
     trainer.test(detector, data, verbose=False)
-    judge(run, config.evaluation, data, detector, scoring.gathered())
+    evaluate_run(run, config.evaluation, data, detector, scoring.gathered())
     return _reported(run)
 
 
@@ -176,7 +176,7 @@ def _restore(run: Path) -> tuple[DictConfig, PatchDataModule, Detector]:
     return config, data, detector
 
 
-def _fit_and_judge(
+def _fit_and_evaluate(
     config: DictConfig, run: Path, data: PatchDataModule, detector: Detector, checkpoint: Path | None
 ) -> Path:
     named = {name: configuration.build(node) for name, node in config.callbacks.items()}
@@ -189,7 +189,7 @@ def _fit_and_judge(
         trainer.test(detector, datamodule=data, verbose=False)
         scores = scoring.gathered()
         if trainer.is_global_zero:
-            judge(run, config.evaluation, data, detector, scores)
+            evaluate_run(run, config.evaluation, data, detector, scores)
             chosen = [callback.chosen for callback in named.values() if isinstance(callback, BestTestEpoch)]
             facts = next(filter(None, chosen), {"rule": "last", "iteration": detector.iterations_done})
             threads = torch.get_num_threads()  # Lightning shares the cores out among processes: evaluate needs as many

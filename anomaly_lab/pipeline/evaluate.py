@@ -1,4 +1,4 @@
-"""Judges a scored run: floors on the same split, metrics, pixel metrics, and the pictures of the report."""
+"""Judges a scored run: baselines on the same split, metrics, pixel metrics, and the pictures of the report."""
 
 import io
 from pathlib import Path
@@ -10,20 +10,19 @@ from omegaconf import DictConfig
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.evaluation.baselines import MAX_IMAGES, Floors
-from anomaly_lab.evaluation.protocol import judge as judge_scores
-from anomaly_lab.evaluation.protocol import judge_maps
+from anomaly_lab.evaluation.baselines import MAX_IMAGES, Baselines
+from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.metrics.segmentation import pointing
 from anomaly_lab.types import Batch
 
-EXHIBITS = 6  # pictures of each kind in the report's galleries
-CHUNK = 256  # images read at once
-FIXED = 3  # of each class, the same in every run
+GALLERY_CASES = 6  # pictures of each kind in the report's galleries
+READ_IMAGES = 256  # images read at once
+FIXED_CASES = 3  # of each class, the same in every run
 
 
-def judge(
+def evaluate_run(
     run: Path,
     evaluation: DictConfig,
     data: PatchDataModule,
@@ -45,8 +44,8 @@ def judge(
         raise RuntimeError("not every case was scored exactly once")
     score = scored["score"][np.searchsorted(scored["row"], rows)]
     others = (batch for split in splits for batch in data.images(split))
-    fitted = Floors.fit(data.images("train", at_most=MAX_IMAGES))
-    floors = {name: values.numpy() for name, values in fitted.scores(others).items()}
+    fitted = Baselines.fit(data.images("train", at_most=MAX_IMAGES))
+    baselines = {name: values.numpy() for name, values in fitted.scores(others).items()}
     facts = {name: np.array(data.store.index.columns[name])[rows] for name in ("id", "case", "patient")}
     scores = Scores(
         id=facts["id"].tolist(),
@@ -54,24 +53,24 @@ def judge(
         split=[split for split in splits for _ in data.rows[split]],
         label=data.store.labels[rows],
         score=score,
-        floors=floors,
+        baselines=baselines,
     )
     if evaluation.case_score != "none":
         scores, highest = scores.by_case(facts["case"], evaluation.case_score, evaluation.top_k)
         rows = rows[highest]
-    metrics = judge_scores(scores, evaluation.quantile, evaluation.replicates, rule=evaluation.threshold)
-    judged = "patch" if evaluation.case_score == "none" else "case"
-    metrics["unit"] = {"judged": judged, "rule": evaluation.case_score, "top_k": evaluation.top_k}
+    metrics = evaluate_scores(scores, evaluation.quantile, evaluation.replicates, rule=evaluation.threshold)
+    scored_unit = "patch" if evaluation.case_score == "none" else "case"
+    metrics["unit"] = {"scored": scored_unit, "rule": evaluation.case_score, "top_k": evaluation.top_k}
     metrics["pixels"] = _pixels(scored, data, fitted)
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     run_folder.write_json(run / "metrics.json", metrics)
     chosen = _extremes(scores, metrics["threshold"]["value"])
     chosen += [(kind, i) for kind, i in _fixed(scores) if i not in {extreme for _, extreme in chosen}]
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
-    _hang_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
+    _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
 
 
-def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, floors: Floors) -> dict[str, Any] | None:
+def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, baselines: Baselines) -> dict[str, Any] | None:
     """Of the test cases whose lesion, or its absence, is known."""
     if "mask" not in scored:
         return None
@@ -81,13 +80,15 @@ def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, floors: Floors
         return None
     patient = np.array(data.store.index.columns["patient"])[rows]
     measured = {"detector": pointing(scored["anomaly_map"][known], mask, patient)}
-    parts = [floors.maps(data.store.batch(part)["image"]) for part in np.array_split(rows, len(rows) // CHUNK + 1)]
+    parts = [
+        baselines.maps(data.store.batch(part)["image"]) for part in np.array_split(rows, len(rows) // READ_IMAGES + 1)
+    ]
     for name in parts[0]:
         measured[name] = pointing(torch.cat([part[name] for part in parts]).numpy(), mask, patient)
-    return judge_maps(measured)
+    return evaluate_maps(measured)
 
 
-def _hang_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: PatchDataModule, detector: Detector) -> None:
+def _write_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: PatchDataModule, detector: Detector) -> None:
     """Store kind, id and row of the chosen cases with what the detector made of them."""
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
@@ -119,7 +120,7 @@ def _extremes(scores: Scores, threshold: float | None) -> list[tuple[str, int]]:
     chosen = []
     for kind, (label, flagged) in kinds.items():
         members = [int(i) for i in order if test[i] and scores.label[i] == label and called[i] == flagged]
-        chosen += [(kind, i) for i in (members if flagged else members[::-1])[:EXHIBITS]]
+        chosen += [(kind, i) for i in (members if flagged else members[::-1])[:GALLERY_CASES]]
     return chosen
 
 
@@ -127,4 +128,4 @@ def _fixed(scores: Scores) -> list[tuple[str, int]]:
     """The first test cases of each class by name: every run on this split keeps them, to show methods side by side."""
     test, by_name = scores.of("test"), np.argsort(np.array(scores.id), kind="stable")
     members = ([int(i) for i in by_name if test[i] and scores.label[i] == label] for label in (1, 0))
-    return [("fixed", i) for some in members for i in some[:FIXED]]
+    return [("fixed", i) for some in members for i in some[:FIXED_CASES]]

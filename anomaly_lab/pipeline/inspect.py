@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.splitting.splits import SPLITS
+from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.store import Store
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
 
-SHOWN = 12  # patches of each class
-CLASSES = 24  # that are shown
-MANIFEST = ("id", "case", "patient", "label", "kind", "split", "location", "role", "file")
+GALLERY_PATCHES = 12  # patches of each class
+MAX_CLASSES = 24  # that are shown
+MANIFEST = ("id", "case", "patient", "label", "class_name", "split", "location", "role", "file")
 SHARED = (
     "name",
     "source",
@@ -75,7 +76,7 @@ def splits_of_rows(data: PatchDataModule) -> Names:
 def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split: Names) -> Sheet:
     """What the data sheet shows."""
     columns, labels = data.store.index.columns, data.store.labels
-    kinds = np.array(columns["kind"])
+    kinds = np.array(columns["class_name"])
     named = np.where(labels == 0, "normal", np.where(kinds == "", "anomalous", kinds))
     unmasked = data.store.index.has_role("unmasked")
     scans = _scans(data)
@@ -84,14 +85,16 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
         experiment=experiment,
         made=run_folder.now(),
         facts=_nameless({name: facts[name] for name in SHARED}, data.folder),
-        unit="patch" if data.cutting or len(labels) > len(data.store_plan.cases) else "image",
+        unit="patch" if data.patch_sampling or len(labels) > len(data.store_plan.cases) else "image",
         counts=_counts(data, split, named),
         left_out=_left_out(data, split),
         unread=len(data.split) - len(data.store_plan.cases),
         hidden=(int(labels[data.rows["train"]].sum()), len(data.rows["train"])),
         unmasked=len(np.unique(np.array(columns["case"])[unmasked & (split != "")])),
         scans=scans,
-        galleries={kind: _exhibits(data, split, shown & (named == kind)) for kind in _ordered(named[shown])[:CLASSES]},
+        galleries={
+            kind: _exhibits(data, split, shown & (named == kind)) for kind in _ordered(named[shown])[:MAX_CLASSES]
+        },
         store=_store(data),
         settings=_nameless(_settings(data, facts, scans is not None and scans.volumes), data.folder),
     )
@@ -147,7 +150,7 @@ def _left_out(data: PatchDataModule, split: Names) -> dict[str, int]:
 def _exhibits(data: PatchDataModule, split: Names, members: NDArray[np.bool_]) -> list[Exhibit]:
     """Some patches of a class, drawn by the seed from all splits."""
     rows = np.flatnonzero(members)
-    rows = np.sort(np.random.default_rng([data.seed, 5]).permutation(rows)[:SHOWN])
+    rows = np.sort(stream(data.seed, "data sheet").permutation(rows)[:GALLERY_PATCHES])
     batch = data.store.batch(rows)
     masks = batch["mask"].numpy()[:, 0] if "mask" in batch else [None] * len(rows)
     exhibits = []
@@ -203,12 +206,14 @@ def _settings(data: PatchDataModule, facts: dict[str, Any], volumes: bool) -> di
     """Everything that decided about the pixels and the windows, by group."""
     preparation = data.preprocessing
     picture = {"size": preparation.size or "as it is", "fit": preparation.fit}
-    cutting = (
-        asdict(data.cutting) if data.cutting else {"windows": "as volumes are cut by default" if volumes else "none"}
+    patch_sampling = (
+        asdict(data.patch_sampling)
+        if data.patch_sampling
+        else {"windows": "as volumes are cut by default" if volumes else "none"}
     )
     return {
         "Preprocessing": asdict(preparation.volume) if volumes else picture,
-        "Patches": {"patch_size": data.patch_size, "in_channels": data.in_channels, **cutting},
+        "Patches": {"patch_size": data.patch_size, "in_channels": data.in_channels, **patch_sampling},
         "Augmentation in training": asdict(data.augmentation) if data.augmentation else {},
         "Options of the data set": data.protocol() | {k: v for k, v in facts.items() if k not in (*SHARED, *OTHER)},
     }

@@ -101,7 +101,7 @@ def predict_files(run: Path, data: PatchDataModule, detector: Detector, cases: l
     threshold = metrics["threshold"]["value"]
     judged = Scores.read(run / "scores.csv")
     normals = judged.score[judged.normals]
-    bounded = data.cutting is not None and data.cutting.foreground > 0
+    bounded = data.patch_sampling is not None and data.patch_sampling.foreground > 0
     findings: list[Finding] = []
     with disk_errors(out.parent), fresh_folder(out) as work:
         for opened, scores, maps in _scored(data, detector, cases):
@@ -169,9 +169,9 @@ def _groups(data: PatchDataModule, cases: list[Case]) -> Iterator[list[_Opened]]
 def _counted(data: PatchDataModule, cut: CutScan) -> NDArray[np.bool_]:
     """Windows with as much foreground as the run was trained and judged on; all, if there are none."""
     everything = np.ones(len(cut.windows.label), bool)
-    if data.cutting is None or cut.scan.foreground is None:
+    if data.patch_sampling is None or cut.scan.foreground is None:
         return everything
-    enough = shares(cut.scan.foreground, cut.windows.location, cut.extent) >= data.cutting.foreground
+    enough = shares(cut.scan.foreground, cut.windows.location, cut.extent) >= data.patch_sampling.foreground
     return enough if enough.any() else everything
 
 

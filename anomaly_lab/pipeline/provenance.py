@@ -15,7 +15,7 @@ from anomaly_lab.experiment import fingerprint
 from anomaly_lab.experiment.schema import TARGET, locate
 from anomaly_lab.pipeline.cost import estimated_seconds
 
-NAMED = 10  # pairs of alike pictures that are named on the console; the report and the data sheet list them
+MAX_LISTED_PAIRS = 10  # pairs of alike pictures that are named on the console; the report and the data sheet list them
 
 
 def facts_of(
@@ -97,11 +97,11 @@ def announce_data(console: Console, facts: dict[str, Any]) -> None:
     console.print(f"data: {counts}; {len(facts['skipped'])} files skipped")
     audit = facts["audit"]
     pairs = [(kind, pair) for kind in ("identical", "near_identical") for pair in audit[kind]]
-    for kind, pair in pairs[:NAMED]:
+    for kind, pair in pairs[:MAX_LISTED_PAIRS]:
         both, where = escape(" and ".join(pair["ids"])), " / ".join(pair["splits"])
         console.print(f"leakage audit: {both} are {kind.replace('_', ' ')} ({where})")
-    if len(pairs) > NAMED:
-        console.print(f"leakage audit: and {len(pairs) - NAMED} more such pairs")
+    if len(pairs) > MAX_LISTED_PAIRS:
+        console.print(f"leakage audit: and {len(pairs) - MAX_LISTED_PAIRS} more such pairs")
     shared = len(audit["shared_patients"])
     crossing = f"{audit['crossing']} pairs and {shared} patients across splits"
     console.print(f"leakage audit: {audit['checked']} pictures, {crossing}")

@@ -1,4 +1,4 @@
-"""Which chart answers which question: comparison with the floors, ROC and PR, score histogram, training."""
+"""Which chart answers which question: comparison with the baselines, ROC and PR, score histogram, training."""
 
 from __future__ import annotations
 
@@ -82,16 +82,16 @@ def figure(entry: dict[str, float | None] | float | None) -> str:
 
 
 def contenders(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Name, CSS class and figures of the detector and of the floors, the detector first."""
-    floors = [
+    """Name, CSS class and figures of the detector and of the baselines, the detector first."""
+    baselines = [
         (FLOORS.get(key, key), f"series-{1 + i % 2}", entry or {})
-        for i, (key, entry) in enumerate((metrics.get("floors") or {}).items())
+        for i, (key, entry) in enumerate((metrics.get("baselines") or {}).items())
     ]
-    return [("This detector", "series-0", metrics.get("detector") or {}), *floors]
+    return [("This detector", "series-0", metrics.get("detector") or {}), *baselines]
 
 
 def comparison(metrics: dict[str, Any]) -> list[Panel]:
-    """The three figures that need no threshold: detector, floors, and what guessing would reach."""
+    """The three figures that need no threshold: detector, baselines, and what guessing would reach."""
     test = (metrics.get("counts") or {}).get("test") or {}
     total = (test.get("normal") or 0) + (test.get("anomalous") or 0)
     chance = {"auroc": 0.5, "sensitivity_at_95_specificity": 0.05}
@@ -127,7 +127,7 @@ def curves(rows: Sequence[Row], metrics: dict[str, Any]) -> list[Panel]:
     recall_axis = Axis("recall (share of anomalous found)", 0, 1)
     roc, pr = [], []
     columns = [("score", *contenders(metrics)[0])]
-    columns += [(c, *e) for c, e in zip(metrics.get("floors") or {}, contenders(metrics)[1:], strict=True)]
+    columns += [(c, *e) for c, e in zip(metrics.get("baselines") or {}, contenders(metrics)[1:], strict=True)]
     for column, name, style, _ in columns:
         score = np.array([row.get(column, math.nan) for row in test], dtype=float)
         if np.isfinite(score).all():

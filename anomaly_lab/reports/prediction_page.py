@@ -17,7 +17,7 @@ from anomaly_lab.reports import html, images
 from anomaly_lab.reports.charts import rate
 from anomaly_lab.reports.html import Banner
 
-SHOWN = 40  # cases with pictures: the highest scores
+CASES_WITH_PICTURES = 40  # cases with pictures: the highest scores
 SPARE = 40  # more are kept while scoring, so that not every new one is sorted in
 SLICES = 5  # of a volume, besides the one with most of a known lesion
 APART = 20  # a volume's slices are shown at least this fraction of it apart: neighbours look alike
@@ -94,9 +94,9 @@ def views(
 def lean(findings: list[Finding]) -> list[Finding]:
     """The same findings; of many, only those that the page will show keep their pictures."""
     seen = sorted((finding for finding in findings if finding.views), key=lambda finding: -finding.score)
-    if len(seen) <= SHOWN + SPARE:
+    if len(seen) <= CASES_WITH_PICTURES + SPARE:
         return findings
-    kept = {finding.id for finding in seen[:SHOWN]}
+    kept = {finding.id for finding in seen[:CASES_WITH_PICTURES]}
     return [finding if finding.id in kept else replace(finding, views=()) for finding in findings]
 
 
@@ -110,7 +110,7 @@ def write_page(path: Path, run: str, findings: Sequence[Finding], banners: Seque
         banners: above them.
     """
     ordered = sorted(findings, key=lambda finding: -finding.score)
-    shown = [finding for finding in ordered if finding.views][:SHOWN]
+    shown = [finding for finding in ordered if finding.views][:CASES_WITH_PICTURES]
     maps = [view.anomaly_map.ravel() for finding in shown for view in finding.views]
     brightest = float(np.nanquantile(np.concatenate(maps), 0.995)) if maps else 1.0
     page = html.environment(rate=rate).get_template("prediction_page.html.j2")

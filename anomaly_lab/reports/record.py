@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from anomaly_lab.experiment.run_folder import in_current_words
 from anomaly_lab.reports import images
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.types import UserError
 
-SHOWN = 8  # cases of a gallery
+GALLERY_CASES = 8  # cases of a gallery
 
 
 class Record(NamedTuple):
@@ -67,7 +68,7 @@ def read_run(run: Path) -> Record:
         name=str(provenance.get("run") or run.name),
         config=_text(run / "config.yaml"),
         provenance=provenance,
-        metrics=_json(run / "metrics.json"),
+        metrics=in_current_words(_json(run / "metrics.json")),
         log=log,
         unreadable=unreadable,
         scores=scores,
@@ -158,7 +159,7 @@ def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
         galleries.setdefault(kind, []).append(_exhibit(arrays, i, brightest) | rows.get(case, {}) | {"id": case})
     for kind, cases in galleries.items():
         cases.sort(key=lambda case: float(case.get("score", 0.0)), reverse=kind in ("tp", "fp"))
-        del cases[SHOWN:]
+        del cases[GALLERY_CASES:]
     return galleries
 
 

@@ -42,7 +42,7 @@ SECTIONS = {
     "method": "How the numbers were made",
     "record": "Record",
 }
-STILL = 5  # records in a row without a gradient: no accident
+ZERO_GRADIENT_RECORDS = 5  # records in a row without a gradient: no accident
 RULES = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
 
 
@@ -65,7 +65,7 @@ def write_report(run: Path) -> Path:
             banners=[*banners(record.provenance, record.metrics), *stalled(record.log)],
             verdict=verdict(record.metrics),
             contenders=charts.contenders(record.metrics),
-            pointers=charts.contenders({"detector": pixels, "floors": pixels.get("floors")}),
+            pointers=charts.contenders({"detector": pixels, "baselines": pixels.get("baselines")}),
             comparison=charts.comparison(record.metrics) if record.metrics else [],
             curves=charts.curves(record.scores, record.metrics),
             histogram=charts.score_histogram(record.scores, threshold) if record.scores else None,
@@ -119,7 +119,7 @@ def stalled(log: Sequence[Row]) -> list[Banner]:
         for key in sorted({key for line in lines for key in line if key.startswith("train/grad_")}):
             points = [(line.get("iteration"), line[key]) for line in lines if key in line]
             still = [iteration for iteration, _ in takewhile(lambda point: point[1] == 0, reversed(points))]
-            if len(still) >= STILL:
+            if len(still) >= ZERO_GRADIENT_RECORDS:
                 network = key.removeprefix("train/grad_")
                 text = f"The gradient of {network} is 0 from iteration {still[-1]} on: it learnt nothing after that."
                 found.append(Banner("warning", "A network stood still", text))
@@ -131,9 +131,9 @@ def verdict(metrics: dict[str, Any]) -> Banner:
     if not metrics:
         text = "There is no metrics.json in this run folder; make evaluate RUN=… writes it."
         return Banner("open", "Not judged yet", text)
-    versus = metrics.get("versus_floors") or {}
+    versus = metrics.get("versus_baselines") or {}
     difference = versus.get("difference") or {}
-    text = str(versus.get("sentence") or "The floors were not computed, so there is nothing to compare with.")
+    text = str(versus.get("sentence") or "The baselines were not computed, so there is nothing to compare with.")
     if difference.get("value") is None:
         return Banner("open", "No verdict", text)
     if not versus.get("beaten"):
@@ -161,7 +161,7 @@ def _environment() -> Environment:
         "sections": SECTIONS,
         "metric_names": METRICS,
         "rule_names": RULES,
-        "floor_names": charts.FLOORS,
+        "baseline_names": charts.FLOORS,
         "heat_bar": images.data_uri(images.heat(np.tile(np.linspace(0, 1, 200), (8, 1)))),
     }
     return environment

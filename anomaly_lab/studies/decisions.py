@@ -23,7 +23,7 @@ FIGURES = {
     "f1": "F1",
 }
 HELD_AGAINST = ("auroc", "accuracy", "balanced_accuracy", "f1")  # the trivial rules' best; the others they reach at 1
-ADDED = ("auroc", "f1", "accuracy")
+GAIN_METRICS = ("auroc", "f1", "accuracy")
 TRIVIAL = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
 GUESSING = 0.5  # AUROC of a rule that looks at no image
 REPLICATES = 1000
@@ -58,7 +58,7 @@ class Decisions(NamedTuple):
     """The table of a data set.
 
     Attributes:
-        lines: rows, floors, trivial rules.
+        lines: rows, baselines, trivial rules.
         best: metric of HELD_AGAINST -> the better of the trivial rules; the AUROC of guessing.
     """
 
@@ -105,14 +105,16 @@ def decisions(findings: Findings, dataset: str) -> Decisions | None:
     rows = [row for row in rows if row.values["accuracy"]]
     if not rows:
         return None
-    others = [_decision(name, findings.title(name), "floor", findings.floor(name, dataset)) for name in findings.floors]
+    others = [
+        _decision(name, findings.title(name), "floor", findings.floor(name, dataset)) for name in findings.baselines
+    ]
     rules = [_decision(name, title, "trivial", _called(findings, name, dataset)) for name, title in TRIVIAL.items()]
     best = {metric: max(rule.figure(metric).mean for rule in rules) for metric in HELD_AGAINST if metric != "auroc"}
     return Decisions([*rows, *others, *rules], best | {"auroc": GUESSING})
 
 
 def gains(findings: Findings, dataset: str) -> dict[str, dict[str, Gain]]:
-    """Row or floor -> metric of ADDED -> what it adds to what it is held against, over the seeds that both have."""
+    """Row or baseline -> metric of GAIN_METRICS -> its gain over what it is compared with, over the seeds both have."""
     found = {}
     for row, _, by_seed in findings.rivalries(dataset):
         pairs = list(by_seed.values())
@@ -134,7 +136,7 @@ def _called(findings: Findings, rule: str, dataset: str) -> dict[int, Result]:
     for row in (findings.reference, *findings.rows):
         for seed, result in findings.of(row, dataset).items():
             if seed not in found and (figures := (result.metrics.get("trivial") or {}).get(rule)):
-                found[seed] = result.judged_as({name: {"value": value} for name, value in figures.items()})
+                found[seed] = result.evaluated_as({name: {"value": value} for name, value in figures.items()})
     return dict(sorted(found.items()))
 
 
@@ -151,7 +153,7 @@ def _interval(run: Result, metric: str) -> tuple[float, float]:
 
 def _over_seeds(pairs: list[tuple[Result, Result]]) -> dict[str, Gain]:
     found = {}
-    for metric in ADDED:
+    for metric in GAIN_METRICS:
         values = [d for a, b in pairs if not math.isnan(d := _figure(a, metric) - _figure(b, metric))]
         n, mean = len(values), float(np.mean(values)) if values else math.nan
         half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
@@ -162,12 +164,12 @@ def _over_seeds(pairs: list[tuple[Result, Result]]) -> dict[str, Gain]:
 def _over_cases(a: Result, b: Result) -> dict[str, Gain]:
     """Differences of one seed, their intervals from drawing the patients that both runs have judged."""
     in_a, in_b = in_common(a, b)
-    differences = {metric: _figure(a, metric) - _figure(b, metric) for metric in ADDED}
+    differences = {metric: _figure(a, metric) - _figure(b, metric) for metric in GAIN_METRICS}
     if not len(in_a):
         return {metric: Gain([value], value, math.nan, math.nan) for metric, value in differences.items()}
     ratings = {"a": (a.score[in_a], a.threshold), "b": (b.score[in_b], b.threshold)}
     drawn = statistics.bootstrap(a.label[in_a], a.patient[in_a].tolist(), ratings, REPLICATES)
-    apart = {metric: drawn["a"][metric] - drawn["b"][metric] for metric in ADDED}
+    apart = {metric: drawn["a"][metric] - drawn["b"][metric] for metric in GAIN_METRICS}
     return {metric: Gain([v], v, *statistics.interval(apart[metric])) for metric, v in differences.items()}
 
 

@@ -168,7 +168,7 @@ class Findings:
 
     @cached_property
     def lines(self) -> list[Line]:
-        """The main table, the floors last."""
+        """The main table, the baselines last."""
         datasets = self.study.datasets
         found = [
             Line(name, row.title, False, {d: _cell(self.of(name, d), row.paper.get(d)) for d in datasets})
@@ -176,13 +176,13 @@ class Findings:
         ]
         return found + [
             Line(name, self.title(name), True, {d: _cell(self.floor(name, d), None) for d in datasets})
-            for name in self.floors
+            for name in self.baselines
         ]
 
     @cached_property
-    def floors(self) -> list[str]:
+    def baselines(self) -> list[str]:
         """Names of those that any run has."""
-        return sorted({name for result in self.results.values() for name in result.floors})
+        return sorted({name for result in self.results.values() for name in result.baselines})
 
     def title(self, name: str) -> str:
         """Of a row or a floor."""
@@ -194,9 +194,9 @@ class Findings:
         return named if named in self.rows else self.reference
 
     def rivalries(self, dataset: str) -> list[Rivalry]:
-        """All rows and then the floors, each with what it is held against, where both have a seed."""
+        """All rows and then the baselines, each with what it is held against, where both have a seed."""
         every = {name: self.of(name, dataset) for name in self.rows}
-        every |= {name: self.floor(name, dataset) for name in self.floors}
+        every |= {name: self.floor(name, dataset) for name in self.baselines}
         found = [
             Rivalry(name, base, {seed: (theirs[seed], ours) for seed, ours in every[base].items() if seed in theirs})
             for name, theirs in every.items()
@@ -213,13 +213,13 @@ class Findings:
         honest = {row for row in self.rows if not any(r.caveats for r in self.of(row, dataset).values())}
         for row in sorted((self.reference, *self.rows), key=lambda row: row not in honest):
             for seed, result in self.of(row, dataset).items():
-                if name in result.floors and seed not in found:
-                    figures = (result.metrics.get("floors") or {}).get(name) or {}
-                    found[seed] = replace(result.judged_as(figures, result.rule), score=result.floors[name])
+                if name in result.baselines and seed not in found:
+                    figures = (result.metrics.get("baselines") or {}).get(name) or {}
+                    found[seed] = replace(result.evaluated_as(figures, result.rule), score=result.baselines[name])
         return dict(sorted(found.items()))
 
     def tests(self) -> list[Versus]:
-        """Every row and the floors against what they are held against, data set by data set."""
+        """Every row and the baselines against what they are held against, data set by data set."""
         return [test for dataset in self.study.datasets for test in self._tests(dataset)]
 
     def agreement(self) -> dict[str, Agreement]:

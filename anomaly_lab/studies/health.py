@@ -24,7 +24,7 @@ MEASURES = {
     "overfitting": "Overfitting r_v",
 }
 OF_A_NETWORK = ("fid", "kid")  # they compare only where the same features were taken
-FEWEST = 4  # runs; Fisher's interval needs as many
+MIN_RUNS = 4  # runs; Fisher's interval needs as many
 
 
 class Relation(NamedTuple):
@@ -58,7 +58,7 @@ class Relation(NamedTuple):
 
 
 def relations(findings: Findings, dataset: str) -> list[Relation]:
-    """Every measure that at least FEWEST runs of a data set have, in the order of MEASURES.
+    """Every measure that at least MIN_RUNS runs of a data set have, in the order of MEASURES.
 
     Runs alike in measure and AUROC to the last digit are one training that was judged by two rules: they count once.
     """
@@ -69,7 +69,7 @@ def relations(findings: Findings, dataset: str) -> list[Relation]:
                 points.setdefault(title, {}).setdefault((value, auroc), key)
     order = list(MEASURES.values())
     titles = sorted(points, key=lambda title: order.index(title.partition(",")[0]))
-    return [_relation(title, points[title]) for title in titles if len(points[title]) >= FEWEST]
+    return [_relation(title, points[title]) for title in titles if len(points[title]) >= MIN_RUNS]
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
@@ -79,7 +79,7 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, floa
     step below 1, which is 12 / (n³ - n). nan where n < 4 or one of the two is constant.
     """
     n = len(x)
-    if n < FEWEST or len(set(x)) == 1 or len(set(y)) == 1:
+    if n < MIN_RUNS or len(set(x)) == 1 or len(set(y)) == 1:
         return math.nan, math.nan, math.nan
     rho = float(stats.spearmanr(x, y).statistic)
     inner = 1 - 6 / (n**3 - n)

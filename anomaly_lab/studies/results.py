@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.experiment.run_folder import read_json
+from anomaly_lab.experiment.run_folder import in_current_words, read_json
 from anomaly_lab.metrics import ranking
 from anomaly_lab.metrics.comparison import DeLong, delong
 
@@ -31,7 +31,7 @@ class Result:
         patient: [N], whose they are.
         label: [N].
         score: [N], raw.
-        floors: name -> [N], of methods without training.
+        baselines: name -> [N], of methods without training.
         facts: provenance.json.
         metrics: metrics.json; empty where there is none.
     """
@@ -41,7 +41,7 @@ class Result:
     patient: np.ndarray
     label: ranking.Labels
     score: ranking.Floats
-    floors: dict[str, ranking.Floats]
+    baselines: dict[str, ranking.Floats]
     facts: dict[str, Any]
     metrics: dict[str, Any] = field(default_factory=dict)
     _known: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -55,10 +55,10 @@ class Result:
         """
         scores = Scores.read(run / "scores.csv")
         test = scores.of("test")
-        floors = {name: values[test] for name, values in scores.floors.items()}
-        facts, metrics = (read_json(run / name) for name in ("provenance.json", "metrics.json"))
+        baselines = {name: values[test] for name, values in scores.baselines.items()}
+        facts, metrics = read_json(run / "provenance.json"), in_current_words(read_json(run / "metrics.json"))
         id, patient = np.array(scores.id)[test], np.array(scores.patient)[test]
-        return cls(run, id, patient, scores.label[test], scores.score[test], floors, facts, metrics)
+        return cls(run, id, patient, scores.label[test], scores.score[test], baselines, facts, metrics)
 
     @property
     def caveats(self) -> list[str]:
@@ -81,9 +81,9 @@ class Result:
         """What drew the threshold."""
         return str((self.metrics.get("threshold") or {}).get("rule") or "")
 
-    def judged_as(self, figures: dict[str, Any], rule: str = "") -> Result:
+    def evaluated_as(self, figures: dict[str, Any], rule: str = "") -> Result:
         """Its test split with the figures of something else than its detector: a floor, a trivial rule."""
-        return replace(self, metrics={"detector": figures, "threshold": {"rule": rule}}, facts={}, floors={})
+        return replace(self, metrics={"detector": figures, "threshold": {"rule": rule}}, facts={}, baselines={})
 
     def figure(self, metric: str = "auroc") -> float:
         """One of METRICS."""

@@ -36,10 +36,12 @@ class Known(Detector):
 
     networks = ("generator", "other")
 
-    def __init__(self, fakes: Tensor | None, realness: dict[float, float] | None = None, moves: str = "gan") -> None:
+    def __init__(
+        self, fakes: Tensor | None, discriminator_output: dict[float, float] | None = None, moves: str = "gan"
+    ) -> None:
         super().__init__()
         self.generator, self.other = nn.Linear(1, 1), nn.Linear(1, 1)
-        self.fakes, self.said, self.moves = fakes, realness, moves
+        self.fakes, self.said, self.moves = fakes, discriminator_output, moves
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("gan", 5, ("generator",)) if self.moves == "gan" else Phase("encoder", 5, ("other",)),)
@@ -47,7 +49,7 @@ class Known(Detector):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
         return None if self.fakes is None else self.fakes[:n]
 
-    def realness(self, image: Tensor) -> Tensor | None:
+    def discriminator_output(self, image: Tensor) -> Tensor | None:
         if self.said is None:
             return None
         known = torch.cat([TRAIN, HELD_OUT] + ([] if self.fakes is None else [self.fakes]))

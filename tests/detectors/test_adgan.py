@@ -62,7 +62,7 @@ def test_the_two_starts_differ_in_the_judges_first_weights_and_in_nothing_else(
     first = {}
     for start in ("scratch", "carry"):
         detector = at_the_second_phase(critic_start=start)
-        monkeypatch.setattr(detector, "descend", partial(look, detector, first.setdefault(start, {})))
+        monkeypatch.setattr(detector, "step_optimizer", partial(look, detector, first.setdefault(start, {})))
         fit(detector, pictures, iterations=1)
     fresh = at_the_second_phase()
     assert all(torch.equal(value, first["scratch"][key]) for key, value in fresh.judge.state_dict().items())
@@ -131,7 +131,7 @@ def test_the_judges_rate_cools_down(fit: Fit, pictures: torch.Tensor, monkeypatc
     def note(network: str, *_: object) -> None:
         rates.extend(group["lr"] for group in detector._optimizer(network).param_groups)
 
-    monkeypatch.setattr(detector, "descend", note)
+    monkeypatch.setattr(detector, "step_optimizer", note)
     fit(detector, pictures, iterations=5)
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.05])
     assert [group["lr"] for group in tiny(lr=0.3).configure_optimizers()[2].param_groups] == [0.3]

@@ -59,9 +59,9 @@ def test_an_iteration_by_hand(fit: Fit, pictures: Tensor) -> None:
     seen: dict[str, Tensor] = {}
 
     class Watched(EGBAD):
-        def descend(self, network: str, loss: object, batch: Tensor) -> None:
+        def step_optimizer(self, network: str, loss: object, batch: Tensor) -> None:
             seen[network] = batch
-            super().descend(network, loss, batch)
+            super().step_optimizer(network, loss, batch)
 
     detector = fit(Watched(patch_size=(32, 32), width=4, latent_dim=8, gan_iterations=2), pictures)
     assert list(seen) == ["discriminator", "generator", "encoder"]

@@ -111,7 +111,7 @@ def test_five_critic_steps_to_one_generator_step(fit: Fit, pictures: Tensor) -> 
 def test_with_adgans_networks_it_starts_from_a_wgans(pictures: Tensor) -> None:
     """Same names and shapes, and the same scores as by hand."""
     sizes = {"patch_size": (32, 32), "width": 2, "latent_dim": 8}
-    wgan, detector = WGAN(**sizes), FAnoGAN(**sizes, backbone="dcgan")
+    wgan, detector = WGAN(**sizes), FAnoGAN(**sizes, backbone="adgan")
     for name in ("generator", "critic"):
         detector.get_submodule(name).load_state_dict(wgan.get_submodule(name).state_dict())
     detector.eval()

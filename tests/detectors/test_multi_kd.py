@@ -154,7 +154,7 @@ def test_weights_are_read_before_the_training(tmp_path: Path) -> None:
     torch.save(weights, file)
     detector = tiny(teacher_weights=str(file))
     assert detector.teacher.trunk[0].weight.any()
-    detector.begin()
+    detector.load_pretrained()
     assert not detector.teacher.trunk[0].weight.any()
 
 
@@ -164,13 +164,13 @@ def test_a_random_teacher_is_a_caveat(tmp_path: Path) -> None:
 
 
 def test_what_the_record_says_of_the_weights(tmp_path: Path) -> None:
-    assert tiny().begin() == {"name": "squeezenet1_0", "weights": "random", "sha256": None, "random": True}
+    assert tiny().load_pretrained() == {"name": "squeezenet1_0", "weights": "random", "sha256": None, "random": True}
     file = tmp_path / "weights.pth"
     torch.save({f"features.{key}": w for key, w in tiny().teacher.trunk.state_dict().items()}, file)
-    said = tiny(teacher_weights=str(file)).begin()
+    said = tiny(teacher_weights=str(file)).load_pretrained()
     assert (said["random"], len(said["sha256"])) == (False, 16)
     with pytest.raises(UserError, match="to try things out"):
-        tiny(teacher_weights="").begin()
+        tiny(teacher_weights="").load_pretrained()
 
 
 @pytest.mark.parametrize("wrong", [{"in_channels": 2}, {"patch_size": (16, 64)}])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toy_scores import example, rows_of
 
-from anomaly_lab.evaluation.protocol import CAVEATS, RULES, judge, judge_maps
+from anomaly_lab.evaluation.protocol import CAVEATS, RULES, evaluate_maps, evaluate_scores
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import ThresholdRule
 from anomaly_lab.metrics.segmentation import Pointing
@@ -24,25 +24,25 @@ def test_test_labels_and_scores_never_reach_the_threshold():
     label[test] = np.random.default_rng(1).permutation(label[test])
     flipped = np.where(test, 1 - scores.label, scores.label)
     shifted = dataclasses.replace(scores, score=np.where(test, scores.score * 7 + 3, scores.score))
-    expected = judge(scores, replicates=20)["threshold"]
+    expected = evaluate_scores(scores, replicates=20)["threshold"]
     for other in (dataclasses.replace(scores, label=label), dataclasses.replace(scores, label=flipped)):
-        assert judge(other, replicates=20)["threshold"] == expected
+        assert evaluate_scores(other, replicates=20)["threshold"] == expected
         assert (other.p_values() == scores.p_values()).all()
         for column in ("p_value", "pred_label"):
             assert [row[column] for row in rows_of(other)] == [row[column] for row in rows_of(scores)]
-    assert judge(shifted, replicates=20)["threshold"] == expected
+    assert evaluate_scores(shifted, replicates=20)["threshold"] == expected
 
 
 def test_the_whole_verdict():
-    verdict = judge(example(), replicates=300)
+    verdict = evaluate_scores(example(), replicates=300)
     assert set(verdict) == {
-        "counts", "threshold", "detector", "floors", "trivial", "versus_floors", "oracle", "bootstrap",
+        "counts", "threshold", "detector", "baselines", "trivial", "versus_baselines", "oracle", "bootstrap",
     }  # fmt: skip
     assert verdict["counts"] == {
         "val": {"normal": 25, "anomalous": 0},
         "test": {"normal": 30, "anomalous": 30},
     }
-    for table in (verdict["detector"], *verdict["floors"].values()):
+    for table in (verdict["detector"], *verdict["baselines"].values()):
         assert set(table) == RANKS | RATES
         assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in table.values())
     assert verdict["threshold"]["value"] == np.sort(example().score[:25])[24]  # ceil(26 * .95) = 25
@@ -66,13 +66,13 @@ def test_the_whole_verdict():
 
 
 def test_a_beaten_floor_and_an_unbeaten_one():
-    won = judge(example(shift=3.0), replicates=300)["versus_floors"]
+    won = evaluate_scores(example(shift=3.0), replicates=300)["versus_baselines"]
     assert won["beaten"]
     assert won["best"] == "pca_32"
     assert won["difference"]["low"] > 0
     assert won["sentence"].startswith("The detector beats the PCA-32 floor: AUROC .9")
     assert won["sentence"].endswith("The interval excludes 0.")
-    lost = judge(example(shift=-1.0, floor_shift=3.0), replicates=300)["versus_floors"]
+    lost = evaluate_scores(example(shift=-1.0, floor_shift=3.0), replicates=300)["versus_baselines"]
     assert not lost["beaten"]
     assert lost["difference"]["high"] < 0
     assert lost["sentence"].startswith("The detector does not beat the PCA-32 floor")
@@ -82,8 +82,8 @@ def test_a_beaten_floor_and_an_unbeaten_one():
 
 def test_a_draw_is_not_a_win():
     scores = example()
-    same = dataclasses.replace(scores, floors={"mean_image": scores.score, "pca_32": scores.score * 2})
-    versus = judge(same, replicates=50)["versus_floors"]
+    same = dataclasses.replace(scores, baselines={"mean_image": scores.score, "pca_32": scores.score * 2})
+    versus = evaluate_scores(same, replicates=50)["versus_baselines"]
     assert versus["difference"] == {"value": 0, "low": 0, "high": 0}
     assert not versus["beaten"]
     assert "includes 0" in versus["sentence"]
@@ -91,15 +91,15 @@ def test_a_draw_is_not_a_win():
 
 def test_a_flipped_sign_is_noticed():
     scores = example()
-    right = judge(scores, replicates=20)
-    wrong = judge(dataclasses.replace(scores, score=-scores.score), replicates=20)
+    right = evaluate_scores(scores, replicates=20)
+    wrong = evaluate_scores(dataclasses.replace(scores, score=-scores.score), replicates=20)
     assert right["detector"]["auroc"]["value"] > 0.7
     assert wrong["detector"]["auroc"]["value"] == pytest.approx(1 - right["detector"]["auroc"]["value"])
 
 
 def test_without_held_out_normals_there_is_no_threshold():
     scores = example(num_val=0)
-    verdict = judge(scores, replicates=50)
+    verdict = evaluate_scores(scores, replicates=50)
     assert verdict["threshold"]["value"] is None
     assert "no held-out normals" in verdict["threshold"]["warning"]
     assert all(verdict["detector"][name] == {"value": None, "low": None, "high": None} for name in RATES)
@@ -108,22 +108,24 @@ def test_without_held_out_normals_there_is_no_threshold():
 
 
 def test_too_few_normals_are_said():
-    assert "10 held-out normals are too few" in judge(example(num_val=10), replicates=20)["threshold"]["warning"]
+    assert (
+        "10 held-out normals are too few" in evaluate_scores(example(num_val=10), replicates=20)["threshold"]["warning"]
+    )
 
 
 def test_one_class_and_no_floors():
     scores = example()
     normal = dataclasses.replace(scores, label=np.zeros_like(scores.label))
-    verdict = judge(normal, replicates=20)
+    verdict = evaluate_scores(normal, replicates=20)
     assert verdict["detector"]["auroc"] == {"value": None, "low": None, "high": None}
     assert verdict["detector"]["specificity"]["value"] is not None
-    assert "one class only" in verdict["versus_floors"]["sentence"]
-    assert judge(dataclasses.replace(scores, floors={}), replicates=20)["versus_floors"] is None
+    assert "one class only" in verdict["versus_baselines"]["sentence"]
+    assert evaluate_scores(dataclasses.replace(scores, baselines={}), replicates=20)["versus_baselines"] is None
 
 
 def test_no_test_cases():
     with pytest.raises(UserError, match="no case of the test split"):
-        judge(example(num_test=0))
+        evaluate_scores(example(num_test=0))
 
 
 def hand_table() -> Scores:
@@ -146,7 +148,7 @@ def hand_table() -> Scores:
     ],
 )
 def test_decisions_by_every_rule(rule: ThresholdRule, above: tuple[float, float], rates: dict[str, float]) -> None:
-    verdict = judge(hand_table(), replicates=50, rule=rule)
+    verdict = evaluate_scores(hand_table(), replicates=50, rule=rule)
     assert above[0] <= verdict["threshold"]["value"] <= above[1]
     assert {name: verdict["detector"][name]["value"] for name in rates} == pytest.approx(rates)
     assert verdict["threshold"]["rule"] == RULES[rule]
@@ -154,25 +156,25 @@ def test_decisions_by_every_rule(rule: ThresholdRule, above: tuple[float, float]
 
 
 def test_a_switched_rule_moves_decisions_alone() -> None:
-    honest = judge(example(), replicates=50)
-    assert honest == judge(example(), replicates=50, rule="normal_quantile")
+    honest = evaluate_scores(example(), replicates=50)
+    assert honest == evaluate_scores(example(), replicates=50, rule="normal_quantile")
     for rule in ("test_max_f1", "test_min_max"):
-        switched = judge(example(), replicates=50, rule=rule)
+        switched = evaluate_scores(example(), replicates=50, rule=rule)
         for name in RANKS:
             assert switched["detector"][name] == honest["detector"][name]
-        for key in ("counts", "trivial", "versus_floors", "oracle", "bootstrap"):
+        for key in ("counts", "trivial", "versus_baselines", "oracle", "bootstrap"):
             assert switched[key] == honest[key]
-        assert switched["floors"]["pca_32"]["f1"] != honest["floors"]["pca_32"]["f1"]
+        assert switched["baselines"]["pca_32"]["f1"] != honest["baselines"]["pca_32"]["f1"]
         entries = switched["detector"].values()
         assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in entries)
-    best = judge(example(), replicates=50, rule="test_max_f1")
+    best = evaluate_scores(example(), replicates=50, rule="test_max_f1")
     assert best["detector"]["f1"]["value"] == best["oracle"]["best_f1"]["value"]
     assert (best["threshold"]["quantile"], best["threshold"]["num_normals"]) == (None, 0)
 
 
 def test_no_anomalous_case_no_best_f1() -> None:
     normal = dataclasses.replace(example(), label=np.zeros_like(example().label))
-    verdict = judge(normal, replicates=20, rule="test_max_f1")
+    verdict = evaluate_scores(normal, replicates=20, rule="test_max_f1")
     assert verdict["threshold"]["value"] is None
     assert verdict["detector"]["accuracy"]["value"] is None
 
@@ -182,7 +184,7 @@ def pointing(auroc: float, without: list[float]) -> Pointing:
 
 
 def test_maps_are_held_against_the_better_floor_patient_by_patient() -> None:
-    table = judge_maps({
+    table = evaluate_maps({
         "detector": pointing(0.8, [0.78, 0.82, 0.8]),
         "mean_image": pointing(0.85, [0.83, 0.87, 0.85]),
         "pca_32": pointing(0.6, [0.6, 0.6, 0.6]),
@@ -192,14 +194,14 @@ def test_maps_are_held_against_the_better_floor_patient_by_patient() -> None:
     assert table["auroc"] == pytest.approx(
         {"value": 0.8, "low": 0.8 - 1.96 * error, "high": 0.8 + 1.96 * error}, abs=1e-4
     )
-    assert table["versus_floors"]["best"] == "mean_image"
-    assert not table["versus_floors"]["beaten"]
-    assert table["versus_floors"]["difference"] == pytest.approx({"value": -0.05, "low": -0.05, "high": -0.05})
-    assert table["floors"]["pca_32"]["pro"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert table["versus_baselines"]["best"] == "mean_image"
+    assert not table["versus_baselines"]["beaten"]
+    assert table["versus_baselines"]["difference"] == pytest.approx({"value": -0.05, "low": -0.05, "high": -0.05})
+    assert table["baselines"]["pca_32"]["pro"] == {"value": 0.5, "low": 0.5, "high": 0.5}
 
 
 def test_maps_of_one_patient_have_no_interval() -> None:
-    table = judge_maps({"detector": pointing(0.8, [float("nan")]), "pca_32": pointing(0.6, [float("nan")])})
+    table = evaluate_maps({"detector": pointing(0.8, [float("nan")]), "pca_32": pointing(0.6, [float("nan")])})
     assert table["auroc"] == {"value": 0.8, "low": None, "high": None}
-    assert table["versus_floors"]["beaten"]
+    assert table["versus_baselines"]["beaten"]
     json.dumps(table, allow_nan=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toy_scores import example, rows_of
 
-from anomaly_lab.evaluation.protocol import judge
+from anomaly_lab.evaluation.protocol import evaluate_scores
 from anomaly_lab.evaluation.scores import COLUMNS, Scores
 from anomaly_lab.types import UserError
 
@@ -22,11 +22,11 @@ def test_scores_read_back_bit_for_bit(tmp_path):
         assert getattr(again, name) == getattr(scores, name)
     assert (again.label == scores.label).all()
     assert again.score.tobytes() == scores.score.tobytes()
-    assert {name: values.tobytes() for name, values in again.floors.items()} == {
-        name: values.tobytes() for name, values in scores.floors.items()
+    assert {name: values.tobytes() for name, values in again.baselines.items()} == {
+        name: values.tobytes() for name, values in scores.baselines.items()
     }
     assert again.to_csv() == scores.to_csv()
-    assert judge(again, replicates=50) == judge(scores, replicates=50)
+    assert evaluate_scores(again, replicates=50) == evaluate_scores(scores, replicates=50)
 
 
 def test_columns_and_answers_of_the_file():
@@ -92,13 +92,13 @@ def test_patches_become_cases_by_the_rule():
         split=["test", "test", "test", "test", "val"],
         label=np.array([0, 0, 1, 0, 0]),
         score=np.array([1.0, 5.0, 3.0, 4.0, 0.5]),
-        floors={"pca_32": np.array([2.0, 0.0, 0.0, 1.0, 7.0])},
+        baselines={"pca_32": np.array([2.0, 0.0, 0.0, 1.0, 7.0])},
     )
     case = np.array(["a", "b", "a", "b", "c"])
     cases, highest = patches.by_case(case, "mean", 1)
     assert (cases.id, cases.patient, cases.split) == (["a", "b", "c"], ["p", "q", "r"], ["test", "test", "val"])
     assert cases.label.tolist() == [1, 0, 0]
     assert cases.score.tolist() == [2.0, 4.5, 0.5]
-    assert cases.floors["pca_32"].tolist() == [1.0, 0.5, 7.0]
+    assert cases.baselines["pca_32"].tolist() == [1.0, 0.5, 7.0]
     assert highest.tolist() == [2, 1, 4]
     assert patches.by_case(case, "max", 1)[0].score.tolist() == [3.0, 5.0, 0.5]

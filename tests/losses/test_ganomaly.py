@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomaly_lab.losses.ganomaly import Opinion, Variant, adversarial_distance, latent_distance
+from anomaly_lab.losses.ganomaly import DiscriminatorOutput, Variant, adversarial_distance, latent_distance
 
 A, B = torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([[3.0, 4.0], [1.0, 1.5]])
 SQUARES = (9 + 16 + 0.25) / 4
@@ -14,10 +14,10 @@ NORMS = (5 + 0.5) / math.sqrt(2) / 2  # of the rows, by √n, and their mean
 SMOOTH = (2.5 + 3.5 + 0.125) / 4
 
 
-def opinions() -> tuple[Opinion, Opinion]:
+def outputs() -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
     """Logits of .8 and .5, of .2 and .6; features A and B."""
     real, fake = torch.logit(torch.tensor([[0.8, 0.5], [0.2, 0.6]]))
-    return Opinion(real, A), Opinion(fake, B)
+    return DiscriminatorOutput(real, A), DiscriminatorOutput(fake, B)
 
 
 @pytest.mark.parametrize(("variant", "expected"), [("paper", NORMS), ("official", SQUARES), ("anomalib", SMOOTH)])
@@ -31,7 +31,7 @@ def test_latent_distance(variant: Variant, expected: float) -> None:
     [("paper", NORMS), ("official", SQUARES), ("anomalib", (0.6**2 + 0.1**2) / 2)],  # of features, or of outputs
 )
 def test_adversarial_distance(variant: Variant, expected: float) -> None:
-    assert adversarial_distance(*opinions(), variant).item() == pytest.approx(expected)
+    assert adversarial_distance(*outputs(), variant).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("variant", ["paper", "official", "anomalib"])

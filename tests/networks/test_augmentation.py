@@ -143,7 +143,7 @@ def test_p_follows_the_sign_of_its_target(right: int, moves: int) -> None:
     signs = torch.ones(100)
     signs[right:] = -1
     for part in signs[torch.randperm(100)].split(30):
-        module.watch(part)
+        module.track(part)
     module.adapt(share=0.0)
     assert module.p.item() - 0.5 == pytest.approx(moves * 100 / 500_000, rel=1e-3)
     assert not module.seen.any()
@@ -156,13 +156,13 @@ def test_p_is_a_probability_and_crosses_a_fifth_of_a_short_training() -> None:
     module = ADA()
     steps = 0
     while module.p < 1:
-        module.watch(torch.ones(16))
+        module.track(torch.ones(16))
         module.adapt(share=0.01)
         steps += 1
     assert steps == pytest.approx(20, abs=1)
     for sign, bound in ((1, 1.0), (-1, 0.0)):
         for _ in range(30):
-            module.watch(torch.full((16,), float(sign)))
+            module.track(torch.full((16,), float(sign)))
             module.adapt(share=0.01)
         assert module.p.item() == bound
 

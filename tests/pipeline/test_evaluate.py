@@ -7,9 +7,9 @@ import pytest
 import torch
 from toy_scores import example
 
-from anomaly_lab.evaluation.baselines import Floors
+from anomaly_lab.evaluation.baselines import Baselines
 from anomaly_lab.metrics.segmentation import pointing
-from anomaly_lab.pipeline.evaluate import EXHIBITS, FIXED, _extremes, _fixed, _pixels
+from anomaly_lab.pipeline.evaluate import FIXED_CASES, GALLERY_CASES, _extremes, _fixed, _pixels
 
 
 def test_the_extremes_of_every_kind_are_kept() -> None:
@@ -20,7 +20,7 @@ def test_the_extremes_of_every_kind_are_kept() -> None:
         kept = [i for found, i in _extremes(scores, threshold) if found == kind]
         of_kind = test & (scores.label == label) & ((scores.score > threshold) == flagged)
         assert all(of_kind[i] for i in kept)
-        assert len(kept) == min(EXHIBITS, of_kind.sum())
+        assert len(kept) == min(GALLERY_CASES, of_kind.sum())
         others = np.setdiff1d(np.flatnonzero(of_kind), kept)
         if len(others) and flagged:
             assert scores.score[others].max() <= scores.score[kept].min()
@@ -33,7 +33,7 @@ def test_the_same_cases_are_kept_whatever_the_detector_says() -> None:
     other.score[:] = -other.score
     assert _fixed(one) == _fixed(other)
     labels = [int(one.label[i]) for _, i in _fixed(one)]
-    assert labels == [1] * FIXED + [0] * FIXED
+    assert labels == [1] * FIXED_CASES + [0] * FIXED_CASES
     assert all(one.of("test")[i] for _, i in _fixed(one))
     assert _extremes(one, None) == []
 
@@ -50,13 +50,13 @@ def test_maps_are_measured_on_test_cases_whose_lesion_is_known() -> None:
     index = SimpleNamespace(has_role=lambda role: unmasked, columns={"patient": patient.tolist()})
     store = SimpleNamespace(index=index, batch=lambda rows: {"image": images[rows]})
     data = SimpleNamespace(rows={"val": np.array([0]), "test": np.arange(1, 7)}, store=store)
-    floors = Floors.fit([torch.from_numpy(random.normal(size=(9, 1, 6, 6))).float()])
-    found = _pixels(scored, data, floors)
+    baselines = Baselines.fit([torch.from_numpy(random.normal(size=(9, 1, 6, 6))).float()])
+    found = _pixels(scored, data, baselines)
     judged = slice(1, 6)
     expected = pointing(scored["anomaly_map"][judged], mask[judged], patient[judged])
     assert found is not None
     assert (found["num_masks"], found["patients"]) == (3, 4)
     assert found["auroc"]["value"] == expected.figures["auroc"]
-    by_mean = pointing(floors.maps(images[judged])["mean_image"].numpy(), mask[judged], patient[judged])
-    assert found["floors"]["mean_image"]["pro"]["value"] == pytest.approx(by_mean.figures["pro"])
-    assert _pixels({"row": np.arange(7), "anomaly_map": scored["anomaly_map"]}, data, floors) is None
+    by_mean = pointing(baselines.maps(images[judged])["mean_image"].numpy(), mask[judged], patient[judged])
+    assert found["baselines"]["mean_image"]["pro"]["value"] == pytest.approx(by_mean.figures["pro"])
+    assert _pixels({"row": np.arange(7), "anomaly_map": scored["anomaly_map"]}, data, baselines) is None

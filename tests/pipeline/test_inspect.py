@@ -103,7 +103,7 @@ def test_pictures_have_their_lesions_and_the_seed_draws_them(tmp_path: Path):
     data = patches(tmp_path)
     galleries = collected(data).galleries
     assert list(galleries) == ["normal", "burn"]
-    assert len(galleries["normal"]) == inspect.SHOWN
+    assert len(galleries["normal"]) == inspect.GALLERY_PATCHES
     assert all(exhibit.mask.sum() == 36 and exhibit.location == "0,0" for exhibit in galleries["burn"])
     assert not any(exhibit.mask.any() for exhibit in galleries["normal"])
     again = collected(data).galleries

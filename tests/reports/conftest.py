@@ -40,14 +40,14 @@ def fake_metrics() -> dict[str, Any]:
             "warning": None,
         },
         "detector": _figures(0.871),
-        "floors": {"mean_image": _figures(0.672), "pca_32": _figures(0.806)},
+        "baselines": {"mean_image": _figures(0.672), "pca_32": _figures(0.806)},
         "trivial": {
             "all_anomalous": dict(
                 accuracy=0.6, balanced_accuracy=0.5, precision=0.6, recall=1.0, specificity=0.0, f1=0.75
             ),
             "all_normal": dict(accuracy=0.4, balanced_accuracy=0.5, precision=0.0, recall=0.0, specificity=1.0, f1=0.0),
         },
-        "versus_floors": {
+        "versus_baselines": {
             "best": "pca_32",
             "difference": {"value": 0.065, "low": -0.012, "high": 0.143},
             "beaten": True,
@@ -61,7 +61,7 @@ def fake_metrics() -> dict[str, Any]:
             "level": 0.95,
             "auroc": {"value": 0.913, "low": 0.881, "high": 0.945},
             "pro": {"value": 0.547, "low": 0.49, "high": 0.604},
-            "floors": {
+            "baselines": {
                 "mean_image": {
                     "auroc": {"value": 0.931, "low": 0.9, "high": 0.962},
                     "pro": {"value": 0.601, "low": 0.55, "high": 0.652},
@@ -71,7 +71,7 @@ def fake_metrics() -> dict[str, Any]:
                     "pro": {"value": 0.31, "low": 0.26, "high": 0.36},
                 },
             },
-            "versus_floors": {
+            "versus_baselines": {
                 "best": "mean_image",
                 "difference": {"value": -0.018, "low": -0.04, "high": 0.004},
                 "beaten": False,
@@ -169,8 +169,8 @@ def _scores_csv(rng: np.random.Generator) -> str:
             score = 0.61 if hostile else float(abs(rng.normal(center, 0.07)))  # in the gallery
             p_value = "" if split == "val" else repr(float(rng.integers(1, 26)) / 26)
             called = "" if split == "val" else int(score > 0.3217)
-            floors = [repr(float(rng.normal(0.3 + label * size, 0.2))) for size in (0.1, 0.2)]
-            writer.writerow([case, f"p{i}", split, label, repr(score), p_value, called, *floors])
+            baselines = [repr(float(rng.normal(0.3 + label * size, 0.2))) for size in (0.1, 0.2)]
+            writer.writerow([case, f"p{i}", split, label, repr(score), p_value, called, *baselines])
     return text.getvalue()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from anomaly_lab.reports import prediction_page
-from anomaly_lab.reports.prediction_page import SHOWN, SLICES, SPARE, Finding, lean, views, write_page
+from anomaly_lab.reports.prediction_page import CASES_WITH_PICTURES, SLICES, SPARE, Finding, lean, views, write_page
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -40,23 +40,25 @@ def test_a_volume_without_any_anomaly_shows_nothing() -> None:
 
 def test_only_the_highest_scores_keep_their_pictures() -> None:
     findings: list[Finding] = []
-    for number in np.random.default_rng(0).permutation(SHOWN + SPARE + 30).tolist():
+    for number in np.random.default_rng(0).permutation(CASES_WITH_PICTURES + SPARE + 30).tolist():
         findings = lean([*findings, finding(number, picture())])
-        assert sum(bool(found.views) for found in findings) <= SHOWN + SPARE
+        assert sum(bool(found.views) for found in findings) <= CASES_WITH_PICTURES + SPARE
     kept = {int(found.score) for found in findings if found.views}
-    assert set(range(SPARE + 30, SHOWN + SPARE + 30)) <= kept
-    assert len(findings) == SHOWN + SPARE + 30
+    assert set(range(SPARE + 30, CASES_WITH_PICTURES + SPARE + 30)) <= kept
+    assert len(findings) == CASES_WITH_PICTURES + SPARE + 30
 
 
 def test_the_page_has_every_score_and_asks_nobody(tmp_path: Path) -> None:
-    findings = [finding(number, picture()) for number in range(SHOWN + 2)]
+    findings = [finding(number, picture()) for number in range(CASES_WITH_PICTURES + 2)]
     findings.append(Finding(HOSTILE, 0.5, None, None))
     write_page(tmp_path / "index.html", HOSTILE, findings)
     page = (tmp_path / "index.html").read_text()
     assert "<script>" not in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     rows = re.findall(r"<tr><th>(.*?)</th>", page.split('id="scores"')[1])
-    assert rows[1:4] == [f"case {number:03d}" for number in (SHOWN + 1, SHOWN, SHOWN - 1)]
-    assert len(rows) == 1 + SHOWN + 3
-    assert len(re.findall("What was judged, case", page)) == SHOWN
-    assert f"{SHOWN} of {SHOWN + 3} are shown" in page
+    assert rows[1:4] == [
+        f"case {number:03d}" for number in (CASES_WITH_PICTURES + 1, CASES_WITH_PICTURES, CASES_WITH_PICTURES - 1)
+    ]
+    assert len(rows) == 1 + CASES_WITH_PICTURES + 3
+    assert len(re.findall("What was judged, case", page)) == CASES_WITH_PICTURES
+    assert f"{CASES_WITH_PICTURES} of {CASES_WITH_PICTURES + 3} are shown" in page

@@ -72,7 +72,7 @@ def test_the_verdict_weighs_the_interval(
     difference: tuple[float | None, ...], beaten: bool, kind: str, title: str
 ) -> None:
     metrics = fake_metrics()
-    metrics["versus_floors"] |= {
+    metrics["versus_baselines"] |= {
         "difference": dict(zip(("value", "low", "high"), difference, strict=True)),
         "beaten": beaten,
         "sentence": "It is so.",
@@ -83,7 +83,7 @@ def test_the_verdict_weighs_the_interval(
 def test_the_verdict_stands_on_the_page(fake_run: Path) -> None:
     text = page(fake_run)
     assert 'class="verdict open"' in text
-    assert fake_metrics()["versus_floors"]["sentence"] in text
+    assert fake_metrics()["versus_baselines"]["sentence"] in text
 
 
 def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditFile) -> None:
@@ -171,7 +171,7 @@ def test_maps_stand_beside_those_of_the_floors(fake_run: Path, edit: EditFile) -
     assert "point at them as well or better" in text
     for figure in (".913 [.88, .94]", ".931 [.90, .96]", ".601 [.55, .65]", "jackknife over 100 patients"):
         assert figure in text
-    edit(fake_run / "metrics.json", lambda metrics: metrics["pixels"]["versus_floors"].update(beaten=True))
+    edit(fake_run / "metrics.json", lambda metrics: metrics["pixels"]["versus_baselines"].update(beaten=True))
     assert "do not point at them as well" in page(fake_run)
 
 
@@ -186,8 +186,8 @@ def test_a_record_from_before_maps_had_intervals(fake_run: Path, edit: EditFile)
 def test_a_run_without_threshold_masks_or_floors(fake_run: Path, edit: EditFile) -> None:
     def strip(metrics: dict[str, Any]) -> None:
         metrics["threshold"] |= {"value": None, "warning": "no normals were held out"}
-        metrics["pixels"] = metrics["versus_floors"] = metrics["oracle"] = None
-        metrics["floors"] = {}
+        metrics["pixels"] = metrics["versus_baselines"] = metrics["oracle"] = None
+        metrics["baselines"] = {}
         for name in ("accuracy", "precision", "recall", "specificity", "f1"):
             metrics["detector"][name] = None
         metrics["detector"]["auroc"] = {"value": None, "low": None, "high": None}

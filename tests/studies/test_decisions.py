@@ -60,7 +60,7 @@ def test_rows_floors_and_trivial_rules_stand_in_this_order(findings):
         "Call all anomalous",
         "Call all normal",
     ]
-    floor = findings.results[Key("good", "set", 0)].metrics["floors"]["mean_image"]["accuracy"]["value"]
+    floor = findings.results[Key("good", "set", 0)].metrics["baselines"]["mean_image"]["accuracy"]["value"]
     assert lines[2].values["accuracy"][0] == floor
     assert (lines[3].figure("recall").mean, lines[3].figure("f1").mean) == (1.0, pytest.approx(2 / 3))
 

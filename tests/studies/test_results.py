@@ -28,7 +28,8 @@ def test_delong_takes_the_cases_that_both_judged(tmp_path):
 def test_many_cases_of_few_patients_make_intervals_wider_and_tests_weaker(tmp_path):
     a, b = (Result.read(write_run(tmp_path / name, 1.0, seed=i)) for i, name in enumerate("ab"))
     twice = [
-        replace(r, id=np.arange(120), label=np.tile(r.label, 2), score=np.tile(r.score, 2), floors={}) for r in (a, b)
+        replace(r, id=np.arange(120), label=np.tile(r.label, 2), score=np.tile(r.score, 2), baselines={})
+        for r in (a, b)
     ]
     alike = [replace(r, patient=np.tile(a.patient, 2)) for r in twice]
     apart = [replace(r, patient=r.id.astype(str)) for r in twice]

@@ -119,4 +119,4 @@ def _cases(part: str, path: Path, count: int, split: str, kind: str = "") -> Ite
     for number in range(count):
         patient = f"{part}-{number:05d}"
         identity = f"{patient}+{kind}" if kind else patient
-        yield Case(identity, patient, path, int(bool(kind)), kind=kind, split=split, frame=number)
+        yield Case(identity, patient, path, int(bool(kind)), class_name=kind, split=split, frame=number)

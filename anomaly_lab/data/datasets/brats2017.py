@@ -75,7 +75,7 @@ class BraTS2017(PatchDataModule):
     def _case(self, folder: Path, grade: str) -> Case:
         image, mask = _volume(folder, self.modality), _volume(folder, "seg")
         patient = folder.name.rpartition("_")[0] or folder.name  # what follows counts the scans of one patient
-        return Case(folder.name, patient, image, label=1, mask=mask, kind=grade)
+        return Case(folder.name, patient, image, label=1, mask=mask, class_name=grade)
 
 
 def _volume(folder: Path, modality: str) -> Path:

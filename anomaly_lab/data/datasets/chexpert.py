@@ -133,7 +133,7 @@ class CheXpert(PatchDataModule):
             image=release / f"{path}.jpg",
             label=int(kind != ""),
             mask=mask if kind and mask.is_file() else None,
-            kind=kind,
+            class_name=kind,
             split=("test" if judged else "train") if self.use_valid else None,
         )
 

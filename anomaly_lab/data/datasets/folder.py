@@ -72,7 +72,7 @@ class Folder(PatchDataModule):
             raise UserError(f"{listing}: no such list (data.labels, a path below the root or a full one); put it right")
         cases = self._by_list(listing, found) if listing.is_file() else self._by_folder(found)
         if not self.split_rule.within and all(case.label == 1 for case in cases):
-            kinds = ", ".join(sorted({case.kind for case in cases})[:5])
+            kinds = ", ".join(sorted({case.class_name for case in cases})[:5])
             normal = " or ".join(sorted(self.normal))
             raise UserError(f"{root}: nothing is called {normal}, there are {kinds}; name what is normal: data.normal")
         return cases

@@ -24,7 +24,7 @@ from anomaly_lab.data.twins.mias import write_twin
 from anomaly_lab.types import Case, UserError
 
 COMPLETE = 0.9  # share of the listed films from which a missing one is a fault, not a part of the set
-MARK = 9  # pixels; thinner marks are cut off the breast
+MARK_WIDTH = 9  # pixels; thinner marks are cut off the breast
 WHERE_TO_GET = (
     "get the mini-MIAS database (peipa.essex.ac.uk) and lay it out as all-mias/mdb001.pgm and all-mias/Info.txt"
 )
@@ -139,7 +139,7 @@ def breast(pixels: np.ndarray) -> np.ndarray:
     grey = np.log1p(pixels.mean(0, dtype=np.float32))
     levels = (grey * (255 / max(float(grey.max()), 1e-6))).astype(np.uint8)
     _, bright = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((MARK, MARK), np.uint8))
+    bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((MARK_WIDTH, MARK_WIDTH), np.uint8))
     _, regions, facts, _ = cv2.connectedComponentsWithStats(np.asarray(bright))
     if len(facts) == 1:  # nothing but background
         return np.ones((1, *pixels.shape[1:]), bool)
@@ -169,7 +169,7 @@ def _case(name: str, film: Film) -> Case:
         image=film.path,
         label=int(bool(film.findings)),
         mask=film.info if known else None,  # where its discs are listed; read() draws them
-        kind=film.findings[0].kind if film.findings else "",
+        class_name=film.findings[0].class_name if film.findings else "",
     )
 
 

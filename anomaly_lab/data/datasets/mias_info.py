@@ -28,7 +28,7 @@ class Disc(NamedTuple):
 class Finding(NamedTuple):
     """One abnormality: its class, "B" benign or "M" malignant, and where it lies, if that is known."""
 
-    kind: str
+    class_name: str
     severity: str
     disc: Disc | None
 

@@ -93,7 +93,7 @@ class MIASPatches(PatchDataModule):
                 image=film.path,
                 label=1,
                 mask=film.info,
-                kind=film.findings[number - 1].kind,
+                class_name=film.findings[number - 1].class_name,
                 box=box,
             )
             for number, box in boxes([finding.disc for finding in film.findings], self.rule).items()

@@ -101,7 +101,7 @@ class MNIST(Digits):
         for number, digit in enumerate(which.tolist()):
             identity, label = f"{part}-{number:05d}", int(digit in self.anomalous)
             kind = f"digit {digit}" if label else ""
-            found.append(Case(identity, identity, path, label, kind=kind, split=split, frame=number))
+            found.append(Case(identity, identity, path, label, class_name=kind, split=split, frame=number))
         return found
 
     def read(self, case: Case) -> Scan:

@@ -185,7 +185,7 @@ def _case(folder: Path, split: str, kind: str, patient: str, name: str) -> Case:
         patient=patient,
         image=folder / split / kind / name,
         label=int(kind != "NORMAL"),
-        kind=kind,
+        class_name=kind,
         split=split,
     )
 

@@ -97,7 +97,7 @@ class RSNA(PatchDataModule):
                 image=pictures[i],
                 label=int(classes[i] != NORMAL),
                 mask=labels_csv if boxes.of[i] else None,
-                kind=classes[i] if classes[i] != NORMAL else "",
+                class_name=classes[i] if classes[i] != NORMAL else "",
             )
             for i in sorted(used)
         ]

@@ -103,7 +103,7 @@ class SIXray(PatchDataModule):
                     if label is not None:
                         image = folder / files.get(name, f"{name}.jpg")
                         cases.append(
-                            Case(name, name, image, label, boxes.get(name) if label else None, bag.kind, split)
+                            Case(name, name, image, label, boxes.get(name) if label else None, bag.class_name, split)
                         )
         self._compare(root)
         return cases
@@ -158,7 +158,7 @@ class _Bag(NamedTuple):
 
     anomalous: bool
     items: tuple[str, ...]
-    kind: str
+    class_name: str
     unsure: bool
 
 

@@ -108,7 +108,7 @@ class Tsukazaki(PatchDataModule):
                 image=photo.picture,
                 label=int(kinds[photo] != NORMAL),
                 mask=masks.get(photo.name),
-                kind=kinds[photo],
+                class_name=kinds[photo],
             )
             for photo in sorted(self._drawn(kinds))
         ]

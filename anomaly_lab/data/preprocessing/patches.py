@@ -36,7 +36,7 @@ class Windows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cutting:
+class PatchSampling:
     """Which windows of a scan become patches.
 
     Attributes:
@@ -104,7 +104,7 @@ class Cutting:
         if self.label == "mask" and label == 1 and scan.mask is None:
             raise UserError("it is anomalous and has no mask, which data.cut.label=mask needs")
         shape = scan.pixels.shape[1:]
-        if self == Cutting() and shape == tuple(extent):
+        if self == PatchSampling() and shape == tuple(extent):
             return Windows(np.zeros((1, len(shape)), np.int64), np.array([label]), np.array([False]))
         location = self._within(grid(shape, extent, self.overlap), shape, across)
         rng = np.random.default_rng(zlib.crc32(case.encode()))

@@ -24,7 +24,7 @@ VERSION = 2  # of the steps below; a store made by other steps is not reused
 
 
 class Prepared(NamedTuple):
-    """A scan ready for cutting.
+    """A scan ready for patch_sampling.
 
     Attributes:
         pixels: float32 [C, *S] in [0, 1].

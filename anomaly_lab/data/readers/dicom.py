@@ -382,11 +382,11 @@ def _cover(path: Path, volume: np.ndarray, outside: dict[int, np.ndarray]) -> No
             return np.full(shape, bits is _ALL)
         return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).view(bool)
 
-    floors = [values.min() for values in (plane[~mask(place)] for place, plane in enumerate(volume)) if values.size]
-    if not floors:
+    baselines = [values.min() for values in (plane[~mask(place)] for place, plane in enumerate(volume)) if values.size]
+    if not baselines:
         raise bad(path, "every voxel of the series is padding, there is nothing to see in it")
     for place in outside:
-        volume[place][mask(place)] = min(floors)
+        volume[place][mask(place)] = min(baselines)
 
 
 def _fits(values: np.ndarray) -> bool:

@@ -18,7 +18,7 @@ from anomaly_lab.data.store.store import Store
 SIDE = 16  # pictures are compared as SIDE x SIDE thumbnails
 TOLERANCE = 0.02  # root-mean-square difference of two thumbnails, as a fraction of full scale
 COMPARED = 5_000  # thumbnails that are compared with each other: a random sample of larger sets
-LISTED = 200  # pairs of each kind that are named; all are counted
+MAX_LISTED_PAIRS = 200  # pairs of each kind that are named; all are counted
 _ROWS_AT_ONCE = 512  # bounds the distance matrix to 512 x N
 
 
@@ -31,7 +31,7 @@ def audit(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> dict[str, An
 
     Returns:
         shared_patients, identical and near_identical pairs with their ids and splits (the latter with the distance,
-        under TOLERANCE), at most LISTED of each, crossing (pairs that lie in two splits), checked (pictures
+        under TOLERANCE), at most MAX_LISTED_PAIRS of each, crossing (pairs that lie in two splits), checked (pictures
         compared for identity) and compared (those compared for likeness).
     """
     split = {int(row): name for name, members in rows.items() for row in members}
@@ -52,9 +52,9 @@ def audit(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> dict[str, An
         return split[i] == split[j], i, j
 
     return {
-        "shared_patients": _shared_patients(store, rows)[:LISTED],
-        "identical": [pair(*both) for both in sorted(same, key=lambda both: crossing_first(*both))[:LISTED]],
-        "near_identical": [pair(i, j) | {"distance": round(d, 4)} for i, j, d in near[:LISTED]],
+        "shared_patients": _shared_patients(store, rows)[:MAX_LISTED_PAIRS],
+        "identical": [pair(*both) for both in sorted(same, key=lambda both: crossing_first(*both))[:MAX_LISTED_PAIRS]],
+        "near_identical": [pair(i, j) | {"distance": round(d, 4)} for i, j, d in near[:MAX_LISTED_PAIRS]],
         "crossing": sum(split[i] != split[j] for i, j in [*same, *((i, j) for i, j, _ in near)]),
         "checked": len(checked),
         "compared": len(compared),

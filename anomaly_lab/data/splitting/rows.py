@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from anomaly_lab.data.splitting.splits import SPLITS, SplitRule
+from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.types import UserError
 
@@ -34,7 +35,7 @@ def rows_of_splits(
     if rule.contamination:
         spoilt = np.flatnonzero((of_row == "train") & (labels == 1))
         wanted = round(rule.contamination / (1 - rule.contamination) * len(normal))
-        hidden = np.random.default_rng([rule.seed, 2]).permutation(spoilt)[:wanted]
+        hidden = stream(rule.seed, "contaminated rows").permutation(spoilt)[:wanted]
         rows["train"] = np.sort(np.concatenate([normal, hidden]))
     return _limited(rows, labels, rule.seed, limits)
 
@@ -60,7 +61,7 @@ def _limited(
     parts |= {"test_normal": rows["test"][~anomalous], "test_anomalous": rows["test"][anomalous]}
     for number, (name, limit) in enumerate(limits.items()):
         count = round(limit * len(parts[name])) if limit < 1 else int(limit)
-        some = np.random.default_rng([seed, 3, number]).permutation(parts[name])[:count]
+        some = stream(seed, "limits", number).permutation(parts[name])[:count]
         parts[name] = np.sort(some)
     test = np.sort(np.concatenate([parts["test_normal"], parts["test_anomalous"]]))
     return {"train": parts["train"], "val": parts["val"], "test": test}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.types import Case, UserError
 
 SPLITS = ("train", "val", "test")
@@ -84,7 +85,7 @@ def _drawn(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[
             f"data.train_normals={rule.train_normals:g} with data.val_fraction={rule.val_fraction:g} cannot be met by "
             f"{len(normal)} normal patients: some must train and some be left to judge; change one of the two"
         )
-    drawn = np.random.default_rng(rule.seed).permutation(len(normal))[:count]
+    drawn = stream(rule.seed, "split").permutation(len(normal))[:count]
     split = {normal[i]: "train" for i in drawn} | {normal[i]: "val" for i in drawn[count - held_out :]}
     return {case.id: split.get(case.patient, "test") for case in cases}
 
@@ -100,7 +101,7 @@ def _official(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
         held_out = _held_out(rule, len(normal))
         if not held_out < len(normal):
             raise UserError(f"only {len(normal)} normal patients train, none can be held out; set data.val_fraction=0")
-        order = np.random.default_rng(rule.seed).permutation(len(normal))[len(normal) - held_out :]
+        order = stream(rule.seed, "split").permutation(len(normal))[len(normal) - held_out :]
         out = {normal[i] for i in order}
         split |= {case.id: "val" for case in cases if case.patient in out and split[case.id] == "train"}
     return split
@@ -110,8 +111,8 @@ def _folds(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[
     """Patients dealt like cards, kind by kind: every part has its share of each; anomalies outside are left out."""
     kinds: dict[str, set[str]] = {}
     for case in cases:
-        kinds.setdefault(case.patient, set()).add(f"{case.label}{case.kind}")
-    rng = np.random.default_rng(rule.seed)
+        kinds.setdefault(case.patient, set()).add(f"{case.label}{case.class_name}")
+    rng = stream(rule.seed, "split")
     names = sorted(kinds)
     shuffled = [names[i] for i in rng.permutation(len(names))]
     dealt = sorted(shuffled, key=lambda patient: sorted(kinds[patient]))  # stable: the order within a kind is drawn
@@ -135,7 +136,7 @@ def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str])
         if case.label == 1:
             size[case.patient] = size.get(case.patient, 0) + 1
     names = sorted(size)
-    shuffled = [names[i] for i in np.random.default_rng([rule.seed, 1]).permutation(len(names))]
+    shuffled = [names[i] for i in stream(rule.seed, "contaminated patients").permutation(len(names))]
     before = np.cumsum([0, *(size[patient] for patient in shuffled[:-1])])
     moved = {patient for patient, hidden in zip(shuffled, before, strict=True) if hidden < wanted}
     if len(moved) == len(names) or not wanted:

@@ -30,7 +30,7 @@ from anomaly_lab.data.store.plan import CutScan, StorePlan
 from anomaly_lab.types import Case, UserError
 
 BINS = 64  # of the intensity histograms
-LOOKED_AT = 1000  # scans of each label whose histograms are kept, drawn by their ids
+MAX_HISTOGRAM_SCANS = 1000  # scans of each label whose histograms are kept, drawn by their ids
 
 
 def build(plan: StorePlan, folder: Path, on_bad: Literal["fail", "skip"]) -> None:
@@ -101,7 +101,7 @@ class Writer:
     def _looked_at(self, case: Case) -> bool:
         """Whether histograms of this case are kept; the same ones after a resume."""
         chance: int = zlib.crc32(case.id.encode())
-        return chance % 2**20 < LOOKED_AT / self._per_label[case.label] * 2**20
+        return chance % 2**20 < MAX_HISTOGRAM_SCANS / self._per_label[case.label] * 2**20
 
     def skip(self, case: Case, reason: str) -> None:
         """Note a case that is left out."""
@@ -127,7 +127,7 @@ class Writer:
         (self.work / "done.json").write_text(json.dumps(done, indent=1), encoding="utf-8")
 
     def _row(self, case: Case, cut: CutScan, i: int, image: np.ndarray) -> tuple[str, ...]:
-        whole = self.plan.cutting is None and cut.scan.affine is None
+        whole = self.plan.patch_sampling is None and cut.scan.affine is None
         location = "" if whole else ",".join(map(str, cut.windows.location[i]))
         random = bool(cut.windows.random[i])
         return (
@@ -135,7 +135,7 @@ class Writer:
             case.id,
             case.patient,
             str(cut.windows.label[i]),
-            case.kind,
+            case.class_name,
             location,
             "random" if random else "unmasked" if cut.unmasked else "grid",
             self.plan.relative(case.image),

@@ -10,7 +10,7 @@ import numpy as np
 
 from anomaly_lab.types import Case
 
-COLUMNS = ("id", "case", "patient", "label", "kind", "location", "role", "file", "sha256")
+COLUMNS = ("id", "case", "patient", "label", "class_name", "location", "role", "file", "sha256")
 
 
 class Index:
@@ -50,7 +50,7 @@ class Index:
                 "case": ids,
                 "patient": [case.patient for case in cases],
                 "label": [labels[case.label] for case in cases],
-                "kind": [case.kind for case in cases],
+                "class_name": [case.class_name for case in cases],
                 "location": empty,
                 "role": ["unmasked" if case.label and case.mask is None else "grid" for case in cases],
                 "file": [case.image.name for case in cases],

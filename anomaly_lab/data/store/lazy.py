@@ -62,7 +62,7 @@ class LazyStore:
     skipped: tuple[dict[str, str], ...] = ()
 
     def __init__(self, plan: StorePlan, folder: Path) -> None:
-        if plan.cutting is not None:
+        if plan.patch_sampling is not None:
             raise UserError("data.store=false reads whole pictures; take data.cut away or build the store")
         self.plan, self.folder = plan, folder
         self.images = _Images(plan)
@@ -74,7 +74,7 @@ class LazyStore:
         """Hash of the list of cases and of the steps; no file is opened."""
         digest = hashlib.sha256(repr((self.plan.preprocessing, self.plan.patch_size, self.plan.protocol)).encode())
         for case in self.plan.cases:
-            digest.update(f"{case.id} {case.patient} {case.label} {case.kind}".encode())
+            digest.update(f"{case.id} {case.patient} {case.label} {case.class_name}".encode())
         return digest.hexdigest()
 
     def batch(self, rows: np.ndarray) -> Batch:

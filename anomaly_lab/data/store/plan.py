@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from anomaly_lab.data.preprocessing import patches, transforms
-from anomaly_lab.data.preprocessing.patches import Cutting
+from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Prepared, Preprocessing, quantise
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import Case, UserError
@@ -31,7 +31,7 @@ class StorePlan:
         cases: the whole data set, in the order of the rows.
         read: a case to its scan.
         preprocessing: a scan to its grid and to [0, 1].
-        cutting: windows of it; None makes the whole picture one patch.
+        patch_sampling: windows of it; None makes the whole picture one patch.
         patch_size: [P] of a patch.
         in_channels: channels of a patch.
         deep: whether a file has more than 8 bits a pixel; if one has, all are stored with 16.
@@ -43,7 +43,7 @@ class StorePlan:
     cases: Sequence[Case]
     read: Callable[[Case], Scan]
     preprocessing: Preprocessing
-    cutting: Cutting | None
+    patch_sampling: PatchSampling | None
     patch_size: tuple[int, ...]
     in_channels: int
     deep: Callable[[Path], bool]
@@ -58,12 +58,17 @@ class StorePlan:
     @cached_property
     def key(self) -> str:
         """Hash of every file's name, size and time of change, the facts, every step and its version."""
-        steps = [transforms.VERSION, patches.VERSION, asdict(self.preprocessing), self.cutting and asdict(self.cutting)]
+        steps = [
+            transforms.VERSION,
+            patches.VERSION,
+            asdict(self.preprocessing),
+            self.patch_sampling and asdict(self.patch_sampling),
+        ]
         what = [*steps, self.patch_size, self.in_channels, self.protocol]
         digest = hashlib.sha256(json.dumps(what, default=str).encode())
         known: dict[Path, str] = {}
         for case in self.cases:
-            digest.update(f"{case.id} {case.patient} {case.label} {case.kind} {case.frame} {case.box}".encode())
+            digest.update(f"{case.id} {case.patient} {case.label} {case.class_name} {case.frame} {case.box}".encode())
             for path in (case.image, case.mask, *case.slices):
                 if path is not None:
                     if path not in known:
@@ -121,11 +126,11 @@ class CutScan:
     def of(cls, plan: StorePlan, case: Case, scan: Prepared) -> CutScan:
         """Choose the windows of a scan and quantise it."""
         volume = scan.affine is not None
-        cutting = plan.cutting or Cutting()
+        patch_sampling = plan.patch_sampling or PatchSampling()
         axcodes = plan.preprocessing.volume.axcodes if volume else None
-        extent = cutting.extent(plan.patch_size, axcodes)
-        across = cutting.axis(axcodes) if axcodes and len(plan.patch_size) == 2 else None
-        windows = cutting.windows(scan, extent, case.id, case.label, across)
+        extent = patch_sampling.extent(plan.patch_size, axcodes)
+        across = patch_sampling.axis(axcodes) if axcodes and len(plan.patch_size) == 2 else None
+        windows = patch_sampling.windows(scan, extent, case.id, case.label, across)
         pixels = quantise(scan.pixels, plan.dtype)
         if volume and plan.in_channels > 1:
             pixels = np.repeat(pixels, plan.in_channels, axis=0)

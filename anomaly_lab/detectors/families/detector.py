@@ -37,7 +37,7 @@ class Detector(pl.LightningModule):
         super().__init__()
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
         self.iterations_done = 0  # the buffer's value, readable without waiting for the device
-        self._descending = ""
+        self._stepping = ""
         self._tracked: dict[str, list[Tensor]] = {}
 
     @abstractmethod
@@ -52,11 +52,11 @@ class Detector(pl.LightningModule):
         """`n` generated images [n, C, *S], of `generator`'s noise if given; None where a method cannot generate."""
         return None
 
-    def realness(self, image: Tensor) -> Tensor | None:
+    def discriminator_output(self, image: Tensor) -> Tensor | None:
         """The discriminator's outputs [B] for images [B, C, *S]; None where none sees images alone."""
         return None
 
-    def begin(self) -> dict[str, Any]:
+    def load_pretrained(self) -> dict[str, Any]:
         """Read what a training needs from elsewhere, pretrained weights say, before its run folder is made.
 
         Returns:
@@ -114,14 +114,14 @@ class Detector(pl.LightningModule):
                 if buffer.is_floating_point():
                     buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
 
-    def descend(self, network: str, loss: Callable[[Tensor], Tensor], batch: Tensor) -> None:
+    def step_optimizer(self, network: str, loss: Callable[[Tensor], Tensor], batch: Tensor) -> None:
         """One optimiser step of `network` alone along the gradient of loss(batch), the mean over [B, C, *S]."""
         optimizer = self._optimizer(network)
         optimizer.zero_grad()
-        if network != self._descending:  # gradients reach this network's weights and no other's
+        if network != self._stepping:  # gradients reach this network's weights and no other's
             for name in self.networks:
                 self.get_submodule(name).requires_grad_(name == network)
-            self._descending = network
+            self._stepping = network
         for part in batch.chunk(self.accumulate):
             value = loss(part) * (len(part) / len(batch))
             with torch.autocast(self.device.type, enabled=False):  # penalties stay in float32

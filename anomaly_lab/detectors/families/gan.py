@@ -16,7 +16,7 @@ from anomaly_lab.types import Batch
 ADAPT_EVERY = 4  # iterations between two moves of an adaptive augmentation
 
 
-class AdversarialDetector(Detector):
+class GANDetector(Detector):
     """A detector with a discriminator, which sees `augmented` images only, real and fake, in both networks' losses.
 
     Args:
@@ -42,7 +42,7 @@ class AdversarialDetector(Detector):
         changed: tuple[Tensor, ...] = self.augmentation(*images)
         return changed
 
-    def watch(self, real: Tensor, fake: Tensor | None = None) -> None:
+    def track_discriminator(self, real: Tensor, fake: Tensor | None = None) -> None:
         """Note how sure the discriminator is of real images; an adaptive augmentation follows it.
 
         Args:
@@ -53,7 +53,7 @@ class AdversarialDetector(Detector):
         with torch.no_grad():
             middle = 0.0 if fake is None else (real.float().mean() + fake.float().mean()) / 2
             signs = (real.float() - middle).sign()
-            self.augmentation.watch(signs)
+            self.augmentation.track(signs)
         self.track({"train/sign_real": signs.mean()})
 
     def _adapt(self, share: float) -> None:
@@ -65,7 +65,7 @@ class AdversarialDetector(Detector):
             self.track({"train/augment_p": self.augmentation.p.clone()})
 
 
-class GeneratingDetector(AdversarialDetector):
+class GenerativeDetector(GANDetector):
     """One whose `generator` draws images of noise; it has the setting `latent_dim`."""
 
     generator: nn.Module
@@ -80,7 +80,7 @@ class GeneratingDetector(AdversarialDetector):
         return image
 
 
-class WassersteinDetector(GeneratingDetector):
+class WassersteinDetector(GenerativeDetector):
     """One with a `critic` and the losses of a WGAN-GP (Gulrajani et al. 2017); it has the setting `gp_weight`."""
 
     critic: nn.Module
@@ -93,11 +93,11 @@ class WassersteinDetector(GeneratingDetector):
         """The critic's loss on images [B, C, H, W], and what it says of them, [B]."""
         with torch.no_grad():
             fake = self.augmented(self.generator(self.noise(len(real))))
-        loss, score, distance, penalty = self.told_apart(self.critic, self.augmented(real), fake)
+        loss, score, distance, penalty = self.critic_losses(self.critic, self.augmented(real), fake)
         self.track({"train/critic": distance, "train/wasserstein": -distance, "train/penalty": penalty})
         return loss, score
 
-    def told_apart(self, critic: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def critic_losses(self, critic: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of a critic that is to tell images from fakes, [B, C, H, W] both, augmented.
 
         Returns:
@@ -105,7 +105,7 @@ class WassersteinDetector(GeneratingDetector):
         """
         score, fake_score = critic(real), critic(fake)
         distance = wasserstein_critic_loss(score, fake_score)
-        self.watch(score, fake_score)
+        self.track_discriminator(score, fake_score)
         penalty = gradient_penalty(critic, real, fake)
         return distance + self.settings.gp_weight * penalty, score, distance, penalty
 
@@ -115,6 +115,6 @@ class WassersteinDetector(GeneratingDetector):
         self.track({"train/generator": loss})
         return loss
 
-    def realness(self, image: Tensor) -> Tensor:
+    def discriminator_output(self, image: Tensor) -> Tensor:
         score: Tensor = self.critic(image)
         return score

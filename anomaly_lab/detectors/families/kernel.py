@@ -19,7 +19,7 @@ FeatureName = Literal["pixels", "code", "squeezenet", "squeezenet_caffe"]
 Features = Pixels | SqueezeNetFeatures | SVDDAutoencoder
 
 
-class GatheringDetector(Detector):
+class FeatureBankDetector(Detector):
     """A detector whose last phase, `gather`, collects features of normals; at its end `learn` makes a machine of them.
 
     A subclass calls `assemble` in its constructor, writes `learn` and `predict` and has the settings `samples` and
@@ -71,7 +71,7 @@ class GatheringDetector(Detector):
     def features_step(self, batches: Tensor) -> None:
         """The autoencoder moves once on each mini-batch of [1, B, C, H, W]."""
         for image in batches:
-            self.descend("features", self.reconstruction_loss, image)
+            self.step_optimizer("features", self.reconstruction_loss, image)
 
     def reconstruction_loss(self, image: Tensor) -> Tensor:
         """Sum of squared errors on pixels in [0, 1], mean over the batch [B, C, H, W]."""

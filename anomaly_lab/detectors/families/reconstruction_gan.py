@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detectors.families.gan import AdversarialDetector
-from anomaly_lab.losses.ganomaly import Opinion
+from anomaly_lab.detectors.families.gan import GANDetector
+from anomaly_lab.losses.ganomaly import DiscriminatorOutput
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.networks.dcgan import initialise
 from anomaly_lab.networks.normalisation import batch_statistics
+from anomaly_lab.networks.stages import initialise
 from anomaly_lab.types import Phase
 
 BnMode = Literal["eval", "batch"]
-BEATEN = 1e-5  # a discriminator's loss below which it teaches nothing any more
+MIN_DISCRIMINATOR_LOSS = 1e-5  # a discriminator's loss below which it teaches nothing any more
 
 
-class ReconstructingGAN(AdversarialDetector):
+class ReconstructionGAN(GANDetector):
     """One phase, `gan`: the reconstructor moves, then the discriminator on the reconstructions made on the way.
 
     Both gradients are of the weights at the iteration's beginning, as in the authors' code, so the discriminator looks
@@ -31,7 +31,7 @@ class ReconstructingGAN(AdversarialDetector):
     `gan_iterations`, `lr` (of both) and `bn_mode`.
 
     Attributes:
-        opinions: of images and of reconstructions, with a graph for the discriminator's weights; the reconstructor's
+        outputs: of images and of reconstructions, with a graph for the discriminator's weights; the reconstructor's
             loss leaves them for the discriminator's, for each part of the mini-batch.
         losses: what the discriminator's loss leaves of itself.
     """
@@ -44,7 +44,7 @@ class ReconstructingGAN(AdversarialDetector):
     def __init__(self, augment_d: AugmentD = "none") -> None:
         super().__init__(augment_d)
         self.register_buffer("resets", torch.zeros((), dtype=torch.long))
-        self.opinions: list[tuple[Opinion, Opinion]] = []
+        self.outputs: list[tuple[DiscriminatorOutput, DiscriminatorOutput]] = []
         self.losses: list[Tensor] = []
 
     @abstractmethod
@@ -53,7 +53,7 @@ class ReconstructingGAN(AdversarialDetector):
 
     @abstractmethod
     def discriminator_loss(self, real: Tensor) -> Tensor:
-        """Of the first of `opinions`, which it takes; appends itself, detached, to `losses`."""
+        """Of the first of `outputs`, which it takes; appends itself, detached, to `losses`."""
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -71,23 +71,26 @@ class ReconstructingGAN(AdversarialDetector):
     def gan_step(self, batches: Tensor) -> None:
         """Each network moves once on each mini-batch of [1, B, C, H, W]."""
         for real in batches:
-            self.descend("reconstructor", self.reconstructor_loss, real)
-            self.descend("discriminator", self.discriminator_loss, real)
+            self.step_optimizer("reconstructor", self.reconstructor_loss, real)
+            self.step_optimizer("discriminator", self.discriminator_loss, real)
             self._renew_if_beaten()
 
     def adversarial(
-        self, real: Tensor, reconstruction: Tensor, distance: Callable[[Opinion, Opinion], Tensor]
+        self,
+        real: Tensor,
+        reconstruction: Tensor,
+        distance: Callable[[DiscriminatorOutput, DiscriminatorOutput], Tensor],
     ) -> Tensor:
         """`distance` of what the discriminator says of images and of their reconstructions, [B, C, H, W] both.
 
         A scalar with a graph for the reconstructions alone; the discriminator's is kept for its own loss.
         """
         copy = reconstruction.detach().requires_grad_()
-        self.discriminator.requires_grad_(True)  # `descend` has frozen it; its turn comes
+        self.discriminator.requires_grad_(True)  # `step_optimizer` has frozen it; its turn comes
         images = self.augmented_alike(real, copy)
-        of_real, of_fake = (Opinion(*self.discriminator(image)) for image in images)
-        self.opinions.append((of_real, of_fake))
-        value = distance(Opinion(*(said.detach() for said in of_real)), of_fake)
+        of_real, of_fake = (DiscriminatorOutput(*self.discriminator(image)) for image in images)
+        self.outputs.append((of_real, of_fake))
+        value = distance(DiscriminatorOutput(*(said.detach() for said in of_real)), of_fake)
         with torch.autocast(self.device.type, enabled=False):
             (slope,) = torch.autograd.grad(value, copy, retain_graph=True)
         return value.detach() + ((reconstruction - copy.detach()).float() * slope.float()).sum()
@@ -98,7 +101,7 @@ class ReconstructingGAN(AdversarialDetector):
         self.losses.clear()
         if not alone:
             loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
-        if loss < BEATEN:
+        if loss < MIN_DISCRIMINATOR_LOSS:
             initialise(self.discriminator)
             if not alone:  # each rank has drawn its own
                 self.discriminator.load_state_dict(self.trainer.strategy.broadcast(self.discriminator.state_dict()))
@@ -106,7 +109,7 @@ class ReconstructingGAN(AdversarialDetector):
         self.track({"train/resets": self.resets.float()})
 
     @contextlib.contextmanager
-    def judging(self) -> Iterator[None]:
+    def scoring_mode(self) -> Iterator[None]:
         """No gradients, and batch norm as `bn_mode` says.
 
         ≠ code: with `batch`, the authors' running means follow the test images. They use them nowhere, so their scores

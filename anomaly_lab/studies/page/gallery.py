@@ -16,7 +16,7 @@ from anomaly_lab.reports import images
 from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.results import Result
 
-EACH = 3  # cases of a class
+CASES_PER_CLASS = 3  # cases of a class
 PARTS = {"reconstruction", "anomaly_map"}  # what a run may have made of a case
 LARGEST = 96  # pixels a side of a picture: a page holds a dozen for every row
 SIDE = 8  # samples a row, as the callback draws them
@@ -105,7 +105,7 @@ def _chosen(runs: list[tuple[dict[str, np.ndarray], Result]]) -> list[Case]:
                 times[case] += 1
                 places.setdefault(case, (anomalous[case], kept, i))
     ranked = sorted(places, key=lambda case: (-times[case], case))
-    chosen = [case for kind in (True, False) for case in [c for c in ranked if places[c][0] == kind][:EACH]]
+    chosen = [case for kind in (True, False) for case in [c for c in ranked if places[c][0] == kind][:CASES_PER_CLASS]]
     return [_case(case, *places[case]) for case in chosen]
 
 

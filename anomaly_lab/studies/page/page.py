@@ -11,11 +11,11 @@ from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.reports import html
 from anomaly_lab.reports.charts import rate
 from anomaly_lab.reports.html import Banner, whole
-from anomaly_lab.studies.decisions import ADDED, FIGURES, decisions, gains
+from anomaly_lab.studies.decisions import FIGURES, GAIN_METRICS, decisions, gains
 from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.health import relations
 from anomaly_lab.studies.page import plots, table
-from anomaly_lab.studies.page.gallery import EACH, gallery
+from anomaly_lab.studies.page.gallery import CASES_PER_CLASS, gallery
 from anomaly_lab.studies.results import METRICS
 
 
@@ -114,8 +114,8 @@ def _environment() -> Environment:
         "metrics": METRICS,
         "notes": table.notes,
         "figures": FIGURES,
-        "each": EACH,
-        "shares": ADDED,
+        "each": CASES_PER_CLASS,
+        "shares": GAIN_METRICS,
         "decided_panel": plots.decided,
         "scatter": plots.scatter,
         "axes_of": plots.axes,

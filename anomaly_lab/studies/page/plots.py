@@ -28,7 +28,7 @@ from anomaly_lab.studies.health import Relation
 from anomaly_lab.studies.results import Result
 
 GRID = np.linspace(0, 1, 101)  # false alarm rates at which curves are averaged
-SHOWN = 5000  # scores of a class in a histogram
+MAX_PLOTTED_SCORES = 5000  # scores of a class in a histogram
 DOT = 1.0 / 3  # of a curve's step, room beside its first and last point
 LINE = 50  # letters of a chart's line
 SPARK = 132  # pixels of a chart in a table's cell
@@ -164,7 +164,11 @@ def histogram(title: str, seed: int, result: Result) -> Panel:
     groups = []
     for label, (name, style) in enumerate((("Normal", "normal"), ("Anomalous", "anomalous"))):
         values = np.sort(result.score[result.label == label])
-        kept = np.linspace(0, len(values) - 1, SHOWN).round().astype(int) if len(values) > SHOWN else slice(None)
+        kept = (
+            np.linspace(0, len(values) - 1, MAX_PLOTTED_SCORES).round().astype(int)
+            if len(values) > MAX_PLOTTED_SCORES
+            else slice(None)
+        )
         groups.append(Group(name, values[kept].tolist(), style))
     note = f"Seed {seed}. Each class is scaled to its own highest bar."
     return Panel(f"{title}: scores", stacked_histogram(groups, "anomaly score"), note)

@@ -49,13 +49,13 @@ def test_high_grades_are_read_by_default(make, root):
     cases = make().cases(root)
     assert [case.id for case in cases] == [f"Brats17_2013_{number}_1" for number in range(6)]
     assert [case.patient for case in cases] == [f"Brats17_2013_{number}" for number in range(6)]
-    assert all(case.label == 1 and case.kind == "HGG" and case.mask is not None for case in cases)
+    assert all(case.label == 1 and case.class_name == "HGG" and case.mask is not None for case in cases)
     assert make().cases(root / "MICCAI_BraTS17_Data_Training") == cases
 
 
 def test_low_grades_and_other_modalities_on_request(make, root):
     cases = make(grades=["HGG", "LGG"]).cases(root)
-    assert [case.kind for case in cases] == ["HGG"] * 6 + ["LGG"]
+    assert [case.class_name for case in cases] == ["HGG"] * 6 + ["LGG"]
     (case,) = make(grades=["LGG"], modality="t2").cases(root)
     assert case.image.name == "Brats17_TCIA_9_1_t2.nii"
 

@@ -62,7 +62,7 @@ def make(root, tmp_path):
 
 
 def kinds(cases):
-    return {int(case.patient[-2:]): case.kind for case in cases}
+    return {int(case.patient[-2:]): case.class_name for case in cases}
 
 
 def test_normal_and_anomalous_pa_pictures_are_cases(make, root):

@@ -39,7 +39,7 @@ def make(root, tmp_path):
 
 
 def facts(cases):
-    return {case.id: (case.label, case.kind) for case in cases}
+    return {case.id: (case.label, case.class_name) for case in cases}
 
 
 def test_sub_folders_tell_the_label_however_deep(make, root):
@@ -60,7 +60,7 @@ def test_sub_folders_tell_the_label_however_deep(make, root):
 
 def test_other_names_may_mean_normal(make, root):
     cases = make(normal=("crack", "BIG DENT")).cases(root)
-    assert {case.kind for case in cases if case.label} == {"Normal", "normal"}
+    assert {case.class_name for case in cases if case.label} == {"Normal", "normal"}
     with pytest.raises(UserError, match=r"nothing is called fine, there are .*crack.*: data\.normal"):
         make(normal=("fine",)).cases(root)
 
@@ -69,7 +69,7 @@ def test_folders_named_after_the_splits_are_the_split(make, tmp_path):
     root = tmp_path / "split"
     draw(root, "train/normal/a.png", "train/normal/b.png", "test/normal/c.png", "test/hole/d.png")
     cases = make().cases(root)
-    assert [(case.id, case.split, case.label, case.kind) for case in cases] == [
+    assert [(case.id, case.split, case.label, case.class_name) for case in cases] == [
         ("test/hole/d.png", "test", 1, "hole"),
         ("test/normal/c.png", "test", 0, ""),
         ("train/normal/a.png", "train", 0, ""),
@@ -145,7 +145,7 @@ def test_a_list_tells_everything(make, root):
     )
     cases = {case.id: case for case in make().cases(root)}
     assert [case.label for case in cases.values()] == [0, 0, 0, 0, 1, 1, 1]
-    assert cases["crack/deep/er/y.png"].kind == "rift"
+    assert cases["crack/deep/er/y.png"].class_name == "rift"
     assert cases["crack/deep/er/y.png"].mask == root / "outlines of y.png"
     assert [case.split for case in cases.values()] == ["train", "train", "val", "test", "test", "test", "test"]
     assert cases["normal/d.bmp"].patient == cases["crack/x.png"].patient != cases["normal/a 1.png"].patient

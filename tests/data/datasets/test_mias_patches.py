@@ -46,7 +46,7 @@ def test_patch_shows_the_discs_of_its_neighbours(make, tmp_path):
     write_film(root / "all-mias" / "mdb002.pgm", film())
     data = make(root)
     first, second = data.cases(root)
-    assert (first.kind, second.kind) == ("CIRC", "MISC")
+    assert (first.class_name, second.class_name) == ("CIRC", "MISC")
     mask = data.read(first).mask[0]
     assert mask[60, 60]
     assert mask[5, 60]

@@ -32,7 +32,7 @@ def test_the_named_digits_are_anomalous_and_every_digit_is_listed(make, twin):
         *read_idx(twin / "t10k-labels-idx1-ubyte", LABELS),
     ]
     assert [case.label for case in cases] == [int(digit in {3, 8}) for digit in labels]
-    assert [case.kind for case in cases] == [f"digit {d}" if d in {3, 8} else "" for d in labels]
+    assert [case.class_name for case in cases] == [f"digit {d}" if d in {3, 8} else "" for d in labels]
     assert [case.split for case in cases] == ["train"] * 200 + ["test"] * 100
     assert len({case.id for case in cases}) == len({case.patient for case in cases}) == 300
 

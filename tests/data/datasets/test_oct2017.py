@@ -53,7 +53,7 @@ def test_patients_of_test_leave_train_and_val_is_left_out(make, root):
     assert Counter(case.split for case in cases) == {"train": 8, "test": 6}
     assert {case.patient for case in trained} == {"1", "3", "5", "6", "21"}
     assert [case.id for case in cases if case.patient == "42"] == ["test/CNV-42-1", "test/CNV-42-2"]
-    assert all(case.label == (case.kind != "NORMAL") for case in cases)
+    assert all(case.label == (case.class_name != "NORMAL") for case in cases)
 
 
 def test_the_owners_split_can_be_had_with_its_leak(make, root):

@@ -38,12 +38,14 @@ def make(root, tmp_path):
 
 def test_boxes_and_classes_become_one_case_an_id(make, root):
     cases = make().cases(root)
-    assert [(case.id, case.label, case.kind) for case in cases] == [
+    assert [(case.id, case.label, case.class_name) for case in cases] == [
         *((i, 0, "") for i in IDS[:5]),
         *((i, 1, OPACITY) for i in IDS[7:]),
     ]
     everything = make(anomalies="all_abnormal").cases(root)
-    assert [(case.kind, case.mask is None) for case in everything[5:]] == [(OTHER, True)] * 2 + [(OPACITY, False)] * 2
+    assert [(case.class_name, case.mask is None) for case in everything[5:]] == [(OTHER, True)] * 2 + [
+        (OPACITY, False)
+    ] * 2
 
 
 def test_census_is_of_the_lists_whatever_is_judged(make, root):

@@ -61,7 +61,7 @@ def make(root, tmp_path):
 
 def test_any_item_is_an_anomaly_and_all_of_them_are_kept(make, root):
     cases = make().cases(root)
-    assert {case.id: case.kind for case in cases if case.label} == {
+    assert {case.id: case.class_name for case in cases if case.label} == {
         "P00001": "Gun",
         "P00002": "Knife",
         "P00003": "Gun+Knife",

@@ -57,7 +57,7 @@ def make(root, tmp_path):
 
 
 def kinds(cases):
-    return Counter(case.kind for case in cases)
+    return Counter(case.class_name for case in cases)
 
 
 CLASSES = {
@@ -75,7 +75,7 @@ CLASSES["gan"] = CLASSES[3]
 def test_tasks_take_their_classes(make, root, task):
     cases = make(task=task).cases(root)
     assert kinds(cases) == CLASSES[task]
-    assert all(case.label == (case.kind != "normal") for case in cases)
+    assert all(case.label == (case.class_name != "normal") for case in cases)
     assert [case.id for case in cases] == sorted(case.id for case in cases)
 
 
@@ -86,7 +86,7 @@ def test_task_4_takes_as_many_normals_as_pictures_with_the_disease(make, root):
 
 def test_rows_are_matched_with_pictures_and_people(make, root):
     cases = {case.id: case for case in make(task=3).cases(root)}
-    assert cases["000012_00"].kind == "AMD"  # RD is the more common
+    assert cases["000012_00"].class_name == "AMD"  # RD is the more common
     assert cases["000009_00"].patient == cases["000009_01"].patient == "000009"
     assert cases["000001_01"].image == root / "images" / "000001_01.jpg"
     assert {case.patient for case in make(task=3, image_level=True).cases(root)} == cases.keys()

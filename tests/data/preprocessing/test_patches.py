@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly_lab.data.preprocessing.patches import Cutting, cut, grid, shares
+from anomaly_lab.data.preprocessing.patches import PatchSampling, cut, grid, shares
 from anomaly_lab.data.preprocessing.transforms import Prepared
 from anomaly_lab.types import UserError
 
@@ -53,14 +53,14 @@ def test_shares_equal_a_plain_loop():
 @pytest.mark.parametrize("across", [0, 1, 2])
 def test_plane_of_a_volume_is_a_slice_of_it(across):
     scan = _scan((5, 6, 7), volume=True)
-    axcodes, cutting = {0: "IPL", 1: "AIL", 2: "RAI"}[across], Cutting(plane="axial")
-    extent = cutting.extent((3, 2), axcodes)
-    assert extent[cutting.axis(axcodes)] == 1
+    axcodes, patch_sampling = {0: "IPL", 1: "AIL", 2: "RAI"}[across], PatchSampling(plane="axial")
+    extent = patch_sampling.extent((3, 2), axcodes)
+    assert extent[patch_sampling.axis(axcodes)] == 1
     location = grid((5, 6, 7), extent, 0.0)
-    (patches,) = cut(scan.pixels, location, extent, cutting.axis(axcodes))
+    (patches,) = cut(scan.pixels, location, extent, patch_sampling.axis(axcodes))
     for patch, start in zip(patches, location, strict=True):
         window = tuple(slice(s, s + e) for s, e in zip(start, extent, strict=True))
-        assert np.array_equal(patch[0], scan.pixels[0][window].squeeze(cutting.axis(axcodes)))
+        assert np.array_equal(patch[0], scan.pixels[0][window].squeeze(patch_sampling.axis(axcodes)))
 
 
 def test_blocks_together_are_all_patches_in_order():
@@ -80,32 +80,32 @@ def _lesion():
 
 
 def test_mask_rule_takes_healthy_and_lesion_and_leaves_out_what_is_between():
-    windows = Cutting(label="mask", lesion=0.75).windows(_scan((12, 12), _lesion()), (4, 4), "a", 1, None)
+    windows = PatchSampling(label="mask", lesion=0.75).windows(_scan((12, 12), _lesion()), (4, 4), "a", 1, None)
     labels = {tuple(at): label for at, label in zip(windows.location.tolist(), windows.label.tolist(), strict=True)}
     assert labels[0, 0] == 1
     assert (4, 0) not in labels
     assert (4, 4) not in labels
     assert list(labels.values()).count(0) == 6
-    any_lesion = Cutting(label="mask").windows(_scan((12, 12), _lesion()), (4, 4), "a", 1, None)
+    any_lesion = PatchSampling(label="mask").windows(_scan((12, 12), _lesion()), (4, 4), "a", 1, None)
     assert any_lesion.label.sum() == 3
     assert len(any_lesion.label) == 9
 
 
 def test_case_rule_gives_every_window_the_scans_label():
-    assert Cutting().windows(_scan((12, 12), _lesion()), (4, 4), "a", 1, None).label.tolist() == [1] * 9
+    assert PatchSampling().windows(_scan((12, 12), _lesion()), (4, 4), "a", 1, None).label.tolist() == [1] * 9
 
 
 def test_anomalous_scan_without_a_mask_is_refused_by_the_mask_rule():
     with pytest.raises(UserError, match="has no mask"):
-        Cutting(label="mask").windows(_scan((12, 12)), (4, 4), "a", 1, None)
-    assert Cutting(label="mask").windows(_scan((12, 12)), (4, 4), "a", 0, None).label.tolist() == [0] * 9
+        PatchSampling(label="mask").windows(_scan((12, 12)), (4, 4), "a", 1, None)
+    assert PatchSampling(label="mask").windows(_scan((12, 12)), (4, 4), "a", 0, None).label.tolist() == [0] * 9
 
 
 def test_foreground_rule_asks_for_its_share():
     foreground = np.zeros((1, 12, 12), bool)
     foreground[:, :, :7] = True  # the middle column of windows has 3 of 4
     kept = [
-        len(Cutting(foreground=share).windows(_scan((12, 12), foreground=foreground), (4, 4), "a", 0, None).label)
+        len(PatchSampling(foreground=share).windows(_scan((12, 12), foreground=foreground), (4, 4), "a", 0, None).label)
         for share in (0.0, 0.5, 0.75, 0.8, 1.0)
     ]
     assert kept == [9, 6, 6, 3, 3]
@@ -113,24 +113,24 @@ def test_foreground_rule_asks_for_its_share():
 
 @pytest.mark.parametrize(("slices", "first", "last"), [((2, 4), 2, 4), ((0.25, 0.75), 3, 8)])
 def test_slices_bound_the_planes(slices, first, last):
-    windows = Cutting(slices=slices).windows(_scan((12, 4, 4), volume=True), (1, 4, 4), "a", 0, 0)
+    windows = PatchSampling(slices=slices).windows(_scan((12, 4, 4), volume=True), (1, 4, 4), "a", 0, 0)
     assert windows.location[:, 0].tolist() == list(range(first, last + 1))
 
 
 def test_random_windows_are_normal_seeded_by_the_case_and_apart_from_the_grid():
-    cutting = Cutting(label="mask", random=20)
+    patch_sampling = PatchSampling(label="mask", random=20)
     scan = _scan((12, 12), _lesion())
-    one, two, other = (cutting.windows(scan, (4, 4), case, 1, None) for case in ("a", "a", "b"))
+    one, two, other = (patch_sampling.windows(scan, (4, 4), case, 1, None) for case in ("a", "a", "b"))
     assert one.random.sum() == 20
     assert np.array_equal(one.location, two.location)
     assert not np.array_equal(one.location, other.location)
     assert not shares(scan.mask, one.location[one.random], (4, 4)).any()
     assert not one.label[one.random].any()
-    assert Cutting(random=5).windows(scan, (4, 4), "a", 1, None).random.sum() == 0
+    assert PatchSampling(random=5).windows(scan, (4, 4), "a", 1, None).random.sum() == 0
 
 
 def test_cap_draws_a_part_of_the_grid():
-    windows = Cutting(per_scan=4).windows(_scan((12, 12)), (4, 4), "a", 0, None)
+    windows = PatchSampling(per_scan=4).windows(_scan((12, 12)), (4, 4), "a", 0, None)
     assert len({tuple(at) for at in windows.location.tolist()}) == 4
 
 
@@ -146,4 +146,4 @@ def test_cap_draws_a_part_of_the_grid():
 )
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
-        Cutting(**settings)
+        PatchSampling(**settings)

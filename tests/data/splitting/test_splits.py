@@ -86,7 +86,9 @@ def test_missing_file_is_named(tmp_path):
 
 
 def _kinds(count):
-    return [Case(f"{i:03d}", f"p{i // 2}", Path("x"), int(i % 8 >= 6), kind="abc"[i // 2 % 3]) for i in range(count)]
+    return [
+        Case(f"{i:03d}", f"p{i // 2}", Path("x"), int(i % 8 >= 6), class_name="abc"[i // 2 % 3]) for i in range(count)
+    ]
 
 
 def test_every_case_is_judged_in_exactly_one_fold_and_every_fold_has_its_share():
@@ -97,7 +99,7 @@ def test_every_case_is_judged_in_exactly_one_fold_and_every_fold_has_its_share()
         test = [id for id, name in split.items() if name == "test"]
         anomalous = [case for case in cases if case.label == 1 and split[case.id] == "test"]
         assert len(anomalous) == 12
-        assert sorted(case.kind for case in anomalous) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+        assert sorted(case.class_name for case in anomalous) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
         assert not {patients[id] for id in test} & {patients[id] for id, name in split.items() if name != "test"}
         assert all(split[case.id] in ("test", "") for case in cases if case.label == 1)
         assert [list(split.values()).count(name) for name in ("train", "val")] == [130, 14]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from toy_plans import again, plan_of
 
-from anomaly_lab.data.preprocessing.patches import Cutting
+from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Preprocessing
 from anomaly_lab.data.store import build
 from anomaly_lab.data.store.store import open_or_build
@@ -63,7 +63,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("reads", [0, 1, 3])
 @pytest.mark.parametrize("torn", ["", "half a line"])
 def test_killed_build_goes_on_where_it_stopped_and_ends_in_the_same_bytes(plan, tmp_path, reads, torn):
-    plan = again(plan, cutting=Cutting(overlap=0.5), patch_size=(6, 6), preprocessing=Preprocessing(None))
+    plan = again(plan, patch_sampling=PatchSampling(overlap=0.5), patch_size=(6, 6), preprocessing=Preprocessing(None))
     straight = open_or_build(plan, tmp_path / "straight", "fail")
     read, seen = plan.read, []
 
@@ -89,7 +89,7 @@ def test_killed_build_goes_on_where_it_stopped_and_ends_in_the_same_bytes(plan, 
 
 
 def test_windows_have_ids_places_and_their_own_masks(plan, tmp_path):
-    plan = again(plan, cutting=Cutting(label="mask"), patch_size=(6, 6), preprocessing=Preprocessing(None))
+    plan = again(plan, patch_sampling=PatchSampling(label="mask"), patch_size=(6, 6), preprocessing=Preprocessing(None))
     store = open_or_build(plan, tmp_path / "store", "fail")
     assert store.images.shape == (16, 1, 6, 6)
     assert store.index[13]["id"] == "3@0,6"

@@ -22,7 +22,7 @@ def test_file_reads_back_by_column_and_by_row(tmp_path):
 
 
 def test_cases_that_are_not_stored_have_an_index_too():
-    cases = [Case("x", "p", Path("d/x.png"), 1, kind="gun"), Case("y", "q", Path("d/y.png"), 0)]
+    cases = [Case("x", "p", Path("d/x.png"), 1, class_name="gun"), Case("y", "q", Path("d/y.png"), 0)]
     index = Index.of_cases(cases)
     assert index[0] == dict(zip(COLUMNS, ("x", "x", "p", "1", "gun", "", "unmasked", "x.png", ""), strict=True))
     assert index.labels().tolist() == [1, 0]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from toy_plans import again
 
-from anomaly_lab.data.preprocessing.patches import Cutting
+from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Preprocessing
 from anomaly_lab.data.store import plan as plan_module
 from anomaly_lab.data.store.store import open_or_build
@@ -23,7 +23,11 @@ def test_one_deep_file_makes_the_store_sixteen_bits(plan, tmp_path):
 
 
 def test_options_of_the_data_set_and_the_cut_change_the_key(plan):
-    others = [{"protocol": {"version": 2}}, {"cutting": Cutting()}, {"cutting": Cutting(overlap=0.5)}]
+    others = [
+        {"protocol": {"version": 2}},
+        {"patch_sampling": PatchSampling()},
+        {"patch_sampling": PatchSampling(overlap=0.5)},
+    ]
     keys = {plan.key, *(again(plan, **change).key for change in others)}
     assert len(keys) == 4
     assert again(plan).key == plan.key
@@ -45,7 +49,7 @@ def test_a_scan_that_does_not_fit_is_named_with_a_remedy(plan):
 
 def test_blocks_are_patches_and_masks_a_few_at_a_time(plan, monkeypatch):
     monkeypatch.setattr(plan_module, "BLOCK", 3)
-    windows = again(plan, cutting=Cutting(), patch_size=(6, 6), preprocessing=Preprocessing(None))
+    windows = again(plan, patch_sampling=PatchSampling(), patch_size=(6, 6), preprocessing=Preprocessing(None))
     cut, _ = windows.patches(plan.cases[3])
     blocks = list(cut.blocks())
     assert [len(images) for images, _ in blocks] == [3, 1]

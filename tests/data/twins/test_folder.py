@@ -23,7 +23,7 @@ def test_scratches_are_brighter_and_stains_darker_than_the_cloth(tmp_path):
         if case.mask:
             image, mask = np.asarray(Image.open(case.image).convert("L"), float), np.asarray(Image.open(case.mask)) > 0
             assert image.shape == mask.shape
-            assert (image[mask].mean() > image[~mask].mean()) == (case.kind == KINDS[0])
+            assert (image[mask].mean() > image[~mask].mean()) == (case.class_name == KINDS[0])
 
 
 def test_same_seed_same_files_whatever_the_size(tmp_path):

@@ -11,7 +11,7 @@ def test_twin_is_read_back_with_its_lesions_margins_and_shared_patients(tmp_path
     write_twin(tmp_path, seed=0, size=60)
     data = OCT2017(root=str(tmp_path), store_dir=str(tmp_path / "store"), drop_shared=False)
     cases = data.cases(tmp_path)
-    assert Counter((case.split, case.kind) for case in cases) == {
+    assert Counter((case.split, case.class_name) for case in cases) == {
         ("train", "NORMAL"): 30,
         **{("train", kind): 2 for kind in ("CNV", "DME", "DRUSEN")},
         **{("test", kind): 6 for kind in ("CNV", "DME", "DRUSEN", "NORMAL")},

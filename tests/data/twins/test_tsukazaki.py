@@ -21,7 +21,7 @@ def test_twin_is_read_back_with_its_lesions_and_every_disease(tmp_path):
             assert case.label == 1
             assert scan.pixels.shape == (3, *scan.shape)
             assert 0 < scan.mask.mean() < 0.4
-    without = Counter(case.kind for case in cases if case.mask is None)
+    without = Counter(case.class_name for case in cases if case.mask is None)
     assert set(without) <= {"normal", "DM", "RD"}  # diabetes shows nothing, a detachment may lie under a lid
     with (tmp_path / "data.csv").open() as file:
         assert {row["LR"] for row in csv.DictReader(file)} == {"L", "R"}
@@ -35,7 +35,7 @@ def test_a_wide_cup_is_paler_than_the_retina_and_dots_are_darker(tmp_path):
             grey = np.asarray(Image.open(case.image).convert("L")).astype(float)
             mask = data.read(case).mask[0]
             brighter = grey[mask].mean() > grey[~mask & (grey > 50)].mean()
-            assert brighter == (case.kind == "Gla")
+            assert brighter == (case.class_name == "Gla")
 
 
 def test_same_seed_same_files(tmp_path):

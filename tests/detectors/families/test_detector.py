@@ -46,7 +46,7 @@ def test_accumulation_equals_one_large_batch(fit: Fit, accumulate: int) -> None:
     class Mean(Shift):
         def near_step(self, batches: Tensor) -> None:
             for batch in batches:
-                self.descend("near", lambda x: (self.near.weight - x.flatten(1)).square().mean(), batch)
+                self.step_optimizer("near", lambda x: (self.near.weight - x.flatten(1)).square().mean(), batch)
 
     images = torch.randn(16, 1, 1, 1)
     parts = Mean()
@@ -79,7 +79,7 @@ def test_low_precision_steps_see_the_weights_of_the_step_before(fit: Fit) -> Non
     class Layer(Shift):
         def near_step(self, batches: Tensor) -> None:
             for batch in batches:
-                self.descend("near", lambda x: (self.near(x.flatten(1)) - 1).square().mean(), batch)
+                self.step_optimizer("near", lambda x: (self.near(x.flatten(1)) - 1).square().mean(), batch)
 
     detector = fit(Layer(lr=0.25), torch.ones(16, 1, 1, 1), iterations=1, precision="bf16-mixed")
     # w = 0 → 0.5 → 0.75; with a stale second step it would be 1.0
@@ -92,7 +92,7 @@ def test_gradients_flow_in_the_types_of_the_forward_pass(fit: Fit) -> None:
 
     class Watching(Shift):
         def near_step(self, batches: Tensor) -> None:
-            self.descend("near", self.watched, batches[0])
+            self.step_optimizer("near", self.watched, batches[0])
 
         def watched(self, x: Tensor) -> Tensor:
             value = self.near(x.flatten(1)).float()

@@ -77,8 +77,8 @@ def test_it_trains_and_scores_unaugmented(name: str, augment_d: str, fit: Fit) -
     scores = [detector.score({"image": image}).anomaly_score for _ in range(2)]
     assert torch.equal(*scores)
     assert torch.isfinite(scores[0]).all()
-    realness = detector.realness(image)
-    assert realness is None or realness.shape == (5,)
+    discriminator_output = detector.discriminator_output(image)
+    assert discriminator_output is None or discriminator_output.shape == (5,)
 
 
 @pytest.mark.parametrize("name", _takers())
@@ -131,7 +131,7 @@ def test_p_follows_what_all_ranks_have_seen_not_one(monkeypatch: pytest.MonkeyPa
     trainer = SimpleNamespace(world_size=2, strategy=SimpleNamespace(reduce=reduce))
     monkeypatch.setattr(DCGAN, "trainer", trainer)
     detector.augmentation.p.fill_(0.5)
-    detector.augmentation.watch(torch.ones(12))
+    detector.augmentation.track(torch.ones(12))
     detector._adapt(0.01)
     assert detector.augmentation.p < 0.5
     assert not detector.augmentation.seen.any()
@@ -139,10 +139,12 @@ def test_p_follows_what_all_ranks_have_seen_not_one(monkeypatch: pytest.MonkeyPa
 
 def test_a_critics_zero_is_the_middle_between_reals_and_fakes() -> None:
     detector = WGAN(**SIZES, augment_d="ada")
-    detector.watch(torch.tensor([11.0, 12.0, 14.0]), torch.tensor([9.0, 10.0]))  # means 12.33 and 9.5: zero is 10.9
-    detector.watch(torch.tensor([10.0, 9.0]), torch.tensor([9.0, 10.0]))
+    detector.track_discriminator(
+        torch.tensor([11.0, 12.0, 14.0]), torch.tensor([9.0, 10.0])
+    )  # means 12.33 and 9.5: zero is 10.9
+    detector.track_discriminator(torch.tensor([10.0, 9.0]), torch.tensor([9.0, 10.0]))
     assert detector.augmentation.seen.tolist() == [3 + 0, 5]
-    detector.watch(torch.tensor([0.1, -0.1, -0.2]))  # logits
+    detector.track_discriminator(torch.tensor([0.1, -0.1, -0.2]))  # logits
     assert detector.augmentation.seen.tolist() == [2, 8]
 
 

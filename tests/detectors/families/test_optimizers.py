@@ -13,7 +13,7 @@ from anomaly_lab.detectors.families.optimizers import tensorflow_rmsprop
 from anomaly_lab.detectors.fanogan import FAnoGAN
 
 
-def descend(optimizer: RMSprop, p: nn.Parameter, gradients: torch.Tensor) -> None:
+def step_optimizer(optimizer: RMSprop, p: nn.Parameter, gradients: torch.Tensor) -> None:
     for gradient in gradients:
         p.grad = gradient.clone()
         optimizer.step()
@@ -24,7 +24,7 @@ def test_steps_are_tensorflows() -> None:
     gradients = torch.randn(30, 5) * torch.tensor([1e-6, 1e-3, 1.0, 10.0, 0.0])
     p = nn.Parameter(torch.randn(5))
     expected, mean_square = p.detach().double(), torch.ones(5, dtype=torch.float64)
-    descend(tensorflow_rmsprop([p], 0.01), p, gradients)
+    step_optimizer(tensorflow_rmsprop([p], 0.01), p, gradients)
     for gradient in gradients.double():
         mean_square = 0.9 * mean_square + 0.1 * gradient**2
         expected = expected - 0.01 * gradient / (mean_square + 1e-10).sqrt()
@@ -34,8 +34,8 @@ def test_steps_are_tensorflows() -> None:
 def test_its_first_step_is_small_where_torchs_is_ten_times_the_rate() -> None:
     gradient = torch.full((1, 3), 1e-3)
     ours, theirs = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
-    descend(tensorflow_rmsprop([ours], 1e-2), ours, gradient)
-    descend(RMSprop([theirs], 1e-2), theirs, gradient)
+    step_optimizer(tensorflow_rmsprop([ours], 1e-2), ours, gradient)
+    step_optimizer(RMSprop([theirs], 1e-2), theirs, gradient)
     assert ours.abs().max() < 1.1e-5
     assert theirs.abs().min() > 0.09
 
@@ -44,13 +44,13 @@ def test_it_is_resumed_from_its_state() -> None:
     torch.manual_seed(1)
     gradients = torch.randn(8, 4)
     whole = nn.Parameter(torch.zeros(4))
-    descend(tensorflow_rmsprop([whole], 0.1), whole, gradients)
+    step_optimizer(tensorflow_rmsprop([whole], 0.1), whole, gradients)
     part = nn.Parameter(torch.zeros(4))
     first = tensorflow_rmsprop([part], 0.1)
-    descend(first, part, gradients[:3])
+    step_optimizer(first, part, gradients[:3])
     second = tensorflow_rmsprop([part], 0.1)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
-    descend(second, part, gradients[3:])
+    step_optimizer(second, part, gradients[3:])
     assert torch.equal(part, whole)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from toys import Fit, smooth
 
-from anomaly_lab.detectors.families.reconstruction_gan import ReconstructingGAN
+from anomaly_lab.detectors.families.reconstruction_gan import ReconstructionGAN
 from anomaly_lab.detectors.ganomaly import GANomaly
 from anomaly_lab.detectors.skip_ganomaly import SkipGANomaly
 
@@ -16,12 +16,12 @@ KINDS = (GANomaly, SkipGANomaly)
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
-def kind(request: pytest.FixtureRequest) -> type[ReconstructingGAN]:
-    chosen: type[ReconstructingGAN] = request.param
+def kind(request: pytest.FixtureRequest) -> type[ReconstructionGAN]:
+    chosen: type[ReconstructionGAN] = request.param
     return chosen
 
 
-def tiny(kind: type[ReconstructingGAN], **changes: Any) -> Any:
+def tiny(kind: type[ReconstructionGAN], **changes: Any) -> Any:
     torch.manual_seed(0)
     return kind(**{"patch_size": (32, 32), "width": 4, "latent_dim": 6, "gan_iterations": 8, **changes})
 
@@ -45,13 +45,13 @@ class BeatenSkipGANomaly(_Beaten, SkipGANomaly):
     pass
 
 
-def test_each_network_moves_by_its_own_loss_alone(kind: type[ReconstructingGAN], pictures: Tensor) -> None:
+def test_each_network_moves_by_its_own_loss_alone(kind: type[ReconstructionGAN], pictures: Tensor) -> None:
     """Bit-identical weights of the other; the discriminator's graph outlives the reconstructor's step."""
     detector = tiny(kind).train()
     steps = dict(zip(detector.networks, detector.configure_optimizers(), strict=True))
     for name, loss in (("reconstructor", detector.reconstructor_loss), ("discriminator", detector.discriminator_loss)):
         before = {key: value.clone() for key, value in detector.named_parameters()}
-        for network in detector.networks:  # as `descend` does
+        for network in detector.networks:  # as `step_optimizer` does
             detector.get_submodule(network).requires_grad_(network == name)
         loss(pictures).backward()
         steps[name].step()
@@ -60,18 +60,18 @@ def test_each_network_moves_by_its_own_loss_alone(kind: type[ReconstructingGAN],
         assert all(p.grad is None or name == "discriminator" for p in detector.discriminator.parameters())
 
 
-def test_gradients_are_those_of_two_separate_passes(kind: type[ReconstructingGAN], pictures: Tensor) -> None:
+def test_gradients_are_those_of_two_separate_passes(kind: type[ReconstructionGAN], pictures: Tensor) -> None:
     detector, plain = tiny(kind).double().train(), tiny(kind).double().train()
     image = pictures.double()
     detector.reconstructor_loss(image).backward()
 
     class Direct(kind):
         def adversarial(self, real: Tensor, reconstruction: Tensor, distance: Any) -> Tensor:
-            from anomaly_lab.losses.ganomaly import Opinion
+            from anomaly_lab.losses.ganomaly import DiscriminatorOutput
 
             with torch.no_grad():
-                of_real = Opinion(*self.discriminator(real))
-            value: Tensor = distance(of_real, Opinion(*self.discriminator(reconstruction)))
+                of_real = DiscriminatorOutput(*self.discriminator(real))
+            value: Tensor = distance(of_real, DiscriminatorOutput(*self.discriminator(reconstruction)))
             return value
 
     plain.__class__ = Direct
@@ -80,18 +80,18 @@ def test_gradients_are_those_of_two_separate_passes(kind: type[ReconstructingGAN
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-9)
 
 
-def test_nothing_is_left_over_after_a_step(kind: type[ReconstructingGAN], fit: Fit, pictures: Tensor) -> None:
+def test_nothing_is_left_over_after_a_step(kind: type[ReconstructionGAN], fit: Fit, pictures: Tensor) -> None:
     for accumulate in (1, 2):
         detector = tiny(kind)
         detector.accumulate = accumulate
         fit(detector, pictures, iterations=2)
-        assert not detector.opinions
+        assert not detector.outputs
         assert not detector.losses
         assert detector.resets == 0
 
 
 @pytest.mark.parametrize("beaten", [BeatenGANomaly, BeatenSkipGANomaly])
-def test_a_beaten_discriminator_begins_anew(beaten: type[ReconstructingGAN], fit: Fit, pictures: Tensor) -> None:
+def test_a_beaten_discriminator_begins_anew(beaten: type[ReconstructionGAN], fit: Fit, pictures: Tensor) -> None:
     detector = fit(tiny(beaten), pictures, iterations=3)
     assert isinstance(detector, beaten)
     assert detector.resets == 3
@@ -120,7 +120,7 @@ def scores(detector: Any, images: Tensor, batch_size: int = 16) -> Tensor:
 
 
 def test_eval_mode_knows_no_neighbours(
-    kind: type[ReconstructingGAN], fit: Fit, pictures: Tensor, ordered: Tensor
+    kind: type[ReconstructionGAN], fit: Fit, pictures: Tensor, ordered: Tensor
 ) -> None:
     detector, order = fit(tiny(kind), pictures), torch.randperm(32, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(scores(detector, ordered[order]), scores(detector, ordered)[order], rtol=1e-4, atol=1e-7)
@@ -129,7 +129,7 @@ def test_eval_mode_knows_no_neighbours(
 
 
 def test_batch_mode_scores_depend_on_the_order(
-    kind: type[ReconstructingGAN], fit: Fit, pictures: Tensor, ordered: Tensor
+    kind: type[ReconstructionGAN], fit: Fit, pictures: Tensor, ordered: Tensor
 ) -> None:
     """The switch breaks what eval mode promises, on test data as the authors' loader brings them: normals first."""
     detector = fit(tiny(kind, bn_mode="batch"), pictures)
@@ -146,7 +146,7 @@ def test_batch_mode_scores_depend_on_the_order(
 
 @pytest.mark.parametrize("augment_d", ["diffaugment", "ada"])
 def test_trains_with_an_augmented_discriminator(
-    kind: type[ReconstructingGAN], fit: Fit, pictures: Tensor, augment_d: str
+    kind: type[ReconstructionGAN], fit: Fit, pictures: Tensor, augment_d: str
 ) -> None:
     detector = fit(tiny(kind, augment_d=augment_d), pictures, iterations=4)
     assert scores(detector, pictures).isfinite().all()
