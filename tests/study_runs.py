@@ -37,7 +37,8 @@ if config.get("fail"):
 score = [(i * 7 + config["seed"]) % 11 for i in range(24)]
 rows = [f"{i},p{i},{'val' if i < 4 else 'test'},{int(i % 2 and i > 3)},{score[i]}" for i in range(24)]
 (run / "scores.csv").write_text("\\n".join(["id,patient,split,label,score", *rows]) + "\\n")
-(run / "provenance.json").write_text(json.dumps(facts | {"finished": "2027"}))
+code = {"training": facts["code"]["training"], "evaluation": of_code(config)["evaluation"]}
+(run / "provenance.json").write_text(json.dumps(facts | {"finished": "2027", "code": code}))
 """
 
 

@@ -26,13 +26,14 @@ from anomaly_lab.bench import data as stores
 from anomaly_lab.bench import peer, search
 from anomaly_lab.bench.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
-from anomaly_lab.callbacks.wandb import WandB
+from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.batches import IterationSampler, TrainingImages
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import run_folder
-from anomaly_lab.pipeline import engine
+from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
+from anomaly_lab.pipeline import training
 from anomaly_lab.types import Batch
 
 Times = dict[str, list[float]]
@@ -142,13 +143,15 @@ def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) ->
         with tempfile.TemporaryDirectory() as folder:
             run = run_folder.create(folder, "bench", ("bench",))
             run_folder.write_atomic(run / "config.yaml", configuration.show(settings))
-            road, detector = engine.construct(settings)
+            road, detector = training.construct(settings)
             callbacks = [configuration.build(node) for node in settings.callbacks.values()]
-            trainer = engine.trainer_for(settings, run, road, detector, [Randomness(0), *callbacks, clock])
+            epochs = detector.schedule.epochs_left(0, road.epoch_length)
+            every = [Randomness(0), *callbacks, clock]
+            trainer = training.trainer_for(settings.trainer, run, every, epochs, plugins=[CheckpointFiles()])
             trainer.fit(detector, datamodule=road)
             for callback in callbacks:
-                if isinstance(callback, WandB):
-                    callback.finish(run)
+                if isinstance(callback, RunCallback):
+                    callback.on_run_end(run)
 
     def bare() -> None:
         loop = BareLoop(settings, "bf16" if settings.trainer.precision == "bf16-mixed" else "fp32")

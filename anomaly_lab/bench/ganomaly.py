@@ -15,7 +15,7 @@ from anomaly_lab import __version__
 from anomaly_lab.bench.pace import BATCH, Pace
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline import training
 
 
 def main(variant: str, precision: str) -> None:
@@ -24,7 +24,7 @@ def main(variant: str, precision: str) -> None:
     changes = (f"data.in_channels={channels}", f"data.patch_size={size}", f"detector.variant={variant}")
     words = ["budget=paper", "data.source=twin", *changes, f"trainer.precision={precision}", "trainer.accelerator=cpu"]
     settings = configuration.load("ganomaly_headct", words)
-    data, detector = engine.construct(settings)
+    data, detector = training.construct(settings)
     weights = {
         "generator": sum(p.numel() for p in detector.get_submodule("reconstructor").parameters()),
         "discriminator": sum(p.numel() for p in detector.get_submodule("discriminator").parameters()),
@@ -35,7 +35,8 @@ def main(variant: str, precision: str) -> None:
     batches: Any = [batch] * detector.schedule.iterations
     ready = DataLoader(batches, batch_size=None, collate_fn=lambda item: item)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = engine.trainer_for(settings, Path(folder), data, detector, [Randomness(0)])
+        epochs = detector.schedule.epochs_left(0, data.epoch_length)
+        trainer = training.trainer_for(settings.trainer, Path(folder), [Randomness(0)], epochs)
         trainer.fit(detector, ready)
 
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.types import UserError
 
 
-class BestTestEpoch(pl.Callback):
+class BestTestEpoch(RunCallback):
     """Gives the detector, when its training ends, the weights it had when its AUROC on the test labels was highest.
 
     From the first epoch on whose score means something, each ends with all test images scored, patch by patch, in the
@@ -24,19 +26,16 @@ class BestTestEpoch(pl.Callback):
         caveat: what must be said wherever the numbers stand.
     """
 
+    changes_scores = True
     caveat = "callbacks.best_test_epoch: the epoch was chosen by its AUROC on the test labels, so that is too good"
 
     def __init__(self) -> None:
         self._best: dict[str, Any] = {}
 
-    @property
-    def chosen(self) -> dict[str, Any]:
-        """What the record says of the checkpoint: rule, iteration and AUROC of the epoch, the AUROC of the last one.
-
-        Nothing, if no epoch was trained.
-        """
+    def checkpoint_choice(self) -> dict[str, Any] | None:
+        """Rule, iteration and AUROC of the chosen epoch, and the AUROC of the last one; None if none was trained."""
         found = {key: value for key, value in self._best.items() if key != "weights"}
-        return {"rule": "best epoch by test labels", **found} if found else {}
+        return {"rule": "best epoch by test labels", **found} if found else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.world_size > 1:
@@ -73,11 +72,11 @@ class BestTestEpoch(pl.Callback):
 
 
 def _test_auroc(trainer: pl.Trainer, detector: Detector) -> float:
-    data, rows, scores = data_of(trainer), [], []
-    for batch in data.test_dataloader():
-        rows.append(batch["row"].numpy())
-        image = batch["image"].to(detector.device)
-        scores.append(detector.score({"image": image}).anomaly_score.double().cpu().numpy())
-    row, score = np.concatenate(rows), np.concatenate(scores)
+    data = data_of(trainer)
+    parts = [
+        (batch["row"].numpy(), scored.score)
+        for batch, scored in score_batches(detector.score, data.test_dataloader(), detector.device)
+    ]
+    row, score = (np.concatenate(part) for part in zip(*parts, strict=True))
     test = np.isin(row, data.rows["test"])  # the loader brings the held-out normals as well
     return auroc(data.store.labels[row[test]], score[test])

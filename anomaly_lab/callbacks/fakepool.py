@@ -7,6 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.callbacks.samples import grid, png
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families import fake_pool
@@ -18,7 +19,7 @@ from anomaly_lab.types import UserError
 ROWS, COLUMNS = 10, 16  # of its picture
 
 
-class FakePool(pl.Callback):
+class FakePool(RunCallback):
     """Keeps `count` fresh images of every `every`-th iteration of the phase `gan`, the first included.
 
     They are drawn in training mode, as the critic sees them, by all ranks: image i of a draw is the work of rank
@@ -29,6 +30,8 @@ class FakePool(pl.Callback):
         every: iterations between two draws (k of the paper).
         count: images of a draw, over all ranks (n).
     """
+
+    changes_scores = True  # it draws from the global generator, and the pool is what some detectors learn from
 
     def __init__(self, every: int = 100, count: int = 64) -> None:
         if every < 1 or count < 1:

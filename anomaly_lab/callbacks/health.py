@@ -9,25 +9,26 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
+from anomaly_lab.callbacks.run_callback import Columns, RunCallback
 from anomaly_lab.data.datamodule import PatchDataModule, data_of
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.evaluation.scoring import Scored
 from anomaly_lab.experiment.run_folder import update_provenance
 from anomaly_lab.metrics.generation import frechet_distance, kernel_distance, spread
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.networks.features import SqueezeNetFeatures
 from anomaly_lab.networks.pretrained import Normalisation
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Batch, UserError
 
-ADVERSARIES = ("generator", "critic", "discriminator", "judge")  # what the names of such networks begin with
 MIN_DIVERSITY = 0.4  # of the reals' mean pairwise distance
 CHUNK = 64  # images a network sees at once
 
 
-class Health(pl.Callback):
+class Health(RunCallback):
     """Compares fakes, training reals and held-out normals by their pixels, features and the discriminator's outputs.
 
-    Every epoch in which a generator or discriminator moves adds to metrics.jsonl, of `watched` images of each kind, all
-    seen in eval mode and without augmentation, a term only where the detector has what it needs:
+    Every epoch in which the samples or the discriminator's outputs changed adds to metrics.jsonl, of `watched` images
+    of each kind, all seen in eval mode and without augmentation, a term only where the detector has what it needs:
 
     - `health/real_above_fake`: chance that the discriminator's output is higher for a training image than for a fake;
       .5 it cannot tell, 1 it always can: the balance of the two.
@@ -48,6 +49,8 @@ class Health(pl.Callback):
         features_input: what these weights expect, see networks.pretrained.
     """
 
+    changes_scores = False
+
     def __init__(
         self,
         watched: int = 64,
@@ -62,7 +65,7 @@ class Health(pl.Callback):
         self.watched, self.samples = watched, samples
         self.features, self.features_input = features, features_input
         self._images: dict[str, Tensor] = {}
-        self._copies: list[Tensor] = []
+        self._last: dict[str, float] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         data = data_of(trainer)
@@ -71,37 +74,35 @@ class Health(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Scoring is over and the record of the epoch not yet written."""
         assert isinstance(pl_module, Detector)
-        moved = pl_module.schedule.phase_at(pl_module.iterations_done - 1).networks
-        if any(name.startswith(ADVERSARIES) for name in moved):
-            pl_module.track({f"health/{name}": torch.tensor(value) for name, value in self._look(pl_module).items()})
+        terms = self._look(pl_module)
+        if terms != self._last:  # both networks may be frozen in this phase
+            pl_module.track({f"health/{name}": torch.tensor(value) for name, value in terms.items()})
+        self._last = terms
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._copies.clear()
+    def scored_columns(self, data: PatchDataModule, batch: Batch, scored: Scored) -> Columns:
+        """SSIM and squared error of each reconstruction of a validation normal, NaN for test cases."""
+        if scored.reconstruction is None:
+            return {}
+        validation = np.isin(batch["row"].cpu(), data.rows["val"])
+        columns = {name: np.full(len(validation), np.nan) for name in ("ssim", "reconstruction_error")}
+        if validation.any():
+            image = batch["image"].cpu().float()[validation]
+            copy = torch.from_numpy(scored.reconstruction[validation])
+            columns["ssim"][validation] = _ssim(copy, image)
+            columns["reconstruction_error"][validation] = (image - copy).square().flatten(1).mean(1)
+        return columns
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if outputs.reconstruction is not None:
-            held_out = torch.from_numpy(np.isin(batch["row"].cpu(), data_of(trainer).rows["val"]))
-            image, copy = batch["image"][held_out].float(), outputs.reconstruction[held_out].float()
-            if len(image):
-                error = (image - copy).square().flatten(1).mean(1)
-                self._copies.append(torch.stack([_ssim(copy, image), error], 1))
+    def on_scored(self, run: Path, data: PatchDataModule, detector: Detector, scored: Columns) -> None:
+        facts = self._look(detector) | self._quality(detector, _some(data, "train", self.samples))
+        facts |= _reconstruction(data, scored)
+        if facts:
+            update_provenance(run, health=facts)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Detector)
-        copies = self._gathered(trainer, pl_module)
-        if trainer.is_global_zero:
-            data = data_of(trainer)
-            facts = self._look(pl_module) | self._quality(pl_module, _some(data, "train", self.samples)) | copies
-            if facts:
-                update_provenance(Path(trainer.default_root_dir), health=facts)
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self._last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._last = state_dict["last"]
 
     def _look(self, detector: Detector) -> dict[str, float]:
         """The terms of an epoch."""
@@ -136,16 +137,14 @@ class Health(pl.Callback):
             "features": "SqueezeNet 1.0, " + ("random weights" if self.features == "random" else "weights of a file"),
         }
 
-    def _gathered(self, trainer: pl.Trainer, detector: Detector) -> dict[str, Any]:
-        """Mean SSIM and squared error of the held-out normals that all ranks have seen, and their number."""
-        rows = torch.cat([torch.zeros(0, 2), *(part.cpu() for part in self._copies)])
-        sums = torch.tensor([*rows.sum(0), len(rows)]).to(detector.device)
-        if trainer.world_size > 1:
-            sums = trainer.strategy.reduce(sums, reduce_op="sum")
-        similar, error, count = sums.tolist()
-        if not count:
-            return {}
-        return {"ssim": similar / count, "reconstruction_error": error / count, "held_out": int(count)}
+
+def _reconstruction(data: PatchDataModule, scored: Columns) -> dict[str, Any]:
+    """Mean SSIM and squared error of the reconstructed validation normals, and their number; empty without any."""
+    if "ssim" not in scored or not len(data.rows["val"]):
+        return {}
+    validation = np.isin(scored["row"], data.rows["val"])
+    means = {name: float(scored[name][validation].mean()) for name in ("ssim", "reconstruction_error")}
+    return means | {"held_out": int(validation.sum())}
 
 
 def _some(data: PatchDataModule, split: str, at_most: int) -> Tensor:

@@ -6,10 +6,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.detectors.families.detector import Detector
 
 
-class Randomness(pl.Callback):
+class Randomness(RunCallback):
     """Seeds Python, NumPy and torch (all devices) before each iteration: no generator's state need be saved.
 
     At an epoch's start would not do: Lightning makes the loader's iterator, which draws a number, sometimes before
@@ -18,6 +19,8 @@ class Randomness(pl.Callback):
     Args:
         seed: of the experiment.
     """
+
+    changes_scores = True
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

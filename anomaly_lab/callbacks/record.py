@@ -10,6 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
+from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.experiment.run_folder import read_json, update_provenance
@@ -20,7 +21,7 @@ class DivergedError(UserError):
     """A loss or a gradient is not finite any more."""
 
 
-class Record(pl.Callback):
+class Record(RunCallback):
     """Appends a line with the means of what the detector tracked; stops the training when one is not finite.
 
     metrics.jsonl holds nothing that depends on the clock: two runs of the same seed write the same bytes. Images per
@@ -29,6 +30,8 @@ class Record(pl.Callback):
     Args:
         every: iterations between two lines; an epoch's end writes one too.
     """
+
+    changes_scores = False
 
     def __init__(self, every: int = 10) -> None:
         self.every = every
@@ -64,14 +67,6 @@ class Record(pl.Callback):
         self._write(trainer, detector)
         if trainer.is_global_zero:
             update_provenance(_folder(trainer), seconds=self._phase_seconds)
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._clock = time.perf_counter()
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            seconds = time.perf_counter() - self._clock
-            update_provenance(_folder(trainer), scoring_seconds=seconds, peak_gb=peak_memory())
 
     def _write(self, trainer: pl.Trainer, detector: Detector) -> None:
         done, schedule = detector.iterations_done, detector.schedule

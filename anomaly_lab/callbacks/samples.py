@@ -1,7 +1,9 @@
 """Pictures of what the generator draws, always from the same noise."""
 
+import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -9,32 +11,46 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.experiment.run_folder import write_atomic
 
 
-class Samples(pl.Callback):
-    """Writes samples/<iteration>.png at every epoch's end of the phases in which the generator moves.
+class Samples(RunCallback):
+    """Writes samples/<iteration>.png at the end of every epoch in which the samples changed.
 
     Args:
         side: pictures per row and column.
         every: epochs between two grids.
     """
 
+    changes_scores = False
+
     def __init__(self, side: int = 8, every: int = 1) -> None:
         self.side, self.every = side, every
+        self._last = ""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
-        done = pl_module.iterations_done
-        phase = pl_module.schedule.phase_at(done - 1)
-        if not trainer.is_global_zero or "generator" not in phase.networks or trainer.current_epoch % self.every:
+        if not trainer.is_global_zero or trainer.current_epoch % self.every:
             return
         pl_module.eval()  # the next training_step sets the modes it needs
         with torch.no_grad():
             fake = pl_module.sample(self.side**2, torch.Generator().manual_seed(0))
-        if fake is not None:
-            write_atomic(Path(trainer.default_root_dir) / "samples" / f"{done:08d}.png", png(grid(fake, self.side)))
+        if fake is None:
+            return
+        picture = grid(fake, self.side)
+        digest = hashlib.sha256(picture.numpy().tobytes()).hexdigest()
+        if digest != self._last:
+            name = f"{pl_module.iterations_done:08d}.png"
+            write_atomic(Path(trainer.default_root_dir) / "samples" / name, png(picture))
+        self._last = digest
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self._last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._last = state_dict["last"]
 
 
 def grid(image: Tensor, side: int) -> Tensor:

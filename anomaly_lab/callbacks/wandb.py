@@ -11,10 +11,11 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.experiment.run_folder import read_json, update_provenance
 
 
-class WandB(pl.Callback):
+class WandB(RunCallback):
     """Mirrors metrics.jsonl, timings.jsonl, sample grids and, in the end, metrics.json to one W&B run, from rank 0.
 
     Args:
@@ -24,6 +25,8 @@ class WandB(pl.Callback):
             run folder and are uploaded by `wandb sync`.
         tags: of the run.
     """
+
+    changes_scores = False
 
     def __init__(
         self,
@@ -61,8 +64,8 @@ class WandB(pl.Callback):
         if self._run is not None:
             self._safely(lambda: self._mirror_pictures(Path(trainer.default_root_dir) / "samples"))
 
-    def finish(self, run: Path) -> None:
-        """Mirror the judgement and close the W&B run; called by the engine when the report is written."""
+    def on_run_end(self, run: Path) -> None:
+        """Mirror the metrics and close the W&B run."""
         if self._run is not None:
             self._safely(lambda: self._summarise(run))
         self._run = None

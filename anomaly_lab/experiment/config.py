@@ -54,7 +54,8 @@ class Experiment:
         budget: auto (paper with a GPU, else laptop) or one of BUDGETS; after loading, the one that was taken.
         budgets: for each budget the values it lays over the YAML, by dotted key.
         runs: folder of the run folders.
-        start_from: run folder whose finished phase `gan`, networks and fake pool, is taken over; None trains it.
+        start_from: run folder whose finished phase, networks and fake pool, is taken over; None trains from scratch.
+        start_phase: the phase that is taken over, with all before it.
     """
 
     name: str = MISSING
@@ -68,6 +69,7 @@ class Experiment:
     evaluation: Evaluation = field(default_factory=Evaluation)
     runs: str = "runs"
     start_from: str | None = None
+    start_phase: str = "gan"
 
 
 def experiments() -> list[tuple[str, str]]:

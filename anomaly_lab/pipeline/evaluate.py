@@ -1,4 +1,4 @@
-"""Judges a scored run: baselines on the same split, metrics, pixel metrics, and the pictures of the report."""
+"""From scores to metrics: baselines on the same split, threshold, intervals, pixels, and the report's galleries."""
 
 import io
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.baselines import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores
 from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.experiment import run_folder
+from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.segmentation import pointing
-from anomaly_lab.types import Batch
 
 GALLERY_CASES = 6  # pictures of each kind in the report's galleries
 READ_IMAGES = 256  # images read at once
@@ -24,7 +24,7 @@ FIXED_CASES = 3  # of each class, the same in every run
 
 def evaluate_run(
     run: Path,
-    evaluation: DictConfig,
+    evaluation: Evaluation,
     data: PatchDataModule,
     detector: Detector,
     scored: dict[str, np.ndarray],
@@ -33,15 +33,13 @@ def evaluate_run(
 
     Args:
         run: its folder.
-        evaluation: rule and quantile of the threshold, replicates of the bootstrap, what is judged.
+        evaluation: rule and quantile of the threshold, replicates of the bootstrap, patches or cases.
         data: the data set, set up.
         detector: trained; draws the galleries.
-        scored: what `Scoring.gathered` returns: every held-out normal and test case once.
+        scored: what `training.score_all` returns: every validation normal and test case once.
     """
     splits = ("val", "test")
     rows = np.concatenate([data.rows[split] for split in splits])
-    if sorted(rows) != scored["row"].tolist():
-        raise RuntimeError("not every case was scored exactly once")
     score = scored["score"][np.searchsorted(scored["row"], rows)]
     others = (batch for split in splits for batch in data.images(split))
     fitted = Baselines.fit(data.images("train", at_most=MAX_IMAGES))
@@ -96,12 +94,14 @@ def _write_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: Patch
         return
     kinds, ids, rows = zip(*exhibits, strict=True)
     batch = data.store.batch(np.array(rows))
-    prediction = detector.score(Batch(image=batch["image"].to(detector.device)))
+    ((_, scored),) = score_batches(detector.score, [batch], detector.device)
     arrays = {
         "id": np.array(ids),
         "kind": np.array(kinds),
         "image": batch["image"].numpy(),
-        **{name: value.cpu() for name, value in prediction._asdict().items() if value is not None},
+        "anomaly_score": scored.score.astype(np.float32),
+        "anomaly_map": scored.anomaly_map,
+        "reconstruction": scored.reconstruction,
         "mask": batch.get("mask"),
     }
     buffer = io.BytesIO()

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 from rich.progress import Progress
 from scipy.ndimage import binary_fill_holes
 
@@ -31,15 +30,15 @@ from anomaly_lab.data.store.disk import disk_errors, fresh_folder
 from anomaly_lab.data.store.plan import CutScan
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.evaluation.stitching import Rule, Stitcher, case_scores, save_map, score_maps
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.metrics import ranking
 from anomaly_lab.metrics.thresholds import conformal_p_values
+from anomaly_lab.pipeline.console import console, say
 from anomaly_lab.reports import prediction_page
 from anomaly_lab.reports.prediction_page import NO_NORMALS, Finding
 from anomaly_lab.types import Batch, Case, UserError
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class _Opened(NamedTuple):
@@ -179,14 +178,11 @@ def _predicted(
     data: PatchDataModule, detector: Detector, patches: np.ndarray
 ) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
     """Scores [n] and maps [n, *P] of patches [n, C, *P], batch by batch."""
-    scores, maps = [], []
-    for start in range(0, len(patches), data.scoring_batch_size):
-        image = to_float(patches[start : start + data.scoring_batch_size]).to(detector.device)
-        prediction = detector.score(Batch(image=image))
-        scores.append(prediction.anomaly_score.double().cpu().numpy())
-        if prediction.anomaly_map is not None:
-            maps.append(prediction.anomaly_map[:, 0].cpu().numpy())
-    return np.concatenate(scores), np.concatenate(maps) if maps else None
+    size = data.scoring_batch_size
+    batches = (Batch(image=to_float(patches[start : start + size])) for start in range(0, len(patches), size))
+    parts = [scored for _, scored in score_batches(detector.score, batches, detector.device)]
+    maps = [part.anomaly_map[:, 0] for part in parts if part.anomaly_map is not None]
+    return np.concatenate([part.score for part in parts]), np.concatenate(maps) if maps else None
 
 
 def _score_of(unit: dict[str, Any], scores: NDArray[np.float64]) -> float:
@@ -238,7 +234,7 @@ def _write_map(folder: Path, opened: _Opened, whole: NDArray[np.float32]) -> Non
         try:
             write_parametric_map(target.with_name(f"{target.name}.map.dcm"), ours, files)
         except UserError as error:  # a header that lacks something: the NIfTI map is there
-            console.print(f"no Parametric Map of {opened.case.id}: {error}")
+            say(f"no Parametric Map of {opened.case.id}: {error}")
 
 
 def _write_picture(path: Path, anomaly_map: NDArray[np.float32]) -> None:

@@ -1,70 +1,125 @@
-"""Starts a run from another's finished phase `gan`: its networks and its fake pool, as if this run had trained them.
+"""A warm start: a run begins with a finished phase of another one, as if it had trained that phase itself.
 
-Where that phase is the last, nothing is left but to judge: the same training under other settings of the evaluation.
+Where that phase is the last one, nothing is left to train: the same weights are evaluated under other settings.
 """
+
+from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from anomaly_lab.callbacks import checkpoints
 from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.experiment import run_folder
+from anomaly_lab.experiment import checkpoint_files, run_folder
 from anomaly_lab.types import UserError
 
-PHASE = fake_pool.PHASE
 
+@dataclass(frozen=True)
+class WarmStart:
+    """The weights at the end of a phase of a finished run, its fake pool, and what the record says of them.
 
-def take_over(path: str, detector: Detector) -> dict[str, Any]:
-    """Give `detector` the networks of phase `gan` from the run at `path` and put it at that phase's end.
-
-    A detector without such a phase is left as it is; it is the pool it wants.
-
-    Returns:
-        What the record says of it: run, name of the checkpoint (its digest is part of it), iterations and seconds of
-        the phase there, and what must be said of how its weights were chosen.
-
-    Raises:
-        UserError: no such run, its phase is not finished, or was another than this detector's.
+    Attributes:
+        source: folder of the run.
+        phase: name of the phase.
+        phases: iterations of the phases up to and including that one, by name, in their order.
+        checkpoint: the file the weights are from.
+        state: the detector's state there.
+        facts: the run's provenance.
     """
-    source = run_folder.open_run(path)
-    facts, newest = run_folder.read_json(source / "provenance.json"), checkpoints.newest(source)
-    if newest is None:
-        raise UserError(f"start_from={path}: it has no checkpoint; train it first: make resume RUN={path}")
-    there, span = facts.get("detector", {}).get("phases", {}).get(PHASE), detector.schedule.span(PHASE)
-    state: dict[str, Tensor] = checkpoints.load(newest)["state_dict"]
-    if there is None or int(state["iteration"]) < there:
-        raise UserError(f"start_from={path}: its phase {PHASE} is not finished; go on with: make resume RUN={path}")
-    if span:
-        if len(span) != there:
-            raise UserError(f"start_from={path}: its phase {PHASE} has {there} iterations, this one's {len(span)}")
-        _load(detector, state, path)
-    return {
-        "run": str(facts.get("run", source.name)),
-        "checkpoint": newest.name,
-        "phase": PHASE,
-        "iterations": there,
-        "seconds": facts.get("seconds", {}).get(PHASE),
-        "caveats": [caveat for caveat in facts["detector"].get("caveats", []) if caveat.startswith("callbacks.")],
-    }
 
+    source: Path
+    phase: str
+    phases: dict[str, int]
+    checkpoint: Path
+    state: dict[str, Tensor]
+    facts: dict[str, Any]
 
-def link_pool(path: str, run: Path) -> None:
-    """Put the fake pool of the run at `path`, if it has one, into the folder `run`; linked where that is possible."""
-    source, target = Path(path) / fake_pool.FOLDER, run / fake_pool.FOLDER
-    for file in source.glob("*.npy"):
-        _link(file, target / file.name)
+    @classmethod
+    def open(cls, path: str, phase: str = "gan") -> WarmStart:
+        """Read a run's newest checkpoint, once.
 
+        Args:
+            path: of the run folder.
+            phase: that is taken over.
 
-def link_checkpoint(path: str, run: Path) -> None:
-    """Put the newest checkpoint of the run at `path` into the folder `run`: nothing will be trained that makes one."""
-    newest = checkpoints.newest(Path(path))
-    assert newest is not None, "take_over refuses such a run"
-    _link(newest, run / newest.relative_to(path))
+        Raises:
+            UserError: no such run, no checkpoint, or the phase is unknown there or not finished.
+        """
+        source = run_folder.open_run(path)
+        facts, newest = run_folder.read_json(source / "provenance.json"), checkpoint_files.newest(source)
+        if newest is None:
+            raise UserError(f"start_from={path}: it has no checkpoint; train it first: make resume RUN={path}")
+        phases: dict[str, int] = facts.get("detector", {}).get("phases", {})
+        if phase not in phases:
+            raise UserError(f"start_from={path}: it has no phase {phase}, only {', '.join(phases)}; see start_phase")
+        names = list(phases)
+        taken = {name: phases[name] for name in names[: names.index(phase) + 1]}
+        state: dict[str, Tensor] = checkpoint_files.load(newest)["state_dict"]
+        if int(state["iteration"]) < sum(taken.values()):
+            raise UserError(f"start_from={path}: its phase {phase} is not finished; go on with: make resume RUN={path}")
+        return cls(source, phase, taken, newest, state, facts)
+
+    def apply_to(self, detector: Detector) -> None:
+        """Give a detector the networks of the phases up to this one and put it at their end.
+
+        A detector without such a phase is left as it is; it is the pool it wants.
+
+        Raises:
+            UserError: its phases or networks are others than the run's.
+        """
+        span = detector.schedule.span(self.phase)
+        if not span:
+            return
+        passed = [phase for phase in detector.schedule if detector.schedule.span(phase.name).stop <= span.stop]
+        if (here := {phase.name: phase.iterations for phase in passed}) != self.phases:
+            theirs, ours = (", ".join(f"{name} {n}" for name, n in found.items()) for found in (self.phases, here))
+            raise UserError(f"start_from={self.source}: its iterations up to {self.phase} are {theirs}, these {ours}")
+        moved = dict.fromkeys(name for phase in passed for name in phase.networks)
+        whole = span.stop == detector.schedule.iterations  # counters and averages beside the networks are wanted, too
+        kept = {*moved, "augmentation"}  # ADA's p is learned in the phase as well
+        state = detector.state_dict()
+        taken, wanted = (
+            {key: value for key, value in each.items() if whole or key.split(".")[0] in kept}
+            for each in (self.state, state)
+        )
+        if {key: value.shape for key, value in taken.items()} != {key: value.shape for key, value in wanted.items()}:
+            names = " and ".join(moved)
+            raise UserError(
+                f"start_from={self.source}: its {names} differ from this detector's; set the same sizes and augment_d"
+            )
+        detector.load_state_dict({**state, **taken, "iteration": state["iteration"].new_tensor(span.stop)})
+
+    def record(self) -> dict[str, Any]:
+        """What the new run's record says: run, checkpoint (whose name holds its digest), phase, iterations, seconds.
+
+        `caveats` are those of how the weights were chosen.
+        """
+        caveats = self.facts["detector"].get("caveats", [])
+        return {
+            "run": str(self.facts.get("run", self.source.name)),
+            "checkpoint": self.checkpoint.name,
+            "phase": self.phase,
+            "iterations": self.phases[self.phase],
+            "seconds": self.facts.get("seconds", {}).get(self.phase),
+            "caveats": [caveat for caveat in caveats if caveat.startswith("callbacks.")],
+        }
+
+    def link_into(self, run: Path, with_checkpoint: bool) -> None:
+        """Put the fake pool, if there is one, into the folder of a new run; linked where that is possible.
+
+        Args:
+            run: the new folder.
+            with_checkpoint: the checkpoint as well, where nothing will be trained that makes one.
+        """
+        for file in (self.source / fake_pool.FOLDER).glob("*.npy"):
+            _link(file, run / fake_pool.FOLDER / file.name)
+        if with_checkpoint:
+            _link(self.checkpoint, run / self.checkpoint.relative_to(self.source))
 
 
 def _link(file: Path, target: Path) -> None:
@@ -74,15 +129,3 @@ def _link(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:  # another disk, or one that has no links
         shutil.copyfile(file, target)
-
-
-def _load(detector: Detector, state: dict[str, Tensor], path: str) -> None:
-    here, end = detector.state_dict(), detector.schedule.span(PHASE).stop
-    moved = detector.schedule.phase_at(end - 1).networks
-    kept = {*moved, "augmentation"}  # ADA's p is learned in this phase as well
-    whole = end == detector.schedule.iterations  # counters and averages beside the networks are wanted, too
-    taken, wanted = ({k: v for k, v in each.items() if whole or k.split(".")[0] in kept} for each in (state, here))
-    if {k: v.shape for k, v in taken.items()} != {k: v.shape for k, v in wanted.items()}:
-        named = " and ".join(moved)
-        raise UserError(f"start_from={path}: its {named} differ from this detector's; set the same sizes and augment_d")
-    detector.load_state_dict({**here, **taken, "iteration": here["iteration"].new_tensor(end)})

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import signal
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from rich.table import Table
 
 from anomaly_lab.experiment.run_folder import read_json, write_atomic
 from anomaly_lab.experiment.schema import merged
+from anomaly_lab.pipeline.console import quiet_lightning
 from anomaly_lab.pipeline.cost import phase_seconds
 from anomaly_lab.reports.html import duration
 from anomaly_lab.studies import plan
@@ -162,7 +161,5 @@ def _expected(run: Planned, others: Sequence[Found], measured: dict[str, dict[st
 
 
 def _measured(run: Planned) -> dict[str, float]:
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a Trainer that only measures
+    with quiet_lightning():
         return phase_seconds(OmegaConf.create(run.config))

@@ -25,9 +25,10 @@ class Found:
 
     Attributes:
         folder: of the run.
-        config, code, data: fingerprints.
+        config, code, data: fingerprints; `code` of what made weights and scores.
         started: ISO 8601.
-        finished: whether it was judged.
+        finished: whether it was evaluated.
+        evaluation: fingerprint of the code that evaluated it.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Found:
     data: str
     started: str
     finished: bool
+    evaluation: str = ""
 
     @property
     def identity(self) -> str:
@@ -64,12 +66,16 @@ class Ledger:
             start: the finished run that it starts from, where it does.
         """
         wanted, code = fingerprints(run, start)
-        alike = [f for f in self._all() if f.config == wanted and (self.code == "any" or f.code == code)]
+        alike = [f for f in self._all() if f.config == wanted and (self.code == "any" or f.code == code["training"])]
         if not alike:
             return None
         data = data_fingerprint(json.dumps(run.config["data"], sort_keys=True))
         alike = [found for found in alike if found.data == data]
         return min(alike, key=lambda found: (not found.finished, found.started), default=None)
+
+    def is_stale(self, run: Planned, found: Found) -> bool:
+        """Whether a finished run was evaluated by other code than today's: it is to be evaluated again, not trained."""
+        return self.code == "same" and found.evaluation != fingerprint.of_code(run.config)["evaluation"]
 
     def _all(self) -> list[Found]:
         facts = self.runs.glob("*/*/provenance.json")
@@ -82,7 +88,7 @@ def read(run: Path) -> Found | None:
     return _read(run, path.stat().st_mtime_ns) if path.is_file() else None
 
 
-def fingerprints(run: Planned, start: Found | None) -> tuple[str, str]:
+def fingerprints(run: Planned, start: Found | None) -> tuple[str, dict[str, str]]:
     """What configuration and code a planned run will have."""
     return fingerprint.of_config(run.config, start.identity if start else None), fingerprint.of_code(run.config)
 
@@ -100,10 +106,12 @@ def _read(run: Path, changed: int) -> Found | None:
     try:
         facts, config = read_json(run / "provenance.json"), plain((run / "config.yaml").read_text())
         start = _started_from(run, Path(config["start_from"])) if config.get("start_from") else None
+        code = facts["code"] if isinstance(facts["code"], dict) else {"training": facts["code"], "evaluation": ""}
         return Found(
             folder=run,
             config=fingerprint.of_config(config, start.identity if start else None),
-            code=facts.get("code", ""),
+            code=code["training"],
+            evaluation=code["evaluation"],
             data=facts["data"]["fingerprint"],
             started=facts["started"],
             finished=bool(facts.get("finished")),

@@ -81,6 +81,12 @@ class Result:
         """What drew the threshold."""
         return str((self.metrics.get("threshold") or {}).get("rule") or "")
 
+    @property
+    def code(self) -> str:
+        """Fingerprint of the code that trained and scored it."""
+        code = self.facts.get("code", "")
+        return str(code["training"] if isinstance(code, dict) else code)
+
     def evaluated_as(self, figures: dict[str, Any], rule: str = "") -> Result:
         """Its test split with the figures of something else than its detector: a floor, a trivial rule."""
         return replace(self, metrics={"detector": figures, "threshold": {"rule": rule}}, facts={}, baselines={})

@@ -19,7 +19,7 @@ from anomaly_lab.studies.ledger import Found, Ledger, fingerprints
 from anomaly_lab.studies.plan import Key, Planned
 from anomaly_lab.types import UserError
 
-State = Literal["found", "trained", "resumed", "failed"]
+State = Literal["found", "trained", "resumed", "evaluated", "failed"]
 Say = Callable[[str], None]
 COMMAND = (sys.executable, "-m", "anomaly_lab")
 GRACE = 20.0  # seconds a run is given to stop
@@ -91,10 +91,13 @@ class Runner:
             with FileLock(found.folder / ".lock"):  # a process that outlived its study may still be at it
                 pass
             found = self.ledger.match(run, start)
-        if found and found.finished:
+        if found and found.finished and not self.ledger.is_stale(run, found):
             return Outcome("found", found)
-        words = ["resume", str(found.folder)] if found else self._train(run, start)
-        self.say(f"{run.key}: {'resuming' if found else 'training'}")
+        doing, words = "training", self._train(run, start)
+        if found:
+            doing, verb = ("evaluating again", "evaluate") if found.finished else ("resuming", "resume")
+            words = [verb, str(found.folder)]
+        self.say(f"{run.key}: {doing}")
         status = self._wait_for(words, self.logs / f"{run.key}.log")
         if status:
             return Outcome("failed", reason=f"{_last_line(self.logs / f'{run.key}.log')} (exit status {status})")
@@ -102,7 +105,8 @@ class Runner:
         if made is None or not made.finished:
             why = "it ended well, but its record is not what was planned: did code or data change meanwhile?"
             return Outcome("failed", reason=f"{why} Start the study again")
-        return Outcome("resumed" if found else "trained", made)
+        made_by: State = "trained" if not found else "evaluated" if found.finished else "resumed"
+        return Outcome(made_by, made)
 
     def _train(self, run: Planned, start: Found | None) -> list[str]:
         lent = [f"start_from={start.folder}"] if start else []
@@ -112,7 +116,8 @@ class Runner:
         """Two studies that share a run train it once: the second waits and finds it."""
         folder = self.ledger.runs / ".claims"
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / "-".join(fingerprints(run, start)))
+        config, code = fingerprints(run, start)
+        return FileLock(folder / f"{config}-{code['training']}")
 
     def _wait_for(self, words: Sequence[str], log: Path) -> int:
         threads = max(1, (os.cpu_count() or 1) // self.jobs)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from anomaly_lab.callbacks import best_test_epoch, checkpoints
 from anomaly_lab.callbacks.best_test_epoch import BestTestEpoch
-from anomaly_lab.experiment import config, run_folder
+from anomaly_lab.experiment import checkpoint_files, config, run_folder
 from anomaly_lab.pipeline import engine
 from anomaly_lab.types import UserError
 
@@ -48,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights(run: Path, iteration: int) -> dict[str, torch.Tensor]:
     """Those of the checkpoint of an iteration, but for the iteration itself."""
     (path,) = (run / "checkpoints").glob(f"{iteration:08d}-*.ckpt")
-    state: dict[str, torch.Tensor] = checkpoints.load(path)["state_dict"]
+    state: dict[str, torch.Tensor] = checkpoint_files.load(path)["state_dict"]
     return {key: value for key, value in state.items() if key != "iteration"}
 
 
@@ -85,7 +85,7 @@ def test_a_threshold_from_the_test_split_goes_to_the_whole_record(tmp_path: Path
 
 def test_the_best_epoch_is_kept_recorded_and_judged(whole: Path) -> None:
     assert watched(whole) == pytest.approx(SERIES)
-    newest = checkpoints.newest(whole)
+    newest = checkpoint_files.newest(whole)
     assert newest is not None
     assert newest.name.startswith("00000010-")  # a resumed run must find its training at an end
     assert alike(weights(whole, 10), weights(whole, 6))

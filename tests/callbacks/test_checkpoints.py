@@ -1,75 +1,34 @@
-"""Torn, corrupted and missing checkpoints."""
+"""The newest checkpoints stay, older ones go."""
 
-import errno
-import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from anomaly_lab.callbacks import checkpoints
-from anomaly_lab.callbacks.checkpoints import CheckpointFiles, Checkpoints
-from anomaly_lab.experiment import run_folder
-from anomaly_lab.types import UserError
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run folder with checkpoints of iterations 3 and 6."""
-    (tmp_path / "checkpoints").mkdir()
-    for iteration in (3, 6):
-        content = {"state_dict": {"iteration": torch.tensor(iteration)}, "loops": {"done": iteration}}
-        CheckpointFiles().save_checkpoint(content, tmp_path / "checkpoints" / f"{iteration:08d}.ckpt")
-    return tmp_path
-
-
-def test_the_newest_is_read_back(run: Path) -> None:
-    newest = checkpoints.newest(run)
-    assert newest is not None
-    assert newest.name.startswith("00000006-")
-    assert checkpoints.load(newest)["state_dict"]["iteration"] == 6
-
-
-@pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: b"", lambda c: c[:50] + b"x" + c[51:]])
-def test_a_damaged_one_is_passed_over_with_a_message(run: Path, capsys: pytest.CaptureFixture[str], damage) -> None:
-    newest = checkpoints.newest(run)
-    assert newest is not None
-    newest.write_bytes(damage(newest.read_bytes()))
-    before = checkpoints.newest(run)
-    assert before is not None
-    assert before.name.startswith("00000003-")
-    assert "is damaged" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(UserError, match="is damaged"):
-        checkpoints.load(newest)
-
-
-def test_none_is_none(tmp_path: Path) -> None:
-    assert checkpoints.newest(tmp_path) is None
-
-
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self):
-            return os.system, (f"touch {tmp_path / 'ran'}",)
-
-    CheckpointFiles().save_checkpoint({"state_dict": Evil()}, tmp_path / "1.ckpt")
-    (path,) = tmp_path.glob("*.ckpt")
-    with pytest.raises(Exception, match=r"weights_only|Weights only"):
-        checkpoints.load(path)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_a_full_disk_leaves_the_older_ones(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(run_folder.os, "fsync", full)
-    before = sorted((run / "checkpoints").iterdir())
-    with pytest.raises(UserError, match="No space left on device"):
-        CheckpointFiles().save_checkpoint({"a": 1}, run / "checkpoints" / "00000009.ckpt")
-    assert sorted((run / "checkpoints").iterdir()) == before
+from anomaly_lab.callbacks.checkpoints import Checkpoints
+from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 
 
 def test_one_alone_is_too_few() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         Checkpoints(keep=1)
+
+
+@pytest.mark.parametrize("first_rank", [True, False])
+def test_the_newest_stay(tmp_path: Path, first_rank: bool) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "notes.ckpt").touch()  # not ours
+
+    def save(path: Path) -> None:
+        CheckpointFiles().save_checkpoint({"a": torch.zeros(1)}, path)
+
+    trainer: Any = SimpleNamespace(default_root_dir=tmp_path, is_global_zero=first_rank, save_checkpoint=save)
+    callback = Checkpoints(keep=2)
+    for done in (5, 10, 15):
+        detector: Any = SimpleNamespace(iterations_done=done)
+        callback.on_train_epoch_end(trainer, detector)
+    kept = sorted(path.name.partition("-")[0] for path in (tmp_path / "checkpoints").glob("0*.ckpt"))
+    assert kept == (["00000010", "00000015"] if first_rank else ["00000005", "00000010", "00000015"])
+    assert (tmp_path / "checkpoints" / "notes.ckpt").exists()

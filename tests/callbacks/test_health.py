@@ -14,6 +14,7 @@ from toys import smooth
 
 from anomaly_lab.callbacks.health import Health
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.evaluation.scoring import to_arrays
 from anomaly_lab.types import Batch, Phase, Prediction, UserError
 
 TRAIN, HELD_OUT = smooth(24, seed=0), smooth(6, seed=1)
@@ -36,15 +37,13 @@ class Known(Detector):
 
     networks = ("generator", "other")
 
-    def __init__(
-        self, fakes: Tensor | None, discriminator_output: dict[float, float] | None = None, moves: str = "gan"
-    ) -> None:
+    def __init__(self, fakes: Tensor | None, discriminator_output: dict[float, float] | None = None) -> None:
         super().__init__()
         self.generator, self.other = nn.Linear(1, 1), nn.Linear(1, 1)
-        self.fakes, self.said, self.moves = fakes, discriminator_output, moves
+        self.fakes, self.said = fakes, discriminator_output
 
     def phases(self) -> tuple[Phase, ...]:
-        return (Phase("gan", 5, ("generator",)) if self.moves == "gan" else Phase("encoder", 5, ("other",)),)
+        return (Phase("gan", 5, ("generator",)),)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
         return None if self.fakes is None else self.fakes[:n]
@@ -72,13 +71,16 @@ def epoch(detector: Detector, data: Data | None = None) -> dict[str, float]:
 def ended(run: Path, detector: Detector, batches: list[tuple[Prediction, Batch]] | None = None) -> dict[str, Any]:
     """The facts at the end."""
     (run / "provenance.json").write_text('{"budget": "laptop"}')
-    trainer = SimpleNamespace(datamodule=Data(), is_global_zero=True, world_size=1, default_root_dir=run)
+    data: Any = Data()
+    trainer: Any = SimpleNamespace(datamodule=data)
     health = Health()
     health.on_fit_start(trainer, detector)
-    health.on_test_start(trainer, detector)
-    for prediction, batch in batches or []:
-        health.on_test_batch_end(trainer, detector, prediction, batch, 0)
-    health.on_test_end(trainer, detector)
+    parts = [
+        {"row": batch["row"].numpy(), **health.scored_columns(data, batch, to_arrays(prediction))}
+        for prediction, batch in batches or []
+    ]
+    scored = {key: np.concatenate([part[key] for part in parts]) for key in (parts[0] if parts else {})}
+    health.on_scored(run, data, detector, scored)
     facts = json.loads((run / "provenance.json").read_text())
     assert facts["budget"] == "laptop"
     found: dict[str, Any] = facts.get("health", {})
@@ -108,8 +110,22 @@ def test_only_what_a_detector_has_is_said() -> None:
     assert set(nothing_held_out) == {"health/diversity", "health/real_above_fake"}
 
 
-def test_an_epoch_in_which_no_adversary_moves_has_no_term() -> None:
-    assert epoch(Known(smooth(24, seed=2), moves="encoder")) == {}
+def test_an_epoch_in_which_nothing_changed_has_no_term_also_after_a_resume() -> None:
+    detector, health = Known(smooth(24, seed=2)), Health()
+    trainer: Any = SimpleNamespace(datamodule=Data())
+    health.on_fit_start(trainer, detector)
+    health.on_validation_epoch_end(trainer, detector)
+    assert set(detector.flush()) == {"health/diversity"}
+    health.on_validation_epoch_end(trainer, detector)
+    assert detector.flush() == {}
+    resumed = Health()
+    resumed.on_fit_start(trainer, detector)
+    resumed.load_state_dict(health.state_dict())
+    resumed.on_validation_epoch_end(trainer, detector)
+    assert detector.flush() == {}
+    detector.fakes = smooth(24, seed=3)
+    resumed.on_validation_epoch_end(trainer, detector)
+    assert set(detector.flush()) == {"health/diversity"}
 
 
 @pytest.mark.parametrize(("contrast", "collapsed"), [(1.0, False), (0.5, False), (0.3, True), (0.0, True)])

@@ -8,17 +8,15 @@ import pytest
 import torch
 
 from anomaly_lab.callbacks import progress
-from anomaly_lab.callbacks.progress import ProgressBar
+from anomaly_lab.callbacks.progress import Meter, ProgressBar
 from anomaly_lab.detectors.fanogan import FAnoGAN
-
-NOBODY: Any = None  # judging is counted without asking the detector
 
 
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Any:
     data = SimpleNamespace(batch_size=8, scoring_batch_size=64)
     monkeypatch.setattr(progress, "data_of", lambda trainer: data)
-    return SimpleNamespace(num_test_batches=[3])
+    return SimpleNamespace()
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -44,12 +42,13 @@ def test_each_phase_counts_from_where_it_begins(trainer: Any, capsys: pytest.Cap
     ]
 
 
-def test_judging_is_counted_in_batches(trainer: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    bar = ProgressBar(seconds=0)
-    bar.on_test_start(trainer, NOBODY)
-    for i in range(3):
-        bar.on_test_batch_end(trainer, NOBODY, None, None, i)
-    assert said(capsys) == [f"judging: batch {i} of 3" for i in (1, 2, 3)]
+def test_scoring_is_counted_in_batches(capsys: pytest.CaptureFixture[str]) -> None:
+    with Meter("scoring", "batch", seconds=0) as meter:
+        for done in (1, 2, 3):
+            meter.show(done, 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"scoring: batch {i} of 3" for i in (1, 2, 3)]
+    assert lines[2].endswith("about 0 s left")
 
 
 def test_what_is_over_at_once_says_nothing_but_that_a_phase_is_over(
@@ -61,14 +60,18 @@ def test_what_is_over_at_once_says_nothing_but_that_a_phase_is_over(
     at(detector, 1)
     bar.on_train_batch_end(trainer, detector, None, None, 0)
     bar.on_train_end(trainer, detector)
-    bar.on_test_start(trainer, detector)
-    bar.on_test_batch_end(trainer, detector, None, None, 2)
+    with Meter("scoring", "batch", seconds=60) as meter:
+        meter.show(3, 3)
     assert said(capsys) == ["gan: iteration 1 of 1"]
 
 
 def test_other_ranks_are_silent(trainer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    detector = FAnoGAN((32, 32), width=2, gan_iterations=1, encoder_iterations=1)
     bar = ProgressBar(seconds=0)
     bar.disable()
-    bar.on_test_start(trainer, NOBODY)
-    bar.on_test_batch_end(trainer, NOBODY, None, None, 0)
+    bar.on_train_batch_start(trainer, detector, None, 0)
+    at(detector, 1)
+    bar.on_train_batch_end(trainer, detector, None, None, 0)
+    with Meter("scoring", "batch", seconds=0, silent=True) as meter:
+        meter.show(1, 1)
     assert said(capsys) == []

@@ -37,16 +37,6 @@ def test_a_diverged_training_stops_and_names_the_last_good_checkpoint(tmp_path: 
     assert "\n" not in str(stopped.value)
 
 
-def test_scoring_leaves_its_seconds_and_the_peak_of_memory(tmp_path: Path) -> None:
-    trainer = SimpleNamespace(default_root_dir=tmp_path, is_global_zero=True)
-    record = Record()
-    record.on_test_start(trainer, None)
-    record.on_test_end(trainer, None)
-    facts = json.loads((tmp_path / "provenance.json").read_text())
-    assert facts["scoring_seconds"] >= 0
-    assert facts["peak_gb"]["ram"] > 0
-
-
 def test_peak_memory_is_in_gigabytes_and_never_falls() -> None:
     before = peak_memory()["ram"]
     block = bytearray(200 * 2**20)

@@ -1,36 +1,26 @@
-"""Scores by row, whatever the order they came in."""
+"""The mean validation score is tracked as soon as a score means something."""
+
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from anomaly_lab.callbacks.scoring import Scoring
-from anomaly_lab.types import Batch, Prediction
+from anomaly_lab.callbacks.scoring import ValidationScore
+from anomaly_lab.types import Prediction
 
 
-def said(rows: list[int], mask: bool = False) -> tuple[Prediction, Batch]:
-    n = len(rows)
-    batch = Batch(row=torch.tensor(rows))
-    if mask:
-        batch["mask"] = torch.zeros(n, 1, 2, 2, dtype=torch.bool)
-    return Prediction(torch.tensor(rows) / 10, torch.tensor(rows).reshape(n, 1, 1, 1).expand(n, 1, 2, 2)), batch
-
-
-@pytest.mark.parametrize("mask", [False, True])
-def test_gathered_by_row(mask: bool) -> None:
-    scoring = Scoring()
-    for rows in ([5, 2], [9], [1, 4]):
-        scoring.on_test_batch_end(None, None, *said(rows, mask), 0)
-    found = scoring.gathered()
-    assert found["row"].tolist() == [1, 2, 4, 5, 9]
-    assert found["score"].tolist() == pytest.approx([0.1, 0.2, 0.4, 0.5, 0.9])
-    assert ("mask" in found) == mask
-    if mask:
-        assert found["anomaly_map"][:, 0, 0, 0].tolist() == [1, 2, 4, 5, 9]
-
-
-def test_a_case_scored_twice_is_an_error() -> None:
-    scoring = Scoring()
-    for rows in ([5, 2], [2]):
-        scoring.on_test_batch_end(None, None, *said(rows), 0)
-    with pytest.raises(RuntimeError, match="twice"):
-        scoring.gathered()
+@pytest.mark.parametrize("ready", [True, False])
+def test_it_is_the_mean_over_all_batches_and_starts_anew(monkeypatch: pytest.MonkeyPatch, ready: bool) -> None:
+    tracked: list[dict[str, float]] = []
+    monkeypatch.setattr("anomaly_lab.callbacks.scoring.Detector", SimpleNamespace)
+    detector: Any = SimpleNamespace(
+        ready=ready, track=lambda terms: tracked.append({k: float(v) for k, v in terms.items()})
+    )
+    trainer: Any = None
+    callback = ValidationScore()
+    for scores in ([1.0, 2.0], [6.0]):
+        callback.on_validation_batch_end(trainer, detector, Prediction(torch.tensor(scores)), None, 0)
+    callback.on_validation_epoch_end(trainer, detector)
+    callback.on_validation_epoch_end(trainer, detector)  # an epoch without validation normals
+    assert tracked == ([{"val/anomaly_score": 3.0}] if ready else [])

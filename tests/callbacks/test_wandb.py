@@ -52,7 +52,7 @@ def test_a_failure_is_told_once_and_ends_the_mirror(mirror, tmp_path: Path, caps
     callback.on_train_batch_end(trainer, None, None, None, 0)
     append(tmp_path, 4)
     callback.on_train_batch_end(trainer, None, None, None, 0)
-    callback.finish(tmp_path)
+    callback.on_run_end(tmp_path)
     assert capsys.readouterr().err.count("W&B failed") == 1
 
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 from launching import launch
 
-from anomaly_lab.callbacks import checkpoints
 from anomaly_lab.detectors.families.fake_pool import Pool
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.experiment import run_folder
+from anomaly_lab.experiment import checkpoint_files, run_folder
 
 pytestmark = pytest.mark.slow
 PROGRAM = "tests/e2e/run_and_die.py"
@@ -43,9 +42,9 @@ def run_of(base: Path, experiment: str) -> Path:
 
 
 def outcome(run: Path) -> tuple[dict[str, torch.Tensor], str]:
-    newest = checkpoints.newest(run)
+    newest = checkpoint_files.newest(run)
     assert newest is not None
-    return checkpoints.load(newest)["state_dict"], (run / "scores.csv").read_text()
+    return checkpoint_files.load(newest)["state_dict"], (run / "scores.csv").read_text()
 
 
 def alike(one: Path, other: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from launching import launch, small, the_run
 
-from anomaly_lab.callbacks import checkpoints
+from anomaly_lab.experiment import checkpoint_files
 
 pytestmark = pytest.mark.slow
 PROGRAM = "tests/e2e/run_and_die.py"
@@ -14,9 +14,13 @@ PROGRAM = "tests/e2e/run_and_die.py"
 
 def outcome(run: Path) -> tuple[dict[str, torch.Tensor], str, str]:
     """Final weights, scores.csv and metrics.jsonl."""
-    newest = checkpoints.newest(run)
+    newest = checkpoint_files.newest(run)
     assert newest is not None
-    return checkpoints.load(newest)["state_dict"], (run / "scores.csv").read_text(), (run / "metrics.jsonl").read_text()
+    return (
+        checkpoint_files.load(newest)["state_dict"],
+        (run / "scores.csv").read_text(),
+        (run / "metrics.jsonl").read_text(),
+    )
 
 
 def test_killed_and_resumed_equals_uninterrupted(store: Path, tmp_path: Path) -> None:
@@ -43,7 +47,7 @@ def test_killed_and_resumed_equals_uninterrupted(store: Path, tmp_path: Path) ->
 def test_a_damaged_checkpoint_is_passed_over(store: Path, tmp_path: Path) -> None:
     assert launch(PROGRAM, "iteration:8", "train", "fanogan_headct", *small(tmp_path, store)).returncode == -9
     run = the_run(tmp_path)
-    newest = checkpoints.newest(run)
+    newest = checkpoint_files.newest(run)
     assert newest is not None
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1

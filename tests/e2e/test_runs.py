@@ -10,8 +10,7 @@ import pytest
 from launching import launch, small, the_run
 from PIL import Image
 
-from anomaly_lab.callbacks import checkpoints
-from anomaly_lab.experiment import run_folder
+from anomaly_lab.experiment import checkpoint_files, run_folder
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +94,7 @@ def test_a_run_without_an_intact_checkpoint_is_not_judged(trained: Path, tmp_pat
     done = launch("-m", "anomaly_lab", "evaluate", run)
     assert done.returncode == 2
     assert "no checkpoint" in done.stderr
-    assert checkpoints.newest(run) is None
+    assert checkpoint_files.newest(run) is None
 
 
 @pytest.mark.parametrize("verb", ["resume", "evaluate", "report"])

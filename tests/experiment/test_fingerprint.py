@@ -49,40 +49,132 @@ def test_the_run_it_starts_from_matters_and_the_config_is_left_alone():
     assert before == CONFIG
 
 
+def test_a_class_that_moved_is_the_same_class():
+    assert of_config(changed("data", _target_="anomaly_lab.data.headct.HeadCT")) == of_config(CONFIG)
+
+
+def test_what_a_callback_declares_decides_whether_it_matters():
+    """Health only shows; a foreign callback that says nothing may do anything."""
+    shown = changed(callbacks={"health": {"_target_": "anomaly_lab.callbacks.health.Health", "watched": 9}})
+    assert of_config(shown) == of_config(changed(callbacks={}))
+    pool = changed(callbacks={"pool": {"_target_": "anomaly_lab.callbacks.fakepool.FakePool"}})
+    assert of_config(pool) != of_config(changed(callbacks={}))
+    stranger = changed(callbacks={"timer": {"_target_": "pytorch_lightning.callbacks.Timer"}})
+    assert of_config(stranger) != of_config(changed(callbacks={}))
+
+
+FILES = {
+    "pipeline/training.py": "from anomaly_lab.data import batches\nfrom anomaly_lab.types import Case",
+    "pipeline/warm_start.py": "",
+    "pipeline/evaluate.py": "from anomaly_lab.metrics.thresholds import quantile\ndef evaluate(): return quantile()",
+    "pipeline/engine.py": "import anomaly_lab.reports.run_report",
+    "reports/run_report.py": "",
+    "metrics/thresholds.py": 'def quantile():\n    """Of normals."""\n    return 0.95',
+    "types.py": "class Case: pass",
+    "data/batches.py": "SIZE = 8  # images",
+    "losses/gan.py": "def loss(x):\n    return x",
+    "detectors/one.py": "from anomaly_lab.losses import gan\nfrom anomaly_lab.losses.gan import loss\nimport torch",
+    "detectors/two.py": "",
+    "data/datasets/set.py": "from anomaly_lab.data.twins.set import write_twin",
+    "data/twins/set.py": "def write_twin(): pass",
+}
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of four files: the detector imports a loss, another detector and the report stand beside."""
+    """A small package of the real one's shape."""
     root = tmp_path / "anomaly_lab"
-    files = {
-        "pipeline/engine.py": "import anomaly_lab.report",
-        "report.py": "",
-        "losses/gan.py": "",
-        "detectors/one.py": "from anomaly_lab.losses import gan",
-        "detectors/two.py": "",
-        "data/set.py": "",
-    }
-    for name, text in files.items():
+    for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     monkeypatch.setattr(fingerprint, "PACKAGE", root)
     return root
 
 
-def code_after(package, name: str | None) -> str:
-    fingerprint._read.cache_clear()
-    fingerprint._imported.cache_clear()
-    if name:
-        (package / name).write_text((package / name).read_text() + "\n# changed")
-    target = {
-        "detector": {"_target_": "anomaly_lab.detectors.one.One"},
-        "data": {"_target_": "anomaly_lab.data.set.Set"},
-    }
-    return of_code(target)
+def codes(detector: str = "anomaly_lab.detectors.one.One", **callbacks: str) -> dict[str, str]:
+    fingerprint._module.cache_clear()
+    return of_code({
+        "detector": {"_target_": detector},
+        "data": {"_target_": "anomaly_lab.data.datasets.set.Set"},
+        "callbacks": {name: {"_target_": target} for name, target in callbacks.items()},
+    })  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "matters"), [
-    ("detectors/one.py", True), ("losses/gan.py", True), ("data/set.py", True), ("pipeline/engine.py", True),
-    ("detectors/two.py", False), ("report.py", False),
+def edited(package, name: str, old: str, new: str) -> set[str]:
+    """Purposes whose code is another after an edit."""
+    before = codes()
+    text = (package / name).read_text()
+    assert old in text
+    (package / name).write_text(text.replace(old, new))
+    after = codes()
+    return {purpose for purpose in before if before[purpose] != after[purpose]}
+
+
+@pytest.mark.parametrize(("name", "old", "new", "changed_purposes"), [
+    ("losses/gan.py", "return x", "return -x", {"training"}),
+    ("data/batches.py", "SIZE = 8", "SIZE = 16", {"training"}),
+    ("types.py", "pass", "id = 1", {"training"}),
+    ("pipeline/training.py", "import Case", "import Case as Scan", {"training"}),
+    ("metrics/thresholds.py", "0.95", "0.9", {"evaluation"}),
+    ("pipeline/evaluate.py", "return quantile()", "return -quantile()", {"evaluation"}),
+    # documentation, comments and layout
+    ("metrics/thresholds.py", "Of normals.", "Of validation normals.", set()),
+    ("data/batches.py", "# images", "# images of a mini-batch", set()),
+    ("losses/gan.py", "def loss(x):\n    return x", "\n\ndef loss(x): return x  # eq. 1", set()),
+    # what no number depends on
+    ("detectors/two.py", "", "x = 1", set()),
+    ("reports/run_report.py", "", "x = 1", set()),
+    ("data/twins/set.py", "pass", "return 1", set()),
 ])  # fmt: skip
-def test_only_code_that_scores_depend_on_matters(package, name, matters):
-    assert (code_after(package, None) != code_after(package, name)) == matters
+def test_code_is_followed_from_the_entry_points(package, name, old, new, changed_purposes):
+    if name == "pipeline/training.py":  # an import's local name is visible in the code that uses it, if it is used
+        new += "\nScan()"
+    assert edited(package, name, old, new) == changed_purposes
+
+
+def test_renaming_a_module_changes_nothing(package):
+    before = codes()
+    (package / "losses" / "gan.py").rename(package / "losses" / "adversarial.py")
+    one = package / "detectors" / "one.py"
+    one.write_text(
+        "import torch\nfrom anomaly_lab.losses.adversarial import loss\nfrom anomaly_lab.losses import adversarial"
+    )
+    one.rename(package / "detectors" / "first.py")
+    assert codes("anomaly_lab.detectors.first.One") == before
+
+
+def test_another_package_in_an_import_matters(package):
+    before = codes()
+    one = package / "detectors" / "one.py"
+    one.write_text(one.read_text().replace("import torch", "import numpy"))
+    assert codes()["training"] != before["training"]
+
+
+def test_the_real_package_is_followed_where_it_should_be():
+    """Every module whose edit was once overlooked is reached, and those that only show are not."""
+    reached = {purpose: modules_of(purpose) for purpose in ("training", "evaluation")}
+    for name in ("evaluation.stitching", "evaluation.scores", "evaluation.baselines", "evaluation.protocol",
+                 "metrics.thresholds", "pipeline.evaluate", "experiment.config", "experiment.schema"):  # fmt: skip
+        assert f"anomaly_lab.{name}" in reached["evaluation"]
+    assert "anomaly_lab.experiment.schema" in reached["training"]
+    assert "anomaly_lab.data.splitting.rows" in reached["training"]
+    for name in ("callbacks.checkpoints", "callbacks.wandb", "reports.run_report", "studies.plan", "pipeline.engine"):
+        assert f"anomaly_lab.{name}" not in reached["training"] | reached["evaluation"]
+
+
+def modules_of(purpose: str) -> set[str]:
+    """Modules of the package that a purpose's code is hashed from."""
+    fingerprint._module.cache_clear()
+    seen: set[str] = set()
+    real = fingerprint._file
+
+    def noting(module):
+        if real(module):
+            seen.add(module)
+        return real(module)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprint, "_file", noting)
+        fingerprint._code(set(fingerprint.ENTRY_POINTS[purpose]))
+    fingerprint._module.cache_clear()
+    return seen

@@ -5,18 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly_lab.callbacks.checkpoints import CheckpointFiles
 from anomaly_lab.detectors.adgan import AdGAN
 from anomaly_lab.detectors.dcgan import DCGAN
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import Pool, filled
+from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.detectors.ganomaly import GANomaly
 from anomaly_lab.detectors.wgan import WGAN
 from anomaly_lab.experiment import run_folder
-from anomaly_lab.pipeline.warm_start import link_checkpoint, link_pool, take_over
+from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
+from anomaly_lab.pipeline.warm_start import WarmStart
 from anomaly_lab.types import UserError
 
 SIZES = {"patch_size": (8, 8), "width": 2, "latent_dim": 4}
+FANOGAN = {"patch_size": (32, 32), "width": 2, "latent_dim": 4, "gan_iterations": 6, "encoder_iterations": 2}
 
 
 def adgan(**changes: object) -> AdGAN:
@@ -41,9 +43,16 @@ def saved(run: Path, wgan: Detector, iteration: int = 6) -> Path:
     return run
 
 
+def begin_with(run: Path, detector: Detector, phase: str = "gan") -> dict[str, object]:
+    """What the record says of it."""
+    start = WarmStart.open(str(run), phase)
+    start.apply_to(detector)
+    return start.record()
+
+
 def test_it_has_the_networks_and_stands_at_the_phases_end(tmp_path: Path, wgan: WGAN) -> None:
     run, detector, untouched = saved(tmp_path / "source", wgan), adgan(), adgan()
-    facts = take_over(str(run), detector)
+    facts = begin_with(run, detector)
     for name in ("generator", "critic"):
         theirs, ours = wgan.get_submodule(name).state_dict(), detector.get_submodule(name).state_dict()
         assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
@@ -60,17 +69,17 @@ def test_an_adaptive_augmentation_is_taken_over(tmp_path: Path) -> None:
     source = WGAN(**SIZES, gan_iterations=6, augment_d="ada")
     source.augmentation.p.fill_(0.25)
     detector = adgan(augment_d="ada")
-    take_over(str(saved(tmp_path / "source", source)), detector)
+    begin_with(saved(tmp_path / "source", source), detector)
     assert float(detector.augmentation.p) == 0.25
     with pytest.raises(UserError, match="differ"):
-        take_over(str(tmp_path / "source"), adgan())
+        begin_with(tmp_path / "source", adgan())
 
 
 @pytest.mark.parametrize(
     ("changes", "iteration", "message"),
     [
         ({}, 5, "phase gan is not finished"),
-        ({"gan_iterations": 7}, 6, "phase gan has 6 iterations, this one's 7"),
+        ({"gan_iterations": 7}, 6, "its iterations up to gan are gan 6, these gan 7"),
         ({"width": 4}, 6, "generator and critic differ"),
     ],
 )
@@ -79,28 +88,28 @@ def test_another_phase_is_refused(
 ) -> None:
     run = saved(tmp_path / "source", wgan, iteration)
     with pytest.raises(UserError, match=message) as said:
-        take_over(str(run), adgan(**changes))
+        begin_with(run, adgan(**changes))
     assert "\n" not in str(said.value)
 
 
 def test_where_nothing_is_left_to_train_everything_is_taken(tmp_path: Path) -> None:
     source = WGAN(**SIZES, gan_iterations=6, augment_d="ada")
     run, detector = saved(tmp_path / "source", source), WGAN(**SIZES, gan_iterations=6, augment_d="ada")
-    take_over(str(run), detector)
+    begin_with(run, detector)
     assert detector.finished
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), detector.parameters(), strict=True))
     (tmp_path / "run").mkdir()
-    link_checkpoint(str(run), tmp_path / "run")
+    WarmStart.open(str(run)).link_into(tmp_path / "run", with_checkpoint=True)
     names = [[path.name for path in (folder / "checkpoints").iterdir()] for folder in (run, tmp_path / "run")]
     assert names[0] == names[1]
     with pytest.raises(UserError, match="differ"):  # another kind of detector, though its phase is as long
-        take_over(str(run), DCGAN(**SIZES, gan_iterations=6))
+        begin_with(run, DCGAN(**SIZES, gan_iterations=6))
 
 
 def test_counters_beside_the_networks_are_taken_with_a_whole_training(tmp_path: Path) -> None:
     source, detector = (GANomaly(patch_size=(32, 32), width=2, gan_iterations=6) for _ in range(2))
     source.resets.fill_(3)
-    take_over(str(saved(tmp_path / "source", source)), detector)
+    begin_with(saved(tmp_path / "source", source), detector)
     assert int(detector.resets) == 3
 
 
@@ -109,33 +118,63 @@ def test_how_the_weights_were_chosen_goes_with_them(tmp_path: Path, wgan: WGAN) 
     facts = run_folder.read_json(run / "provenance.json")
     facts["detector"]["caveats"] = ["callbacks.best_test_epoch: chosen", "evaluation.threshold=test_max_f1: drawn"]
     run_folder.write_json(run / "provenance.json", facts)
-    assert take_over(str(run), adgan())["caveats"] == ["callbacks.best_test_epoch: chosen"]
+    assert begin_with(run, adgan())["caveats"] == ["callbacks.best_test_epoch: chosen"]
 
 
 def test_what_is_no_run_or_has_no_checkpoint_is_refused(tmp_path: Path, wgan: WGAN) -> None:
     with pytest.raises(UserError, match="not a run folder"):
-        take_over(str(tmp_path), adgan())
+        begin_with(tmp_path, adgan())
     run = saved(tmp_path / "source", wgan)
     for path in (run / "checkpoints").iterdir():
         path.unlink()
     with pytest.raises(UserError, match="no checkpoint"):
-        take_over(str(run), adgan())
+        begin_with(run, adgan())
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_the_pool_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+def test_the_pool_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wgan: WGAN, links: bool) -> None:
     def refuse(*_: object) -> None:
         raise OSError
 
     if not links:
         monkeypatch.setattr("os.link", refuse)
-    (tmp_path / "source").mkdir()
+    run = saved(tmp_path / "source", wgan)
+    theirs = filled(run / "fakepool", torch.rand(3, 1, 8, 8))
     (tmp_path / "run").mkdir()
-    theirs = filled(tmp_path / "source" / "fakepool", torch.rand(3, 1, 8, 8))
-    link_pool(str(tmp_path / "source"), tmp_path / "run")
+    WarmStart.open(str(run)).link_into(tmp_path / "run", with_checkpoint=False)
     assert (Pool(tmp_path / "run" / "fakepool").images == theirs.images).all()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["fakepool"]
 
 
-def test_no_pool_is_no_complaint(tmp_path: Path) -> None:
-    link_pool(str(tmp_path / "source"), tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_no_pool_is_no_complaint(tmp_path: Path, wgan: WGAN) -> None:
+    run = saved(tmp_path / "source", wgan)
+    (tmp_path / "run").mkdir()
+    WarmStart.open(str(run)).link_into(tmp_path / "run", with_checkpoint=False)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_any_phase_may_be_taken_over_with_all_before_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source, detector = (FAnoGAN(**FANOGAN) for _ in range(2))
+    run = saved(tmp_path / "source", source, 8)
+    facts = run_folder.read_json(run / "provenance.json")
+    run_folder.write_json(run / "provenance.json", facts | {"detector": {"phases": {"gan": 6, "encoder": 2}}})
+    assert begin_with(run, detector, "encoder")["iterations"] == 2
+    assert detector.finished
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), detector.parameters(), strict=True))
+    with pytest.raises(UserError, match="no phase critic, only gan, encoder"):
+        begin_with(run, detector, "critic")
+    longer = FAnoGAN(**{**FANOGAN, "gan_iterations": 7})
+    with pytest.raises(UserError, match="up to encoder are gan 6, encoder 2, these gan 7, encoder 2"):
+        begin_with(run, longer, "encoder")
+
+
+def test_the_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wgan: WGAN) -> None:
+    run, opened = saved(tmp_path / "source", wgan), []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *words, **more: opened.append(words) or load(*words, **more))
+    start = WarmStart.open(str(run))
+    start.apply_to(adgan())
+    start.apply_to(adgan())
+    assert start.record()["run"] == "source"
+    assert len(opened) == 1

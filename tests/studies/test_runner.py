@@ -48,6 +48,17 @@ def test_other_data_or_other_code_are_another_run(stub, tmp_path, monkeypatch):
     assert look_up(stub(code="any").ledger, [planned("a")]) == {Key("a", "set", 0): None}
 
 
+def test_what_other_code_evaluated_is_evaluated_again_not_trained(stub):
+    (made,) = stub().bring_about([planned("a")]).values()
+    record = made.run.folder / "provenance.json"
+    facts = json.loads(record.read_text())
+    record.write_text(json.dumps(facts | {"code": facts["code"] | {"evaluation": "older"}}))
+    assert stub(code="any").bring_about([planned("a")])[Key("a", "set", 0)].state == "found"
+    assert stub().bring_about([planned("a")])[Key("a", "set", 0)].state == "evaluated"
+    assert stub.calls()[1:] == [f"evaluate {made.run.folder}"]
+    assert stub().bring_about([planned("a")])[Key("a", "set", 0)].state == "found"
+
+
 def test_a_failed_run_is_reported_and_the_rest_goes_on(stub):
     plan = [planned("bad", fail=True), planned("child", start="bad"), planned("good")]
     outcomes = stub(jobs=2).bring_about(plan)

@@ -105,7 +105,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 def _codes(findings: Findings, row: str, dataset: str) -> set[str]:
     """Fingerprints of the code that made a row's runs; another data set is other code anyway."""
-    return {str(result.facts.get("code")) for result in findings.of(row, dataset).values()}
+    return {result.code for result in findings.of(row, dataset).values()}
 
 
 def _environment() -> Environment:

@@ -80,7 +80,7 @@ def runs_csv(findings: Findings) -> str:
     return _csv(head, (
         [*key, *(_number(result.figure(metric)) for metric in METRICS), int((result.label == 0).sum()),
          int(result.label.sum()), *map(_number, (result.seconds, result.facts.get("scoring_seconds"),
-         result.memory)), *(result.facts.get(word, "") for word in ("source", "budget", "code")), result.run]
+         result.memory)), result.facts.get("source", ""), result.facts.get("budget", ""), result.code, result.run]
         for key, result in findings.results.items()
     ))  # fmt: skip
 

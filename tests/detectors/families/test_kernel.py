@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.models import squeezenet1_0
 from toys import Fit, smooth
 
-from anomaly_lab.callbacks.checkpoints import CheckpointFiles, load
 from anomaly_lab.detectors.ocsvm import OCSVM
+from anomaly_lab.experiment.checkpoint_files import CheckpointFiles, load
 from anomaly_lab.networks.features import SqueezeNetFeatures
 from anomaly_lab.types import UserError
 

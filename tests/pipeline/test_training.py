@@ -1,0 +1,109 @@
+"""What decides weights and scores: the objects of an experiment, and the scoring of every case once."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from data.conftest import write_headct
+from pipeline.conftest import settings
+
+from anomaly_lab.callbacks.run_callback import RunCallback
+from anomaly_lab.pipeline import training
+from anomaly_lab.types import Batch, Prediction
+
+
+def test_clipping_and_accumulation_are_the_detectors(tmp_path: Path) -> None:
+    write_headct(tmp_path / "headct")
+    wanted = settings(tmp_path, "trainer.gradient_clip_val=0.5", "trainer.accumulate_grad_batches=2")
+    _, detector = training.construct(wanted)
+    assert (detector.clip_norm, detector.accumulate) == (0.5, 2)
+
+
+def test_the_seed_decides_the_weights(tmp_path: Path) -> None:
+    write_headct(tmp_path / "headct")
+    one, same, other = (training.construct(settings(tmp_path, f"seed={seed}"))[1].state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_falls_back_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert training.precision_for("bf16-mixed") == ("bf16-mixed" if fast else "32-true")
+    assert training.precision_for("32-true") == "32-true"
+
+
+class Rows:
+    """A data set of six rows, 0 and 1 of them validation normals, scored in batches of its own choosing."""
+
+    def __init__(self, *batches: list[int], masks: bool = False) -> None:
+        self.rows = {"val": np.array([0, 1]), "test": np.array([2, 3, 4, 5])}
+        self.batches, self.masks = batches, masks
+
+    def test_dataloader(self) -> list[Batch]:
+        return [self._batch(rows) for rows in self.batches]
+
+    def _batch(self, rows: list[int]) -> Batch:
+        row = torch.tensor(rows)
+        batch = Batch(row=row, image=row.float().reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2))
+        if self.masks:
+            batch["mask"] = batch["image"] > 3
+        return batch
+
+
+class Echo:
+    """Scores an image by its grey value, whose graph it keeps."""
+
+    def __init__(self) -> None:
+        self.weight = torch.ones((), requires_grad=True)
+
+    def to(self, device: Any) -> None:
+        pass
+
+    def score(self, batch: Batch) -> Prediction:
+        image = batch["image"] * self.weight
+        return Prediction(image.mean((1, 2, 3)) / 10, image, image)
+
+
+class Doubled(RunCallback):
+    """Adds a column."""
+
+    def scored_columns(self, data: Any, batch: Any, scored: Any) -> Any:
+        return {"doubled": 2 * scored.score}
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_every_case_is_scored_once_and_found_by_its_row(masks: bool) -> None:
+    seen: list[tuple[int, int]] = []
+    data: Any = Rows([5, 2], [4], [1, 0, 3], masks=masks)
+    detector: Any = Echo()
+    scored = training.score_all(data, detector, [Doubled()], progress=lambda *counts: seen.append(counts))
+    assert scored is not None
+    assert scored["row"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert scored["score"].tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    assert np.array_equal(scored["doubled"], 2 * scored["score"])
+    assert ("mask" in scored) == ("anomaly_map" in scored) == masks
+    if masks:
+        assert scored["anomaly_map"][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+        assert scored["mask"][:, 0, 0, 0].tolist() == [False] * 4 + [True] * 2
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("batches", [([0, 1, 2], [3, 4]), ([0, 1, 2, 3], [3, 4, 5])])
+def test_a_case_scored_twice_or_never_is_an_error(batches: tuple[list[int], ...]) -> None:
+    data: Any = Rows(*batches)
+    detector: Any = Echo()
+    with pytest.raises(RuntimeError, match="exactly once"):
+        training.score_all(data, detector)
+
+
+def test_a_process_evaluates_where_the_training_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [training.device_for(name).type for name in ("auto", "gpu", "cpu")] == ["cuda", "cuda", "cpu"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends, "mps", SimpleNamespace(is_available=lambda: False))
+    assert training.device_for("auto").type == "cpu"
