@@ -1,117 +1,437 @@
-"""What every detector promises, asked of every experiment's detector: whoever adds one is asked too."""
+"""What every detector promises, asked of every class in the folder of detectors: whoever adds one is asked too."""
 
 import copy
+import importlib.util
+from collections.abc import Iterator
+from functools import cache
+from inspect import signature
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from toys import Fit
+from discovery import classes, experiment_of
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from toys import Shift, Toy, ToyData, train
 
+from anomaly_lab import detectors
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.detectors.kde import KDE
 from anomaly_lab.experiment import config
-from anomaly_lab.types import Prediction
+from anomaly_lab.types import Phase, Prediction
+
+SIZE = (32, 32)
+BATCH = 4
+CLASSES = classes(detectors, Detector)
 
 
-def _one_of_each() -> list[str]:
-    """An experiment for every detector and number of channels; on other data it promises the same."""
-    chosen: dict[tuple[str, int], str] = {}
-    for path in sorted(Path("experiments").glob("*.yaml")):
-        settings = config.load(path.stem, ["budget=smoke"])
-        chosen.setdefault((settings.detector["_target_"], settings.data.in_channels), path.stem)
-    return list(chosen.values())
+class Case(NamedTuple):
+    """A detector that sees grey or colour images."""
+
+    kind: type[Detector]
+    channels: int
+
+    def __str__(self) -> str:
+        return f"{self.kind.__name__}-{'grey' if self.channels == 1 else 'colour'}"
+
+    def make(self, seed: int = 0, length: int = 2) -> Detector:
+        """With its settings at the smoke budget and phases of `length` iterations each."""
+        node = settings(self.kind)
+        changes: dict[str, Any] = {}
+        sizes = {"patch_size": SIZE, "in_channels": self.channels}
+        changes |= {key: value for key, value in sizes.items() if key in node}
+        changes |= {str(key): length for key in node if str(key).endswith("_iterations")}
+        if "samples" in node:  # a feature bank's
+            changes |= {"samples": length * BATCH, "batch_size": BATCH}
+        torch.manual_seed(seed)
+        detector: Detector = config.build(node, **changes)
+        assert detector.schedule.iterations == length * len(detector.schedule)
+        return detector
+
+    def images(self, n: int = 11) -> Tensor:
+        return torch.rand(n, self.channels, *SIZE, generator=torch.Generator().manual_seed(7)) * 2 - 1
 
 
-EXPERIMENTS = _one_of_each()
+@cache
+def settings(kind: type[Detector]) -> DictConfig:
+    """The section `detector` of an experiment with it, at the smoke budget."""
+    section: DictConfig = config.load(experiment_of("detector", kind), ["budget=smoke"]).detector
+    return section
 
 
-def make(name: str, seed: int = 0) -> Detector:
-    """The experiment's detector at its smoke budget, 32×32."""
-    settings = config.load(name, ["budget=smoke", "data.patch_size=[32,32]", "seed=0"])
-    torch.manual_seed(seed)
-    detector: Detector = config.build(settings.detector)
-    return detector
+GREY = [Case(kind, 1) for kind in CLASSES]
+CASES = [*GREY, *(Case(kind, 3) for kind in CLASSES if "in_channels" in signature(kind).parameters)]
+every = pytest.mark.parametrize("case", CASES, ids=str)
+every_grey = pytest.mark.parametrize("case", GREY, ids=str)
+every_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
 
-def images(detector: Detector, n: int = 11) -> Tensor:
-    channels = detector.hparams.get("in_channels", 1)
-    return torch.rand(n, channels, 32, 32, generator=torch.Generator().manual_seed(7)) * 2 - 1
+@cache
+def _trained(case: Case, precision: str = "32") -> dict[str, Any]:
+    detector = case.make()
+    with TemporaryDirectory() as run:
+        train(detector, ToyData(case.images(), BATCH), Path(run), precision=precision)
+    return copy.deepcopy(detector.state_dict())
 
 
-@pytest.fixture(params=EXPERIMENTS)
-def name(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    return chosen
+def trained(case: Case, precision: str = "32") -> Detector:
+    """Two iterations of every phase."""
+    detector = case.make(seed=5)
+    detector.load_state_dict(_trained(case, precision))
+    return detector.eval()
 
 
-@pytest.fixture
-def trained(name: str, fit: Fit) -> Detector:
-    """Two iterations are enough to fill batch statistics."""
-    detector = make(name)
-    return fit(detector, images(detector), iterations=2)
+def same(one: Any, other: Any) -> bool:
+    """Whether two values, or all they contain, are equal bit for bit."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return bool(np.array_equal(one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
 
 
-def test_prediction_has_the_contracts_shapes(trained: Detector) -> None:
-    image = images(trained)
-    prediction = trained.score({"image": image})
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return sorted({*one, *other} - {key for key in {*one} & {*other} if same(one[key], other[key])})
+
+
+def test_the_folder_holds_detectors() -> None:
+    assert len(CLASSES) >= 18
+
+
+@every
+def test_prediction_has_the_contracts_shapes(case: Case) -> None:
+    image = case.images()
+    prediction = trained(case).score({"image": image})
     assert isinstance(prediction, Prediction)
     assert prediction.anomaly_score.shape == (len(image),)
     assert prediction.anomaly_score.dtype == torch.float32
     assert prediction.anomaly_score.isfinite().all()
     if prediction.anomaly_map is not None:
-        assert prediction.anomaly_map.shape == (len(image), 1, 32, 32)
+        assert prediction.anomaly_map.shape == (len(image), 1, *SIZE)
         assert prediction.anomaly_map.min() >= 0
     if prediction.reconstruction is not None:
         assert prediction.reconstruction.shape == image.shape
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 8, 64])
-def test_a_score_depends_on_no_other_image(trained: Detector, batch_size: int) -> None:
-    image = images(trained)
-    together = trained.score({"image": image}).anomaly_score
+@every
+def test_a_score_depends_on_no_other_image(case: Case) -> None:
+    detector, image = trained(case), case.images()
+    together = detector.score({"image": image}).anomaly_score
     order = torch.randperm(len(image), generator=torch.Generator().manual_seed(1))
-    parts = [trained.score({"image": part}).anomaly_score for part in image[order].split(batch_size)]
-    torch.testing.assert_close(torch.cat(parts), together[order], rtol=1e-5, atol=1e-6)
+    for batch_size in (1, 4, 8, 64):
+        parts = [detector.score({"image": part}).anomaly_score for part in image[order].split(batch_size)]
+        torch.testing.assert_close(torch.cat(parts), together[order], rtol=1e-5, atol=1e-6)
 
 
-def test_scoring_changes_nothing(trained: Detector) -> None:
-    before = copy.deepcopy(trained.state_dict())
-    first = trained.score({"image": images(trained)}).anomaly_score
-    second = trained.score({"image": images(trained)}).anomaly_score
-    assert torch.equal(first, second)
-    assert all(torch.equal(before[key], value) for key, value in trained.state_dict().items())
+@every_grey
+def test_scoring_changes_nothing(case: Case) -> None:
+    detector, batch = trained(case), {"image": case.images()}
+    before = copy.deepcopy(detector.state_dict())
+    assert same(detector.score(batch), detector.score(batch))
+    assert not differences(before, detector.state_dict())
 
 
-def test_same_seed_same_weights(name: str) -> None:
-    one, two, other = make(name).state_dict(), make(name).state_dict(), make(name, seed=1).state_dict()
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    if any(True for _ in make(name).parameters()):  # a method that learns without gradients draws none
-        assert any(not torch.equal(one[key], other[key]) for key in one)
+@every_grey
+def test_a_prediction_carries_no_graph(case: Case) -> None:
+    detector, image = trained(case), case.images(n=3)
+    check_predictions_carry_no_graph(detector, image)
 
 
-def test_saved_and_loaded_it_scores_the_same(name: str, trained: Detector, tmp_path: Path) -> None:
-    torch.save(trained.state_dict(), tmp_path / "weights.pt")
-    fresh = make(name, seed=5)
-    fresh.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
-    batch = {"image": images(trained)}
-    assert torch.equal(fresh.score(batch).anomaly_score, trained.score(batch).anomaly_score)
-    assert fresh.iterations_done == trained.iterations_done
+def check_predictions_carry_no_graph(detector: Detector, image: Tensor) -> None:
+    """Nor does it touch which weights ask for gradients, or leave any; whoever calls it, with gradients on or off."""
+    weights = list(detector.parameters())
+    for pattern in ([True, True], [False, True], [False, False]):
+        asked = [pattern[i % 2] for i in range(len(weights))]
+        for weight, wanted in zip(weights, asked, strict=True):
+            weight.requires_grad_(wanted)
+        for enabled in (True, False):
+            with torch.set_grad_enabled(enabled):
+                prediction = detector.predict(image)
+            assert not any(part.requires_grad for part in prediction if part is not None)
+            assert [weight.requires_grad for weight in weights] == asked
+            assert all(weight.grad is None for weight in weights)
+            assert not image.requires_grad
 
 
-def test_each_phase_moves_its_networks_and_no_other(name: str, fit: Fit) -> None:
+@every_class
+def test_same_seed_same_weights(kind: type[Detector]) -> None:
+    case = Case(kind, 1)
+    one, two, other = case.make().state_dict(), case.make().state_dict(), case.make(seed=1).state_dict()
+    assert not differences(one, two)
+    if any(True for _ in case.make().parameters()):  # a method that learns without gradients draws none
+        assert differences(one, other)
+
+
+@every
+def test_each_phase_moves_its_networks_and_no_other(case: Case, tmp_path: Path) -> None:
     """Weights and buffers alike, over one iteration of every phase."""
-    detector, done = make(name), 0
-    for phase in detector.schedule:
-        detector.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(done)})
-        before = copy.deepcopy(detector.state_dict())
-        fit(detector, images(detector), iterations=1)
-        after = detector.state_dict()
-        moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    states: list[dict[str, Tensor]] = []
+
+    class Keeper(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            states.append(copy.deepcopy(pl_module.state_dict()))
+
+    detector = case.make(length=1)
+    train(detector, ToyData(case.images(), BATCH), tmp_path, callbacks=[Keeper()])
+    states.append(detector.state_dict())
+    for phase, (before, after) in zip(detector.schedule, pairwise(states), strict=True):
+        moved = {key.split(".")[0] for key in differences(before, after)}
         assert moved - {"iteration", "augmentation"} == set(phase.networks), phase.name
-        done += phase.iterations
 
 
-def test_hyper_parameters_are_plain(name: str) -> None:
+@every_class
+def test_hyper_parameters_are_plain(kind: type[Detector]) -> None:
     """Only then does a checkpoint load with weights_only=True."""
     plain = (int, float, str, bool, type(None), tuple, list)
-    assert all(isinstance(value, plain) for value in make(name).hparams.values())
+    assert all(isinstance(value, plain) for value in Case(kind, 1).make().hparams.values())
+
+
+# --- optimisers ------------------------------------------------------------------------------------------------------
+
+
+@every_class
+def test_each_optimiser_is_its_networks(kind: type[Detector]) -> None:
+    check_optimisers(Case(kind, 1).make())
+
+
+def check_optimisers(detector: Detector) -> None:
+    """Optimiser i holds all parameters of network i and no others; networks without one have nothing to train."""
+    optimizers: Any = detector.configure_optimizers()
+    assert len(optimizers) <= len(detector.networks)
+    for i, name in enumerate(detector.networks):
+        weights = dict(detector.get_submodule(name).named_parameters())
+        if i < len(optimizers):
+            held = [weight for group in optimizers[i].param_groups for weight in group["params"]]
+            assert {id(weight) for weight in held} == {id(weight) for weight in weights.values()}, name
+            assert all(weight.requires_grad for weight in held), name
+        else:
+            assert not any(weight.requires_grad for weight in weights.values()), name
+
+
+@every_class
+def test_a_training_with_others_optimisers_does_not_begin(
+    kind: type[Detector], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(kind, 1)
+    detector = case.make()
+    made: Any = detector.configure_optimizers()
+    turned = [*made[1:], made[0]] if len(made) > 1 else [SGD([nn.Parameter(torch.zeros(1))], lr=0.1)]
+    monkeypatch.setattr(detector, "configure_optimizers", lambda: turned)
+    with pytest.raises(RuntimeError, match=f"{kind.__name__}: .*network"):
+        train(detector, ToyData(case.images(), BATCH), tmp_path)
+
+
+# --- a training that was stopped -------------------------------------------------------------------------------------
+
+
+@every_class
+def test_stopped_after_any_iteration_it_ends_as_if_it_had_not(kind: type[Detector], tmp_path: Path) -> None:
+    """Two iterations, a checkpoint, a fresh object and two more are four; so is every other way to stop once."""
+    case = Case(kind, 1)
+    phases = len(case.make().schedule)
+    check_resuming(lambda seed: case.make(seed, length=4 if phases == 1 else 2), case.images(), tmp_path)
+
+
+class Flush(pl.Callback):
+    """Takes the tracked terms after every iteration, as the record does now and then."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        pl_module.flush()
+
+
+def check_resuming(make: Any, images: Tensor, folder: Path) -> None:
+    """Weights, buffers, optimisers, scores and every plain attribute are equal bit for bit, wherever it was stopped.
+
+    Args:
+        make: a fresh detector of this seed.
+        images: to train on and to score.
+        folder: for the runs, which does not exist yet or is empty.
+    """
+
+    def ended(seed: int, run: Path, checkpoint: Path | None = None) -> dict[str, Any]:
+        detector = make(seed)
+        trainer = train(detector, ToyData(images, BATCH, epoch_length=1), run, checkpoint, [Flush()])
+        optimizers = {f"optimizer {i}": each.state_dict() for i, each in enumerate(trainer.optimizers)}
+        score = detector.score({"image": images})
+        return {**detector.state_dict(), **optimizers, **dict(attributes(detector)), **score._asdict()}
+
+    straight = ended(0, folder / "run")
+    checkpoints = sorted((folder / "run" / "checkpoints").glob("*.ckpt"))
+    assert len(checkpoints) == int(straight["iteration"]) > 1
+    lost = {}
+    for checkpoint in checkpoints[-2::-1]:  # backwards: a resumed run drops what its pool got later
+        if found := differences(straight, ended(9, folder / "run", checkpoint)):
+            lost[f"stopped after {int(checkpoint.name[:8])} iterations"] = found
+    assert not lost
+
+
+OF_LIGHTNING = set(vars(pl.LightningModule()))
+
+
+def attributes(detector: Detector) -> Iterator[tuple[str, Any]]:
+    """What the detector and its modules hold besides weights, buffers and modules, by path; plain values only."""
+    yield "hparams", plain(dict(detector.hparams))
+    for name, module in detector.named_modules():
+        for key, value in vars(module).items():
+            if key not in OF_LIGHTNING and key != "_stepping":  # whose weights are not frozen: the next step knows
+                yield f"attribute {name}.{key}".replace(" .", " "), plain(value)
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """`value` as containers of tensors, arrays, numbers and text; of other objects what they hold."""
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, nn.Module | pl.Trainer | Optimizer) or callable(value) or depth > 5:
+        return type(value).__name__
+    if isinstance(value, dict):
+        return {str(key): plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(each, depth + 1) for each in value]
+    if hasattr(value, "__dict__") and not isinstance(value, Tensor | np.ndarray):
+        return {key: plain(each, depth + 1) for key, each in vars(value).items()}
+    return value
+
+
+# --- reduced precision -----------------------------------------------------------------------------------------------
+
+
+@every_class
+def test_trains_in_bfloat16_and_scores_in_float32(kind: type[Detector]) -> None:
+    """Every phase; the scores are nearly those of a training in float32, and autocast around them changes nothing."""
+    case = Case(kind, 1)
+    low, full, batch = trained(case, "bf16-mixed"), trained(case), {"image": case.images()}
+    assert all(value.isfinite().all() for value in low.state_dict().values())
+    assert {value.dtype for value in low.parameters()} <= {torch.float32}
+    score, expected = low.score(batch).anomaly_score, full.score(batch).anomaly_score
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, expected, rtol=0, atol=0.05 * expected.abs().max().item())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(low.score(batch).anomaly_score, score)
+
+
+# --- the toy problem -------------------------------------------------------------------------------------------------
+
+
+def declared(kind: type[Detector]) -> Toy:
+    """The constant TOY of the detector's test module."""
+    path = Path(__file__).parent / f"test_{kind.__module__.rpartition('.')[2]}.py"
+    spec = importlib.util.spec_from_file_location(f"declaration_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    toy = getattr(module, "TOY", None)
+    assert isinstance(toy, Toy), f"{path} must say how {kind.__name__} solves the toy problem: TOY = Toy({{…}})"
+    return toy
+
+
+@every_class
+def test_every_detector_declares_how_it_solves_the_toy_problem(kind: type[Detector]) -> None:
+    toy = declared(kind)
+    kind(patch_size=SIZE, **toy.settings)
+
+
+@pytest.mark.slow
+@every_class
+def test_anomalies_of_the_toy_problem_score_higher(kind: type[Detector], tmp_path: Path) -> None:
+    toy = declared(kind)
+    torch.manual_seed(0)
+    assert toy.auroc(kind(patch_size=SIZE, **toy.settings), tmp_path) >= toy.at_least
+
+
+# --- the contract itself ---------------------------------------------------------------------------------------------
+
+
+class Tidy(Shift):
+    """Keeps the contract; those below break one clause each."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("near", 2, ("near",)), Phase("far", 2, ("far",)))
+
+    def near_step(self, batches: Tensor) -> None:
+        super().near_step(batches)
+        self.seen.clear()
+
+
+class KeepsTheGraph(Tidy):
+    def predict(self, image: Tensor) -> Prediction:
+        return Prediction(image.flatten(1).mean(1) - self.near.weight.squeeze())
+
+
+class Freezes(Tidy):
+    def predict(self, image: Tensor) -> Prediction:
+        self.near.requires_grad_(False)
+        return super().predict(image)
+
+
+class Swaps(Tidy):
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        near, far = super().configure_optimizers()
+        return far, near
+
+
+class Forgets(Tidy):
+    """How many steps there were decides the next one, and no checkpoint knows."""
+
+    steps = 0
+
+    def near_step(self, batches: Tensor) -> None:
+        self.steps += 1
+        super().near_step(batches * self.steps)
+
+
+class ForgetsWhatNobodyUses(Tidy):
+    steps = 0
+
+    def far_step(self, batches: Tensor) -> None:
+        self.steps += 1
+        super().far_step(batches)
+
+
+class Flipped(KDE):
+    def predict(self, image: Tensor) -> Prediction:
+        return Prediction(-super().predict(image).anomaly_score)
+
+
+def test_who_keeps_the_contract_passes(tmp_path: Path, pictures: Tensor) -> None:
+    check_predictions_carry_no_graph(Tidy(), pictures)
+    check_optimisers(Tidy())
+    check_resuming(lambda seed: Tidy(), pictures, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [KeepsTheGraph, Freezes])
+def test_a_graph_or_a_frozen_weight_is_found(kind: type[Detector], pictures: Tensor) -> None:
+    with pytest.raises(AssertionError):
+        check_predictions_carry_no_graph(kind(), pictures)
+
+
+def test_swapped_optimisers_are_found() -> None:
+    with pytest.raises(AssertionError, match="near"):
+        check_optimisers(Swaps())
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost"), [(Forgets, "near.weight"), (Forgets, "steps"), (ForgetsWhatNobodyUses, "steps")]
+)
+def test_state_outside_the_checkpoint_is_found(
+    kind: type[Detector], lost: str, pictures: Tensor, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError, match=lost):
+        check_resuming(lambda seed: kind(), pictures, tmp_path)
+
+
+def test_a_score_with_its_sign_changed_is_found(tmp_path: Path) -> None:
+    toy = declared(KDE)
+    assert toy.auroc(Flipped(**toy.settings), tmp_path) < 0.35 < 0.65 <= toy.at_least

@@ -2,9 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from toys import Fit
+from toys import Fit, Toy
 
 from anomaly_lab.detectors.dcgan import DCGAN
+
+TOY = Toy({"width": 8, "latent_dim": 16, "gan_iterations": 300, "lr": 0.001})
 
 
 def tiny() -> DCGAN:

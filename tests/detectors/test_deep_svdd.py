@@ -1,13 +1,18 @@
 """What is particular to Deep SVDD."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from toys import Fit, smooth
+from toys import Fit, Toy
 
 from anomaly_lab.detectors.deep_svdd import DeepSVDD
+
+TOY = Toy(
+    {"pass_iterations": 8, "pretrain_iterations": 150, "sphere_iterations": 150, "warmup_iterations": 30, "lr": 0.001}
+)
 
 
 def tiny(**changes: object) -> DeepSVDD:
@@ -88,20 +93,7 @@ def test_weight_decay_is_each_networks_own() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["one-class", "soft-boundary"])
-def test_solves_a_toy_problem(fit: Fit, objective: str) -> None:
-    """Pictures of four blended corners are normal; the same with a bright square are not."""
-    detector = tiny(
-        objective=objective,
-        pass_iterations=8,
-        pretrain_iterations=150,
-        sphere_iterations=150,
-        warmup_iterations=30,
-        lr=1e-3,
-    )
-    fit(detector, smooth(256, 1, coarse_side=2), batch_size=32)
-    normal, anomalous = smooth(100, 2, coarse_side=2), smooth(100, 3, coarse_side=2)
-    anomalous[:, :, 8:18, 10:20] = 1.0
-    score = detector.score({"image": torch.cat([normal, anomalous])}).anomaly_score
-    wins = (score[100:, None] > score[None, :100]).float().mean()  # AUROC by its definition
-    assert wins.item() >= 0.8
+def test_with_a_soft_boundary_it_solves_the_toy_problem(tmp_path: Path) -> None:
+    """The contract asks the other objective."""
+    torch.manual_seed(0)
+    assert TOY.auroc(DeepSVDD((32, 32), **TOY.settings, objective="soft-boundary"), tmp_path) >= 0.9

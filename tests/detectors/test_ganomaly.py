@@ -1,12 +1,16 @@
 """What is particular to GANomaly."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from toys import Fit, smooth
+from toys import Fit, Toy
 
 from anomaly_lab.detectors.ganomaly import GANomaly
+
+TOY = Toy({"width": 8, "latent_dim": 32, "gan_iterations": 200, "lr": 0.001}, at_least=0.8)
 
 
 def tiny(**changes: object) -> GANomaly:
@@ -77,13 +81,8 @@ def test_other_sizes_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["paper", "official", "anomalib"])
-def test_solves_a_toy_problem(fit: Fit, variant: str) -> None:
-    """Pictures of four blended corners are normal; the same with a bright square are not."""
-    detector = tiny(width=8, latent_dim=32, variant=variant, gan_iterations=300, lr=1e-3)
-    fit(detector, smooth(256, 1, coarse_side=2), batch_size=32)
-    normal, anomalous = smooth(100, 2, coarse_side=2), smooth(100, 3, coarse_side=2)
-    anomalous[:, :, 8:18, 10:20] = 1.0
-    score = torch.cat([detector.score({"image": x}).anomaly_score for x in (normal, anomalous)])
-    wins = (score[100:, None] > score[None, :100]).float().mean()  # AUROC by its definition
-    assert wins.item() >= 0.7  # seeds 0 to 2 of the three variants: .74 to .97, all but two above .87
+@pytest.mark.parametrize("variant", ["paper", "anomalib"])
+def test_every_variant_solves_the_toy_problem(tmp_path: Path, variant: str) -> None:
+    """The contract asks the official one."""
+    torch.manual_seed(0)
+    assert TOY.auroc(GANomaly((32, 32), **TOY.settings, variant=variant), tmp_path) >= 0.7

@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import Fit, smooth
+from toys import Fit, Toy, ToyData, smooth, train
 
 from anomaly_lab.detectors.multi_kd import MultiKD, colour
 from anomaly_lab.networks.cloner import guided
 from anomaly_lab.types import UserError
+
+# The teacher is random. Its values say little of a dark square in a bright picture, so the directions alone decide.
+TOY = Toy({"teacher": "squeezenet1_0", "teacher_weights": "random", "cloner_width": 16, "value_weight": 0.0,
+           "equalise": True, "distillation_iterations": 100, "map_sigma": 1.0})  # fmt: skip
 
 
 def tiny(**changes: object) -> MultiKD:
@@ -180,16 +184,13 @@ def test_what_no_teacher_can_see(wrong: dict[str, object]) -> None:
 
 
 @pytest.mark.slow
-def test_solves_a_toy_problem(fit: Fit) -> None:
-    """Pictures of four blended corners are normal; the same with a bright square are not. The teacher is random."""
-    detector = tiny(cloner_width=16, equalise=True, value_weight=0.5, distillation_iterations=100)
-    fit(detector, smooth(256, 1, coarse_side=2), batch_size=16)
-    normal, anomalous = smooth(100, 2, coarse_side=2), smooth(100, 3, coarse_side=2)
+def test_the_map_shows_where_a_square_is(tmp_path: Path) -> None:
+    """A bright one in pictures of four blended corners; the teacher is random."""
+    torch.manual_seed(0)
+    detector = MultiKD((32, 32), **TOY.settings | {"equalise": True, "value_weight": 0.5})
+    train(detector, ToyData(smooth(256, 1, coarse_side=2), TOY.batch_size), tmp_path)
+    anomalous = smooth(100, 3, coarse_side=2)
     anomalous[:, :, 8:18, 10:20] = 1.0
-    prediction = detector.score({"image": torch.cat([normal, anomalous])})
-    score, anomaly_map = prediction.anomaly_score, prediction.anomaly_map
-    wins = (score[100:, None] > score[None, :100]).float().mean()  # AUROC by its definition
-    assert wins.item() >= 0.9
+    anomaly_map = detector.score({"image": anomalous}).anomaly_map
     assert anomaly_map is not None
-    inside = anomaly_map[100:, :, 8:18, 10:20].mean()
-    assert inside > 2 * anomaly_map[100:].mean()
+    assert anomaly_map[:, :, 8:18, 10:20].mean() > 2 * anomaly_map.mean()

@@ -6,11 +6,23 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from toys import Fit, smooth
+from toys import Fit, Toy
 
 from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.pool_cnn import PoolCNN
 from anomaly_lab.types import UserError
+
+TOY = Toy(
+    {
+        "width": 8,
+        "latent_dim": 16,
+        "n_critic": 2,
+        "gan_iterations": 150,
+        "lr": 0.001,
+        "classifier_iterations": 100,
+        "lr_classifier": 0.001,
+    }
+)
 
 
 def tiny(**changes: object) -> PoolCNN:
@@ -51,17 +63,3 @@ def test_the_classifier_is_the_papers_critic() -> None:
 def test_it_says_so_when_there_is_no_pool(pictures: Tensor) -> None:
     with pytest.raises(UserError, match="callback fakepool"):
         tiny().classifier_loss(pictures)
-
-
-@pytest.mark.slow
-def test_solves_a_toy_problem(fit: Fit, tmp_path: Path) -> None:
-    """Pictures of four blended corners against a pool of coarser and finer noise; squares are found."""
-    detector = tiny(width=8, gan_iterations=0, classifier_iterations=150, lr_classifier=1e-3)
-    noise = torch.cat([smooth(128, 5, coarse_side=8), smooth(128, 6, coarse_side=4)])
-    detector.pool = fake_pool.filled(tmp_path / "pool", noise)
-    fit(detector, smooth(256, 1, coarse_side=2), batch_size=32)
-    normal, anomalous = smooth(100, 2, coarse_side=2), smooth(100, 3, coarse_side=2)
-    anomalous[:, :, 8:18, 10:20] = 1.0
-    score = detector.score({"image": torch.cat([normal, anomalous])}).anomaly_score
-    wins = (score[100:, None] > score[None, :100]).float().mean()  # AUROC by its definition
-    assert wins.item() >= 0.9

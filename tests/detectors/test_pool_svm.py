@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from sklearn.svm import SVC
-from toys import Fit, smooth
+from toys import Fit, Toy, smooth
 
 from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.pool_svm import PoolSVM
 from anomaly_lab.types import UserError
+
+TOY = Toy(
+    {"width": 8, "latent_dim": 16, "n_critic": 2, "gan_iterations": 150, "lr": 0.001, "samples": 256, "batch_size": 16}
+)
 
 
 def tiny(**changes: object) -> PoolSVM:

@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from toys import Fit, smooth
+from toys import Toy
 
 from anomaly_lab.detectors.skip_ganomaly import SkipGANomaly
+
+TOY = Toy({"width": 8, "latent_dim": 6, "gan_iterations": 150, "lr": 0.001})
 
 
 def tiny(**changes: object) -> SkipGANomaly:
@@ -55,15 +57,3 @@ def test_colour_maps_have_one_channel() -> None:
     prediction = tiny(in_channels=3).eval().predict(torch.randn(2, 3, 32, 32).tanh())
     assert prediction.anomaly_map is not None
     assert prediction.anomaly_map.shape == (2, 1, 32, 32)
-
-
-@pytest.mark.slow
-def test_solves_a_toy_problem(fit: Fit) -> None:
-    """Pictures of four blended corners are normal; the same with a bright square are not."""
-    detector = tiny(width=8, gan_iterations=150, lr=1e-3)
-    fit(detector, smooth(256, 1, coarse_side=2), batch_size=32)
-    normal, anomalous = smooth(100, 2, coarse_side=2), smooth(100, 3, coarse_side=2)
-    anomalous[:, :, 8:18, 10:20] = 1.0
-    score = torch.cat([detector.score({"image": x}).anomaly_score for x in (normal, anomalous)])
-    wins = (score[100:, None] > score[None, :100]).float().mean()  # AUROC by its definition
-    assert wins.item() >= 0.9

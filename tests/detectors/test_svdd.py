@@ -4,9 +4,11 @@ import pytest
 import torch
 from sklearn.svm import OneClassSVM
 from torch import Tensor
-from toys import Fit, smooth
+from toys import Fit, Toy, smooth
 
 from anomaly_lab.detectors.svdd import SVDD
+
+TOY = Toy({"samples": 256, "batch_size": 16})
 
 
 def learnt(rows: Tensor, **changes: object) -> SVDD:

@@ -1,9 +1,13 @@
 """What is particular to the WGAN whose critic is the detector."""
 
 import torch
-from toys import Fit
+from toys import Fit, Toy
 
 from anomaly_lab.detectors.wgan import WGAN
+
+TOY = Toy(
+    {"width": 8, "latent_dim": 16, "n_critic": 2, "gan_iterations": 200, "lr": 0.001}, batch_size=32, at_least=0.7
+)
 
 
 def tiny(**changes: object) -> WGAN:

@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomaly_lab.types import Batch, Phase, Prediction, Schedule
 
@@ -22,7 +23,8 @@ class Detector(pl.LightningModule):
     phase is known after loading, when resuming, testing and predicting alike.
 
     Attributes:
-        networks: names of the trained submodules.
+        networks: names of the trained submodules, those without an optimiser last. Each is trained as a whole: what
+            stays frozen, a pretrained teacher say, is a submodule beside them.
         accumulate: parts a mini-batch is cut into, for a smaller peak memory (without batch norm: same result).
         clip_norm: largest gradient norm of a network; None leaves gradients alone.
     """
@@ -97,6 +99,21 @@ class Detector(pl.LightningModule):
         """Whether nothing is left to train."""
         return self.iterations_done >= self.schedule.iterations
 
+    def on_fit_start(self) -> None:
+        """Check that optimiser i trains network i; a subclass that overrides this must call it.
+
+        Raises:
+            RuntimeError: an optimiser trains other parameters than its network's, one of these is frozen, or a network
+                with parameters to train has no optimiser.
+        """
+        for name, optimizer in zip_longest(self.networks, self._every_optimizer()):
+            if name is None:
+                fault = f"`configure_optimizers` returns more optimisers than there are networks {self.networks}"
+            else:
+                fault = _misfit(name, self.get_submodule(name), optimizer, first=not self._stepping)
+            if fault:
+                raise RuntimeError(f"{type(self).__name__}: {fault}")
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase = self.phase
         for name in self.networks:
@@ -137,9 +154,11 @@ class Detector(pl.LightningModule):
         return torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
 
     def _optimizer(self, network: str) -> LightningOptimizer:
+        return self._every_optimizer()[self.networks.index(network)]
+
+    def _every_optimizer(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
-        every = optimizers if isinstance(optimizers, list) else [optimizers]
-        return every[self.networks.index(network)]
+        return optimizers if isinstance(optimizers, list) else [optimizers]
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         keys = super().load_state_dict(*args, **kwargs)
@@ -168,3 +187,22 @@ class Detector(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Any:
         return self.score(batch)
+
+
+def _misfit(name: str, network: nn.Module, optimizer: LightningOptimizer | None, first: bool) -> str:
+    """Why `optimizer` is not this network's, empty if it is; `first`: `step_optimizer` has not frozen weights yet."""
+    weights = set(network.parameters())
+    frozen = {weight for weight in weights if not weight.requires_grad}
+    if optimizer is None:
+        idle = len(weights - frozen)
+        return f"network '{name}' has {idle} parameters to train and no optimiser" if idle else ""
+    trained = {weight for group in optimizer.param_groups for weight in group["params"]}
+    missing, foreign = len(weights - trained), len(trained - weights)
+    if missing or foreign:
+        return (
+            f"the optimiser in the place of network '{name}' lacks {missing} of its {len(weights)} parameters and has "
+            f"{foreign} others: `configure_optimizers` returns them in the order of `networks`"
+        )
+    if frozen and first:
+        return f"network '{name}' has {len(frozen)} frozen parameters, which `step_optimizer` would thaw: move them out"
+    return ""

@@ -65,6 +65,7 @@ class FeatureBankDetector(Detector):
             raise UserError(f"{type(self).__name__} has nothing to share out among processes: set trainer.devices=1")
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         if isinstance(self.features, SqueezeNetFeatures) and not self.iterations_done:
             self.features.load(self.settings.weights)
 

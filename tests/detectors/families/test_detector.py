@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 from toys import Fit, Shift
 
 from anomaly_lab.types import Prediction
@@ -37,6 +38,79 @@ def test_the_phase_is_known_after_loading(fit: Fit) -> None:
     assert (fresh.iterations_done, fresh.phase.name, fresh.ready) == (0, "near", False)
     fresh.load_state_dict(detector.state_dict())
     assert (fresh.iterations_done, fresh.phase.name) == (4, "far")
+
+
+class Misfit(Shift):
+    """Its networks or optimisers are wrong in the way its subclass says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near.bias = nn.Parameter(torch.zeros(1))  # two parameters, so that one may be missing
+
+
+class Swapped(Misfit):
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        near, far = super().configure_optimizers()
+        return far, near
+
+
+class Partial(Misfit):
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        return SGD([self.near.weight], self.lr), SGD(self.far.parameters(), self.lr)
+
+
+class Greedy(Misfit):
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        return SGD(self.parameters(), self.lr), SGD(self.far.parameters(), self.lr)
+
+
+class TooFew(Misfit):
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        return (SGD(self.near.parameters(), self.lr),)
+
+
+class TooMany(Misfit):
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        return (*super().configure_optimizers(), SGD(self.far.parameters(), self.lr))
+
+
+class Frozen(Misfit):
+    def __init__(self) -> None:
+        super().__init__()
+        self.near.bias.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        (Swapped, "network 'near' lacks 2 of its 2 parameters and has 1 others: .* order of `networks`"),
+        (Partial, "network 'near' lacks 1 of its 2 parameters and has 0 others"),
+        (Greedy, "network 'near' lacks 0 of its 2 parameters and has 1 others"),
+        (TooFew, "network 'far' has 1 parameters to train and no optimiser"),
+        (TooMany, "returns more optimisers than there are networks"),
+        (Frozen, "network 'near' has 1 frozen parameters, which `step_optimizer` would thaw"),
+    ],
+)
+def test_optimisers_that_do_not_fit_the_networks_are_refused(fit: Fit, kind: type[Shift], fault: str) -> None:
+    with pytest.raises(RuntimeError, match=f"{kind.__name__}: .*{fault}"):
+        fit(kind(), torch.ones(16, 1, 1, 1))
+
+
+class WithMachine(Shift):
+    """Its last network learns without gradients."""
+
+    networks = ("near", "far", "machine")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine = nn.BatchNorm1d(1, affine=False)
+
+
+def test_networks_without_parameters_need_no_optimiser_and_a_second_fit_is_no_misfit(fit: Fit) -> None:
+    detector = WithMachine()
+    for iterations in (3, 2):  # in the second one the weights of `far` are found frozen: it is not its turn
+        fit(detector, torch.ones(16, 1, 1, 1), iterations=iterations)
+    assert detector.far.weight.item() != 0
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 4])
