@@ -1,0 +1,360 @@
+"""What every data set promises, asked of every class in the folder on its synthetic twin: a new one is asked, too.
+
+Each `check_…` takes a data set and the folder of its files, so the toys at the end can show that it fails when it must.
+"""
+
+import os
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from discovery import classes, experiment_of
+from PIL import Image
+
+from anomaly_lab.data import datasets
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.splitting.splits import SPLITS, split_by_seed
+from anomaly_lab.experiment import config
+from anomaly_lab.types import Case
+
+SIZE = 60  # of a twin
+CLASSES = classes(datasets, PatchDataModule)
+every_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores and lists that a data set keeps go nowhere else."""
+    monkeypatch.chdir(tmp_path)
+
+
+def made(kind: type[PatchDataModule], root: Path) -> PatchDataModule:
+    """With the settings of its experiments, for the files in `root`."""
+    section = config.load(experiment_of("data", kind), ["budget=smoke", f"data.root={root}"]).data
+    data: PatchDataModule = config.build(section)
+    return data
+
+
+def twin_of(kind: type[PatchDataModule], root: Path) -> PatchDataModule:
+    """The data set on a twin that has been written to `root`."""
+    root.mkdir()
+    made(kind, root).write_twin(root, seed=0, size=SIZE)
+    return made(kind, root)
+
+
+def test_the_folder_holds_data_sets() -> None:
+    assert len(CLASSES) >= 15
+    assert len({kind.name for kind in CLASSES}) == len(CLASSES)
+
+
+@every_class
+def test_what_a_data_set_promises(kind: type[PatchDataModule], tmp_path: Path) -> None:
+    root = tmp_path / "Müller's files"  # no data set may stumble over blanks and umlauts
+    data = twin_of(kind, root)
+    check_identities(data, root)
+    check_labels(data, root)
+    check_patients_stay_in_one_split(data, root)
+    check_order(data, root)
+    check_scans(data, root)
+    check_census(data, root)
+    check_twin(data, root)
+
+
+def check_identities(data: PatchDataModule, root: Path) -> None:
+    """Every case has an id of its own, a patient and an image that is there."""
+    cases = data.cases(root)
+    assert len({case.id for case in cases}) == len(cases) > 0
+    assert all(case.id and case.patient for case in cases)
+    assert all(path.is_file() for case in cases for path in (case.image, *case.slices))
+
+
+def check_labels(data: PatchDataModule, root: Path) -> None:
+    """There are both labels; where patients' healthy parts train, all lesions are known and normals may be missing."""
+    cases = data.cases(root)
+    if data.split_rule.within:
+        assert {case.label for case in cases} in ({1}, {0, 1})
+        assert all(case.mask for case in cases if case.label == 1)
+    else:
+        assert {case.label for case in cases} == {0, 1}
+
+
+def check_patients_stay_in_one_split(data: PatchDataModule, root: Path) -> None:
+    """By the owners' split as by the drawn one, where normals alone train and both kinds are judged."""
+    cases, rule = data.cases(root), replace(data.split_rule, train_normals=0.75)
+    split = split_by_seed(cases, rule)
+    assert {case.split for case in cases} <= {None, *SPLITS}
+    for of_case in ({case.id: case.split for case in cases}, split):
+        places = defaultdict(set)
+        for case in cases:
+            if of_case[case.id]:
+                places[case.patient].add(of_case[case.id])
+        torn = {patient: names for patient, names in places.items() if len(names) > 1}
+        assert not torn
+    assert set(SPLITS) <= set(split.values())
+    if not rule.within:
+        labels = {name: {case.label for case in cases if split[case.id] == name} for name in SPLITS}
+        assert labels == {"train": {0}, "val": {0}, "test": {0, 1}}
+
+
+def check_order(data: PatchDataModule, root: Path) -> None:
+    """The list is the same every time, in whatever order the disk gives its files."""
+    cases = data.cases(root)
+    assert data.cases(root) == cases
+    for order in (reversed, lambda names: random.Random(0).sample(names, len(names))):
+        with listed_in(order):
+            assert data.cases(root) == cases
+
+
+def check_scans(data: PatchDataModule, root: Path) -> None:
+    """Every case is read, its mask has its shape, shows something of an anomalous one and nothing of a normal one."""
+    for case in data.cases(root):
+        scan = data.read(case)
+        assert np.isfinite(scan.pixels).all()
+        assert scan.pixels.min() < scan.pixels.max()
+        assert len(scan.pixels) == (data.in_channels if scan.affine is None else 1)
+        assert len(scan.shape) == (2 if scan.affine is None else 3)
+        for part in (scan.mask, scan.foreground):
+            assert part is None or (part.dtype == bool and part.shape == (1, *scan.shape))
+        if case.mask is not None:
+            assert case.mask.is_file()
+            assert scan.mask is not None
+        if scan.mask is not None:
+            assert scan.mask.any() == case.label
+
+
+def check_census(data: PatchDataModule, root: Path) -> None:
+    """It counts the cases, or more where some of the official set are not used; and all that `official` is about."""
+    cases = data.cases(root)
+    counts, listed = data.census(cases), PatchDataModule.census(data, cases)
+    assert set(data.official) <= {*counts, *listed}
+    assert all(counts[name] >= listed[name] for name in counts.keys() & listed.keys())
+    if counts["images"] == len(cases):
+        assert all(counts.get(name, listed[name]) == listed[name] for name in ("normal", "anomalous"))
+    if {"normal", "anomalous"} <= counts.keys():
+        assert counts["normal"] + counts["anomalous"] == counts["images"]
+
+
+def check_twin(data: PatchDataModule, root: Path) -> None:
+    """The seed of `root`, 0, writes the same bytes once more, another one other pictures."""
+    one, again, other = files_of(root), *(files_of(written(data, root, seed)) for seed in (0, 1))
+    assert one == again
+    assert sum(content == other.get(name) for name, content in one.items()) < len(one) / 2
+
+
+def written(data: PatchDataModule, root: Path, seed: int) -> Path:
+    """A twin beside the one in `root`."""
+    folder = root.with_name(f"{root.name} {seed}")
+    folder.mkdir()
+    data.write_twin(folder, seed, SIZE)
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def listed_in(order: Any) -> Iterator[None]:
+    """Folders are listed in the order that `order` makes of a list."""
+    scandir, listdir = os.scandir, os.listdir
+
+    class Entries:
+        def __init__(self, path: Any = ".") -> None:
+            with scandir(path) as entries:
+                self.entries = iter(list(order(list(entries))))
+
+        def __iter__(self) -> Iterator[Any]:
+            return self.entries
+
+        def __next__(self) -> Any:
+            return next(self.entries)
+
+        def __enter__(self) -> "Entries":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    def of(method: Any) -> Any:
+        return lambda *arguments, **named: iter(order(list(method(*arguments, **named))))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", Entries)
+        patch.setattr(os, "listdir", lambda path=".": list(order(listdir(path))))
+        for name in ("iterdir", "glob", "rglob"):
+            patch.setattr(Path, name, of(getattr(Path, name)))
+        yield
+
+
+# --- the contract itself ---------------------------------------------------------------------------------------------
+
+
+class Marks(PatchDataModule):
+    """Keeps the contract; those below break one clause each. Names of files: <patient>-<number>-<label>.png."""
+
+    name = "marks"
+    where_to_get = "nowhere"
+
+    def cases(self, root: Path) -> list[Case]:
+        return [self.case(path) for path in self.listed(root / "pictures")]
+
+    def listed(self, folder: Path) -> Sequence[Path]:
+        return sorted(folder.iterdir())
+
+    def case(self, path: Path) -> Case:
+        patient, _, label = path.stem.split("-")
+        mask = path.parents[1] / "masks" / path.name
+        return Case(path.stem, patient, path, int(label), mask if label == "1" else None)
+
+    def write_twin(self, root: Path, seed: int, size: int) -> None:
+        rng = np.random.default_rng(seed)
+        for folder in ("pictures", "masks"):
+            (root / folder).mkdir()
+        for number in range(size):
+            pixels, label = rng.integers(0, 200, (12, 10), np.uint8), int(number >= size // 2)
+            name = f"{number // 2:03d}-{number:03d}-{label}.png"
+            if label:
+                pixels[2:5, 3:6] = 255
+                Image.fromarray((pixels == 255).astype(np.uint8) * 255).save(root / "masks" / name)
+            Image.fromarray(pixels).save(root / "pictures" / name)
+
+
+class OneIdTwice(Marks):
+    def case(self, path: Path) -> Case:
+        return replace(super().case(path), id=path.stem[:3])
+
+
+class NobodysPicture(Marks):
+    def case(self, path: Path) -> Case:
+        return replace(super().case(path), patient="")
+
+
+class OneLabel(Marks):
+    def case(self, path: Path) -> Case:
+        return replace(super().case(path), label=0, mask=None)
+
+
+class TornPatient(Marks):
+    """The owners' split of the pictures tears the second patient, whose pictures are numbers 2 and 3."""
+
+    def case(self, path: Path) -> Case:
+        case = super().case(path)
+        return replace(case, split="test" if case.label or int(path.stem[4:7]) <= 2 else "train")
+
+
+class UnsortedListing(Marks):
+    def listed(self, folder: Path) -> Sequence[Path]:
+        return list(folder.iterdir())
+
+
+class UnsortedGlob(Marks):
+    def listed(self, folder: Path) -> Sequence[Path]:
+        return list(folder.glob("*.png"))
+
+
+class UnsortedWalk(Marks):
+    def listed(self, folder: Path) -> Sequence[Path]:
+        return [Path(where, name) for where, _, names in os.walk(folder) for name in names]
+
+
+class OtherEveryTime(Marks):
+    times = 0
+
+    def listed(self, folder: Path) -> Sequence[Path]:
+        self.times += 1
+        return super().listed(folder)[:: -1 if self.times % 2 else 1]
+
+
+class MaskOfAnotherSize(Marks):
+    def read(self, case: Case) -> Scan:
+        scan = super().read(case)
+        return scan if scan.mask is None else replace(scan, mask=scan.mask[:, 1:])
+
+
+class EmptyMask(Marks):
+    def read(self, case: Case) -> Scan:
+        scan = super().read(case)
+        return scan if scan.mask is None else replace(scan, mask=np.zeros_like(scan.mask))
+
+
+class LesionOfANormal(Marks):
+    def read(self, case: Case) -> Scan:
+        scan = super().read(case)
+        return scan if case.label else replace(scan, mask=scan.pixels[:1] > 150)
+
+
+class LostMask(Marks):
+    def read(self, case: Case) -> Scan:
+        return replace(super().read(case), mask=None)
+
+
+class Unseeded(Marks):
+    def write_twin(self, root: Path, seed: int, size: int) -> None:
+        super().write_twin(root, random.SystemRandom().randrange(2**32), size)
+
+
+class SeedOfNoUse(Marks):
+    def write_twin(self, root: Path, seed: int, size: int) -> None:
+        super().write_twin(root, 0, size)
+
+
+class Miscounted(Marks):
+    def census(self, cases: Sequence[Case]) -> dict[str, int]:
+        return super().census(cases) | {"normal": 1}
+
+
+class OfficialCountsOfNothing(Marks):
+    official: ClassVar[dict[str, int]] = {"images": 900, "volunteers": 7}
+
+
+def toy(kind: type[Marks], root: Path) -> tuple[Marks, Path]:
+    root.mkdir()
+    data = kind(root=str(root))
+    data.write_twin(root, 0, SIZE)
+    return data, root
+
+
+CHECKS = (check_identities, check_labels, check_patients_stay_in_one_split, check_order, check_scans, check_census,
+          check_twin)  # fmt: skip
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_who_keeps_the_contract_passes(check: Any, tmp_path: Path) -> None:
+    check(*toy(Marks, tmp_path / "marks"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [
+        (OneIdTwice, check_identities),
+        (NobodysPicture, check_identities),
+        (OneLabel, check_labels),
+        (TornPatient, check_patients_stay_in_one_split),
+        (UnsortedListing, check_order),
+        (UnsortedGlob, check_order),
+        (UnsortedWalk, check_order),
+        (OtherEveryTime, check_order),
+        (MaskOfAnotherSize, check_scans),
+        (EmptyMask, check_scans),
+        (LesionOfANormal, check_scans),
+        (LostMask, check_scans),
+        (Unseeded, check_twin),
+        (SeedOfNoUse, check_twin),
+        (Miscounted, check_census),
+        (OfficialCountsOfNothing, check_census),
+    ],
+)
+def test_who_breaks_a_clause_is_found_out(kind: type[Marks], check: Any, tmp_path: Path) -> None:
+    data, root = toy(kind, tmp_path / "marks")
+    with pytest.raises(AssertionError):
+        check(data, root)
