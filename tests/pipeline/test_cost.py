@@ -1,0 +1,75 @@
+"""The estimate of a training's cost: what is measured, and how it is scaled up."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from anomaly_lab.experiment import config
+from anomaly_lab.pipeline import cost
+
+WORDS = ["budget=smoke", "data.patch_size=[32,32]", "data.batch_size=16", "trainer.precision=32-true"]
+
+
+def settings(name: str = "fanogan_headct", *words: str) -> DictConfig:
+    return config.load(name, [*WORDS, *words])
+
+
+class Machine:
+    """Takes `start` seconds for an iteration and `each` for one of its images more; keeps what it was asked."""
+
+    def __init__(self, start: float, each: float) -> None:
+        self.start, self.each = start, each
+        self.asked: list[tuple[int, tuple[int, int]]] = []
+
+    def __call__(self, settings: DictConfig, detector: Any, begun: int, size: tuple[int, int]) -> float:
+        self.asked.append((begun, size))
+        minibatches, images = size
+        return self.start + self.each * minibatches * images
+
+
+@pytest.fixture
+def fanogan() -> DictConfig:
+    lengths = ("detector.gan_iterations=100", "detector.encoder_iterations=50", "detector.n_critic=5")
+    return settings("fanogan_headct", *lengths)
+
+
+def test_quick_iterations_are_measured_whole(fanogan: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(start=0.01, each=0.001)
+    monkeypatch.setattr(cost, "_iteration", machine)
+    assert cost.phase_seconds(fanogan) == pytest.approx(
+        {"gan": 100 * (0.01 + 0.001 * 5 * 16), "encoder": 50 * (0.01 + 0.001 * 16)}
+    )
+    assert machine.asked == [(0, (5, 2)), (0, (5, 16)), (100, (1, 2)), (100, (1, 16))]
+
+
+def test_slow_iterations_are_measured_in_part_and_scaled(fanogan: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images take 5 s, or .3 s: of these about six fit into the second that may be spent."""
+    machine = Machine(start=0.0, each=0.5)
+    monkeypatch.setattr(cost, "_iteration", machine)
+    assert cost.phase_seconds(fanogan) == pytest.approx({"gan": 100 * 5 * 16 * 0.5, "encoder": 50 * 16 * 0.5})
+    assert machine.asked == [(0, (5, 2)), (100, (1, 2))]
+    machine = Machine(start=0.0, each=0.15)
+    monkeypatch.setattr(cost, "_iteration", machine)
+    assert cost.phase_seconds(fanogan)["encoder"] == pytest.approx(50 * 16 * 0.15)
+    assert machine.asked[-1] == (100, (1, 6))
+
+
+def test_the_whole_is_the_sum_of_the_phases(fanogan: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_iteration", Machine(start=1.0, each=0.0))
+    assert cost.estimated_seconds(fanogan) == sum(cost.phase_seconds(fanogan).values())
+
+
+@pytest.mark.parametrize("name", ["adgan_headct", "deep_svdd_headct", "kde_abmnist", "pool_svm_abmnist"])
+def test_every_phase_is_run_once_and_nothing_is_left_behind(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a fake pool for whoever wants one; neither the data nor its place are asked for."""
+    monkeypatch.chdir(tmp_path)
+    experiment = settings(name, f"data.root={tmp_path / 'nowhere'}")
+    phases = config.build(experiment.detector).schedule
+    seconds = cost.phase_seconds(experiment)
+    assert [*seconds] == [phase.name for phase in phases]
+    assert all(value > 0 for value in seconds.values())
+    assert list(tmp_path.iterdir()) == []
