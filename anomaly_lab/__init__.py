@@ -1,3 +1,40 @@
-"""anomaly_lab: GAN-based anomaly detection in medical and X-ray images, judged honestly."""
+"""anomaly_lab: GAN-based anomaly detection in medical and X-ray images, evaluated honestly.
+
+    >>> import anomaly_lab as al
+    >>> run = al.train("ganomaly_headct", budget="smoke", data={"source": "twin"})  # doctest: +SKIP
+    >>> run.metrics["detector"]["auroc"]["value"]  # doctest: +SKIP
+    0.81
+
+Names are looked up when they are used, so that importing the package takes no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anomaly_lab import detectors as detectors
+    from anomaly_lab.api import Run as Run
+    from anomaly_lab.api import evaluate as evaluate
+    from anomaly_lab.api import experiments as experiments
+    from anomaly_lab.api import load as load
+    from anomaly_lab.api import resume as resume
+    from anomaly_lab.api import show as show
+    from anomaly_lab.api import train as train
+    from anomaly_lab.data import datasets as datasets
 
 __version__ = "0.1.0"
+_API = ("Run", "evaluate", "experiments", "load", "resume", "show", "train")
+_PACKAGES = {"datasets": "anomaly_lab.data.datasets", "detectors": "anomaly_lab.detectors"}
+__all__ = ["__version__", *_API, *_PACKAGES]  # names, all of them
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        return getattr(import_module("anomaly_lab.api"), name)
+    if name in _PACKAGES:
+        return import_module(_PACKAGES[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_API, *_PACKAGES])

@@ -86,12 +86,10 @@ def train(experiment: Name, overrides: Overrides = None) -> None:
     """Train an experiment, judge it and write its report."""
     from anomaly_lab.experiment import config
 
-    resolved = config.load(experiment, overrides or [])  # before the engine: a typo is answered sooner
-    reduced = resolved.budget == "laptop"
-    paper = config.load(experiment, [*(overrides or []), "budget=paper"]) if reduced else None
+    config.load(experiment, overrides or [])  # before the engine is imported: a typo is answered sooner
     from anomaly_lab.pipeline import engine
 
-    engine.train(resolved, paper)
+    engine.train_by_name(experiment, overrides or [])
 
 
 @app.command()
@@ -157,6 +155,11 @@ def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMEN
 
 def _complain(line: str) -> None:
     Console(stderr=True).print(Text(" ".join(line.split()), style="red"), soft_wrap=True)
+
+
+def main() -> None:
+    """The console script `anomaly-lab`."""
+    app(prog_name="anomaly-lab")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.disk import disk_errors, fresh_folder, locked
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.lazy import LazyStore
-from anomaly_lab.data.store.plan import CutScan, StorePlan
+from anomaly_lab.data.store.plan import StorePlan
 from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.types import Batch, Case, Schedule, UserError
 
@@ -299,27 +299,20 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         for some in chunks(rows, self.scoring_batch_size):
             yield to_float(self.store.images[some])
 
-    def cut_for_scoring(self, case: Case) -> tuple[CutScan, Scan]:
-        """Read a new case exactly as the store's were, and every window of its grid that has something to see.
+    def scoring_plan(self, bits: int) -> StorePlan:
+        """How new scans are read and cut: as the store's were, but into every window that has something to see.
 
-        Nothing was learned about windows of mere background where `data.cut.foreground` kept them from training.
+        Nothing was learned about windows of mere background where `data.cut.foreground` kept them from training. Needs
+        no set-up.
 
-        Raises:
-            UserError: a file is unreadable, not finite or constant.
+        Args:
+            bits: of the run's stored pixels, 8 or 16.
         """
-        return self.plan_for_scoring.patches(case)
-
-    @property
-    def plan_for_scoring(self) -> StorePlan:
-        """The store's plan without the rules that choose windows, except that background is none."""
         patch_sampling, given = None, self.patch_sampling
         if given:
             some = math.ulp(0.0) if given.foreground else 0.0
             patch_sampling = PatchSampling(overlap=given.overlap, plane=given.plane, foreground=some)
-        deep = self.store.images.dtype == np.uint16
-        return replace(
-            self.store_plan, cases=self.store_plan.cases[:1], patch_sampling=patch_sampling, deep=lambda _: deep
-        )
+        return replace(self.plan([]), patch_sampling=patch_sampling, bits=bits)
 
     def facts(self) -> dict[str, Any]:
         """Tell what the record and the report say of the data."""
@@ -330,6 +323,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "source": self.source,
             "root": str(self.folder),
             "fingerprint": self.store.fingerprint,
+            "bits": 8 * self.store.images.dtype.itemsize,
             "store": self.store.folder.name if self.stored else "none: pictures are read when asked for",
             "counts": {name: {"normal": count[name][0], "anomalous": count[name][1]} for name in SPLITS},
             "patients": {name: len(np.unique(patients[rows])) for name, rows in self.rows.items()},

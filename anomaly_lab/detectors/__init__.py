@@ -1,1 +1,11 @@
-"""One file a method."""
+"""One file a method. The classes are attributes of the package: `detectors.GANomaly`, `detectors.FAnoGAN`."""
+
+from anomaly_lab import catalogue
+
+
+def __getattr__(name: str) -> type:
+    return catalogue.find(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(catalogue.classes(__name__))

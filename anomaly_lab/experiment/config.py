@@ -126,9 +126,9 @@ def build(node: DictConfig, **extra: Any) -> Any:
 
 
 def folder() -> Path:
-    """Where the experiments lie: in `experiments` here, or beside the package."""
+    """Where the experiments lie: in `experiments` here, or in the package."""
     here = Path("experiments")
-    return here if here.is_dir() else Path(__file__).parents[2] / "experiments"
+    return here if here.is_dir() else Path(__file__).parents[1] / "_experiments"
 
 
 def _first_comment(path: Path) -> str:

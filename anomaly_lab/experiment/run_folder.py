@@ -137,8 +137,9 @@ def _git() -> dict[str, object]:
             return answer.stdout.strip() if answer.returncode == 0 else None
         return None
 
-    changes = ask("status", "--porcelain")
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(changes) if changes is not None else None}
+    if not ask("ls-files", "run_folder.py"):  # installed: a repository around it is somebody else's
+        return {"commit": None, "dirty": None}
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
 
 
 def _cpu() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from anomaly_lab.pipeline.console import announce, announce_data, announce_sourc
 from anomaly_lab.pipeline.evaluate import evaluate_run
 from anomaly_lab.pipeline.predict import new_cases, predict_files
 from anomaly_lab.pipeline.provenance import provenance, published
+from anomaly_lab.pipeline.scorer import Scorer, load_weights
 from anomaly_lab.pipeline.training import (
     construct,
     decisive_callbacks,
@@ -40,6 +41,13 @@ from anomaly_lab.pipeline.training import (
 from anomaly_lab.pipeline.warm_start import WarmStart
 from anomaly_lab.reports.run_report import write_report
 from anomaly_lab.types import UserError
+
+
+def train_by_name(experiment: str, overrides: Sequence[str]) -> Path:
+    """Train an experiment with `key=value` overrides; a laptop's budget is compared with the publication's."""
+    config = configuration.load(experiment, overrides)
+    reduced = config.budget == "laptop"
+    return train(config, configuration.load(experiment, [*overrides, "budget=paper"]) if reduced else None)
 
 
 @quiet_lightning()
@@ -139,11 +147,11 @@ def predict(path: str, folder: str, out: str | None = None, masks: str | None = 
         UserError: the run is not trained, or there is nothing to score.
     """
     run = run_folder.open_run(path)
-    _, data, detector = _restore(run)
+    scorer = Scorer.open(run)
     source = Path(folder)
     cases = new_cases(source, Path(masks) if masks else None)
     target = Path(out) if out else run / "predictions" / source.resolve().name
-    written = predict_files(run, data, detector, cases, target)
+    written = predict_files(run.name, scorer, cases, target)
     say(f"scores and maps: {written}; page: {written / 'index.html'}")
     return written
 
@@ -151,14 +159,8 @@ def predict(path: str, folder: str, out: str | None = None, masks: str | None = 
 def _restore(run: Path) -> tuple[DictConfig, PatchDataModule, Detector]:
     """Configuration, data and trained detector of a run."""
     config = configuration.recall(run / "config.yaml")
-    torch.set_num_threads(run_folder.read_json(run / "provenance.json").get("threads", torch.get_num_threads()))
     data, detector = construct(config)
-    path = checkpoint_files.newest(run)
-    if path is None:
-        raise UserError(f"{run} has no checkpoint to evaluate; train it first: make resume RUN={run}")
-    detector.load_state_dict(checkpoint_files.load(path)["state_dict"])
-    if not detector.ready:
-        raise UserError(f"{run} is not trained far enough to score; go on with: make resume RUN={run}")
+    load_weights(run, detector)
     data.prepare_data()
     data.setup()
     return config, data, detector

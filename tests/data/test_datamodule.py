@@ -72,7 +72,7 @@ def test_new_files_are_read_as_the_stores_were(make, headct):
     data = make()
     data.setup()
     file = headct / "head_ct" / "head_ct" / "007.png"
-    cut, _ = data.cut_for_scoring(Case("new", "new", file, 0))
+    cut, _ = make().scoring_plan(8).patches(Case("new", "new", file, 0))
     ((patches, _),) = cut.blocks()
     assert np.array_equal(patches, data.store.images[[7]])
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,10 @@ def test_run_folders_carry_their_marks(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, path: str) -> None:
     with pytest.raises(UserError, match="is not a run folder"):
         run_folder.open_run(str(tmp_path / path))
+
+
+def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may lie in an environment inside somebody's repository."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
+    assert run_folder.provenance()["git"] == {"commit": None, "dirty": None}

@@ -147,16 +147,39 @@ class Preprocessing:
         )
         return Prepared(self._fit(pixels, size, "bilinear").clip(0, 1), mask, foreground, None, 0.0)
 
+    def undo(self, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Carry a map of a picture back from the detector's grid.
+
+        Args:
+            values: float32 [h, w], on the grid of `size`.
+            shape: height and width of the picture.
+
+        Returns:
+            float32 of that shape, without what was padded.
+        """
+        if values.shape == tuple(shape):
+            return values
+        (top, left), (bottom, right) = self._padding(shape, values.shape)
+        padded = (shape[0] + top + bottom, shape[1] + left + right)
+        image = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
+        whole = F.interpolate(image, padded, mode="bilinear", align_corners=False)[0, 0]
+        return np.asarray(whole[top : top + shape[0], left : left + shape[1]])
+
+    def _padding(self, shape: Sequence[int], size: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns added before and after a picture of `shape` so that it has the shape of `size`."""
+        if self.fit != "pad" or tuple(shape) == tuple(size):
+            return (0, 0), (0, 0)
+        scale = max(side / target for side, target in zip(shape, size, strict=True))
+        rows, columns = (math.ceil(scale * t) - side for side, t in zip(shape, size, strict=True))
+        return (rows // 2, columns // 2), (rows - rows // 2, columns - columns // 2)
+
     def _fit(self, pixels: np.ndarray, size: Sequence[int], mode: str) -> np.ndarray:
         """Pad, if asked, and resize [C, H, W] with antialias, or by nearest neighbours."""
         if pixels.shape[1:] == tuple(size):
             return pixels
+        (top, left), (bottom, right) = self._padding(pixels.shape[1:], size)
         image = torch.from_numpy(np.ascontiguousarray(pixels))[None]
-        if self.fit == "pad":
-            scale = max(side / target for side, target in zip(pixels.shape[1:], size, strict=True))
-            missing = [math.ceil(scale * t) - side for side, t in zip(pixels.shape[1:], size, strict=True)]
-            (top, left), (bottom, right) = [m // 2 for m in missing], [m - m // 2 for m in missing]
-            image = F.pad(image, (left, right, top, bottom))
+        image = F.pad(image, (left, right, top, bottom))
         if image.shape[2:] != tuple(size):
             antialias = mode == "bilinear"
             image = F.interpolate(image, tuple(size), mode=mode, antialias=antialias)

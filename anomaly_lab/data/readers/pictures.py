@@ -83,6 +83,39 @@ def _bad(path: Path, fault: str) -> UserError:
     return UserError(f"{path}: {fault}; replace it, or leave such files out with data.on_bad=skip")
 
 
+def as_picture(values: np.ndarray, in_channels: int) -> np.ndarray:
+    """An array in memory as a file of the same pixels would be read.
+
+    Args:
+        values: [H, W] or [H, W, 3]; uint8, uint16, or floats in [0, 1].
+        in_channels: 1 or 3; colours become grey by Rec. 601, grey is repeated.
+
+    Returns:
+        uint8 or uint16 [C, H, W].
+
+    Raises:
+        UserError: another shape or type, or pixels out of range or not finite.
+
+    Example:
+        >>> as_picture(np.array([[0, 255]], np.uint8), 3).shape
+        (3, 1, 2)
+    """
+    values, name = np.asarray(values), Path("array")
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or not values.size:
+        raise UserError(f"an array of shape {values.shape} is no picture; give [H, W] or [H, W, 3]")
+    if values.dtype.kind == "f":
+        values = _sixteen_bits(name, values)
+    if values.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"pixels of type {values.dtype}; give uint8, uint16, or floats in [0, 1]")
+    if in_channels == 3:
+        return np.ascontiguousarray(np.broadcast_to(values.T, (3, *values.T.shape[-2:])).transpose(0, 2, 1))
+    if values.ndim == 2:
+        return values[None]
+    if values.dtype == np.uint8:
+        return np.asarray(Image.fromarray(values).convert("L"))[None]
+    return np.rint(values.astype(np.float64) @ LUMA).astype(np.uint16)[None]
+
+
 def _pixels(path: Path, image: Image.Image, in_channels: int) -> np.ndarray:
     """Decode to [C, H, W], uint8 or uint16."""
     if getattr(image, "n_frames", 1) > 1:

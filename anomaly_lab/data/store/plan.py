@@ -36,6 +36,7 @@ class StorePlan:
         in_channels: channels of a patch.
         deep: whether a file has more than 8 bits a pixel; if one has, all are stored with 16.
         protocol: version of the data set's code and its options, JSON-able.
+        bits: of a stored pixel, 8 or 16; None asks the files.
     """
 
     name: str
@@ -48,10 +49,13 @@ class StorePlan:
     in_channels: int
     deep: Callable[[Path], bool]
     protocol: dict[str, Any] = field(default_factory=dict)
+    bits: int | None = None
 
     @cached_property
     def dtype(self) -> np.dtype:
-        """Of the stored pixels; asks every file, so only a build needs it."""
+        """Of the stored pixels; where `bits` does not say it, every file is asked, so only a build needs it."""
+        if self.bits is not None:
+            return np.dtype(f"uint{self.bits}")
         deep = cache(self.deep)  # many cases may lie in one file
         return np.dtype(np.uint16 if any(deep(case.image) for case in self.cases) else np.uint8)
 

@@ -43,6 +43,30 @@ def test_picture_of_its_size_is_left_alone():
     assert np.array_equal(quantise(_fitted(pixels, None), np.dtype(np.uint16))[0], pixels)
 
 
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+@pytest.mark.parametrize("shape", [(40, 24), (24, 40), (33, 70), (16, 16), (7, 9)])
+def test_a_map_is_carried_back_to_the_picture_it_is_of(fit, shape):
+    """A bright spot of a picture is a bright spot of the map, at the same place."""
+    spot = np.zeros((1, *shape), np.uint8)
+    row, column = shape[0] // 4, 2 * shape[1] // 3
+    spot[0, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = 255
+    preparation = Preprocessing((16, 16), fit)
+    back = preparation.undo(preparation(Scan(spot)).pixels[0], shape)
+    assert back.shape == shape
+    assert back.dtype == np.float32
+    weights = back / back.sum()
+    centre = [(np.arange(n) * weights.sum(1 - axis)).sum() for axis, n in enumerate(shape)]
+    expected = [(np.arange(n) * (spot[0] / spot.sum()).sum(1 - axis)).sum() for axis, n in enumerate(shape)]
+    assert np.allclose(centre, expected, atol=max(shape) / 16)
+
+
+def test_a_constant_map_stays_constant_and_padding_is_cut_off():
+    preparation = Preprocessing((8, 8))
+    whole = np.full((8, 8), 0.5, np.float32)
+    assert np.allclose(preparation.undo(whole, (10, 30)), 0.5)
+    assert preparation.undo(whole, (8, 8)) is whole
+
+
 def test_mask_travels_with_its_image():
     image = np.zeros((60, 32), np.uint8)  # edges fall between the pixels of the result
     image[20:40, 10:20] = 255

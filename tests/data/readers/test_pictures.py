@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_lab.data.readers.pictures import is_deep, picture_size, read_image, read_mask
+from anomaly_lab.data.readers.pictures import as_picture, is_deep, picture_size, read_image, read_mask
 from anomaly_lab.types import UserError
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -106,3 +106,26 @@ def test_broken_file_is_named_with_its_fault(tmp_path, fault):
         read_image(path, 1)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("colours", [False, True])
+@pytest.mark.parametrize("in_channels", [1, 3])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_an_array_is_what_its_file_would_be(tmp_path, colours, in_channels, kind):
+    values = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (5, 4, 3) if colours else (5, 4), kind)
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), values[..., ::-1] if colours else values)
+    assert np.array_equal(as_picture(values, in_channels), read_image(path, in_channels))
+
+
+def test_floats_fill_sixteen_bits():
+    assert as_picture(np.array([[0.0, 0.5, 1.0]]), 1).tolist() == [[[0, 32768, 65535]]]
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    (np.zeros((2, 2, 4), np.uint8), r"\(2, 2, 4\)"), (np.zeros(3, np.uint8), "shape"), (np.zeros((0, 2)), "no picture"),
+    (np.zeros((2, 2), np.int32), "type int32"), (np.full((2, 2), 1.5), "0 to 1"), (np.full((2, 2), np.nan), "NaN"),
+])  # fmt: skip
+def test_an_array_that_is_no_picture_is_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        as_picture(values, 1)

@@ -1,0 +1,249 @@
+"""Scores new scans with a trained run: its preprocessing, its weights, its threshold, its validation normals.
+
+Nothing of the training data is needed. A detector that has no map of its own gets one from its scores: a window slides
+over the scan, and each score fills its window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.preprocessing.patches import shares
+from anomaly_lab.data.preprocessing.transforms import Preprocessing, to_float
+from anomaly_lab.data.readers.files import find_cases
+from anomaly_lab.data.readers.geometry import onto
+from anomaly_lab.data.readers.pictures import as_picture
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.store.plan import CutScan
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.evaluation.maps import whole_map
+from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.evaluation.scoring import score_batches
+from anomaly_lab.evaluation.stitching import Rule, case_scores, score_maps
+from anomaly_lab.experiment import checkpoint_files, run_folder
+from anomaly_lab.experiment import config as configuration
+from anomaly_lab.metrics.thresholds import conformal_p_values
+from anomaly_lab.pipeline.training import construct
+from anomaly_lab.types import Batch, Case, UserError
+
+
+@dataclass(frozen=True)
+class ScoredScan:
+    """What a run says of one scan.
+
+    Attributes:
+        case: it.
+        score: raw; higher = more anomalous.
+        p_value: (1 + validation normals that score at least as high) / (1 + all of them); None without any.
+        is_anomalous: whether the score lies above the run's threshold; None without one.
+        scan: as read.
+        cut: as the detector saw it.
+        preprocessing: that brought it there.
+        map_seen: float32 [*S] on the grid that the detector saw; None where there is neither a map nor several windows.
+    """
+
+    case: Case
+    score: float
+    p_value: float | None
+    is_anomalous: bool | None
+    scan: Scan
+    cut: CutScan
+    preprocessing: Preprocessing
+    map_seen: NDArray[np.float32] | None
+
+    @cached_property
+    def anomaly_map(self) -> NDArray[np.float32] | None:
+        """The map on the scan's own grid: float32 [H, W] of a picture, [*S] of a volume, or None."""
+        if self.map_seen is None:
+            return None
+        if self.scan.affine is None:
+            return self.preprocessing.undo(self.map_seen, self.scan.shape)
+        assert self.cut.scan.affine is not None
+        own: NDArray[np.float32] = onto(self.map_seen[None], self.cut.scan.affine, self.scan.affine, self.scan.shape)[0]
+        return own
+
+
+class _Windows(NamedTuple):
+    """A scan that was cut, how many windows it has and which of them count for its score, [n]."""
+
+    case: Case
+    scan: Scan
+    cut: CutScan
+    number: int
+    counted: NDArray[np.bool_]
+
+
+class Scorer:
+    """A trained and evaluated run, ready to score.
+
+    Args:
+        data: its data set, for the preprocessing; needs no set-up.
+        detector: its detector, with its weights.
+        metrics: content of its metrics.json.
+        normals: scores of its validation normals, [n].
+        bits: of its stored pixels, 8 or 16.
+
+    Example:
+        >>> scorer = Scorer.open("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
+        >>> scorer.score("slice.png").p_value  # doctest: +SKIP
+        0.1
+    """
+
+    def __init__(
+        self,
+        data: PatchDataModule,
+        detector: Detector,
+        metrics: dict[str, Any],
+        normals: NDArray[np.float64],
+        bits: int,
+    ) -> None:
+        self.data, self.detector, self.normals = data, detector, normals
+        self.threshold: float | None = metrics["threshold"]["value"]
+        self._unit = metrics["unit"]
+        self._plan = data.scoring_plan(bits)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Scorer:
+        """The scorer of a run folder.
+
+        Raises:
+            UserError: not a run folder, not trained far enough, or never evaluated.
+        """
+        run = run_folder.open_run(str(path))
+        metrics = run_folder.in_current_words(run_folder.read_json(run / "metrics.json"))
+        if not metrics:
+            raise UserError(f"{run} was never evaluated, so it has no threshold; first: make evaluate RUN={run}")
+        facts = run_folder.read_json(run / "provenance.json")
+        config = configuration.recall(run / "config.yaml")
+        config.data.source = "twin"  # no file of the training is looked at, so none need be there
+        data, detector = construct(config)
+        load_weights(run, detector)
+        scores = Scores.read(run / "scores.csv")
+        bits = facts["data"].get("bits")
+        if bits is None:  # a record of older code
+            data.setup()
+            bits = data.facts()["bits"]
+        return cls(data, detector, metrics, scores.score[scores.normals], bits)
+
+    def score(self, source: str | Path | Case | NDArray[Any]) -> ScoredScan:
+        """Score one scan.
+
+        Args:
+            source: a picture, a NIfTI volume, a DICOM file or the folder of a series; a case; or a picture as an array:
+                [H, W] or [H, W, 3], uint8, uint16, or floats in [0, 1].
+
+        Raises:
+            UserError: unreadable, or more than one scan.
+        """
+        (scored,) = self.score_all([_only_case(source)] if isinstance(source, str | Path) else [source])
+        return scored
+
+    def score_all(self, sources: Iterable[Case | NDArray[Any]]) -> Iterator[ScoredScan]:
+        """Score scan after scan, in the order they come; small ones are scored together."""
+        for group in self._groups(sources):
+            patches = np.concatenate([block for windows in group for block, _ in windows.cut.blocks()])
+            scores, maps = self._predict(patches)
+            ends = np.cumsum([windows.number for windows in group]).tolist()
+            for windows, end in zip(group, ends, strict=True):
+                own = slice(end - windows.number, end)
+                yield self._conclude(windows, scores[own], None if maps is None else maps[own])
+
+    def _groups(self, sources: Iterable[Case | NDArray[Any]]) -> Iterator[list[_Windows]]:
+        """Scans with about a batch of windows together: many pictures or one volume."""
+        group: list[_Windows] = []
+        for place, source in enumerate(sources):
+            group.append(self._windows(source, place))
+            if sum(windows.number for windows in group) >= self.data.scoring_batch_size:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _windows(self, source: Case | NDArray[Any], place: int) -> _Windows:
+        if isinstance(source, Case):
+            case = source
+            cut, scan = self._plan.patches(case)
+        else:
+            case = Case(id=f"array {place}", patient="", image=Path(), label=0)
+            scan = Scan(as_picture(source, self.data.in_channels))
+            cut = CutScan.of(self._plan, case, self._plan.preprocessing(scan))
+        everything = np.ones(len(cut.windows.label), bool)
+        sampling = self.data.patch_sampling
+        if sampling is None or cut.scan.foreground is None:
+            return _Windows(case, scan, cut, len(everything), everything)
+        # the run was trained and evaluated on windows with as much foreground
+        enough = shares(cut.scan.foreground, cut.windows.location, cut.extent) >= sampling.foreground
+        return _Windows(case, scan, cut, len(everything), enough if enough.any() else everything)
+
+    def _predict(self, patches: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
+        """Scores [n] and maps [n, *P] of patches [n, C, *P], batch by batch."""
+        size, device = self.data.scoring_batch_size, self.detector.device
+        batches = (Batch(image=to_float(patches[start : start + size])) for start in range(0, len(patches), size))
+        parts = [scored for _, scored in score_batches(self.detector.score, batches, device)]
+        maps = [part.anomaly_map[:, 0] for part in parts if part.anomaly_map is not None]
+        return np.concatenate([part.score for part in parts]), np.concatenate(maps) if maps else None
+
+    def _conclude(self, windows: _Windows, scores: NDArray[np.float64], maps: NDArray[np.float32] | None) -> ScoredScan:
+        """One scan by the scores [n] and maps [n, *P] of its windows."""
+        rule: Rule = "max" if self._unit["rule"] == "none" else self._unit["rule"]
+        counted = scores[windows.counted]
+        score = float(case_scores(counted, np.zeros(len(counted), int), rule, self._unit["top_k"])[1][0])
+        if maps is None and len(scores) > 1:
+            maps = score_maps(scores, self.data.patch_size, *self._zero_and_one(counted))
+        return ScoredScan(
+            windows.case,
+            score,
+            conformal_p_values(np.array([score]), self.normals).item() if len(self.normals) else None,
+            None if self.threshold is None else score > self.threshold,
+            windows.scan,
+            windows.cut,
+            self.data.preprocessing,
+            None if maps is None else self._stitched(windows.cut, maps),
+        )
+
+    def _zero_and_one(self, scores: NDArray[np.float64]) -> tuple[float, float]:
+        """Scores that a map of scores shows as 0 and 1: the least validation normal's and the threshold.
+
+        A run without validation normals measures from the scan's own least score to its highest.
+        """
+        if self.threshold is None:
+            return float(scores.min()), float(scores.max())
+        return float(self.normals.min()), self.threshold
+
+    def _stitched(self, cut: CutScan, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        bounded = self.data.patch_sampling is not None and self.data.patch_sampling.foreground > 0
+        foreground = cut.scan.foreground[0] if bounded and cut.scan.foreground is not None else None
+        return whole_map(maps, cut.windows.location, cut.scan.pixels.shape[1:], cut.across, foreground)
+
+
+def load_weights(run: Path, detector: Detector) -> None:
+    """Give a detector the weights of a run's newest intact checkpoint, and this process as many threads as it had.
+
+    Raises:
+        UserError: there is none, or the training has not come far enough for scores to mean anything.
+    """
+    torch.set_num_threads(run_folder.read_json(run / "provenance.json").get("threads", torch.get_num_threads()))
+    path = checkpoint_files.newest(run)
+    if path is None:
+        raise UserError(f"{run} has no checkpoint to evaluate; train it first: make resume RUN={run}")
+    detector.load_state_dict(checkpoint_files.load(path)["state_dict"])
+    if not detector.ready:
+        raise UserError(f"{run} is not trained far enough to score; go on with: make resume RUN={run}")
+
+
+def _only_case(source: str | Path) -> Case:
+    path = Path(source)
+    cases = find_cases(path) if path.exists() else []
+    if len(cases) != 1:
+        found = f"{len(cases)} scans, where one is expected" if cases else "no picture, NIfTI volume or DICOM file"
+        raise UserError(f"{path}: {found}; see score_all and `make predict` for folders")
+    return cases[0]

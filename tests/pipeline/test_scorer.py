@@ -1,0 +1,80 @@
+"""A trained run scores new scans without its training data, as the run itself scored them."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data.conftest import write_headct
+from PIL import Image
+from pipeline.conftest import settings
+
+from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline.scorer import Scorer
+from anomaly_lab.types import UserError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose data and store are gone, with the pictures kept aside."""
+    folder = tmp_path_factory.mktemp("scorer")
+    write_headct(folder / "headct")
+    words = ("detector.gan_iterations=2", "detector.encoder_iterations=2", "callbacks.wandb=null",
+             "evaluation.replicates=20", "callbacks.health=null", "detector.latent_dim=4")  # fmt: skip
+    run = engine.train(settings(folder, *words))
+    shutil.move(folder / "headct" / "head_ct" / "head_ct", folder / "pictures")
+    shutil.rmtree(folder / "headct")
+    shutil.rmtree(folder / "store")
+    return run
+
+
+def recorded(run: Path) -> dict[str, float]:
+    return {row["id"]: float(row["score"]) for row in csv.DictReader((run / "scores.csv").open())}
+
+
+def test_a_picture_has_the_score_the_run_gave_it(trained: Path) -> None:
+    scorer = Scorer.open(trained)
+    for name, score in recorded(trained).items():
+        path = trained.parents[2] / "pictures" / f"{name}.png"
+        scored = scorer.score(path)
+        assert scored.score == pytest.approx(score, rel=1e-5)
+        assert scorer.score(np.asarray(Image.open(path))).score == pytest.approx(score, rel=1e-5)
+        assert scored.anomaly_map is not None
+        assert scored.anomaly_map.shape == Image.open(path).size[::-1]
+        assert scored.p_value is not None
+        assert 0 < scored.p_value <= 1
+        assert scorer.threshold is not None
+        assert scored.is_anomalous == (scored.score > scorer.threshold)
+    assert not (trained.parents[2] / "store").exists()
+
+
+def test_many_scans_come_in_their_order(trained: Path) -> None:
+    scorer = Scorer.open(trained)
+    arrays = [np.random.default_rng(i).integers(0, 255, (20, 30), np.uint8) for i in range(5)]
+    together = [scored.score for scored in scorer.score_all(arrays)]
+    assert together == pytest.approx([scorer.score(array).score for array in arrays], rel=1e-5)
+
+
+def test_what_is_not_one_scan_is_refused(trained: Path, tmp_path: Path) -> None:
+    scorer = Scorer.open(trained)
+    with pytest.raises(UserError, match="13 scans, where one is expected"):
+        scorer.score(trained.parents[2] / "pictures")
+    with pytest.raises(UserError, match="no picture"):
+        scorer.score(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match="no picture"):
+        scorer.score(np.zeros(3, np.uint8))
+
+
+def test_a_run_that_cannot_score_is_refused(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (run / "metrics.json").unlink()
+    with pytest.raises(UserError, match="never evaluated"):
+        Scorer.open(run)
+    shutil.copyfile(trained / "metrics.json", run / "metrics.json")
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no checkpoint"):
+        Scorer.open(run)
+    with pytest.raises(UserError, match="not a run folder"):
+        Scorer.open(tmp_path)
