@@ -1,29 +1,19 @@
 """What the folders hold: whoever adds a detector or a data set is asked what all are asked, without being told."""
 
-import importlib
-import pkgutil
-from collections.abc import Iterator
 from functools import cache
 from inspect import isabstract
-from types import ModuleType
 from typing import TypeVar
 
+from anomaly_lab import catalogue
 from anomaly_lab.experiment import config
 
 T = TypeVar("T")
 
 
-def classes(package: ModuleType, base: type[T]) -> list[type[T]]:
-    """Every class below `base` that a module of the package itself defines and that can be made."""
-    return [found for found in _defined(package) if issubclass(found, base) and not isabstract(found)]
-
-
-def _defined(package: ModuleType) -> Iterator[type]:
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        if not module.ispkg:
-            for found in vars(importlib.import_module(module.name)).values():
-                if isinstance(found, type) and found.__module__ == module.name:
-                    yield found
+def concrete(package: str, base: type[T]) -> list[type[T]]:
+    """Every class below `base` that a module of the package defines and that can be made."""
+    found = catalogue.classes(package).values()
+    return [kind for kind in found if issubclass(kind, base) and not isabstract(kind)]
 
 
 def experiment_of(section: str, kind: type) -> str:

@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from discovery import classes, experiment_of
+from discovery import concrete, experiment_of
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from toys import Shift, Toy, ToyData, train
 
-from anomaly_lab import detectors
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.kde import KDE
 from anomaly_lab.experiment import config
@@ -28,7 +27,7 @@ from anomaly_lab.types import Phase, Prediction
 
 SIZE = (32, 32)
 BATCH = 4
-CLASSES = classes(detectors, Detector)
+CLASSES = concrete("anomaly_lab.detectors", Detector)
 
 
 class Case(NamedTuple):

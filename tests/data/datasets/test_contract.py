@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from discovery import classes, experiment_of
+from discovery import concrete, experiment_of
 from PIL import Image
 
-from anomaly_lab.data import datasets
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.splitting.splits import SPLITS, split_by_seed
@@ -25,7 +24,7 @@ from anomaly_lab.experiment import config
 from anomaly_lab.types import Case
 
 SIZE = 60  # of a twin
-CLASSES = classes(datasets, PatchDataModule)
+CLASSES = concrete("anomaly_lab.data.datasets", PatchDataModule)
 every_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
 
