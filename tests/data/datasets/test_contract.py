@@ -3,8 +3,11 @@
 Each `check_…` takes a data set and the folder of its files, so the toys at the end can show that it fails when it must.
 """
 
+import json
 import os
 import random
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,6 +67,28 @@ def test_what_a_data_set_promises(kind: type[PatchDataModule], tmp_path: Path) -
     check_scans(data, root)
     check_census(data, root)
     check_twin(data, root)
+
+
+@pytest.mark.slow
+def test_another_process_lists_the_same(tmp_path: Path) -> None:
+    """The order of a set is another one in every process."""
+    for kind in CLASSES:
+        twin_of(kind, tmp_path / kind.name)
+    code = "import runpy, sys; print(runpy.run_path(sys.argv[1])['listing'](sys.argv[2]))"
+    said = []
+    for seed in "12":
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        words = [sys.executable, "-c", code, __file__, str(tmp_path)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        said.append(json.loads(done.stdout.splitlines()[-1]))
+    assert said[0].keys() == {kind.name for kind in CLASSES}
+    assert [name for name, ids in said[0].items() if ids != said[1][name]] == []
+
+
+def listing(twins: str) -> str:
+    """Ids of every data set in the order of its list, as JSON."""
+    roots = {kind: Path(twins) / kind.name for kind in CLASSES}
+    return json.dumps({kind.name: [case.id for case in made(kind, root).cases(root)] for kind, root in roots.items()})
 
 
 def check_identities(data: PatchDataModule, root: Path) -> None:
