@@ -124,7 +124,7 @@ $(DOCS)/.complete: docs/requirements.txt
 docs: $(DOCS)/.complete  ## build the documentation into site/; a warning is an error
 	@$(DOCS)/bin/python docs/methods/diagrams.py --check || \
 	  { echo "pictures differ from their descriptions: python docs/methods/diagrams.py writes them" >&2; exit 2; }
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@echo "site/index.html"
 
 docker:  ## build the image; CUDA: make docker TORCH_INDEX=https://download.pytorch.org/whl/cu130

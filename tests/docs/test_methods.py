@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -180,3 +181,15 @@ def test_a_picture_hatches_what_does_not_move(module: str, diagrams: ModuleType)
     assert {node.module for node in drawn} <= {name for name, _ in detector.named_children()}
     assert all(node.frozen for node in scoring.nodes.values() if node.kind == "network")
     assert not scoring.phase
+
+
+def test_the_site_is_built_with_pinned_packages():
+    """Of what requirements.lock pins as well, the same version."""
+
+    def pins(path: Path) -> dict[str, str]:
+        return dict(re.findall(r"^([\w.-]+)==(\S+)$", path.read_text(encoding="utf-8").lower(), re.MULTILINE))
+
+    pinned, locked = pins(DOCS / "requirements.txt"), pins(ROOT / "requirements.lock")
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert {re.split(r"[\[>=<]", name)[0] for name in asked["docs"]} <= set(pinned)
+    assert {name: version for name, version in pinned.items() if locked.get(name, version) != version} == {}
