@@ -26,7 +26,7 @@ need_exp = @test -n $(call quote,$(EXP)) || { echo "which experiment? make $@ EX
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show data train resume evaluate predict report study test test-slow check format bench docker clean
+.PHONY: help setup list show data train resume evaluate predict report study test test-slow check format bench docs docker clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -110,9 +110,26 @@ PEERS := anomaly_lab/bench/peers
 bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## speed and memory; against a peer: make bench PEER=anomalib
 	@$(RUNNER) -m anomaly_lab bench $(if $(PEER),--peer $(call quote,$(PEER))) $(if $(OUT),--out $(call quote,$(OUT))) $(OVERRIDES)
 
+# What builds the site needs nothing of the package's own: docstrings are read, not imported.
+DOCS := .venv-docs
+$(DOCS)/.complete: docs/requirements.txt
+	@"$(PYTHON)" -c $(new_enough) 2>/dev/null || \
+	  { echo "Python 3.11 or newer is needed: install it or say make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "setting up $(DOCS): once, half a minute"
+	@rm -rf $(DOCS)
+	@"$(PYTHON)" -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt
+	@touch $@
+
+docs: $(DOCS)/.complete  ## build the documentation into site/; a warning is an error
+	@$(DOCS)/bin/python docs/methods/diagrams.py --check || \
+	  { echo "pictures differ from their descriptions: python docs/methods/diagrams.py writes them" >&2; exit 2; }
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	@echo "site/index.html"
+
 docker:  ## build the image; CUDA: make docker TORCH_INDEX=https://download.pytorch.org/whl/cu130
 	docker build --file docker/Dockerfile $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) --tag $(IMAGE) .
 
 clean:  ## remove .venv, .peers, caches and build products; runs, data and stores stay
-	@rm -rf $(VENV) .peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .peers $(DOCS) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find anomaly_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +
