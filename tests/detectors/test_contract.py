@@ -189,10 +189,11 @@ def test_each_phase_moves_its_networks_and_no_other(case: Case, tmp_path: Path) 
 
 
 @every_class
-def test_hyper_parameters_are_plain(kind: type[Detector]) -> None:
-    """Only then does a checkpoint load with weights_only=True."""
-    plain = (int, float, str, bool, type(None), tuple, list)
-    assert all(isinstance(value, plain) for value in Case(kind, 1).make().hparams.values())
+def test_hyper_parameters_are_all_kept_and_plain(kind: type[Detector]) -> None:
+    """`settings` reads them, and a checkpoint with others does not load with weights_only=True."""
+    hparams = Case(kind, 1).make().hparams
+    assert hparams.keys() == signature(kind).parameters.keys()
+    assert all(isinstance(value, int | float | str | bool | tuple | list | None) for value in hparams.values())
 
 
 # --- optimisers ------------------------------------------------------------------------------------------------------
