@@ -50,7 +50,9 @@ class Case(NamedTuple):
             changes |= {"samples": length * BATCH, "batch_size": BATCH}
         torch.manual_seed(seed)
         detector: Detector = config.build(node, **changes)
-        assert detector.schedule.iterations == length * len(detector.schedule)
+        assert detector.schedule.iterations == length * len(detector.schedule), (
+            "the length of a phase is a setting whose name ends in _iterations"
+        )
         return detector
 
     def images(self, n: int = 11) -> Tensor:
