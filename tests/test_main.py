@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from anomaly_lab import __main__
-from anomaly_lab.experiment import config
+from anomaly_lab.experiment import compose, config
 from anomaly_lab.types import UserError
 
 VERBS = ["list", "show", "data", "train", "resume", "evaluate", "predict", "report", "study", "bench"]
@@ -49,7 +49,7 @@ def test_an_interrupt_is_one_line_and_status_130(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(config, "experiments", lambda: [1 / 0])
+    monkeypatch.setattr(compose, "detectors", lambda: [1 / 0])
     assert isinstance(run("list").exception, ZeroDivisionError)
 
 
@@ -62,7 +62,7 @@ def test_list_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("experiments").mkdir()
     Path("experiments/toy.yaml").write_text("# A toy [bold].\n")
-    assert "A toy [bold]." in run("list").output
+    assert "toy            A toy [bold]." in run("list").output.splitlines()
     monkeypatch.setattr(config, "load", lambda name, overrides: {"name": name, "overrides": overrides})
     monkeypatch.setattr(config, "show", lambda shown: f"{shown}\n")
     assert run("show", "toy", "seed=3", "x=-1").output == "{'name': 'toy', 'overrides': ['seed=3', 'x=-1']}\n"
@@ -109,6 +109,11 @@ def test_make_hands_every_override_over_as_it_was_typed(front_door: Path):
     assert done.stdout.splitlines() == ["train", "toy", *typed]
 
 
+@pytest.mark.parametrize("word", ["DATA=headct", "EXP=headct"])
+def test_make_hands_a_data_set_over(front_door: Path, word: str):
+    assert make(front_door, "data", word, "seed=1").stdout.splitlines() == ["data", "headct", "seed=1"]
+
+
 def test_make_hands_a_run_and_its_input_over(front_door: Path):
     done = make(front_door, "predict", "RUN=runs/a b", "INPUT=it's")
     assert done.stdout.splitlines() == ["predict", "runs/a b", "it's"]
@@ -118,7 +123,7 @@ def test_make_hands_a_run_and_its_input_over(front_door: Path):
     ("words", "message"),
     [
         (["train"], "which experiment? make train EXP=…"),
-        (["data"], "which experiment? make data EXP=…"),
+        (["data"], "which data set? make data DATA=…"),
         (["show"], "which experiment?"),
         (["resume"], "which run? make resume RUN=runs/…"),
         (["predict", "RUN=x"], "which files?"),

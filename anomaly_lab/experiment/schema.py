@@ -7,7 +7,7 @@ import copy
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import field, make_dataclass
 from difflib import get_close_matches
 from functools import cache, partial
@@ -54,16 +54,16 @@ def checked(section: str, node: Any) -> DictConfig:
     if not isinstance(node, DictConfig) or TARGET not in node:
         raise UserError(f"{section} must be a mapping that names its class by {TARGET}")
     target = locate(node[TARGET], f"{section}.{TARGET}: ")
-    node = cast(DictConfig, OmegaConf.merge(node, {TARGET: moved(node[TARGET])}))
+    values: Any = {**cast(dict[str, Any], OmegaConf.to_container(node, resolve=False)), TARGET: moved(node[TARGET])}
     if section != "trainer":
-        return merged(_schema(target), node, f"{section}.")
-    _refuse_what_the_engine_sets(node)
-    return merged(_schema(target, omitted=tuple(ENGINE_SETS)), node, "trainer.")
+        return merged(_schema(target), values, f"{section}.")
+    _refuse_what_the_engine_sets(values)
+    return merged(_schema(target, omitted=tuple(ENGINE_SETS)), values, "trainer.")
 
 
-def merged(schema: DictConfig, node: DictConfig, prefix: str = "") -> DictConfig:
+def merged(schema: DictConfig, node: DictConfig | Mapping[str, Any], prefix: str = "") -> DictConfig:
     """`node` over `schema`; if that fails, key by key, so that every complaint names its key."""
-    values: Any = OmegaConf.to_container(node, resolve=False)
+    values: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else node
     with contextlib.suppress(OmegaConfBaseException):
         return cast(DictConfig, OmegaConf.merge(schema, values))
     allowed = [str(key) for key in schema]
@@ -113,12 +113,12 @@ def sentence(error: OmegaConfBaseException) -> str:
     return str(error).splitlines()[0].replace("'$VALUE' of type '$VALUE_TYPE'", "of an element")
 
 
-def _refuse_what_the_engine_sets(trainer: DictConfig) -> None:
+def _refuse_what_the_engine_sets(trainer: Mapping[str, Any]) -> None:
     for key in trainer:
         for taken in get_close_matches(str(key), ENGINE_SETS, n=1, cutoff=0.9):
             raise UserError(f"trainer.{taken} is not yours to set: {ENGINE_SETS[taken]}")
-    if str(trainer.get("precision")) in ("16", "16-mixed", "16-true"):
-        raise UserError(f"trainer.precision={trainer.precision}: gradient penalties overflow in fp16, use bf16-mixed")
+    if str(precision := trainer.get("precision")) in ("16", "16-mixed", "16-true"):
+        raise UserError(f"trainer.precision={precision}: gradient penalties overflow in fp16, use bf16-mixed")
 
 
 @cache

@@ -3,7 +3,7 @@ import pytest
 from mias_files import film, rows, write_film, write_mias
 
 from anomaly_lab.data.datasets.mias import MIAS, breast, chest_is_left
-from anomaly_lab.experiment import config
+from anomaly_lab.experiment import compose, config
 from anomaly_lab.types import UserError
 
 LISTED = ["mdb001 G CIRC B 300 900 40", "mdb002 G NORM", "mdb003 D NORM", "mdb004 F CALC M"]
@@ -143,7 +143,7 @@ def test_twin_goes_all_the_way(make, tmp_path):
     assert not data.store.masks[data.store.labels == 0].any()
 
 
-@pytest.mark.parametrize("name", [name for name, _ in config.experiments() if "_mias" in name])
+@pytest.mark.parametrize("name", [name for name in compose.experiments() if "_mias" in name])
 def test_the_small_distribution_fills_a_batch_of_every_laptop_budget(name):
     """Of its 120 films 28 normal ones train: what a study runs on them must not ask for more at once."""
     assert config.load(name, ["budget=laptop"]).data.batch_size <= 28
