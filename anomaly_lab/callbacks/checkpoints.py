@@ -4,7 +4,7 @@ import hashlib
 import io
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,7 +12,7 @@ from lightning_fabric.plugins.io import CheckpointIO
 from rich.console import Console
 
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Range, UserError
 
 _NAME = re.compile(r"(\d+)-([0-9a-f]{16})\.ckpt")
 
@@ -43,7 +43,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
         keep: how many of the newest stay; at least 2, so that there is one to fall back on.
     """
 
-    def __init__(self, keep: int = 2) -> None:
+    def __init__(self, keep: Annotated[int, Range("[2, 100000]")] = 2) -> None:
         if keep < 2:
             raise ValueError("callbacks.checkpoints.keep must be at least 2: one to fall back on")
         self.keep = keep

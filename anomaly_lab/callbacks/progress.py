@@ -1,6 +1,7 @@
 """A progress bar that counts what is trained and judged: phase, iterations or batches, images a second, time left."""
 
 import time
+from typing import Annotated
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.progress import (
 
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.types import Phase
+from anomaly_lab.types import Phase, Range
 
 
 class ProgressBar(pl.callbacks.ProgressBar):
@@ -25,7 +26,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
         seconds: between two lines where there is no terminal.
     """
 
-    def __init__(self, seconds: float = 30.0) -> None:
+    def __init__(self, seconds: Annotated[float, Range("[0, 1000000]")] = 30.0) -> None:
         super().__init__()
         self.seconds = seconds
         self._console = Console(stderr=True)

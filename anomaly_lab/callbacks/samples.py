@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Annotated
 
 import pytorch_lightning as pl
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.experiment.run_folder import write_atomic
+from anomaly_lab.types import Count, Range
 
 
 class Samples(pl.Callback):
@@ -21,7 +23,7 @@ class Samples(pl.Callback):
         every: epochs between two grids.
     """
 
-    def __init__(self, side: int = 8, every: int = 1) -> None:
+    def __init__(self, side: Annotated[int, Range("[1, 64]")] = 8, every: Count = 1) -> None:
         self.side, self.every = side, every
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -19,9 +19,9 @@ from __future__ import annotations
 import copy
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from anomaly_lab.experiment.schema import did_you_mean, sentence
+from anomaly_lab.experiment.schema import did_you_mean, in_current_keys, sentence
 from anomaly_lab.types import UserError
 
 Tree = dict[str, Any]  # sections, sections within them, values; plain Python
@@ -46,8 +46,8 @@ class Layer:
     Attributes:
         name: as the experiment's `layers` list it, `detectors/fanogan`; with its folder where that is the user's.
         values: its sections.
-        budgets: for each budget the values it lays over the sections of all layers, by dotted key.
-        at_most: numbers, by dotted key, to which the values of general layers are lowered.
+        budgets: for each budget the values it lays over those of all layers, and its own `at_most`.
+        at_most: numbers to which the values of general layers are lowered.
         general: a detector's, a data set's or everybody's; those of a pair and of a whole file are never lowered.
     """
 
@@ -283,13 +283,34 @@ def _layer(path: Path) -> Layer:
     for budget, values in budgets.items():
         if budget not in BUDGETS:
             raise UserError(f"{path}: budgets.{budget}: there are {', '.join(BUDGETS)}")
-        budgets[budget] = _mapping(path, f"budgets.{budget}", values)
-        budgets[budget]["at_most"] = _mapping(path, f"budgets.{budget}.at_most", budgets[budget].get("at_most"))
+        laid = _mapping(path, f"budgets.{budget}", values)
+        caps = _mapping(path, f"budgets.{budget}.at_most", laid.pop("at_most", None))
+        budgets[budget] = _current(_nested(laid)) | {"at_most": _current(_nested(caps))}
+    tree, at_most = _current(tree), _current(_nested(at_most))
     root = next(folder for folder in reversed(folders()) if path.is_relative_to(folder))
     name = path.relative_to(root).with_suffix("").as_posix()
     general = name == DEFAULTS or name.partition("/")[0] in (DETECTORS, DATASETS)
     shown = name if root == package_folder() else path.with_suffix("").as_posix()
     return Layer(shown, tree, budgets, at_most, general)
+
+
+def _current(tree: Tree) -> Tree:
+    current, used = in_current_keys(tree)
+    tell_of_new_keys(used)
+    return current
+
+
+def tell_of_new_keys(used: Mapping[str, str]) -> None:
+    """Say once in yellow how each key that was given under an old name is called now."""
+    for old, new in used.items():
+        _tell(old, new)
+
+
+@cache
+def _tell(old: str, new: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(f"[yellow]{old} is now {new}; the old key goes with the next release", soft_wrap=True)
 
 
 def _mapping(path: Path, key: str, value: Any) -> Tree:
@@ -308,12 +329,12 @@ def composed(layers: Sequence[Layer], budget: str | None = None) -> Tree:
     caps: Tree = {}
     for layer, values in given:
         for at_most in (layer.at_most, values.pop("at_most", {})):
-            caps = _merged(caps, _lowered(_nested(at_most), caps))
+            caps = _merged(caps, _lowered(at_most, caps))
     whole = caps
     for layer, _ in given:
         whole = _merged(whole, _lowered(layer.values, caps) if layer.general else layer.values)
     for layer, values in given:
-        whole = _merged(whole, _lowered(_nested(values), caps) if layer.general else _nested(values))
+        whole = _merged(whole, _lowered(values, caps) if layer.general else values)
     return copy.deepcopy(whole)
 
 

@@ -9,16 +9,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from anomaly_lab.experiment import compose
-from anomaly_lab.experiment.compose import BUDGETS, Layer
-from anomaly_lab.experiment.schema import TARGET, checked, did_you_mean, locate, merged, sentence
-from anomaly_lab.types import UserError
+from anomaly_lab.experiment.compose import BUDGETS, Layer, tell_of_new_keys
+from anomaly_lab.experiment.schema import (
+    TARGET,
+    arguments,
+    checked,
+    did_you_mean,
+    in_current_keys,
+    locate,
+    merged,
+    refuse_impossible,
+    sentence,
+)
+from anomaly_lab.types import Count, Range, Seed, UserError
 
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
@@ -41,10 +51,10 @@ class Evaluation:
     """
 
     threshold: ThresholdRule = "normal_quantile"
-    quantile: float = 0.95
-    replicates: int = 2000
+    quantile: Annotated[float, Range("(0, 1)")] = 0.95
+    replicates: Count = 2000
     case_score: CaseScore = "none"
-    top_k: int = 10
+    top_k: Count = 10
 
 
 @dataclass
@@ -61,7 +71,7 @@ class Experiment:
     """
 
     name: str = MISSING
-    seed: int = 0
+    seed: Seed = 0
     budget: str = "auto"
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     layers: list[str] = field(default_factory=list)
@@ -94,7 +104,7 @@ def load_data(dataset: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 def recall(path: Path) -> DictConfig:
     """The resolved experiment that a run folder keeps in its `config.yaml`, checked again."""
-    stored = compose.read(path)
+    stored, _ = in_current_keys(compose.read(path))
     with _naming(str(path)):
         config = merged(OmegaConf.structured(Experiment), stored)
         return _complete(config, list(config.callbacks))
@@ -115,6 +125,7 @@ def build(node: DictConfig, **extra: Any) -> Any:
 
     keywords: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     target = locate(keywords.pop(TARGET))
+    keywords = arguments(f"{target.__name__}: ", target, keywords)
     try:
         return target(**{**keywords, **extra})
     except (ValueError, MisconfigurationException) as error:
@@ -138,18 +149,22 @@ def _resolved(
 
 
 def _parse(overrides: Sequence[str]) -> DictConfig:
+    """The values that `key=value` words ask for, under today's keys, each laid over the ones before."""
+    asked = OmegaConf.create()
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not (equals and all(key.split("."))):
             raise UserError(f"'{override}' is not key=value, as in detector.latent_dim=64")
         try:
-            OmegaConf.from_dotlist([override])
+            given: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+            current, used = in_current_keys(given)
+            tell_of_new_keys(used)
+            asked = cast(DictConfig, OmegaConf.merge(asked, current))
         except YAMLError as error:
             raise UserError(f"'{override}': what follows '=' is not valid YAML") from error
-    try:
-        return OmegaConf.from_dotlist(list(overrides))
-    except OmegaConfBaseException as error:
-        raise UserError(f"overrides {' '.join(overrides)}: {sentence(error)}") from error
+        except OmegaConfBaseException as error:
+            raise UserError(f"'{override}': {sentence(error)}") from error
+    return asked
 
 
 def _budget(budget: str, offered: Sequence[str]) -> str:
@@ -174,11 +189,16 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
             del config.callbacks[name]
         if name not in callbacks and (node is None or TARGET not in node):
             raise UserError(f"callbacks.{name}: there is no such callback.{did_you_mean(str(name), callbacks)}")
-    for section in (*sections, *(f"callbacks.{name}" for name in config.callbacks)):
+    named = (*sections, *(f"callbacks.{name}" for name in config.callbacks))
+    for section in named:
         OmegaConf.update(config, section, checked(section, OmegaConf.select(config, section)), merge=False)
     OmegaConf.resolve(config)  # last, so that ${data.patch_size} sees the override
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"Missing mandatory value: {', '.join(missing)}")
+    refuse_impossible("", Experiment, cast(dict[str, Any], OmegaConf.to_container(config)))
+    for section in named:
+        values: Any = OmegaConf.to_container(OmegaConf.select(config, section))
+        refuse_impossible(f"{section}.", locate(values.pop(TARGET)), values)
     return config
 
 

@@ -20,10 +20,13 @@ WITHOUT_EFFECT = (  # on a score: names, places, what is shown
     "name",
     "runs",
     "budgets",
+    "layers",
     "start_from",
     "data.root",
     "data.source",
-    "data.store_dir",
+    "data.store.folder",
+    "data.store.num_workers",
+    "data.store_dir",  # of older records
     "data.num_workers",
     "callbacks.wandb",
     "callbacks.progress",
@@ -70,7 +73,8 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
         *sections, last = key.split(".")
         node: Any = kept
         for section in sections:
-            node = node.get(section) or {}
+            below = node.get(section)
+            node = below if isinstance(below, dict) else {}
         if key not in DEFAULTS_OF_NEW_KEYS or node.get(last) == DEFAULTS_OF_NEW_KEYS[key]:
             node.pop(last, None)
     return kept

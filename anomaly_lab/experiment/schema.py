@@ -8,15 +8,16 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping
-from dataclasses import field, make_dataclass
+from dataclasses import field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import cache, partial
-from typing import Any, cast
+from types import UnionType
+from typing import Any, Optional, Union, cast, get_args, get_origin
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Constraint, Range, UserError, constraints
 
 TARGET = "_target_"
 _DATASETS = (
@@ -31,6 +32,18 @@ _LENGTH = "a training is as long as its phases: set detector.<phase>_iterations,
 _INTERVAL = "validation and checkpoints come every data.epoch_length iterations: set that"
 _RECORD = "logging and checkpoints are entries of the section `callbacks`"
 _WHOLE = "every case is scored and every iteration done: try budget=smoke for a short run"
+KEYS = {  # of the data module, as older experiments and run folders have them, and where they are now
+    "data.splits": "data.split.file",
+    **{f"data.{name}": f"data.split.{name}" for name in ("train_normals", "val_fraction", "folds", "fold")},
+    "data.contamination": "data.split.contamination",
+    "data.twin_seed": "data.twin.seed",
+    "data.twin_size": "data.twin.size",
+    "data.resize": "data.picture.size",
+    "data.fit": "data.picture.fit",
+    "data.store": "data.store.enabled",  # where it is no section
+    "data.store_dir": "data.store.folder",
+    **{f"data.{name}": f"data.store.{name}" for name in ("on_bad", "num_workers", "scoring_batch_size")},
+}
 ENGINE_SETS = {  # Trainer's keys that the engine decides on, and what to use instead
     **dict.fromkeys(("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"), _LENGTH),
     **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch"), _INTERVAL),
@@ -42,6 +55,13 @@ ENGINE_SETS = {  # Trainer's keys that the engine decides on, and what to use in
     "inference_mode": "a detector's `predict` decides itself about gradients",
     "use_distributed_sampler": "the data module deals the cases to the processes",
     "default_root_dir": "set `runs`, the folder of the run folders",
+}
+
+
+FOREIGN: dict[tuple[str, str], tuple[Constraint, ...]] = {  # what parameters admit whose types are not ours to write
+    ("Trainer", "accumulate_grad_batches"): (Range("[1, 65536]"),),
+    ("Trainer", "gradient_clip_val"): (Range("(0, inf)"),),
+    ("Trainer", "num_nodes"): (Range("[1, 65536]"),),
 }
 
 
@@ -73,9 +93,62 @@ def merged(schema: DictConfig, node: DictConfig | Mapping[str, Any], prefix: str
         except OmegaConfBaseException as error:
             why = sentence(error)
             if isinstance(error, ConfigKeyError) and "Did you mean" not in why:
-                why = f"{why}. It takes: {', '.join(allowed)}"
+                inner: Any = error.object_type if "." in str(error.full_key) else None
+                takes = [known.name for known in fields(inner)] if is_dataclass(inner) else allowed
+                why = f"{why}. It takes: {', '.join(takes)}"
             raise UserError(f"{prefix}{error.full_key or key}: {why}") from error
     return schema
+
+
+def refuse_impossible(prefix: str, kind: type, values: Mapping[str, Any]) -> None:
+    """Compare resolved values with what the types of a class's parameters admit, and try its dataclass sections.
+
+    Args:
+        prefix: of the keys in a complaint, such as "data.".
+        kind: the class.
+        values: of its parameters, plain Python.
+
+    Raises:
+        UserError: a value that its type does not admit, or values that a section refuses; names the key.
+    """
+    for name, parameter in _parameters(kind).items():
+        if (value := values.get(name)) is None:
+            continue
+        for constraint in (*constraints(parameter.annotation), *FOREIGN.get((kind.__name__, name), ())):
+            if not constraint.admits(value):
+                raise UserError(f"{prefix}{name}={value}: takes {constraint}")
+        if section := _section(parameter.annotation):
+            refuse_impossible(f"{prefix}{name}.", section, value)
+            _instance(f"{prefix}{name}", section, value)
+
+
+def arguments(prefix: str, kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a class's parameters as it takes them: sections are instances of their dataclass.
+
+    Raises:
+        UserError: a section refuses its values.
+    """
+    sections = {name: _section(parameter.annotation) for name, parameter in _parameters(kind).items()}
+    return {
+        name: _instance(f"{prefix}{name}", section, value)
+        if (section := sections.get(name)) and isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
+
+
+def _instance(key: str, section: type, values: Mapping[str, Any]) -> Any:
+    """A dataclass of the values of its section; lists become tuples."""
+    try:
+        return section(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except ValueError as error:
+        raise UserError(f"{key}: {' '.join(str(error).split())}") from error
+
+
+def _section(annotation: Any) -> type | None:
+    """The dataclass in a parameter's type, `Volume` in `Volume | None`; None where there is none."""
+    members = [annotation, *get_args(annotation)]
+    return next((member for member in members if isinstance(member, type) and is_dataclass(member)), None)
 
 
 def locate(path: str, prefix: str = "") -> type:
@@ -102,6 +175,23 @@ def moved(path: str) -> str:
     return f"{MOVED[package]}.{name}" if package in MOVED else path
 
 
+def in_current_keys(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A tree of sections whose keys are today's, and which of KEYS it had.
+
+    >>> in_current_keys({"seed": 0, "data": {"root": "a", "twin_size": 60}})
+    ({'seed': 0, 'data': {'root': 'a', 'twin': {'size': 60}}}, {'data.twin_size': 'data.twin.size'})
+    """
+    data, used = tree.get("data"), {}
+    if not isinstance(data, Mapping):
+        return dict(tree), {}
+    current = {name: value for name, value in data.items() if f"data.{name}" not in KEYS or isinstance(value, Mapping)}
+    for name in data.keys() - current.keys():
+        used[f"data.{name}"] = KEYS[f"data.{name}"]
+        _, section, key = KEYS[f"data.{name}"].split(".")
+        current[section] = {key: data[name], **(current.get(section) or {})}
+    return {**tree, "data": current}, dict(sorted(used.items()))
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question with the words closest to `word`, or nothing where none is close."""
     close = get_close_matches(word, list(known), n=3)
@@ -123,17 +213,31 @@ def _refuse_what_the_engine_sets(trainer: Mapping[str, Any]) -> None:
 
 @cache
 def _schema(target: type, omitted: tuple[str, ...] = ()) -> DictConfig:
-    """A structured configuration with a field for each parameter of the constructor; to be merged into, a copy."""
-    fields: list[tuple[str, Any, Any]] = [(TARGET, str, f"{target.__module__}.{target.__qualname__}")]
-    for p in _parameters(target):
-        if p.name not in omitted:
-            default = partial(copy.copy, MISSING if p.default is p.empty else p.default)
-            fields.append((p.name, _supported(p.annotation), field(default_factory=default)))
-    schema: DictConfig = OmegaConf.structured(make_dataclass(target.__name__, fields))
+    """A structured configuration with a field for each parameter of the constructor."""
+    schema: DictConfig = OmegaConf.structured(_mirror(target, omitted))
+    schema[TARGET] = f"{target.__module__}.{target.__qualname__}"
     return schema
 
 
-def _parameters(target: type) -> Iterable[inspect.Parameter]:
+@cache
+def _mirror(kind: type, omitted: tuple[str, ...] = ()) -> type:
+    """A dataclass with a field for each parameter of a class, of types that OmegaConf can check."""
+    entries: list[tuple[str, Any, Any]] = [] if is_dataclass(kind) else [(TARGET, str, MISSING)]
+    for name, parameter in _parameters(kind).items():
+        if name in omitted:
+            continue
+        value = MISSING if parameter.default is parameter.empty else parameter.default
+        bare = _without_constraints(parameter.annotation)
+        if section := _section(bare):
+            inner = _mirror(section)
+            value = value if value is None else inner(**vars(value))
+            bare = Optional[inner] if type(None) in get_args(bare) else inner  # noqa: UP045  # made at run time
+        entries.append((name, _supported(bare), field(default_factory=partial(copy.copy, value))))
+    return make_dataclass(kind.__name__, entries)
+
+
+@cache
+def _parameters(target: type) -> dict[str, inspect.Parameter]:
     """What a constructor takes; where it hands `**arguments` on, what the next class's takes as well."""
     taken: dict[str, inspect.Parameter] = {}
     for owner in inspect.getmro(target):
@@ -144,7 +248,16 @@ def _parameters(target: type) -> Iterable[inspect.Parameter]:
         taken = {p.name: p for p in named} | taken  # the subclass's default wins
         if not any(p.kind is p.VAR_KEYWORD for p in own):
             break
-    return taken.values()
+    return taken
+
+
+def _without_constraints(annotation: Any) -> Any:
+    """A type as OmegaConf knows it, without what `Annotated` adds to it or to the members of a union."""
+    if hasattr(annotation, "__metadata__"):
+        return annotation.__origin__
+    if get_origin(annotation) in (Union, UnionType):
+        return Union[tuple(map(_without_constraints, get_args(annotation)))]  # noqa: UP007  # made of a tuple
+    return annotation
 
 
 def _supported(annotation: Any) -> Any:

@@ -10,14 +10,19 @@ import pytest
 from omegaconf import OmegaConf
 
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
+from anomaly_lab.data.preprocessing.patches import PatchSampling
+from anomaly_lab.data.preprocessing.transforms import Volume
+from anomaly_lab.data.splitting.rows import Limits
 from anomaly_lab.experiment import config
 from anomaly_lab.experiment.compose import BUDGETS, leaves
-from anomaly_lab.experiment.schema import moved
+from anomaly_lab.experiment.schema import KEYS, moved
 
 ABSENT = "-"
-DEFAULTS = {f"data.augment.{name}": value for name, value in asdict(Augmentation()).items()}
+SECTIONS = {"augment": Augmentation(), "cut": PatchSampling(), "volume": Volume(), "limits": Limits()}
+DEFAULTS = {  # of sections that listed only what was not a default
+    f"data.{section}.{name}": value for section, content in SECTIONS.items() for name, value in asdict(content).items()
+}
 NEW_WORDS = {("detector.backbone", "dcgan"): "adgan"}
-OF_SECTIONS = ("data.augment.", "data.cut.", "data.limits.", "data.volume.")  # listed only what was not a default
 
 
 @cache
@@ -54,9 +59,10 @@ def test_an_experiment_of_old_has_its_values(name: str):
     for budget in BUDGETS:
         resolved = json.loads(json.dumps(OmegaConf.to_container(config.load(name, [f"budget={budget}"]))))
         now = dict(leaves(resolved))
-        for key, value in frozen()[name, budget].items():
+        for old, value in frozen()[name, budget].items():
+            key = KEYS.get(old, old)
             meant = moved(value) if key.endswith("._target_") else NEW_WORDS.get((key, str(value)), value)
             found = now.get(key, ABSENT)
-            if found != meant and not (meant == ABSENT and key.startswith(OF_SECTIONS) and found == DEFAULTS.get(key)):
+            if found != meant and not (meant == ABSENT and found == DEFAULTS.get(key, ABSENT)):
                 changes.append(f"{name} {budget}: {key}: {meant} became {found}")
     assert not changes, "\n".join(changes)

@@ -13,8 +13,17 @@ from anomaly_lab.types import UserError
 
 def settings(tmp_path: Path, *overrides: str):
     """fanogan_headct at 32×32 on a folder of thirteen pictures."""
-    places = [f"runs={tmp_path / 'runs'}", f"data.root={tmp_path / 'headct'}", f"data.store_dir={tmp_path / 'store'}"]
-    sizes = ["data.patch_size=[32,32]", "data.train_normals=8", "data.val_fraction=0.25", "data.batch_size=4"]
+    places = [
+        f"runs={tmp_path / 'runs'}",
+        f"data.root={tmp_path / 'headct'}",
+        f"data.store.folder={tmp_path / 'store'}",
+    ]
+    sizes = [
+        "data.patch_size=[32,32]",
+        "data.split.train_normals=8",
+        "data.split.val_fraction=0.25",
+        "data.batch_size=4",
+    ]
     return config.load("fanogan_headct", ["budget=smoke", *places, *sizes, "detector.width=4", *overrides])
 
 
@@ -39,7 +48,7 @@ def empty(root: Path) -> None:
         (truncate, [], "004.png"),
         (empty, [], "no pictures"),
         (None, ["data.batch_size=7"], "data.batch_size=7: only 6 normals train"),
-        (None, ["data.splits=nowhere.csv"], "nowhere.csv"),
+        (None, ["data.split.file=nowhere.csv"], "nowhere.csv"),
         (None, ["data.root=nowhere", "data.source=real"], "nowhere: no such folder"),
     ],
 )
