@@ -87,8 +87,8 @@ def data(
     """Build a data set's store, or reuse it, and write its data sheet."""
     from anomaly_lab.experiment import compose, config
 
-    load = config.load_data if name in compose.datasets() and name not in compose.whole_files() else config.load
-    resolved = load(name, overrides or [])
+    names_experiment = name in compose.whole_files() or name.startswith(tuple(f"{d}_" for d in compose.detectors()))
+    resolved = (config.load if names_experiment else config.load_data)(name, overrides or [])
     from anomaly_lab.pipeline import engine
 
     engine.inspect(resolved)

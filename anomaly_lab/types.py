@@ -176,7 +176,8 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
-        return f"a number in {self.interval}"
+        several = f", or a list of {' or '.join(map(str, self.counts))}" if isinstance(self.counts, tuple) else ""
+        return f"a number in {self.interval}{several}"
 
 
 @dataclass(frozen=True)

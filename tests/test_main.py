@@ -58,24 +58,57 @@ def test_wrong_usage_is_status_2(words: list[str]):
     assert run(*words).exit_code == 2
 
 
-def test_list_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_list_shows_the_packages_pairs_and_ones_own_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("experiments").mkdir()
     Path("experiments/toy.yaml").write_text("# A toy [bold].\n")
-    assert "toy            A toy [bold]." in run("list").output.splitlines()
+    lines = run("list").output.splitlines()
+    assert lines[0].split()[:2] == ["detector", "abmnist"]
+    assert "toy            A toy [bold]." in lines
+    assert "\x1b" not in "".join(lines)
+
+
+def test_show_prints_what_was_loaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(config, "load", lambda name, overrides: {"name": name, "overrides": overrides})
     monkeypatch.setattr(config, "show", lambda shown: f"{shown}\n")
     assert run("show", "toy", "seed=3", "x=-1").output == "{'name': 'toy', 'overrides': ['seed=3', 'x=-1']}\n"
 
 
-def test_data_hands_the_experiment_to_the_engine(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("words", [
+    ["--experiments", "mine", "show", "kde_headct"], ["show", "--experiments", "mine", "kde_headct"],
+    ["show", "kde_headct", "seed=3", "--experiments=mine"],
+])  # fmt: skip
+def test_ones_own_experiments_are_named_before_or_after_the_verb(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANOMALY_EXPERIMENTS", "")  # restored afterwards
+    Path("mine/pairs").mkdir(parents=True)
+    Path("mine/pairs/kde_headct.yaml").write_text("detector: {samples: 77}\nbudgets: {smoke: {detector.samples: 78}}\n")
+    shown = run(*words, "budget=smoke").output
+    assert "samples: 78\n" in shown
+    assert "- mine/pairs/kde_headct\n" in shown
+
+
+def test_a_folder_of_experiments_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANOMALY_EXPERIMENTS", "")
+    result = run("list", "--experiments", "nowhere")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: nowhere: no such folder of experiments")
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("headct", "load_data"), ("fanogan_headct", "load"), ("hedct", "load_data"), ("kde_", "load"),
+])  # fmt: skip
+def test_data_takes_a_data_set_or_an_experiment(name: str, kind: str, monkeypatch: pytest.MonkeyPatch):
     from anomaly_lab.pipeline import engine
 
     seen = []
-    monkeypatch.setattr(config, "load", lambda name, overrides: (name, overrides))
+    monkeypatch.setattr(config, "load", lambda name, overrides: ("load", name, overrides))
+    monkeypatch.setattr(config, "load_data", lambda name, overrides: ("load_data", name, overrides))
     monkeypatch.setattr(engine, "inspect", seen.append)
-    assert run("data", "toy", "seed=3").exit_code == 0
-    assert seen == [("toy", ["seed=3"])]
+    assert run("data", name, "seed=3").exit_code == 0
+    assert seen == [(kind, name, ["seed=3"])]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from anomaly_lab.losses.norms import difference_norm
 from anomaly_lab.networks import alad
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.averages import Averages
-from anomaly_lab.types import Channels, CodeLength, Iterations, Phase, Prediction, Range, Rate, Square, Width
+from anomaly_lab.types import Channels, CodeLength, Iterations, Phase, Prediction, Range, Rate, Square
 
 
 class ALAD(GenerativeDetector):
@@ -47,7 +47,7 @@ class ALAD(GenerativeDetector):
         self,
         patch_size: Annotated[tuple[int, int], Square(8)] = (32, 32),
         in_channels: Channels = 1,
-        width: Width = 128,
+        width: Annotated[int, Range("[4, 4096]")] = 128,
         latent_dim: CodeLength = 100,
         spectral: bool = True,
         pairing: Literal["channels", "height"] = "channels",

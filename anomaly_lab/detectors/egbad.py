@@ -17,7 +17,7 @@ from anomaly_lab.losses.norms import difference_norm
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.averages import Averages
 from anomaly_lab.networks.bigan import BiGANDiscriminator, BiGANEncoder, bigan_generator
-from anomaly_lab.types import Channels, CodeLength, Fraction, Iterations, Phase, Prediction, Range, Rate, Square, Width
+from anomaly_lab.types import Channels, CodeLength, Fraction, Iterations, Phase, Prediction, Range, Rate, Square
 
 
 class EGBAD(GenerativeDetector):
@@ -45,7 +45,7 @@ class EGBAD(GenerativeDetector):
         self,
         patch_size: Annotated[tuple[int, int], Square(8, power_of_two=False)] = (32, 32),
         in_channels: Channels = 1,
-        width: Width = 64,
+        width: Annotated[int, Range("[2, 4096]")] = 64,
         latent_dim: CodeLength = 200,
         gan_iterations: Iterations = 50_000,
         lr: Rate = 1e-5,

@@ -72,6 +72,8 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
         gamma: Annotated[float, Range("(0, 1000000]")] | None = None,
         augment_d: AugmentD = "none",
     ) -> None:
+        if samples < batch_size:  # a mini-batch of normals would leave the pool's images no room
+            raise ValueError(f"samples={samples}: takes at least a mini-batch, {batch_size}")
         super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = AdGANGenerator(latent_dim, in_channels, patch_size, width)

@@ -18,7 +18,7 @@ def catalogue(width: int | None = None) -> Iterator[str]:
             a pipe: each block is then a line of headings and a line for each row, its words parted by blanks.
     """
     detectors, datasets, whole = compose.detectors(), compose.datasets(), compose.whole_files()
-    first = max(map(len, ("detector", *detectors, *datasets, *whole)))
+    first = max(map(len, ("experiment", *detectors, *datasets, *whole)))
     marks = {d: [TUNED if compose.is_tuned(d, s) else UNTUNED for s in datasets] for d in detectors}
     columns = list(datasets)
     upright = width is not None and first + sum(len(name) + 2 for name in columns) > width

@@ -187,12 +187,12 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
     for name, node in list(config.callbacks.items()):
         if node is None:
             del config.callbacks[name]
-        if name not in callbacks and (node is None or TARGET not in node):
+        if name not in callbacks and not (isinstance(node, DictConfig) and TARGET in node):
             raise UserError(f"callbacks.{name}: there is no such callback.{did_you_mean(str(name), callbacks)}")
     named = (*sections, *(f"callbacks.{name}" for name in config.callbacks))
     for section in named:
         OmegaConf.update(config, section, checked(section, OmegaConf.select(config, section)), merge=False)
-    OmegaConf.resolve(config)  # last, so that ${data.patch_size} sees the override
+    _resolve(config, named)  # last, so that ${data.patch_size} sees the override
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"Missing mandatory value: {', '.join(missing)}")
     refuse_impossible("", Experiment, cast(dict[str, Any], OmegaConf.to_container(config)))
@@ -200,6 +200,24 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
         values: Any = OmegaConf.to_container(OmegaConf.select(config, section))
         refuse_impossible(f"{section}.", locate(values.pop(TARGET)), values)
     return config
+
+
+def _resolve(config: DictConfig, sections: Sequence[str]) -> None:
+    """Put the values in the place of `${…}`.
+
+    Raises:
+        UserError: a value suits the key it comes from, but not the one it goes to, which is named.
+    """
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        if error.full_key:
+            raise
+        untyped = OmegaConf.create(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
+        OmegaConf.resolve(untyped)
+        for section in sections:
+            checked(section, OmegaConf.select(untyped, section))
+        raise
 
 
 @contextmanager

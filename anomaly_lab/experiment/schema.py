@@ -7,14 +7,15 @@ import copy
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
-from functools import cache, partial
-from types import UnionType
-from typing import Any, Optional, Union, cast, get_args, get_origin
+from functools import cache, partial, reduce
+from operator import or_
+from types import GenericAlias, UnionType
+from typing import Any, Union, cast, get_args, get_origin
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, TupleConfig
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from anomaly_lab.types import Constraint, Range, UserError, constraints
@@ -84,7 +85,8 @@ def checked(section: str, node: Any) -> DictConfig:
 def merged(schema: DictConfig, node: DictConfig | Mapping[str, Any], prefix: str = "") -> DictConfig:
     """`node` over `schema`; if that fails, key by key, so that every complaint names its key."""
     values: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else node
-    with contextlib.suppress(OmegaConfBaseException):
+    _refuse_other_containers(schema, values, prefix)
+    with contextlib.suppress(OmegaConfBaseException, TypeError):
         return cast(DictConfig, OmegaConf.merge(schema, values))
     allowed = [str(key) for key in schema]
     for key, value in values.items():
@@ -97,7 +99,24 @@ def merged(schema: DictConfig, node: DictConfig | Mapping[str, Any], prefix: str
                 takes = [known.name for known in fields(inner)] if is_dataclass(inner) else allowed
                 why = f"{why}. It takes: {', '.join(takes)}"
             raise UserError(f"{prefix}{error.full_key or key}: {why}") from error
+        except TypeError as error:
+            raise UserError(f"{prefix}{key}: a section is given for a list, or a list for a section") from error
     return schema
+
+
+def _refuse_other_containers(schema: DictConfig, values: Mapping[str, Any], prefix: str) -> None:
+    """Raise UserError for a list in place of a section and the other way round, which OmegaConf cannot merge."""
+    for key, value in values.items():
+        below = schema._get_node(key) if key in schema else None
+        if isinstance(below, DictConfig) and isinstance(value, list | tuple):
+            raise UserError(f"{prefix}{key}: a section belongs here, {key}.<name>=…, not a list")
+        if isinstance(below, ListConfig | TupleConfig) and isinstance(value, Mapping):
+            raise UserError(f"{prefix}{key}: a list belongs here, not a section")
+        if isinstance(below, DictConfig) and isinstance(value, Mapping):
+            if below._is_none():  # `cut: null`, a section that is not there yet
+                kind = below._metadata.ref_type
+                below = OmegaConf.structured(kind) if is_dataclass(kind) else OmegaConf.create()
+            _refuse_other_containers(below, value, f"{prefix}{key}.")
 
 
 def refuse_impossible(prefix: str, kind: type, values: Mapping[str, Any]) -> None:
@@ -128,13 +147,12 @@ def arguments(prefix: str, kind: type, values: Mapping[str, Any]) -> dict[str, A
     Raises:
         UserError: a section refuses its values.
     """
-    sections = {name: _section(parameter.annotation) for name, parameter in _parameters(kind).items()}
-    return {
-        name: _instance(f"{prefix}{name}", section, value)
-        if (section := sections.get(name)) and isinstance(value, Mapping)
-        else value
-        for name, value in values.items()
-    }
+    taken = dict(values)
+    for name, parameter in _parameters(kind).items():
+        section, value = _section(parameter.annotation), values.get(name)
+        if section and isinstance(value, Mapping):
+            taken[name] = _instance(f"{prefix}{name}", section, value)
+    return taken
 
 
 def _instance(key: str, section: type, values: Mapping[str, Any]) -> Any:
@@ -154,7 +172,7 @@ def _section(annotation: Any) -> type | None:
 def locate(path: str, prefix: str = "") -> type:
     """The class at a dotted path; `prefix` opens the complaint when there is none."""
     package, _, name = moved(str(path)).rpartition(".")
-    if not package:
+    if not package or not all(part.isidentifier() for part in package.split(".")):
         raise UserError(f"{prefix}'{path}' is not the dotted path of a class")
     try:
         found = getattr(importlib.import_module(package), name, None)
@@ -231,7 +249,9 @@ def _mirror(kind: type, omitted: tuple[str, ...] = ()) -> type:
         if section := _section(bare):
             inner = _mirror(section)
             value = value if value is None else inner(**vars(value))
-            bare = Optional[inner] if type(None) in get_args(bare) else inner  # noqa: UP045  # made at run time
+            bare = inner | None if type(None) in get_args(bare) else inner
+        if get_origin(bare) is list and isinstance(value, tuple):
+            value = list(value)
         entries.append((name, _supported(bare), field(default_factory=partial(copy.copy, value))))
     return make_dataclass(kind.__name__, entries)
 
@@ -254,10 +274,16 @@ def _parameters(target: type) -> dict[str, inspect.Parameter]:
 def _without_constraints(annotation: Any) -> Any:
     """A type as OmegaConf knows it, without what `Annotated` adds to it or to the members of a union."""
     if hasattr(annotation, "__metadata__"):
-        return annotation.__origin__
-    if get_origin(annotation) in (Union, UnionType):
-        return Union[tuple(map(_without_constraints, get_args(annotation)))]  # noqa: UP007  # made of a tuple
-    return annotation
+        return _without_constraints(annotation.__origin__)
+    if get_origin(annotation) is Sequence:
+        return GenericAlias(list, get_args(annotation))
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    members = [_without_constraints(member) for member in get_args(annotation)]
+    alternatives = [member for member in members if member is not type(None)]
+    if len(alternatives) > 1 and any(isinstance(get_origin(member), type) for member in alternatives):
+        return Any  # a number or several: OmegaConf would not take [1, 2] for tuple[float, float]
+    return reduce(or_, members)
 
 
 def _supported(annotation: Any) -> Any:

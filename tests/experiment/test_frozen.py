@@ -22,6 +22,13 @@ SECTIONS = {"augment": Augmentation(), "cut": PatchSampling(), "volume": Volume(
 DEFAULTS = {  # of sections that listed only what was not a default
     f"data.{section}.{name}": value for section, content in SECTIONS.items() for name, value in asdict(content).items()
 }
+CHANGED = {  # values that were slips: the twin had too few images for the batch of this budget
+    ("data.twin.size", f"{name} paper"): 400
+    for name in (
+        "fanogan_sixray",
+        *(f"{detector}_tsukazaki" for detector in ("autoencoder", "fanogan", "ganomaly", "vae")),
+    )
+}
 NEW_WORDS = {("detector.backbone", "dcgan"): "adgan"}
 
 
@@ -62,6 +69,7 @@ def test_an_experiment_of_old_has_its_values(name: str):
         for old, value in frozen()[name, budget].items():
             key = KEYS.get(old, old)
             meant = moved(value) if key.endswith("._target_") else NEW_WORDS.get((key, str(value)), value)
+            meant = CHANGED.get((key, f"{name} {budget}"), meant)
             found = now.get(key, ABSENT)
             if found != meant and not (meant == ABSENT and found == DEFAULTS.get(key, ABSENT)):
                 changes.append(f"{name} {budget}: {key}: {meant} became {found}")
