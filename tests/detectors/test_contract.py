@@ -15,7 +15,7 @@ from anomaly_lab.types import Prediction
 
 def _one_of_each() -> list[str]:
     """Every detector on a grey and on a colour set; on other data it promises the same."""
-    return [f"{detector}_{dataset}" for detector in compose.detectors() for dataset in ("abmnist", "sixray")]
+    return [f"{detector}_{dataset}" for detector in compose.detectors() for dataset in ("abmnist", "isic2016")]
 
 
 EXPERIMENTS = _one_of_each()
