@@ -32,6 +32,7 @@ from anomaly_lab.types import Count, Range, Seed, UserError
 
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
+OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # what may be said of a data set without a detector
 SECTIONS = ("data", "detector", "trainer")  # each names a class, as every callback does
 
 
@@ -90,7 +91,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: no such experiment, or anything in it or in the overrides that is wrong; names the key.
     """
-    return _resolved(name, compose.layers_of(name), overrides)
+    return _of_layers(name, compose.layers_of(name), overrides)
 
 
 def load_data(dataset: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -99,7 +100,7 @@ def load_data(dataset: str, overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: no such data set, or anything in it or in the overrides that is wrong; names the key.
     """
-    return _resolved(dataset, compose.layers_of_dataset(dataset), overrides, ("data",))
+    return _of_layers(dataset, compose.layers_of_dataset(dataset), overrides, ("data",))
 
 
 def recall(path: Path) -> DictConfig:
@@ -132,7 +133,7 @@ def build(node: DictConfig, **extra: Any) -> Any:
         raise UserError(f"{target.__name__}: {' '.join(str(error).split())}") from error
 
 
-def _resolved(
+def _of_layers(
     name: str, layers: Sequence[Layer], overrides: Sequence[str], sections: Sequence[str] = SECTIONS
 ) -> DictConfig:
     """The experiment that these layers and overrides make, checked."""
@@ -143,6 +144,8 @@ def _resolved(
         config = merged(OmegaConf.structured(Experiment(name=name)), compose.composed(layers, budget))
         config.budget, config.budgets = budget, {budget: compose.changed_by_budget(layers, budget)}
         callbacks = list(config.callbacks)
+        if "detector" not in sections and (strange := [str(key) for key in asked if key not in OF_DATA_ALONE]):
+            raise UserError(f"{strange[0]}: a data set without a detector takes {', '.join(OF_DATA_ALONE)}")
         config = merged(config, asked)
         config.layers = [layer.name for layer in layers]
         return _complete(config, callbacks, sections)
@@ -164,6 +167,8 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"'{override}': what follows '=' is not valid YAML") from error
         except OmegaConfBaseException as error:
             raise UserError(f"'{override}': {sentence(error)}") from error
+        except TypeError as error:
+            raise UserError(f"'{override}': another word gives a list where this one gives a section") from error
     return asked
 
 
@@ -192,7 +197,7 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
     named = (*sections, *(f"callbacks.{name}" for name in config.callbacks))
     for section in named:
         OmegaConf.update(config, section, checked(section, OmegaConf.select(config, section)), merge=False)
-    _resolve(config, named)  # last, so that ${data.patch_size} sees the override
+    _interpolate(config, named)  # last, so that ${data.patch_size} sees the override
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"Missing mandatory value: {', '.join(missing)}")
     refuse_impossible("", Experiment, cast(dict[str, Any], OmegaConf.to_container(config)))
@@ -202,7 +207,7 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
     return config
 
 
-def _resolve(config: DictConfig, sections: Sequence[str]) -> None:
+def _interpolate(config: DictConfig, sections: Sequence[str]) -> None:
     """Put the values in the place of `${…}`.
 
     Raises:

@@ -206,7 +206,8 @@ def in_current_keys(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     for name in data.keys() - current.keys():
         used[f"data.{name}"] = KEYS[f"data.{name}"]
         _, section, key = KEYS[f"data.{name}"].split(".")
-        current[section] = {key: data[name], **(current.get(section) or {})}
+        below = current.get(section) or {}
+        current[section] = {key: data[name], **below} if isinstance(below, Mapping) else below
     return {**tree, "data": current}, dict(sorted(used.items()))
 
 

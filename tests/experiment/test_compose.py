@@ -246,6 +246,8 @@ def test_data_alone_need_no_detector():
     alone = config.load_data("scans", ["budget=laptop", "data.limits={test: 4}"])
     assert (alone.name, alone.data.batch_size, alone.data.limits, alone.detector) == ("scans", 16, {"test": 4}, None)
     assert list(alone.layers) == ["defaults", "datasets/scans"]
+    with pytest.raises(UserError, match="detector: a data set without a detector takes data, seed, runs, budget"):
+        config.load_data("scans", ["detector.width=3"])
     with pytest.raises(UserError, match=r"no data set 'scnas'\. Did you mean: 'scans'"):
         config.load_data("scnas")
 
