@@ -1,6 +1,7 @@
 # The front door. Words in lower case are the experiment's (detector.latent_dim=64), words in capitals are make's.
 
 EXP ?=
+DATA ?=
 RUN ?=
 STUDY ?=
 INPUT ?=
@@ -23,6 +24,7 @@ typed = $(if $(filter command,$(origin $(1))),$(call quote,$(1)=$(value $(1))))
 OVERRIDES = $(foreach key,$(sort $(filter-out $(capital) -% .%,$(.VARIABLES))),$(call typed,$(key)))
 
 need_exp = @test -n $(call quote,$(EXP)) || { echo "which experiment? make $@ EXP=…; 'make list' shows all" >&2; exit 2; }
+need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make $@ DATA=…; 'make list' shows all" >&2; exit 2; }
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
@@ -44,16 +46,16 @@ $(STAMP): requirements.lock pyproject.toml
 
 setup: $(STAMP)  ## build .venv from requirements.lock (every other target does it when needed)
 
-list: $(STAMP)  ## every experiment
+list: $(STAMP)  ## every detector and data set, and what is tuned
 	@$(RUNNER) -m anomaly_lab list
 
 show: $(STAMP)  ## a whole experiment with all defaults: make show EXP=fanogan_headct
 	$(need_exp)
 	@$(RUNNER) -m anomaly_lab show $(call quote,$(EXP)) $(OVERRIDES)
 
-data: $(STAMP)  ## build or reuse the store, write a data sheet: make data EXP=fanogan_headct data.root=…
-	$(need_exp)
-	@$(RUNNER) -m anomaly_lab data $(call quote,$(EXP)) $(OVERRIDES)
+data: $(STAMP)  ## build or reuse the store, write a data sheet: make data DATA=headct data.root=…
+	$(need_data)
+	@$(RUNNER) -m anomaly_lab data $(call quote,$(or $(EXP),$(DATA))) $(OVERRIDES)
 
 train: $(STAMP)  ## train, judge, report: make train EXP=fanogan_headct detector.latent_dim=64
 	$(need_exp)

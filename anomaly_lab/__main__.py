@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,10 @@ INTERRUPTED = 130  # the shell's status for Ctrl-C
 
 class FrontDoor(TyperGroup):
     """Turns a user's error into one line and exit status 2; every other exception keeps its traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--experiments DIR` before the verb and after it."""
+        return list(super().parse_args(ctx, _to_the_front("--experiments", args)))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -45,21 +50,25 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 @app.callback()
-def about() -> None:
+def about(
+    experiments: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Your own experiments, laid over the package's; or set ANOMALY_EXPERIMENTS."),
+    ] = None,
+) -> None:
     """Trains, judges and compares anomaly detectors for medical and X-ray images."""
+    if experiments is not None:
+        os.environ["ANOMALY_EXPERIMENTS"] = experiments  # the runs of a study see it, too
 
 
 @app.command("list")
 def list_experiments() -> None:
-    """Show every experiment with its first comment line."""
-    from rich.table import Table
+    """Show which detector can be trained on which data set, and the experiments of your own."""
+    from anomaly_lab.experiment.listing import listing
 
-    from anomaly_lab.experiment.config import experiments
-
-    table = Table.grid(padding=(0, 2))
-    for name, comment in experiments():
-        table.add_row(Text(name, style="bold"), Text(comment))
-    Console().print(table)
+    console = Console()
+    for line in listing(console.width if console.is_terminal else None):
+        console.print(Text(line), soft_wrap=True)
 
 
 @app.command()
@@ -71,11 +80,15 @@ def show(experiment: Name, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def data(experiment: Name, overrides: Overrides = None) -> None:
-    """Build an experiment's store, or reuse it, and write its data sheet."""
-    from anomaly_lab.experiment import config
+def data(
+    name: Annotated[str, typer.Argument(metavar="DATA", help="A data set or an experiment; `list` shows all.")],
+    overrides: Overrides = None,
+) -> None:
+    """Build a data set's store, or reuse it, and write its data sheet."""
+    from anomaly_lab.experiment import compose, config
 
-    resolved = config.load(experiment, overrides or [])
+    names_experiment = name in compose.whole_files() or name.startswith(tuple(f"{d}_" for d in compose.detectors()))
+    resolved = (config.load if names_experiment else config.load_data)(name, overrides or [])
     from anomaly_lab.pipeline import engine
 
     engine.inspect(resolved)
@@ -151,6 +164,15 @@ def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMEN
     from anomaly_lab.bench import command
 
     command.main(arguments or [])
+
+
+def _to_the_front(option: str, words: list[str]) -> list[str]:
+    """The words of a command line with an option and its value before all others."""
+    for i, word in enumerate(words):
+        if word == option or word.startswith(f"{option}="):
+            taken = words[i : i + (2 if word == option else 1)]
+            return [*taken, *words[:i], *words[i + len(taken) :]]
+    return words
 
 
 def _complain(line: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anomaly_lab.experiment import compose, run_folder
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.experiment import run_folder
 from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.scorer import Scorer
 
@@ -50,8 +50,8 @@ class Run:
 
 
 def experiments() -> list[str]:
-    """Names of all experiments."""
-    return [name for name, _ in configuration.experiments()]
+    """Names of all experiments: every detector on every data set, and whole files of your own."""
+    return compose.experiments()
 
 
 def show(experiment: str, **settings: Any) -> str:

@@ -5,7 +5,7 @@ from inspect import isabstract
 from typing import TypeVar
 
 from anomaly_lab import catalogue
-from anomaly_lab.experiment import config
+from anomaly_lab.experiment import compose, config
 
 T = TypeVar("T")
 
@@ -21,7 +21,8 @@ def experiment_of(section: str, kind: type) -> str:
 
     The one place of the contracts that knows how experiments are listed.
     """
-    for name, _ in config.experiments():
+    names = [f"{n}_headct" for n in compose.detectors()] if section == "detector" else []
+    for name in names or [f"kde_{n}" for n in compose.datasets()]:
         if _target(section, name) == f"{kind.__module__}.{kind.__qualname__}":
             return name
     raise LookupError(f"no experiment has the {section} {kind.__qualname__}: add one")

@@ -17,8 +17,8 @@ def small(tmp_path: Path) -> dict[str, object]:
     return {
         "budget": "smoke",
         "runs": str(tmp_path / "runs"),
-        "data": {"root": str(tmp_path / "headct"), "store_dir": str(tmp_path / "store"), "patch_size": [32, 32],
-                 "train_normals": 8, "val_fraction": 0.25, "batch_size": 4, "augment": None},
+        "data": {"root": str(tmp_path / "headct"), "store": {"folder": str(tmp_path / "store")}, "patch_size": [32, 32],
+                 "split": {"train_normals": 8, "val_fraction": 0.25}, "batch_size": 4, "augment": None},
         "detector": {"width": 4, "latent_dim": 4, "gan_iterations": 2, "encoder_iterations": 2},
         "callbacks": {"wandb": None},
         "evaluation": {"replicates": 20},
@@ -47,7 +47,7 @@ def test_a_run_is_trained_and_scores_without_its_data(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_the_command_lines_mistake() -> None:
-    with pytest.raises(UserError, match="Did you mean: 'fanogan_headct'"):
+    with pytest.raises(UserError, match="Did you mean: 'headct'"):
         al.train("fanogan_headtc")
     with pytest.raises(UserError, match="Did you mean one of: 'latent_dim'"):
         al.show("fanogan_headct", budget="smoke", detector={"latent_dims": 3})

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from anomaly_lab import __main__
-from anomaly_lab.experiment import config
+from anomaly_lab.experiment import compose, config
 from anomaly_lab.types import UserError
 
 VERBS = ["list", "show", "data", "train", "resume", "evaluate", "predict", "report", "study", "bench"]
@@ -49,7 +49,7 @@ def test_an_interrupt_is_one_line_and_status_130(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(config, "experiments", lambda: [1 / 0])
+    monkeypatch.setattr(compose, "detectors", lambda: [1 / 0])
     assert isinstance(run("list").exception, ZeroDivisionError)
 
 
@@ -58,24 +58,57 @@ def test_wrong_usage_is_status_2(words: list[str]):
     assert run(*words).exit_code == 2
 
 
-def test_list_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_list_shows_the_packages_pairs_and_ones_own_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("experiments").mkdir()
     Path("experiments/toy.yaml").write_text("# A toy [bold].\n")
-    assert "A toy [bold]." in run("list").output
+    lines = run("list").output.splitlines()
+    assert lines[0].split()[:2] == ["detector", "abmnist"]
+    assert "toy            A toy [bold]." in lines
+    assert "\x1b" not in "".join(lines)
+
+
+def test_show_prints_what_was_loaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(config, "load", lambda name, overrides: {"name": name, "overrides": overrides})
     monkeypatch.setattr(config, "show", lambda shown: f"{shown}\n")
     assert run("show", "toy", "seed=3", "x=-1").output == "{'name': 'toy', 'overrides': ['seed=3', 'x=-1']}\n"
 
 
-def test_data_hands_the_experiment_to_the_engine(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("words", [
+    ["--experiments", "mine", "show", "kde_headct"], ["show", "--experiments", "mine", "kde_headct"],
+    ["show", "kde_headct", "seed=3", "--experiments=mine"],
+])  # fmt: skip
+def test_ones_own_experiments_are_named_before_or_after_the_verb(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANOMALY_EXPERIMENTS", "")  # restored afterwards
+    Path("mine/pairs").mkdir(parents=True)
+    Path("mine/pairs/kde_headct.yaml").write_text("detector: {samples: 77}\nbudgets: {smoke: {detector.samples: 78}}\n")
+    shown = run(*words, "budget=smoke").output
+    assert "samples: 78\n" in shown
+    assert "- mine/pairs/kde_headct\n" in shown
+
+
+def test_a_folder_of_experiments_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANOMALY_EXPERIMENTS", "")
+    result = run("list", "--experiments", "nowhere")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: nowhere: no such folder of experiments")
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("headct", "load_data"), ("fanogan_headct", "load"), ("hedct", "load_data"), ("kde_", "load"),
+])  # fmt: skip
+def test_data_takes_a_data_set_or_an_experiment(name: str, kind: str, monkeypatch: pytest.MonkeyPatch):
     from anomaly_lab.pipeline import engine
 
     seen = []
-    monkeypatch.setattr(config, "load", lambda name, overrides: (name, overrides))
+    monkeypatch.setattr(config, "load", lambda name, overrides: ("load", name, overrides))
+    monkeypatch.setattr(config, "load_data", lambda name, overrides: ("load_data", name, overrides))
     monkeypatch.setattr(engine, "inspect", seen.append)
-    assert run("data", "toy", "seed=3").exit_code == 0
-    assert seen == [("toy", ["seed=3"])]
+    assert run("data", name, "seed=3").exit_code == 0
+    assert seen == [(kind, name, ["seed=3"])]
 
 
 @pytest.fixture
@@ -109,6 +142,11 @@ def test_make_hands_every_override_over_as_it_was_typed(front_door: Path):
     assert done.stdout.splitlines() == ["train", "toy", *typed]
 
 
+@pytest.mark.parametrize("word", ["DATA=headct", "EXP=headct"])
+def test_make_hands_a_data_set_over(front_door: Path, word: str):
+    assert make(front_door, "data", word, "seed=1").stdout.splitlines() == ["data", "headct", "seed=1"]
+
+
 def test_make_hands_a_run_and_its_input_over(front_door: Path):
     done = make(front_door, "predict", "RUN=runs/a b", "INPUT=it's")
     assert done.stdout.splitlines() == ["predict", "runs/a b", "it's"]
@@ -118,7 +156,7 @@ def test_make_hands_a_run_and_its_input_over(front_door: Path):
     ("words", "message"),
     [
         (["train"], "which experiment? make train EXP=…"),
-        (["data"], "which experiment? make data EXP=…"),
+        (["data"], "which data set? make data DATA=…"),
         (["show"], "which experiment?"),
         (["resume"], "which run? make resume RUN=runs/…"),
         (["predict", "RUN=x"], "which files?"),

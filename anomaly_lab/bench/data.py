@@ -17,9 +17,12 @@ import numpy as np
 import torch
 
 from anomaly_lab.data.batches import TrainingImages
+from anomaly_lab.data.datamodule import StoreOptions
 from anomaly_lab.data.datasets.nifti import Nifti
 from anomaly_lab.data.datasets.sixray import SIXray
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
+from anomaly_lab.data.preprocessing.patches import PatchSampling
+from anomaly_lab.data.preprocessing.transforms import Volume
 from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.data.twins.brain import draw_brain, write_volume
 
@@ -103,9 +106,9 @@ def _built(root: Path, store_dir: Path, per_scan: int = 0) -> Store:
         images=f"**/flair{suffix}",
         masks=f"lesion{suffix}",
         patch_size=(32, 32),
-        volume={"zscore": 3.0},
-        cut={"label": "mask", "overlap": 0.5, "foreground": 0.9, "per_scan": per_scan},
-        store_dir=str(store_dir),
+        volume=Volume(zscore=3.0),
+        cut=PatchSampling(label="mask", overlap=0.5, foreground=0.9, per_scan=per_scan),
+        store=StoreOptions(folder=str(store_dir)),
     )
     return open_or_build(data.plan(data.cases(root)), store_dir, "fail")
 
@@ -182,7 +185,8 @@ def _write_lists(root: Path) -> Path:
 def _listed(root: str) -> dict[str, float]:
 
     start = time.perf_counter()
-    data = SIXray(root=root, subset=1000, store=False, in_channels=3, source="real", patch_size=(64, 64))
+    options = StoreOptions(enabled=False)
+    data = SIXray(root=root, subset=1000, store=options, in_channels=3, source="real", patch_size=(64, 64))
     data.setup()
     seconds = time.perf_counter() - start
     return {"rows": len(data.store.index), "seconds": seconds, "peak_gb": _peak_gb()}

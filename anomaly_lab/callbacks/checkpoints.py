@@ -1,11 +1,13 @@
 """Saves checkpoints as a training goes on."""
 
 from pathlib import Path
+from typing import Annotated
 
 import pytorch_lightning as pl
 
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.experiment.checkpoint_files import by_age
+from anomaly_lab.types import Range
 
 
 class Checkpoints(RunCallback, pl.callbacks.Checkpoint):
@@ -17,7 +19,7 @@ class Checkpoints(RunCallback, pl.callbacks.Checkpoint):
 
     changes_scores = False
 
-    def __init__(self, keep: int = 2) -> None:
+    def __init__(self, keep: Annotated[int, Range("[2, 100000]")] = 2) -> None:
         if keep < 2:
             raise ValueError("callbacks.checkpoints.keep must be at least 2: one to fall back on")
         self.keep = keep

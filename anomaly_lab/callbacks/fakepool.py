@@ -14,7 +14,7 @@ from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import PHASE, DrawsFromPool, Pool
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Count, UserError
 
 ROWS, COLUMNS = 10, 16  # of its picture
 
@@ -33,7 +33,7 @@ class FakePool(RunCallback):
 
     changes_scores = True  # it draws from the global generator, and the pool is what some detectors learn from
 
-    def __init__(self, every: int = 100, count: int = 64) -> None:
+    def __init__(self, every: Count = 100, count: Count = 64) -> None:
         if every < 1 or count < 1:
             raise ValueError("callbacks.fakepool: every and count start at 1")
         self.every, self.count = every, count

@@ -1,7 +1,7 @@
 """Watches a GAN: whether its discriminator learns by heart, its generator collapses, and how good its images became."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,7 +18,7 @@ from anomaly_lab.metrics.generation import frechet_distance, kernel_distance, sp
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.networks.features import SqueezeNetFeatures
 from anomaly_lab.networks.pretrained import Normalisation
-from anomaly_lab.types import Batch, UserError
+from anomaly_lab.types import Batch, Range, UserError
 
 MIN_DIVERSITY = 0.4  # of the reals' mean pairwise distance
 CHUNK = 64  # images a network sees at once
@@ -53,8 +53,8 @@ class Health(RunCallback):
 
     def __init__(
         self,
-        watched: int = 64,
-        samples: int = 128,
+        watched: Annotated[int, Range("[2, 100000]")] = 64,
+        samples: Annotated[int, Range("[2, 100000]")] = 128,
         features: str = "random",
         features_input: Normalisation = "imagenet",
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Annotated
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.progress import (
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.types import Phase
+from anomaly_lab.types import Phase, Range
 
 SECONDS = 30.0  # between two lines where there is no terminal
 
@@ -109,7 +110,7 @@ class ProgressBar(RunCallback, pl.callbacks.ProgressBar):
 
     changes_scores = False
 
-    def __init__(self, seconds: float = SECONDS) -> None:
+    def __init__(self, seconds: Annotated[float, Range("[0, 1000000]")] = SECONDS) -> None:
         super().__init__()
         self.seconds = seconds
         self._silent = False

@@ -14,7 +14,7 @@ from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.experiment.run_folder import read_json, update_provenance
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Count, UserError
 
 
 class DivergedError(UserError):
@@ -33,7 +33,7 @@ class Record(RunCallback):
 
     changes_scores = False
 
-    def __init__(self, every: int = 10) -> None:
+    def __init__(self, every: Count = 10) -> None:
         self.every = every
         self._clock = 0.0
         self._since = 0

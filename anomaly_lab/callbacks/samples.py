@@ -3,7 +3,7 @@
 import hashlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.experiment.run_folder import write_atomic
+from anomaly_lab.types import Count, Range
 
 
 class Samples(RunCallback):
@@ -26,7 +27,7 @@ class Samples(RunCallback):
 
     changes_scores = False
 
-    def __init__(self, side: int = 8, every: int = 1) -> None:
+    def __init__(self, side: Annotated[int, Range("[1, 64]")] = 8, every: Count = 1) -> None:
         self.side, self.every = side, every
         self._last = ""
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
+from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.store import Store
 from anomaly_lab.types import Batch, Schedule
@@ -23,7 +24,7 @@ from anomaly_lab.types import Batch, Schedule
 
 @lru_cache(maxsize=8)
 def _pass(seed: int, number: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, number]).permutation(size)
+    return stream(seed, "training order", number).permutation(size)
 
 
 def drawn(draws: np.ndarray, seed: int, size: int) -> np.ndarray:

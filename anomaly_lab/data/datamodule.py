@@ -6,10 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from inspect import signature
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,23 +19,71 @@ from torch.utils.data import DataLoader, Dataset
 from anomaly_lab.data.batches import IterationSampler, ScoringImages, TrainingImages, chunks
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.data.preprocessing.patches import PatchSampling
-from anomaly_lab.data.preprocessing.transforms import Preprocessing, Volume, to_float
+from anomaly_lab.data.preprocessing.transforms import Picture, Preprocessing, Volume, to_float
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
 from anomaly_lab.data.readers.files import crop, is_deep, read_scan
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.splitting.audit import audit
-from anomaly_lab.data.splitting.rows import checked_limits, rows_of_splits
-from anomaly_lab.data.splitting.splits import SPLITS, SplitRule, split_by_file, split_by_seed
+from anomaly_lab.data.splitting.rows import Limits, rows_of_splits
+from anomaly_lab.data.splitting.splits import SPLITS, Split, SplitRule, split_by_file, split_by_seed
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.disk import disk_errors, fresh_folder, locked
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.plan import StorePlan
 from anomaly_lab.data.store.store import Store, open_or_build
-from anomaly_lab.types import Batch, Case, Schedule, UserError
+from anomaly_lab.types import (
+    Batch,
+    Case,
+    Channels,
+    Count,
+    Iterations,
+    Range,
+    Schedule,
+    Seed,
+    UserError,
+    refuse_out_of_range,
+)
 
 MAX_VALIDATION_IMAGES = 512  # held-out normals scored at each validation
-_Settings = TypeVar("_Settings")
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The synthetic stand-in for data that are not there.
+
+    Attributes:
+        seed: of its pictures, apart from the experiment's so that splits vary over the same data.
+        size: pictures, volumes or series.
+    """
+
+    seed: Seed = 0
+    size: Count = 200
+
+    def __post_init__(self) -> None:
+        refuse_out_of_range(type(self), vars(self))
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How pictures are kept and loaded.
+
+    Attributes:
+        enabled: False reads whole pictures from their files, each time they are asked for; set `num_workers` with it.
+        folder: where stores and twins are kept.
+        on_bad: "skip" leaves broken pictures out and counts them.
+        num_workers: processes that load training batches; 0 is fastest for small pictures.
+        scoring_batch_size: images of a batch when judging.
+    """
+
+    enabled: bool = True
+    folder: str = ".store"
+    on_bad: Literal["fail", "skip"] = "fail"
+    num_workers: Annotated[int, Range("[0, 256]")] = 0
+    scoring_batch_size: Annotated[int, Range("[1, 65536]")] = 64
+
+    def __post_init__(self) -> None:
+        refuse_out_of_range(type(self), vars(self))
 
 
 class _Training(Protocol):
@@ -72,88 +119,67 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     def __init__(
         self,
         root: str,
-        patch_size: tuple[int, ...] = (64, 64),
-        in_channels: int = 1,
-        batch_size: int = 64,
-        scoring_batch_size: int = 64,
-        epoch_length: int = 100,
         source: Literal["auto", "real", "twin"] = "auto",
-        resize: tuple[int, int] | None = None,
-        fit: Literal["pad", "stretch"] = "pad",
-        volume: dict[str, Any] | None = None,
-        cut: dict[str, Any] | None = None,
-        splits: str | None = None,
-        train_normals: float = 0.75,
-        val_fraction: float = 0.1,
-        folds: int = 0,
-        fold: int = 0,
-        contamination: float = 0.0,
-        limits: dict[str, float] | None = None,
-        seed: int = 0,
-        augment: dict[str, Any] | None = None,
-        on_bad: Literal["fail", "skip"] = "fail",
-        store: bool = True,
-        store_dir: str = ".store",
-        num_workers: int = 0,
-        twin_seed: int = 0,
-        twin_size: int = 200,
+        patch_size: Annotated[tuple[int, ...], Range("[1, 2048]", counts=(2, 3))] = (64, 64),
+        in_channels: Channels = 1,
+        batch_size: Annotated[int, Range("[1, 65536]")] = 64,
+        epoch_length: Iterations = 100,
+        seed: Seed = 0,
+        picture: Picture = Picture(),
+        volume: Volume | None = None,
+        cut: PatchSampling | None = None,
+        augment: Augmentation | None = None,
+        split: Split = Split(),
+        limits: Limits | None = None,
+        twin: Twin = Twin(),
+        store: StoreOptions = StoreOptions(),
     ) -> None:
         """Check what can be checked without reading a picture.
 
         Args:
             root: folder of the real files.
+            source: "auto" takes the real files if `root` exists, else the synthetic twin.
             patch_size: height and width the detector sees, in pixels; three numbers for patches of volumes.
             in_channels: 1 grey or 3 colour.
             batch_size: images of a training mini-batch, over all devices.
-            scoring_batch_size: images of a batch when judging.
             epoch_length: iterations between two validations and checkpoints.
-            source: "auto" takes the real files if `root` exists, else the synthetic twin.
-            resize: height and width a picture is brought to before patches are cut; None leaves it as it is where there
-                is a `cut`, and without one makes it `patch_size`.
-            fit: "pad" adds black to keep a picture's shape, "stretch" does not keep it.
-            volume: arguments of Volume: axes, spacing and range of volumes.
-            cut: arguments of PatchSampling: the windows that become patches; None makes a whole picture one patch, and
-                cuts volumes by PatchSampling's defaults.
-            splits: CSV with the columns id, split that replaces the drawn split.
-            train_normals: normal patients to train, those held out included: a count, or below 1 a fraction.
-            val_fraction: fraction of these held out for thresholds.
-            folds: number of parts all patients are dealt into; 0 for a single split.
-            fold: the part that is judged, from 0.
-            contamination: share of anomalies hidden among the training normals, for studies.
-            limits: most rows of train, val, test_normal and test_anomalous, drawn by the seed, before anything is read
-                where there is no `cut`; a count, or below 1 a fraction.
             seed: of split, sampling and augmentation.
-            augment: arguments of Augmentation, or of VolumeAugmentation for patches of volumes; None for no change.
-            on_bad: "skip" leaves broken pictures out and counts them.
-            store: False reads whole pictures from their files, each time they are asked for; set num_workers with it.
-            store_dir: where stores and twins are kept.
-            num_workers: processes that load training batches; 0 is fastest for small pictures.
-            twin_seed: of the twin's pictures, apart from `seed` so that splits vary over the same data.
-            twin_size: pictures of the twin.
+            picture: the size that pictures are brought to.
+            volume: axes, spacing and range of volumes; None for Volume's defaults.
+            cut: the windows that become patches; None makes a whole picture one patch, and cuts volumes by
+                PatchSampling's defaults.
+            augment: random changes to training images; None for no change.
+            split: who trains, who is held out and who is judged.
+            limits: most rows of each split, drawn before anything is read where there is no `cut`.
+            twin: seed and size of the synthetic twin.
+            store: how pictures are kept and loaded.
+
+        Raises:
+            UserError: `source` is "real" and there is no `root`.
+            ValueError: a number that its type does not admit, or an augmentation that is for volumes alone.
         """
         super().__init__()
-        if len(patch_size) not in {2, 3} or in_channels not in {1, 3}:
-            raise UserError("data: patch_size takes two numbers (height, width), or three; in_channels 1 or 3")
-        if min(*patch_size, batch_size, scoring_batch_size, epoch_length) < 1:
-            raise UserError("data: patch_size, batch_size, scoring_batch_size and epoch_length start at 1")
-        self.patch_size, self.in_channels = tuple(patch_size), in_channels
-        self.batch_size, self.scoring_batch_size = batch_size, scoring_batch_size
+        refuse_out_of_range(PatchDataModule, locals())
+        if in_channels not in get_args(Channels):
+            raise ValueError(f"in_channels={in_channels}: takes 1 (grey) or 3 (colour)")
+        self.patch_size, self.in_channels, self.batch_size = tuple(patch_size), in_channels, batch_size
         self.epoch_length, self.seed = epoch_length, seed
-        self.patch_sampling = None if cut is None else _settings(PatchSampling, "data.cut", cut)
-        within = self.patch_sampling is not None and self.patch_sampling.label == "mask"
-        self.splits = splits
-        self.split_rule = SplitRule(train_normals, val_fraction, seed, folds, fold, contamination, within)
-        self.limits = checked_limits(limits)
-        self.augmentation: Augmentation | VolumeAugmentation | None = None
-        if augment and len(patch_size) == 2:
-            self.augmentation = _settings(Augmentation, "data.augment", augment)
+        self.preprocessing = Preprocessing(
+            self.patch_size if cut is None and picture.size is None else picture.size, picture.fit, volume or Volume()
+        )
+        self.patch_sampling = cut
+        within = cut is not None and cut.label == "mask"
+        self.split_rule = SplitRule(**vars(split), seed=seed, within=within)
+        self.limits = limits.given() if limits else {}
+        self.augmentation = augment
+        if augment and len(self.patch_size) == 3:
+            self.augmentation = VolumeAugmentation(**vars(augment))
         elif augment:
-            self.augmentation = _settings(VolumeAugmentation, "data.augment", augment)
-        self.on_bad, self.store_dir, self.num_workers = on_bad, Path(store_dir), num_workers
-        self.stored, self.twin_seed, self.twin_size = store, twin_seed, twin_size
+            augment.check_suits_pictures()
+        self.stored, self.store_dir, self.on_bad = store.enabled, Path(store.folder), store.on_bad
+        self.num_workers, self.scoring_batch_size = store.num_workers, store.scoring_batch_size
+        self.twin = twin
         self.source, self.folder = self._choose(Path(root), source)
-        size = self.patch_size if cut is None and resize is None else resize
-        self.preprocessing = Preprocessing(size and tuple(size), fit, _settings(Volume, "data.volume", volume or {}))
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more ranks than batches to judge
         self.unsplit = ""
         self._ready = False
@@ -209,13 +235,13 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             self.store = LazyStore(plan, self.folder)
         self.split = split
         self.rows = rows_of_splits(self.store.index, split, self.split_rule, limits)
-        self.by_owners = self.splits is None and any(case.split for case in cases)
+        self.by_owners = self.split_rule.file is None and any(case.split for case in cases)
         self._ready = True
 
     def _split(self, cases: Sequence[Case], tolerant: bool) -> dict[str, str]:
         """Split of every case id, by the user's file or drawn."""
-        if self.splits is not None:
-            return split_by_file(cases, Path(self.splits), self.split_rule.within)
+        if self.split_rule.file is not None:
+            return split_by_file(cases, Path(self.split_rule.file), self.split_rule.within)
         try:
             return split_by_seed(cases, self.split_rule)
         except UserError as error:
@@ -340,8 +366,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     def _split_rule(self) -> str:
         if self.unsplit:
             return f"none ({self.unsplit})"
-        if self.splits is not None:
-            return f"file {self.splits}"
+        if self.split_rule.file is not None:
+            return f"file {self.split_rule.file}"
         return f"the owners' split where there is one; {self.split_rule}" if self.by_owners else str(self.split_rule)
 
     def _choose(self, root: Path, source: str) -> tuple[Literal["real", "twin"], Path]:
@@ -349,14 +375,14 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             return "real", root
         if source == "real":
             raise UserError(f"{root}: no such folder (data.root); {self.where_to_get}; or data.source=twin")
-        twin = f"{self.name}-v{self.twin_version}-seed{self.twin_seed}-{self.twin_size}"
+        twin = f"{self.name}-v{self.twin_version}-seed{self.twin.seed}-{self.twin.size}"
         return "twin", self.store_dir / "twins" / twin
 
     def _make_twin(self) -> None:
         with disk_errors(self.store_dir), locked(self.store_dir, f"{self.name}-twin"):
             if not self.folder.exists():
                 with fresh_folder(self.folder) as work:
-                    self.write_twin(work, self.twin_seed, self.twin_size)
+                    self.write_twin(work, self.twin.seed, self.twin.size)
 
     def _loader(self, images: Dataset[Batch], sampler: Any, num_workers: int) -> DataLoader[Batch]:
         pin = torch.cuda.is_available()
@@ -380,12 +406,3 @@ def data_of(trainer: pl.Trainer) -> PatchDataModule:
     """The data set a Trainer was given."""
     data: PatchDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, its types don't say so
     return data
-
-
-def _settings(kind: type[_Settings], key: str, arguments: dict[str, Any]) -> _Settings:
-    """A dataclass made from a mapping of the YAML; lists become tuples."""
-    known = list(signature(kind).parameters)
-    unknown = sorted(set(arguments) - set(known))
-    if unknown:
-        raise UserError(f"{key}: unknown {', '.join(map(str, unknown))}; it takes {', '.join(known)}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()})

@@ -4,7 +4,7 @@ Shen, Chen, Wang, Zhang 2020, IEEE Access 8. Their one critic, reset or kept bet
 `critic` teaches the generator, `judge` is the one that is trained against the pool and scores.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,20 @@ from anomaly_lab.detectors.families.gan import WassersteinDetector
 from anomaly_lab.losses.concentration import concentration
 from anomaly_lab.networks.adgan import AdGANCritic, AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.types import Phase, Prediction, UserError
+from anomaly_lab.types import (
+    Channels,
+    CodeLength,
+    Fraction,
+    Iterations,
+    Phase,
+    Prediction,
+    Range,
+    Rate,
+    Square,
+    UserError,
+    Weight,
+    Width,
+)
 
 
 class AdGAN(WassersteinDetector):
@@ -46,19 +59,19 @@ class AdGAN(WassersteinDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
-        width: int = 64,
-        latent_dim: int = 128,
-        n_critic: int = 5,
-        gp_weight: float = 10.0,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (32, 32),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        latent_dim: CodeLength = 128,
+        n_critic: Annotated[int, Range("[1, 1000]")] = 5,
+        gp_weight: Weight = 10.0,
         critic_start: Literal["scratch", "carry"] = "scratch",
-        concentration_weight: float = 1.0,
-        gan_iterations: int = 200_000,
-        critic_iterations: int = 150_000,
-        lr: float = 1e-4,
-        lr_judge: float | None = None,
-        cooldown: float = 0.0,
+        concentration_weight: Weight = 1.0,
+        gan_iterations: Iterations = 200_000,
+        critic_iterations: Iterations = 150_000,
+        lr: Rate = 1e-4,
+        lr_judge: Rate | None = None,
+        cooldown: Fraction = 0.0,
         augment_d: AugmentD = "none",
     ) -> None:
         super().__init__(augment_d)

@@ -5,7 +5,7 @@ of the defaults are those of the authors' code. ≠ code: a training has its ful
 distance of held-out images.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from anomaly_lab.losses.norms import difference_norm
 from anomaly_lab.networks import alad
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.averages import Averages
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Channels, CodeLength, Iterations, Phase, Prediction, Range, Rate, Square
 
 
 class ALAD(GenerativeDetector):
@@ -45,16 +45,16 @@ class ALAD(GenerativeDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
-        width: int = 128,
-        latent_dim: int = 100,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (32, 32),
+        in_channels: Channels = 1,
+        width: Annotated[int, Range("[4, 4096]")] = 128,
+        latent_dim: CodeLength = 100,
         spectral: bool = True,
         pairing: Literal["channels", "height"] = "channels",
         score: Literal["fm", "logits", "l1", "l2"] = "fm",
-        gan_iterations: int = 11_200,
-        lr: float = 2e-4,
-        average_decay: float = 0.999,
+        gan_iterations: Iterations = 11_200,
+        lr: Rate = 2e-4,
+        average_decay: Annotated[float, Range("[0, 1)")] = 0.999,
         augment_d: AugmentD = "none",
     ) -> None:
         super().__init__(augment_d)

@@ -4,7 +4,7 @@ Sabokrou, Khalooei, Fathy, Adeli 2018, CVPR. Where the authors' code differs (it
 cross-entropy, has one learning rate, never stops and scores the image itself), this follows the paper.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.alocc import ALOCCDiscriminator, Reconstructor
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Channels, Fraction, Iterations, Phase, Prediction, Range, Rate, Square, Weight, Width
 
 ERROR_DECAY = 0.9  # of the running mean of the error
 CHECK_EVERY = 10  # iterations; asking the device each time would have it wait
@@ -45,15 +45,15 @@ class ALOCC(GANDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (64, 64),
-        in_channels: int = 1,
-        width: int = 64,
-        gan_iterations: int = 20_000,
-        noise: float = 0.155,
-        reconstruction_weight: float = 0.4,
-        rho: float = 0.1,
-        lr_reconstructor: float = 2e-3,
-        lr_discriminator: float = 5e-4,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (64, 64),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        gan_iterations: Iterations = 20_000,
+        noise: Annotated[float, Range("[0, 10]")] = 0.155,
+        reconstruction_weight: Weight = 0.4,
+        rho: Fraction = 0.1,
+        lr_reconstructor: Rate = 2e-3,
+        lr_discriminator: Rate = 5e-4,
         augment_d: AugmentD = "none",
     ) -> None:
         super().__init__(augment_d)

@@ -5,7 +5,7 @@ Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs 2017, IPMI. Its sums over p
 """
 
 import hashlib
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,19 @@ from anomaly_lab.detectors.families.gan import GenerativeDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from anomaly_lab.types import Batch, Phase, Prediction
+from anomaly_lab.types import (
+    Batch,
+    Channels,
+    CodeLength,
+    Fraction,
+    Iterations,
+    Phase,
+    Prediction,
+    Range,
+    Rate,
+    Square,
+    Width,
+)
 
 GROUP = 16  # rows searched together; always as many, for what a row adds up to depends on how many there are
 DECAY = ((0.4, 1.0), (0.6, 0.1), (1.0, 0.05))  # until this fraction of the search: this fraction of its learning rate
@@ -51,16 +63,16 @@ class AnoGAN(GenerativeDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (64, 64),
-        in_channels: int = 1,
-        width: int = 64,
-        latent_dim: int = 100,
-        gan_iterations: int = 20_000,
-        lr_gan: float = 2e-4,
-        search_steps: int = 200,
-        lr_search: float = 1e-2,
-        feature_weight: float = 0.1,
-        restarts: int = 1,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (64, 64),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        latent_dim: CodeLength = 100,
+        gan_iterations: Iterations = 20_000,
+        lr_gan: Rate = 2e-4,
+        search_steps: Annotated[int, Range("[1, 100000]")] = 200,
+        lr_search: Rate = 1e-2,
+        feature_weight: Fraction = 0.1,
+        restarts: Annotated[int, Range("[1, 1000]")] = 1,
         search_precision: Literal["fp32", "bf16"] = "fp32",
         augment_d: AugmentD = "none",
     ) -> None:

@@ -4,7 +4,7 @@ Kingma, Welling 2014, ICLR; networks and settings of the matched pair in MedIAno
 the floor under every adversarial method.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.losses.divergence import divergence_from_normal
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.autoencoder import Autoencoder
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Channels, CodeLength, Iterations, Phase, Prediction, Rate, Square, Weight, Width
 
 
 class AutoencoderDetector(Detector):
@@ -37,15 +37,15 @@ class AutoencoderDetector(Detector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (64, 64),
-        in_channels: int = 1,
-        width: int = 16,
-        latent_dim: int = 16,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (64, 64),
+        in_channels: Channels = 1,
+        width: Width = 16,
+        latent_dim: CodeLength = 16,
         variational: bool = False,
-        divergence_weight: float = 0.005,
+        divergence_weight: Weight = 0.005,
         map_of: Literal["residual", "gradient"] = "residual",
-        reconstruction_iterations: int = 15_000,
-        lr: float = 1e-3,
+        reconstruction_iterations: Iterations = 15_000,
+        lr: Rate = 1e-3,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -4,6 +4,8 @@ Radford, Metz, Chintala 2016, as a rival of adGAN (Shen, Chen, Wang, Zhang 2020,
 networks open: here adGAN's generator, for the sake of comparison, and a discriminator of DCGAN's own kind.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -13,7 +15,7 @@ from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.networks.adgan import AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANDiscriminator
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Channels, CodeLength, Iterations, Phase, Prediction, Rate, Square, Width
 
 
 class DCGAN(GenerativeDetector):
@@ -33,12 +35,12 @@ class DCGAN(GenerativeDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
-        width: int = 64,
-        latent_dim: int = 128,
-        gan_iterations: int = 200_000,
-        lr: float = 2e-4,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (32, 32),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        latent_dim: CodeLength = 128,
+        gan_iterations: Iterations = 200_000,
+        lr: Rate = 2e-4,
         augment_d: AugmentD = "none",
     ) -> None:
         super().__init__(augment_d)

@@ -4,7 +4,7 @@ Ruff, Vandermeulen, Görnitz, Deecke, Siddiqui, Binder, Müller, Kloft 2018, ICM
 settings of the defaults are those of the authors' code for MNIST: 150 passes of 270 mini-batches of 200, twice.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.optim import Adam, Optimizer
 
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.networks.svdd import ContrastNorm, Hypersphere, SVDDAutoencoder, SVDDEncoder
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Channels, Iterations, Phase, Prediction, Range, Rate, Square, Weight
 
 
 class DeepSVDD(Detector):
@@ -39,17 +39,17 @@ class DeepSVDD(Detector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
+        patch_size: Annotated[tuple[int, int], Square(32)] = (32, 32),
+        in_channels: Channels = 1,
         objective: Literal["one-class", "soft-boundary"] = "one-class",
-        nu: float = 0.1,
-        pass_iterations: int = 270,
-        pretrain_iterations: int = 40_500,
-        sphere_iterations: int = 40_500,
-        warmup_iterations: int = 2_700,
-        lr: float = 1e-4,
-        weight_decay: float = 5e-7,
-        pretrain_decay: float = 5e-4,
+        nu: Annotated[float, Range("(0, 1)")] = 0.1,
+        pass_iterations: Iterations = 270,
+        pretrain_iterations: Annotated[int, Range("[0, 10000000]")] = 40_500,
+        sphere_iterations: Iterations = 40_500,
+        warmup_iterations: Annotated[int, Range("[0, 10000000]")] = 2_700,
+        lr: Rate = 1e-4,
+        weight_decay: Weight = 5e-7,
+        pretrain_decay: Weight = 5e-4,
     ) -> None:
         if not 0 < nu < 1:
             raise ValueError("detector.nu is a fraction of the normals, between 0 and 1")

@@ -4,7 +4,7 @@ Zenati, Foo, Lecouat, Manek, Chandrasekhar 2018, arXiv 1802.06222, on Donahue et
 the paper. Sizes and settings of the defaults are those of the authors' code.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from anomaly_lab.losses.norms import difference_norm
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.averages import Averages
 from anomaly_lab.networks.bigan import BiGANDiscriminator, BiGANEncoder, bigan_generator
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Channels, CodeLength, Fraction, Iterations, Phase, Prediction, Range, Rate, Square
 
 
 class EGBAD(GenerativeDetector):
@@ -43,15 +43,15 @@ class EGBAD(GenerativeDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
-        width: int = 64,
-        latent_dim: int = 200,
-        gan_iterations: int = 50_000,
-        lr: float = 1e-5,
-        average_decay: float = 0.999,
+        patch_size: Annotated[tuple[int, int], Square(8, power_of_two=False)] = (32, 32),
+        in_channels: Channels = 1,
+        width: Annotated[int, Range("[2, 4096]")] = 64,
+        latent_dim: CodeLength = 200,
+        gan_iterations: Iterations = 50_000,
+        lr: Rate = 1e-5,
+        average_decay: Annotated[float, Range("[0, 1)")] = 0.999,
         discriminator_score: Literal["fm", "cross_entropy"] = "fm",
-        discriminator_weight: float = 0.1,
+        discriminator_weight: Fraction = 0.1,
         augment_d: AugmentD = "none",
     ) -> None:
         super().__init__(augment_d)

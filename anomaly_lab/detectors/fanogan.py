@@ -4,7 +4,7 @@ Schlegl, Seeböck, Waldstein, Langs, Schmidt-Erfurth 2019, Medical Image Analysi
 paper; its D is our critic. Sizes and settings of the defaults are those of the authors' code.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.adgan import AdGANCritic, AdGANEncoder, AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.resnet import ResNetCritic, ResNetEncoder, ResNetGenerator
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Channels, CodeLength, Iterations, Phase, Prediction, Range, Rate, Square, Weight, Width
 
 BACKBONES: dict[str, tuple[Any, Any, Any]] = {  # classes of generator, critic and encoder
     "resnet": (ResNetGenerator, ResNetCritic, ResNetEncoder),
@@ -51,18 +51,18 @@ class FAnoGAN(WassersteinDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (64, 64),
-        in_channels: int = 1,
-        width: int = 64,
-        latent_dim: int = 128,
-        n_critic: int = 5,
-        gp_weight: float = 10.0,
-        kappa: float = 1.0,
+        patch_size: Annotated[tuple[int, int], Square(32)] = (64, 64),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        latent_dim: CodeLength = 128,
+        n_critic: Annotated[int, Range("[1, 1000]")] = 5,
+        gp_weight: Weight = 10.0,
+        kappa: Weight = 1.0,
         encoder_training: Literal["izi", "izif", "ziz"] = "izif",
-        gan_iterations: int = 50_000,
-        encoder_iterations: int = 50_000,
-        lr_gan: float = 1e-4,
-        lr_encoder: float = 5e-5,
+        gan_iterations: Iterations = 50_000,
+        encoder_iterations: Iterations = 50_000,
+        lr_gan: Rate = 1e-4,
+        lr_encoder: Rate = 5e-5,
         augment_d: AugmentD = "none",
         backbone: Literal["resnet", "adgan", "dcgan"] = "resnet",
     ) -> None:

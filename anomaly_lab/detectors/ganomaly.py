@@ -6,7 +6,7 @@ scale of the scores or, unless asked for, in another's score.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from anomaly_lab.losses.ganomaly import Variant, adversarial_distance, latent_di
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.ganomaly import EncoderDecoderEncoder, GANomalyDiscriminator, stage_widths
-from anomaly_lab.types import Prediction
+from anomaly_lab.types import Channels, CodeLength, Iterations, Prediction, Rate, Square, Weight, Width
 
 
 class GANomaly(ReconstructionGAN):
@@ -41,17 +41,17 @@ class GANomaly(ReconstructionGAN):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (64, 64),
-        in_channels: int = 1,
-        width: int = 64,
-        channel_cap: int | None = None,
-        latent_dim: int = 100,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (64, 64),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        channel_cap: Width | None = None,
+        latent_dim: CodeLength = 100,
         variant: Variant = "official",
-        reconstruction_weight: float = 50.0,
+        reconstruction_weight: Weight = 50.0,
         score_norm: Literal["l1", "l2"] = "l2",
         bn_mode: BnMode = "eval",
-        gan_iterations: int = 10_000,
-        lr: float = 2e-4,
+        gan_iterations: Iterations = 10_000,
+        lr: Rate = 2e-4,
         augment_d: AugmentD = "none",
     ) -> None:
         super().__init__(augment_d)

@@ -4,13 +4,14 @@ Parzen 1962, Annals of Mathematical Statistics 33, 1065-1076. Bandwidths tried a
 """
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from anomaly_lab.detectors.families.kernel import FeatureBankDetector, FeatureName, features_of
 from anomaly_lab.networks.kernels import squared_distances
-from anomaly_lab.types import Prediction
+from anomaly_lab.types import Channels, Count, Iterations, Prediction, Range
 
 BANDWIDTHS = tuple(2 ** (0.5 + i / 2) for i in range(10))  # 2^.5 … 2^5
 FOLDS = 5
@@ -28,15 +29,15 @@ class KDE(FeatureBankDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
+        patch_size: Annotated[tuple[int, int], Range("[1, 2048]")] = (32, 32),
+        in_channels: Channels = 1,
         features: FeatureName = "pixels",
         weights: str = "",
-        components: int = 0,
-        feature_iterations: int = 10_000,
-        samples: int = 10_000,
-        batch_size: int = 64,
-        bandwidths: tuple[float, ...] = BANDWIDTHS,
+        components: Annotated[int, Range("[0, 65536]")] = 0,
+        feature_iterations: Iterations = 10_000,
+        samples: Count = 10_000,
+        batch_size: Annotated[int, Range("[1, 65536]")] = 64,
+        bandwidths: Annotated[tuple[float, ...], Range("[1e-06, 1000000]", counts=range(1, 1001))] = BANDWIDTHS,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

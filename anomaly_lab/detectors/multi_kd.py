@@ -6,7 +6,7 @@ loss is the paper's over its lambda: the directions count once, the values lambd
 
 import math
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from anomaly_lab.losses.distillation import directions, values
 from anomaly_lab.networks.cloner import Cloner, guided
 from anomaly_lab.networks.pretrained import Normalisation
 from anomaly_lab.networks.teachers import BACKBONES, Teacher
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Channels, Iterations, Phase, Prediction, Range, Rate, Weight
 
 SCORED = 3  # of the four taps, the last ones; the first is learnt but not judged by
 NOISE = 0.05  # standard deviation of SmoothGrad's noise on images in [0, 1]
@@ -51,19 +51,19 @@ class MultiKD(Detector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (128, 128),
-        in_channels: int = 1,
+        patch_size: Annotated[tuple[int, int], Range("[32, 2048]")] = (128, 128),
+        in_channels: Channels = 1,
         teacher: Literal["vgg16", "squeezenet1_0", "resnet18"] = "vgg16",
         teacher_weights: str = "",
         teacher_input: Normalisation = "unit",
-        cloner_width: int = 16,
-        value_weight: float = 0.01,
+        cloner_width: Annotated[int, Range("[0, 4096]")] = 16,
+        value_weight: Weight = 0.01,
         equalise: bool = False,
-        distillation_iterations: int = 5_000,
-        lr: float = 1e-3,
+        distillation_iterations: Iterations = 5_000,
+        lr: Rate = 1e-3,
         maps: Literal["plain", "smoothgrad", "guided"] = "guided",
-        copies: int = 50,
-        map_sigma: float = 4.0,
+        copies: Annotated[int, Range("[1, 1000]")] = 50,
+        map_sigma: Annotated[float, Range("(0, 100]")] = 4.0,
     ) -> None:
         if in_channels not in (1, 3) or min(patch_size) < 32:
             raise ValueError("a teacher sees grey or colour images of at least 32×32 pixels")

@@ -4,13 +4,15 @@ Schölkopf, Platt, Shawe-Taylor, Smola, Williamson 2001, Neural Computation 13, 
 Ruff et al. 2018 have it; they choose gamma on labelled test images, which is not done here.
 """
 
+from typing import Annotated
+
 import torch
 from sklearn.svm import OneClassSVM
 from torch import Tensor
 
 from anomaly_lab.detectors.families.kernel import FeatureBankDetector, FeatureName, features_of
 from anomaly_lab.networks.kernels import scale
-from anomaly_lab.types import Prediction
+from anomaly_lab.types import Channels, Count, Iterations, Prediction, Range
 
 
 class OCSVM(FeatureBankDetector):
@@ -27,16 +29,16 @@ class OCSVM(FeatureBankDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
+        patch_size: Annotated[tuple[int, int], Range("[1, 2048]")] = (32, 32),
+        in_channels: Channels = 1,
         features: FeatureName = "pixels",
         weights: str = "",
-        components: int = 0,
-        feature_iterations: int = 10_000,
-        samples: int = 10_000,
-        batch_size: int = 64,
-        nu: float = 0.1,
-        gamma: float | None = None,
+        components: Annotated[int, Range("[0, 65536]")] = 0,
+        feature_iterations: Iterations = 10_000,
+        samples: Count = 10_000,
+        batch_size: Annotated[int, Range("[1, 65536]")] = 64,
+        nu: Annotated[float, Range("(0, 1)")] = 0.1,
+        gamma: Annotated[float, Range("(0, 1000000]")] | None = None,
     ) -> None:
         if not 0 < nu < 1:
             raise ValueError("detector.nu is a fraction of the normals, between 0 and 1")

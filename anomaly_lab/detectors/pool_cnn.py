@@ -3,6 +3,8 @@
 Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. Optimiser and length are not stated there: adGAN's.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -12,7 +14,19 @@ from anomaly_lab.detectors.families.gan import WassersteinDetector
 from anomaly_lab.losses.cross_entropy import discriminator_loss
 from anomaly_lab.networks.adgan import AdGANCritic, AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.types import Phase, Prediction, UserError
+from anomaly_lab.types import (
+    Channels,
+    CodeLength,
+    Iterations,
+    Phase,
+    Prediction,
+    Range,
+    Rate,
+    Square,
+    UserError,
+    Weight,
+    Width,
+)
 
 
 class PoolCNN(WassersteinDetector):
@@ -37,16 +51,16 @@ class PoolCNN(WassersteinDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
-        width: int = 64,
-        latent_dim: int = 128,
-        n_critic: int = 5,
-        gp_weight: float = 10.0,
-        gan_iterations: int = 200_000,
-        classifier_iterations: int = 150_000,
-        lr: float = 1e-4,
-        lr_classifier: float = 1e-4,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (32, 32),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        latent_dim: CodeLength = 128,
+        n_critic: Annotated[int, Range("[1, 1000]")] = 5,
+        gp_weight: Weight = 10.0,
+        gan_iterations: Iterations = 200_000,
+        classifier_iterations: Iterations = 150_000,
+        lr: Rate = 1e-4,
+        lr_classifier: Rate = 1e-4,
         augment_d: AugmentD = "none",
     ) -> None:
         super().__init__(augment_d)

@@ -4,6 +4,7 @@ Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. Features and kernel are no
 """
 
 import math
+from typing import Annotated
 
 import torch
 from sklearn.svm import SVC
@@ -17,7 +18,20 @@ from anomaly_lab.networks.adgan import AdGANCritic, AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.features import Pixels
 from anomaly_lab.networks.kernels import scale
-from anomaly_lab.types import Phase, Prediction, UserError
+from anomaly_lab.types import (
+    Channels,
+    CodeLength,
+    Count,
+    Iterations,
+    Phase,
+    Prediction,
+    Range,
+    Rate,
+    Square,
+    UserError,
+    Weight,
+    Width,
+)
 
 
 class PoolSVM(FeatureBankDetector, WassersteinDetector):
@@ -44,20 +58,22 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
-        width: int = 64,
-        latent_dim: int = 128,
-        n_critic: int = 5,
-        gp_weight: float = 10.0,
-        gan_iterations: int = 200_000,
-        lr: float = 1e-4,
-        samples: int = 10_000,
-        batch_size: int = 64,
-        cost: float = 1.0,
-        gamma: float | None = None,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (32, 32),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        latent_dim: CodeLength = 128,
+        n_critic: Annotated[int, Range("[1, 1000]")] = 5,
+        gp_weight: Weight = 10.0,
+        gan_iterations: Iterations = 200_000,
+        lr: Rate = 1e-4,
+        samples: Count = 10_000,
+        batch_size: Annotated[int, Range("[1, 65536]")] = 64,
+        cost: Annotated[float, Range("(0, 1000000]")] = 1.0,
+        gamma: Annotated[float, Range("(0, 1000000]")] | None = None,
         augment_d: AugmentD = "none",
     ) -> None:
+        if samples < batch_size:  # a mini-batch of normals would leave the pool's images no room
+            raise ValueError(f"samples={samples}: takes at least a mini-batch, {batch_size}")
         super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = AdGANGenerator(latent_dim, in_channels, patch_size, width)

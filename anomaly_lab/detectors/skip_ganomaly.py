@@ -5,6 +5,8 @@ Akcay, Atapour-Abarghouei, Breckon 2019, IJCNN. Sizes and settings of the defaul
 score.
 """
 
+from typing import Annotated
+
 from torch import Tensor
 
 from anomaly_lab.detectors.families.reconstruction_gan import BnMode, ReconstructionGAN
@@ -14,7 +16,7 @@ from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.ganomaly import SkipGANomalyDiscriminator, stage_widths
 from anomaly_lab.networks.unet import UNet
-from anomaly_lab.types import Prediction
+from anomaly_lab.types import Channels, CodeLength, Fraction, Iterations, Prediction, Rate, Square, Weight, Width
 
 
 class SkipGANomaly(ReconstructionGAN):
@@ -39,16 +41,16 @@ class SkipGANomaly(ReconstructionGAN):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (64, 64),
-        in_channels: int = 1,
-        width: int = 64,
-        latent_dim: int = 100,
-        reconstruction_weight: float = 50.0,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (64, 64),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        latent_dim: CodeLength = 100,
+        reconstruction_weight: Weight = 50.0,
         latent_in_d: bool = True,
-        residual_weight: float = 0.9,
+        residual_weight: Fraction = 0.9,
         bn_mode: BnMode = "eval",
-        gan_iterations: int = 10_000,
-        lr: float = 2e-4,
+        gan_iterations: Iterations = 10_000,
+        lr: Rate = 2e-4,
         augment_d: AugmentD = "none",
     ) -> None:
         super().__init__(augment_d)

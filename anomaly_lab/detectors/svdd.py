@@ -4,7 +4,7 @@ Tax, Duin 2004, Machine Learning 54, 45-66. R, c and nu as in the paper (there C
 kernel its problem is the one-class SVM's; with the linear one it is a sphere in the space of the features themselves.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from sklearn.svm import OneClassSVM
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anomaly_lab.detectors.families.kernel import FeatureBankDetector, FeatureName, features_of
 from anomaly_lab.networks.kernels import scale, squared_distances
-from anomaly_lab.types import Prediction
+from anomaly_lab.types import Channels, Count, Iterations, Prediction, Range
 
 
 class SVDD(FeatureBankDetector):
@@ -30,17 +30,17 @@ class SVDD(FeatureBankDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
+        patch_size: Annotated[tuple[int, int], Range("[1, 2048]")] = (32, 32),
+        in_channels: Channels = 1,
         features: FeatureName = "pixels",
         weights: str = "",
-        components: int = 0,
-        feature_iterations: int = 10_000,
-        samples: int = 5_000,
-        batch_size: int = 64,
+        components: Annotated[int, Range("[0, 65536]")] = 0,
+        feature_iterations: Iterations = 10_000,
+        samples: Count = 5_000,
+        batch_size: Annotated[int, Range("[1, 65536]")] = 64,
         kernel: Literal["linear", "rbf"] = "linear",
-        nu: float = 0.1,
-        gamma: float | None = None,
+        nu: Annotated[float, Range("(0, 1)")] = 0.1,
+        gamma: Annotated[float, Range("(0, 1000000]")] | None = None,
     ) -> None:
         if not 0 < nu < 1:
             raise ValueError("detector.nu is a fraction of the normals, between 0 and 1")

@@ -3,6 +3,8 @@
 Gulrajani et al. 2017 (WGAN-GP) with the networks of Shen, Chen, Wang, Zhang 2020 (adGAN), IEEE Access 8, tables 4, 5.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -11,7 +13,7 @@ from anomaly_lab.detectors.families.gan import WassersteinDetector
 from anomaly_lab.losses.concentration import concentration
 from anomaly_lab.networks.adgan import AdGANCritic, AdGANGenerator
 from anomaly_lab.networks.augmentation import AugmentD
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Channels, CodeLength, Iterations, Phase, Prediction, Range, Rate, Square, Weight, Width
 
 
 class WGAN(WassersteinDetector):
@@ -34,15 +36,15 @@ class WGAN(WassersteinDetector):
 
     def __init__(
         self,
-        patch_size: tuple[int, int] = (32, 32),
-        in_channels: int = 1,
-        width: int = 64,
-        latent_dim: int = 128,
-        n_critic: int = 5,
-        gp_weight: float = 10.0,
-        concentration_weight: float = 0.0,
-        gan_iterations: int = 200_000,
-        lr: float = 1e-4,
+        patch_size: Annotated[tuple[int, int], Square(8)] = (32, 32),
+        in_channels: Channels = 1,
+        width: Width = 64,
+        latent_dim: CodeLength = 128,
+        n_critic: Annotated[int, Range("[1, 1000]")] = 5,
+        gp_weight: Weight = 10.0,
+        concentration_weight: Weight = 0.0,
+        gan_iterations: Iterations = 200_000,
+        lr: Rate = 1e-4,
         augment_d: AugmentD = "none",
     ) -> None:
         super().__init__(augment_d)

@@ -56,7 +56,9 @@ def evaluate_scores(
     """
     test = scores.of("test")
     if not test.any():
-        raise UserError("scores: no case of the test split, so there is nothing to evaluate_scores; see data.splits")
+        raise UserError(
+            "scores: no case of the test split, so there is nothing to evaluate_scores; see data.split.file"
+        )
     label, patient = scores.label[test], np.array(scores.patient)[test].tolist()
     columns = {"detector": scores.score, **scores.baselines}
     cuts = {name: _cut(rule, scores, values, quantile) for name, values in columns.items()}

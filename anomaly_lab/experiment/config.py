@@ -9,18 +9,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError
+from yaml import YAMLError
 
-from anomaly_lab.experiment.schema import TARGET, checked, did_you_mean, locate, merged, sentence
-from anomaly_lab.types import UserError
+from anomaly_lab.experiment import compose
+from anomaly_lab.experiment.compose import BUDGETS, Layer, tell_of_new_keys
+from anomaly_lab.experiment.schema import (
+    TARGET,
+    arguments,
+    checked,
+    did_you_mean,
+    in_current_keys,
+    locate,
+    merged,
+    refuse_impossible,
+    sentence,
+)
+from anomaly_lab.types import Count, Range, Seed, UserError
 
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
-BUDGETS = ("paper", "laptop", "smoke")
+OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # what may be said of a data set without a detector
+SECTIONS = ("data", "detector", "trainer")  # each names a class, as every callback does
 
 
 @dataclass
@@ -39,10 +52,10 @@ class Evaluation:
     """
 
     threshold: ThresholdRule = "normal_quantile"
-    quantile: float = 0.95
-    replicates: int = 2000
+    quantile: Annotated[float, Range("(0, 1)")] = 0.95
+    replicates: Count = 2000
     case_score: CaseScore = "none"
-    top_k: int = 10
+    top_k: Count = 10
 
 
 @dataclass
@@ -52,16 +65,18 @@ class Experiment:
     Attributes:
         name: the first half of the run's name; the file's name unless said otherwise.
         budget: auto (paper with a GPU, else laptop) or one of BUDGETS; after loading, the one that was taken.
-        budgets: for each budget the values it lays over the YAML, by dotted key.
+        budgets: of the budget that was taken the values it changed, by dotted key.
+        layers: the files it was made of, see `compose`, from the most general to the most particular.
         runs: folder of the run folders.
         start_from: run folder whose finished phase, networks and fake pool, is taken over; None trains from scratch.
         start_phase: the phase that is taken over, with all before it.
     """
 
     name: str = MISSING
-    seed: int = 0
+    seed: Seed = 0
     budget: str = "auto"
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    layers: list[str] = field(default_factory=list)
     data: Any = MISSING
     detector: Any = MISSING
     trainer: Any = field(default_factory=lambda: {TARGET: "pytorch_lightning.Trainer"})
@@ -72,33 +87,27 @@ class Experiment:
     start_phase: str = "gan"
 
 
-def experiments() -> list[tuple[str, str]]:
-    """Name and first comment line of every experiment, by name."""
-    return [(path.stem, _first_comment(path)) for path in sorted(folder().glob("*.yaml"))]
-
-
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """The experiment `name`, its budget and then `key=value` overrides laid over it, checked and resolved.
 
     Raises:
         UserError: no such experiment, or anything in it or in the overrides that is wrong; names the key.
     """
-    names = [known for known, _ in experiments()]
-    if name not in names:
-        raise UserError(f"no experiment '{name}'.{did_you_mean(name, names)} `make list` shows all")
-    written, asked = _read(folder() / f"{name}.yaml"), _parse(overrides)
-    with _naming(name):
-        config = merged(OmegaConf.structured(Experiment(name=name)), written)
-        callbacks = list(config.callbacks)
-        config.budget = _budget(str(asked.pop("budget", config.budget)), list(config.budgets))
-        for key, value in config.budgets[config.budget].items():
-            OmegaConf.update(config, key, value)
-        return _complete(merged(config, asked), callbacks)
+    return _of_layers(name, compose.layers_of(name), overrides)
+
+
+def load_data(dataset: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """A data set without a detector: an experiment whose one section is `data`.
+
+    Raises:
+        UserError: no such data set, or anything in it or in the overrides that is wrong; names the key.
+    """
+    return _of_layers(dataset, compose.layers_of_dataset(dataset), overrides, ("data",))
 
 
 def recall(path: Path) -> DictConfig:
     """The resolved experiment that a run folder keeps in its `config.yaml`, checked again."""
-    stored = _read(path)
+    stored, _ = in_current_keys(compose.read(path))
     with _naming(str(path)):
         config = merged(OmegaConf.structured(Experiment), stored)
         return _complete(config, list(config.callbacks))
@@ -119,58 +128,50 @@ def build(node: DictConfig, **extra: Any) -> Any:
 
     keywords: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     target = locate(keywords.pop(TARGET))
+    keywords = arguments(f"{target.__name__}: ", target, keywords)
     try:
         return target(**{**keywords, **extra})
     except (ValueError, MisconfigurationException) as error:
         raise UserError(f"{target.__name__}: {' '.join(str(error).split())}") from error
 
 
-def folder() -> Path:
-    """Where the experiments lie: in `experiments` here, or in the package."""
-    here = Path("experiments")
-    return here if here.is_dir() else Path(__file__).parents[1] / "_experiments"
-
-
-def _first_comment(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return next((line.lstrip("# ").rstrip() for line in lines if line.startswith("#")), "")
-
-
-def _read(path: Path, below: tuple[Path, ...] = ()) -> DictConfig:
-    """The YAML at `path` over all it extends, each base before the next."""
-    if path in below:
-        raise UserError(f"{below[-1]}: extends {path}, which extends it: take one of the two out")
-    try:
-        node = OmegaConf.load(path)
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}, line {line}: {error.problem}") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist{f', but {below[-1]} extends it' if below else ''}") from error
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(node, DictConfig):
-        raise UserError(f"{path}: must be a mapping of sections, not a list")
-    bases = node.pop("extends", None) or []
-    bases = [bases] if isinstance(bases, str) else bases
-    whole = OmegaConf.merge(*(_read(folder() / f"{base}.yaml", (*below, path)) for base in bases), node)
-    assert isinstance(whole, DictConfig)
-    return whole
+def _of_layers(
+    name: str, layers: Sequence[Layer], overrides: Sequence[str], sections: Sequence[str] = SECTIONS
+) -> DictConfig:
+    """The experiment that these layers and overrides make, checked."""
+    asked = _parse(overrides)
+    with _naming(name):
+        written = compose.composed(layers).get("budget", "auto")
+        budget = _budget(str(asked.pop("budget", written)), [known for layer in layers for known in layer.budgets])
+        config = merged(OmegaConf.structured(Experiment(name=name)), compose.composed(layers, budget))
+        config.budget, config.budgets = budget, {budget: compose.changed_by_budget(layers, budget)}
+        callbacks = list(config.callbacks)
+        if "detector" not in sections and (strange := [str(key) for key in asked if key not in OF_DATA_ALONE]):
+            raise UserError(f"{strange[0]}: a data set without a detector takes {', '.join(OF_DATA_ALONE)}")
+        config = merged(config, asked)
+        config.layers = [layer.name for layer in layers]
+        return _complete(config, callbacks, sections)
 
 
 def _parse(overrides: Sequence[str]) -> DictConfig:
+    """The values that `key=value` words ask for, under today's keys, each laid over the ones before."""
+    asked = OmegaConf.create()
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not (equals and all(key.split("."))):
             raise UserError(f"'{override}' is not key=value, as in detector.latent_dim=64")
         try:
-            OmegaConf.from_dotlist([override])
+            given: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+            current, used = in_current_keys(given)
+            tell_of_new_keys(used)
+            asked = cast(DictConfig, OmegaConf.merge(asked, current))
         except YAMLError as error:
             raise UserError(f"'{override}': what follows '=' is not valid YAML") from error
-    try:
-        return OmegaConf.from_dotlist(list(overrides))
-    except OmegaConfBaseException as error:
-        raise UserError(f"overrides {' '.join(overrides)}: {sentence(error)}") from error
+        except OmegaConfBaseException as error:
+            raise UserError(f"'{override}': {sentence(error)}") from error
+        except TypeError as error:
+            raise UserError(f"'{override}': another word gives a list where this one gives a section") from error
+    return asked
 
 
 def _budget(budget: str, offered: Sequence[str]) -> str:
@@ -186,19 +187,44 @@ def _budget(budget: str, offered: Sequence[str]) -> str:
     return budget
 
 
-def _complete(config: DictConfig, callbacks: Sequence[str]) -> DictConfig:
+def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[str] = SECTIONS) -> DictConfig:
     """`config` with its sections laid over their schemas, resolved; `callbacks` are those its YAML has."""
+    if "detector" not in sections:
+        config.detector, config.callbacks = None, {}
     for name, node in list(config.callbacks.items()):
         if node is None:
             del config.callbacks[name]
-        if name not in callbacks and (node is None or TARGET not in node):
+        if name not in callbacks and not (isinstance(node, DictConfig) and TARGET in node):
             raise UserError(f"callbacks.{name}: there is no such callback.{did_you_mean(str(name), callbacks)}")
-    for section in ("data", "detector", "trainer", *(f"callbacks.{name}" for name in config.callbacks)):
+    named = (*sections, *(f"callbacks.{name}" for name in config.callbacks))
+    for section in named:
         OmegaConf.update(config, section, checked(section, OmegaConf.select(config, section)), merge=False)
-    OmegaConf.resolve(config)  # last, so that ${data.patch_size} sees the override
+    _interpolate(config, named)  # last, so that ${data.patch_size} sees the override
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"Missing mandatory value: {', '.join(missing)}")
+    refuse_impossible("", Experiment, cast(dict[str, Any], OmegaConf.to_container(config)))
+    for section in named:
+        values: Any = OmegaConf.to_container(OmegaConf.select(config, section))
+        refuse_impossible(f"{section}.", locate(values.pop(TARGET)), values)
     return config
+
+
+def _interpolate(config: DictConfig, sections: Sequence[str]) -> None:
+    """Put the values in the place of `${…}`.
+
+    Raises:
+        UserError: a value suits the key it comes from, but not the one it goes to, which is named.
+    """
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        if error.full_key:
+            raise
+        untyped = OmegaConf.create(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
+        OmegaConf.resolve(untyped)
+        for section in sections:
+            checked(section, OmegaConf.select(untyped, section))
+        raise
 
 
 @contextmanager

@@ -29,12 +29,12 @@ NAMES_AND_PLACES = (  # keys that say what a run is called, where things lie and
     "name",
     "runs",
     "budgets",
-    "start_from",
     "layers",
+    "start_from",
     "data.root",
     "data.source",
-    "data.store_dir",
-    "data.num_workers",
+    "data.store.folder",
+    "data.store.num_workers",
 )
 DEFAULTS_OF_NEW_KEYS = {  # keys that older records lack, and what those meant
     "evaluation.threshold": "normal_quantile",
@@ -80,7 +80,8 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
         *sections, last = key.split(".")
         node: Any = kept
         for section in sections:
-            node = node.get(section) or {}
+            below = node.get(section)
+            node = below if isinstance(below, dict) else {}
         if key not in DEFAULTS_OF_NEW_KEYS or node.get(last) == DEFAULTS_OF_NEW_KEYS[key]:
             node.pop(last, None)
     for named in (kept.get("data"), kept.get("detector")):

@@ -151,7 +151,9 @@ def _split_banners(sheet: Sheet) -> list[Banner]:
         text = f"{whole(crossing)} pair{'s' * (crossing > 1)} of (nearly) the same picture in two splits."
         found.append(Banner("warning", "Pictures across splits", text))
     if not any(count.split == "val" for count in sheet.counts):
-        found.append(Banner("warning", "No held-out normals", "Nothing can set a threshold; raise data.val_fraction."))
+        found.append(
+            Banner("warning", "No held-out normals", "Nothing can set a threshold; raise data.split.val_fraction.")
+        )
     if not any(count.split == "test" and count.kind != "normal" for count in sheet.counts):
         found.append(
             Banner("warning", "Nothing anomalous to judge", "The test split has no anomaly; change the split.")

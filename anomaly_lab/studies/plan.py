@@ -12,6 +12,7 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from yaml import YAMLError
 
+from anomaly_lab.experiment import compose
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.schema import did_you_mean, merged
 from anomaly_lab.types import UserError
@@ -134,7 +135,7 @@ class Planned:
 
 def studies() -> list[str]:
     """Names of all studies."""
-    return sorted(path.stem for path in (configuration.folder() / "studies").glob("*.yaml"))
+    return list(compose.studies())
 
 
 def load(name: str) -> Study:
@@ -143,11 +144,10 @@ def load(name: str) -> Study:
     Raises:
         UserError: there is none, or something in its file is wrong; names the key.
     """
-    if name not in studies():
-        raise UserError(
-            f"no study '{name}'.{did_you_mean(name, studies())} There are: {', '.join(studies()) or 'none'}"
-        )
-    path = (configuration.folder() / "studies") / f"{name}.yaml"
+    known = compose.studies()
+    if name not in known:
+        raise UserError(f"no study '{name}'.{did_you_mean(name, known)} There are: {', '.join(known) or 'none'}")
+    path = known[name]
     try:
         written = OmegaConf.load(path)
     except (OSError, YAMLError, UnicodeDecodeError) as error:

@@ -24,8 +24,17 @@ def settings(tmp_path: Path, *overrides: str) -> DictConfig:
     """ganomaly_headct on a folder of thirteen pictures: five epochs of two iterations, all checkpoints kept."""
     if not (tmp_path / "headct").exists():
         write_headct(tmp_path / "headct")
-    places = [f"runs={tmp_path / 'runs'}", f"data.root={tmp_path / 'headct'}", f"data.store_dir={tmp_path / 'store'}"]
-    sizes = ["data.patch_size=[32,32]", "data.train_normals=8", "data.val_fraction=0.25", "data.batch_size=4"]
+    places = [
+        f"runs={tmp_path / 'runs'}",
+        f"data.root={tmp_path / 'headct'}",
+        f"data.store.folder={tmp_path / 'store'}",
+    ]
+    sizes = [
+        "data.patch_size=[32,32]",
+        "data.split.train_normals=8",
+        "data.split.val_fraction=0.25",
+        "data.batch_size=4",
+    ]
     lengths = ["data.epoch_length=2", "detector.gan_iterations=10", "detector.width=4", "detector.latent_dim=4"]
     record = ["callbacks.checkpoints.keep=9", "callbacks.wandb=null", "evaluation.replicates=20"]
     words = ["budget=smoke", *places, *sizes, *lengths, *record, "trainer.precision=32-true", *overrides]
@@ -128,7 +137,7 @@ def test_a_resumed_training_chooses_alike(
 
 def test_it_refuses_what_it_cannot_choose_by(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="held-out normals"):
-        engine.train(settings(tmp_path, SWITCH, "data.val_fraction=0"))
+        engine.train(settings(tmp_path, SWITCH, "data.split.val_fraction=0"))
 
 
 def test_it_refuses_several_processes() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_sections import sections
 from PIL import Image
 from toy_plans import plan_of, write_pictures
 
@@ -37,7 +38,7 @@ def make(headct: Path, tmp_path: Path):
     def make(**changes) -> HeadCT:
         arguments = {"root": str(headct), "patch_size": (8, 8), "batch_size": 4, "epoch_length": 3}
         arguments |= {"store_dir": str(tmp_path / "store"), "train_normals": 8, "val_fraction": 0.2}
-        return HeadCT(**(arguments | changes))
+        return HeadCT(**sections(**(arguments | changes)))
 
     return make
 

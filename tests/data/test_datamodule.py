@@ -3,8 +3,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from data_sections import sections
 
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import Case, UserError
 
@@ -116,20 +118,13 @@ def test_missing_folder_gives_the_twin_or_refuses(make, tmp_path):
     ("changes", "message"),
     [
         ({"batch_size": 7}, "only 6 normals train"),
-        ({"augment": {"flips": 0.5}}, "unknown flips"),
         ({"patch_size": (8, 8, 8)}, "the scans are pictures"),
-        ({"patch_size": (8,)}, "patch_size"),
-        ({"limits": {"tests": 3}}, "it takes train, val"),
         ({"cut": {"overlap": 1.0}}, "overlap"),
-        ({"cut": {"stride": 4}}, "unknown stride"),
-        ({"volume": {"windows": 4}}, "unknown windows"),
         ({"folds": 3, "fold": 3}, "counted from 0"),
-        ({"contamination": 0.6}, "below .5"),
-        ({"in_channels": 2}, "in_channels"),
-        ({"epoch_length": 0}, "epoch_length"),
+        ({"contamination": 0.6}, r"data\.split: contamination=0.6: takes a number in"),
     ],
 )
-def test_wrong_settings_are_one_line(make, changes, message):
+def test_what_cannot_be_is_the_users_error(make, changes, message):
     def prepare():
         data = make(**changes)
         data.setup()
@@ -137,6 +132,21 @@ def test_wrong_settings_are_one_line(make, changes, message):
 
     with pytest.raises(UserError, match=message):
         prepare()
+
+
+WRONG = [{"patch_size": (8,)}, {"in_channels": 2}, {"epoch_length": 0}, {"batch_size": 0}, {"seed": -1}]
+FOR_VOLUMES = [{"augment": {"scale": 1.5}}, {"augment": {"flip": (0.5, 0.0, 0.0)}}]
+
+
+@pytest.mark.parametrize("changes", [*WRONG, *FOR_VOLUMES])
+def test_an_argument_out_of_range_is_refused(make, changes):
+    with pytest.raises(ValueError, match=r"takes|for patches of volumes"):
+        make(**changes)
+
+
+def test_patches_of_volumes_are_augmented_as_volumes(make):
+    data = make(patch_size=(8, 8, 8), augment={"flip": (0.5, 0.0, 0.0), "scale": 1.5})
+    assert data.augmentation == VolumeAugmentation(flip=(0.5, 0.0, 0.0), scale=1.5)
 
 
 def test_minibatch_that_ranks_cannot_share_is_refused(make, fake_trainer):
@@ -182,7 +192,7 @@ def spots(tmp_path):
     def make(**changes):
         cut = {"label": "mask", "lesion": 0.75}
         arguments = {"root": str(tmp_path / "spots"), "patch_size": (8, 8), "batch_size": 4, "cut": cut}
-        data = Spots(**(arguments | {"store_dir": str(tmp_path / "store"), "epoch_length": 3} | changes))
+        data = Spots(**sections(**(arguments | {"store_dir": str(tmp_path / "store"), "epoch_length": 3} | changes)))
         data.setup()
         return data
 

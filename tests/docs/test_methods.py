@@ -22,7 +22,7 @@ DATASETS = {path.stem for path in (PACKAGE / "data" / "datasets").glob("[!_]*.py
 NAMES = {*MODULES, "adganc", "anogan_mean", "stdwgan", "vae"}  # of detectors in the names of experiments
 MARKDOWN = sorted(DOCS.rglob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
-TINY = {"width": 8, "samples": 8, "search_steps": 1, "teacher": "squeezenet1_0"}
+TINY = {"width": 8, "samples": 64, "batch_size": 8, "search_steps": 1, "teacher": "squeezenet1_0"}
 
 
 @pytest.fixture(params=MODULES)

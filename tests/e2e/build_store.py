@@ -3,7 +3,10 @@
 import sys
 import time
 
+from anomaly_lab.data.datamodule import StoreOptions, Twin
 from anomaly_lab.data.datasets.nifti import Nifti
+from anomaly_lab.data.preprocessing.patches import PatchSampling
+from anomaly_lab.data.preprocessing.transforms import Volume
 from anomaly_lab.data.store import build
 
 folder, pause = sys.argv[1], float(sys.argv[2])
@@ -19,12 +22,12 @@ build.Writer.add = slowly
 data = Nifti(
     root="nowhere",
     source="twin",
-    twin_size=80,
+    twin=Twin(size=80),
     patch_size=(16, 16),
-    volume={"zscore": 3.0},
-    cut={"label": "mask", "overlap": 0.5, "foreground": 0.5, "random": 20},
+    volume=Volume(zscore=3.0),
+    cut=PatchSampling(label="mask", overlap=0.5, foreground=0.5, random=20),
     batch_size=4,
-    store_dir=folder,
+    store=StoreOptions(folder=folder),
 )
 data.setup()
 print("reused" if data.store.reused else "built", data.store.folder.name, data.store.fingerprint)

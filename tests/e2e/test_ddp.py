@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_processes_make_one_run(store: Path, tmp_path: Path) -> None:
-    settings = [*small(tmp_path, store), "callbacks.wandb.mode=offline", "data.scoring_batch_size=7"]
+    settings = [*small(tmp_path, store), "callbacks.wandb.mode=offline", "data.store.scoring_batch_size=7"]
     settings += ["detector.augment_d=ada"]
     done = launch(
         "-m", "anomaly_lab", "train", "fanogan_headct", *settings, "trainer.devices=2", "trainer.strategy=ddp"

@@ -22,7 +22,7 @@ def settings(base: Path, store: Path, *more: str) -> list[str]:
         "budget=smoke",
         f"runs={base / 'runs'}",
         f"data.root={base / 'nothing'}",
-        f"data.store_dir={store}",
+        f"data.store.folder={store}",
         "data.batch_size=4",
         "data.epoch_length=3",
         "detector.width=4",

@@ -29,7 +29,7 @@ def test_nothing_of_a_header_is_left_behind(tmp_path: Path) -> None:
         "budget=smoke",
         f"runs={tmp_path / 'runs'}",
         f"data.root={tmp_path / 'data'}",
-        f"data.store_dir={tmp_path / 'store'}",
+        f"data.store.folder={tmp_path / 'store'}",
         "data.volume.spacing=null",
         "data.cut={label: case, overlap: 0.0}",
         "data.patch_size=[32,32]",

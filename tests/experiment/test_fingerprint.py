@@ -5,12 +5,13 @@ import pytest
 from anomaly_lab.experiment import fingerprint
 from anomaly_lab.experiment.fingerprint import of_code, of_config
 
+STORE = {"folder": "here", "num_workers": 0, "on_bad": "fail"}
 CONFIG = {
     "name": "toy",
     "seed": 0,
     "runs": "runs",
     "budget": "smoke",
-    "data": {"_target_": "anomaly_lab.data.datasets.headct.HeadCT", "root": "here", "batch_size": 4},
+    "data": {"_target_": "anomaly_lab.data.datasets.headct.HeadCT", "root": "here", "batch_size": 4, "store": STORE},
     "detector": {"_target_": "anomaly_lab.detectors.fanogan.FAnoGAN", "width": 8},
     "callbacks": {"wandb": {"_target_": "anomaly_lab.callbacks.wandb.WandB"}},
 }
@@ -23,7 +24,8 @@ def changed(section: str | None = None, **values) -> dict:
 
 
 @pytest.mark.parametrize("same", [
-    changed(name="other"), changed(runs="there"), changed("data", root="there"), changed("data", num_workers=2),
+    changed(name="other"), changed(runs="there"), changed("data", root="there"),
+    changed("data", store={"num_workers": 2, "folder": "there", "on_bad": "fail"}),
     changed(callbacks={}), changed(start_from="runs/x"),
 ])  # fmt: skip
 def test_names_and_places_do_not_matter(same):

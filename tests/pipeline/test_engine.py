@@ -31,7 +31,7 @@ def empty(root: Path) -> None:
         (truncate, [], "004.png"),
         (empty, [], "no pictures"),
         (None, ["data.batch_size=7"], "data.batch_size=7: only 6 normals train"),
-        (None, ["data.splits=nowhere.csv"], "nowhere.csv"),
+        (None, ["data.split.file=nowhere.csv"], "nowhere.csv"),
         (None, ["data.root=nowhere", "data.source=real"], "nowhere: no such folder"),
     ],
 )

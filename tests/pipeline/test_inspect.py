@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data.conftest import write_headct
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datamodule import PatchDataModule
@@ -23,7 +24,7 @@ def headct(tmp_path: Path, **changes) -> HeadCT:
     if not root.exists():
         write_headct(root)
     arguments = {"root": str(root), "patch_size": (8, 8), "batch_size": 4, "train_normals": 8, "val_fraction": 0.2}
-    return HeadCT(**(arguments | {"store_dir": str(tmp_path / "store")} | changes))
+    return HeadCT(**sections(**(arguments | {"store_dir": str(tmp_path / "store")} | changes)))
 
 
 def patches(tmp_path: Path, **changes) -> Folder:
@@ -40,7 +41,7 @@ def patches(tmp_path: Path, **changes) -> Folder:
             if kind == "burn":
                 Image.fromarray(lesion).save(root / "masks" / kind / f"{i}.png")
     arguments = {"root": str(root), "patch_size": (8, 8), "batch_size": 2, "store_dir": str(tmp_path / "store")}
-    return Folder(**(arguments | {"cut": {"label": "mask"}, "train_normals": 0.5} | changes))
+    return Folder(**sections(**(arguments | {"cut": {"label": "mask"}, "train_normals": 0.5} | changes)))
 
 
 def collected(data: PatchDataModule) -> Sheet:
@@ -143,15 +144,19 @@ def test_what_is_not_stored_is_shown_without_facts_of_scans(tmp_path: Path):
 
 
 def settings(tmp_path: Path, *overrides: str):
-    places = [f"runs={tmp_path / 'runs'}", f"data.root={tmp_path / 'headct'}", f"data.store_dir={tmp_path / 'store'}"]
-    sizes = ["data.patch_size=[8,8]", "data.train_normals=8", "data.val_fraction=0.25", "data.batch_size=4"]
-    return config.load("fanogan_headct", ["budget=smoke", *places, *sizes, *overrides])
+    places = [
+        f"runs={tmp_path / 'runs'}",
+        f"data.root={tmp_path / 'headct'}",
+        f"data.store.folder={tmp_path / 'store'}",
+    ]
+    sizes = ["data.patch_size=[8,8]", "data.split.train_normals=8", "data.split.val_fraction=0.25", "data.batch_size=4"]
+    return config.load_data("headct", ["budget=smoke", *places, *sizes, *overrides])
 
 
 def test_the_manifest_names_every_row_and_its_split(tmp_path: Path):
     write_headct(tmp_path / "headct")
     page = engine.inspect(settings(tmp_path))
-    assert page == tmp_path / "runs" / "fanogan_headct" / "data" / "datasheet.html"
+    assert page == tmp_path / "runs" / "headct" / "data" / "datasheet.html"
     with (page.parent / "manifest.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == inspect.MANIFEST
@@ -165,7 +170,7 @@ def test_the_manifest_names_every_row_and_its_split(tmp_path: Path):
 def test_no_path_of_this_machine_is_on_the_page(tmp_path: Path):
     broken = write_headct(tmp_path / "headct") / "head_ct" / "head_ct" / "004.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    page = engine.inspect(settings(tmp_path, "data.on_bad=skip", "data.train_normals=7")).read_text()
+    page = engine.inspect(settings(tmp_path, "data.store.on_bad=skip", "data.split.train_normals=7")).read_text()
     assert "004.png" in page
     assert "1 file was left out" in page
     assert str(tmp_path) not in re.sub(r'src="[^"]*"', "", page)
@@ -186,7 +191,7 @@ def test_the_console_says_what_is_built_and_what_is_reused(tmp_path: Path, capsy
 
 
 def test_a_twin_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    page = engine.inspect(settings(tmp_path, "data.twin_size=24")).read_text()
+    page = engine.inspect(settings(tmp_path, "data.twin.size=24")).read_text()
     assert capsys.readouterr().err.startswith("SYNTHETIC TWIN")
     assert "Synthetic twin" in page
 

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from data_sections import sections
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 from sklearn.metrics import roc_auc_score
@@ -68,7 +69,7 @@ def _scores(folder: Path) -> dict[str, dict[str, str]]:
 def _volumes(tmp_path, **changes):
     arguments = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 80, "batch_size": 4}
     arguments |= {"patch_size": (16, 16), "cut": {"label": "mask", "overlap": 0.5}, "volume": {"zscore": 3.0}}
-    data = Nifti(**(arguments | {"store_dir": str(tmp_path / "store")} | changes))
+    data = Nifti(**sections(**(arguments | {"store_dir": str(tmp_path / "store")} | changes)))
     data.setup()
     return data
 
@@ -148,7 +149,7 @@ def test_background_has_no_map_and_no_say_where_the_run_never_saw_any(tmp_path, 
 
 def test_one_window_and_no_map_leave_the_score_alone(tmp_path, run):
     headct = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 30, "patch_size": (8, 8), "batch_size": 4}
-    data = HeadCT(**headct, train_normals=10, store_dir=str(tmp_path / "store"))
+    data = HeadCT(**sections(**headct, train_normals=10, store_dir=str(tmp_path / "store")))
     data.setup()
     Image.fromarray(np.tile(np.arange(20, dtype=np.uint8), (20, 1))).save(tmp_path / "a.png")
     out = predict(run, data, Alarm(), new_cases(tmp_path / "a.png"), tmp_path / "out")
@@ -158,7 +159,7 @@ def test_one_window_and_no_map_leave_the_score_alone(tmp_path, run):
 
 def test_pictures_of_a_folder_are_scored_with_p_values_and_maps(tmp_path, run):
     headct = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 30, "patch_size": (8, 8), "batch_size": 4}
-    data = HeadCT(**headct, train_normals=10, store_dir=str(tmp_path / "store"))
+    data = HeadCT(**sections(**headct, train_normals=10, store_dir=str(tmp_path / "store")))
     data.setup()
     folder = tmp_path / "new ones"
     (folder / "ä").mkdir(parents=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_lab.experiment import config
+from anomaly_lab.experiment import compose, config
 from anomaly_lab.studies import plan
 from anomaly_lab.studies.plan import Key
 from anomaly_lab.types import UserError
@@ -130,7 +130,7 @@ def test_a_shipped_study_has_experiments_and_notes_for_all_it_names(path: Path, 
     for row in study.rows.values():
         for name in row.datasets or study.datasets:
             experiment = row.experiment.format(dataset=study.datasets[name].experiments or name)
-            assert Path("experiments", f"{experiment}.yaml").is_file()
+            assert compose.layers_of(experiment)
     used = {note for part in (*study.rows.values(), *study.datasets.values()) for note in part.notes}
     assert used == set(study.footnotes)
 

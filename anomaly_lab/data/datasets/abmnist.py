@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from anomaly_lab.data.datasets.mnist import Digits
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.types import Case, UserError
+from anomaly_lab.types import Case, Range, Seed, UserError
 
 SIDES = (4, 10)  # pixels of a square, both included
 GREYS = (0.3, 1.0)  # of full scale
@@ -33,11 +33,11 @@ class ABMNIST(Digits):
     def __init__(
         self,
         *,
-        squares: int = 1,
+        squares: Annotated[int, Range("[1, 3]")] = 1,
         fill: Literal["constant", "noise"] = "constant",
         blend: Literal["replace", "add"] = "replace",
-        min_contrast: float = 0.1,
-        squares_seed: int = 0,
+        min_contrast: Annotated[float, Range("[0, 0.3]")] = 0.1,
+        squares_seed: Seed = 0,
         **arguments: Any,
     ) -> None:
         """Check the options of the squares; the rest is the base class's.

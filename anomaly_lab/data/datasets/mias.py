@@ -123,7 +123,7 @@ def discs(places: Iterable[Disc], path: Path, pixels: np.ndarray) -> np.ndarray:
         size = " x ".join(map(str, pixels.shape[1:]))
         raise UserError(
             f"{path}: {size} pixels, where Info.txt counts in {FRAME} x {FRAME}; "
-            "replace it, or leave such files out with data.on_bad=skip"
+            "replace it, or leave such files out with data.store.on_bad=skip"
         )
     canvas = np.zeros((FRAME, FRAME), np.uint8)
     for place in places:

@@ -23,7 +23,7 @@ from anomaly_lab.data.datasets.mias_info import FRAME, Disc, located, read_info
 from anomaly_lab.data.readers.pictures import read_image
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.twins.mias import write_twin
-from anomaly_lab.types import Case
+from anomaly_lab.types import Case, Seed
 
 SIDE = 120  # pixels of a patch
 NEAR = 60  # pixels between two centres that "merge" takes as one
@@ -48,7 +48,7 @@ class MIASPatches(PatchDataModule):
         *,
         rule: Literal["merge", "small"] = "merge",
         location: Literal["mask", "centre", "match"] = "mask",
-        location_seed: int = 0,
+        location_seed: Seed = 0,
         **arguments: Any,
     ) -> None:
         """See PatchDataModule for the other arguments.

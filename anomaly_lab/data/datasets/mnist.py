@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.idx import IMAGES, LABELS, find_idx, read_idx
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.twins.mnist import write_twin
-from anomaly_lab.types import Case, UserError
+from anomaly_lab.types import Case, Range, UserError
 
 
 class Digits(PatchDataModule):
@@ -28,7 +28,7 @@ class Digits(PatchDataModule):
         "t10k-labels-idx1-ubyte, gzipped or not) and lay them side by side"
     )
 
-    def __init__(self, *, pad: int = 2, **arguments: Any) -> None:
+    def __init__(self, *, pad: Annotated[int, Range("[0, 1000]")] = 2, **arguments: Any) -> None:
         """Check the option of all sets of digits; the rest is the base class's.
 
         Args:
@@ -61,7 +61,7 @@ class Digits(PatchDataModule):
         digit: np.ndarray = self.decoded(case.image)[case.frame]
         if digit.min() == digit.max():
             fault = f"image {case.frame}: every pixel is {digit.flat[0]}, there is nothing to see in it"
-            raise UserError(f"{case.image}, {fault}; replace it, or leave such files out with data.on_bad=skip")
+            raise UserError(f"{case.image}, {fault}; replace it, or leave such files out with data.store.on_bad=skip")
         return digit
 
     def scan(self, digit: np.ndarray, mask: np.ndarray | None = None) -> Scan:
@@ -79,7 +79,9 @@ class MNIST(Digits):
     name = "mnist"
     official: ClassVar[dict[str, int]] = {"images": 70_000}
 
-    def __init__(self, *, anomalous: Sequence[int] = (8,), **arguments: Any) -> None:
+    def __init__(
+        self, *, anomalous: Annotated[Sequence[int], Range("[0, 9]", counts=range(1, 10))] = (8,), **arguments: Any
+    ) -> None:
         """Check which digits are anomalous; the rest is the base class's.
 
         Args:

@@ -14,13 +14,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.twins.nifti import write_twin
-from anomaly_lab.types import Case, UserError
+from anomaly_lab.types import Case, Range, UserError
 
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
 _WILDCARD = re.compile(r"(\*\*/|\*|\?)")
@@ -48,7 +48,7 @@ class Nifti(PatchDataModule):
         masks: str | None = "lesion.nii.gz",
         labels: str | None = None,
         patient: str | None = None,
-        mask_labels: Sequence[int] | None = None,
+        mask_labels: Annotated[Sequence[int], Range("[0, 65535]")] | None = None,
         **arguments: Any,
     ) -> None:
         r"""Check the patterns; the rest is the base class's.

@@ -121,7 +121,7 @@ class RSNA(PatchDataModule):
             if right > width or bottom > height:
                 raise UserError(
                     f"{case.mask}: a box of {case.id} ends at column {right}, row {bottom} of {case.image}, which has "
-                    f"{width} × {height}; put it right, or leave such files out with data.on_bad=skip"
+                    f"{width} × {height}; put it right, or leave such files out with data.store.on_bad=skip"
                 )
             mask[:, top:bottom, left:right] = True
         return replace(scan, mask=mask)

@@ -20,7 +20,7 @@ import numpy as np
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.tables import read_table
 from anomaly_lab.data.twins.tsukazaki import write_twin
-from anomaly_lab.types import Case, UserError
+from anomaly_lab.types import Case, Seed, UserError
 
 RAREST_FIRST = ("AO", "MH", "RP", "AMD", "RVO", "RD", "Gla", "DR", "DM")
 NORMAL = "normal"
@@ -70,7 +70,7 @@ class Tsukazaki(PatchDataModule):
         task: Literal["gan", "gan_balanced", "1", "2", "3", "4", "5"] | int = "gan",
         disease: Literal["AMD", "RVO", "MH", "RD", "RP", "AO"] = "AMD",
         image_level: bool = False,
-        sample_seed: int = 0,
+        sample_seed: Seed = 0,
         **arguments: Any,
     ) -> None:
         """Set the options of this data set; all others are PatchDataModule's.

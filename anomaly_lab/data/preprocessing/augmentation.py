@@ -10,31 +10,43 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Range, refuse_out_of_range
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """Flip, rotate, shift and change the gamma of pictures; what comes in from outside is black.
 
+    Patches of volumes have the same settings (`VolumeAugmentation`); three numbers, and `scale`, are for them alone.
+
+    >>> Augmentation(flip=1.0)(np.array([[[[1, 2], [3, 4]]]], np.uint8), np.array([0]), seed=0).tolist()
+    [[[[2, 1], [4, 3]]]]
+
     Attributes:
-        flip: probability of a left-right flip.
-        degrees: rotation, uniform in [-degrees, degrees].
+        flip: probability of a left-right flip; of a volume, of a flip along each axis.
+        degrees: rotation, uniform in [-degrees, degrees]; of a volume, about each axis.
         shift: uniform in [-shift, shift] along each axis, as a fraction of the side.
+        scale: of a volume, its size, log-uniform in [1 / scale, scale]; 1 for none.
         gamma: exponent, log-uniform in [1 / gamma, gamma]; 1 for none.
     """
 
-    flip: float = 0.0
-    degrees: float = 0.0
-    shift: float = 0.0
-    gamma: float = 1.0
+    flip: Annotated[float | tuple[float, ...], Range("[0, 1]", counts=(3,))] = 0.0
+    degrees: Annotated[float | tuple[float, ...], Range("[0, 360]", counts=(3,))] = 0.0
+    shift: Annotated[float | tuple[float, ...], Range("[0, 1)", counts=(3,))] = 0.0
+    scale: Annotated[float, Range("[1, 100]")] = 1.0
+    gamma: Annotated[float, Range("[1, 100]")] = 1.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.flip <= 1 and self.degrees >= 0 and 0 <= self.shift < 1 and self.gamma >= 1):
-            raise UserError(f"data.augment: {self}; flip and shift lie in 0..1, degrees >= 0, gamma >= 1")
+        refuse_out_of_range(type(self), vars(self))
+
+    def check_suits_pictures(self) -> None:
+        """Raise ValueError if something is set that only volumes have."""
+        if self.scale != 1 or any(isinstance(value, tuple) for value in (self.flip, self.degrees, self.shift)):
+            raise ValueError("scale, and three numbers, are for patches of volumes, whose data.patch_size has three")
 
     def __call__(self, images: np.ndarray, draws: np.ndarray, seed: int) -> np.ndarray:
         """Change each picture in its own way.
@@ -47,9 +59,10 @@ class Augmentation:
         Returns:
             Pictures of the same shape and type.
         """
+        self.check_suits_pictures()
         if not self.degrees and not self.shift and self.gamma == 1:  # a flip needs no interpolation
             flipped = images.copy()
-            mirrored = uniforms(seed, draws, 1)[:, 0] < self.flip
+            mirrored = uniforms(seed, draws, 1)[:, 0] < np.asarray(self.flip)
             flipped[mirrored] = images[mirrored][..., ::-1]
             return flipped
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for news of itself
@@ -75,15 +88,16 @@ class Augmentation:
 
     def _matrices(self, chance: np.ndarray, height: int, width: int) -> np.ndarray:
         """[B, 2, 3]: flip, then rotate about the centre, then shift; x before y."""
-        angle = np.radians(self.degrees * (2 * chance[:, 1] - 1))
-        mirror = np.where(chance[:, 0] < self.flip, -1.0, 1.0)
+        degrees, shift = np.asarray(self.degrees), np.asarray(self.shift)
+        angle = np.radians(degrees * (2 * chance[:, 1] - 1))
+        mirror = np.where(chance[:, 0] < np.asarray(self.flip), -1.0, 1.0)
         cos, sin = np.cos(angle), np.sin(angle)
         matrices = np.empty((len(chance), 2, 3))
         matrices[:, 0, :2] = np.stack([cos * mirror, -sin], 1)
         matrices[:, 1, :2] = np.stack([sin * mirror, cos], 1)
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
-        shift = self.shift * (2 * chance[:, 2:4] - 1) * (width, height)
-        matrices[:, :, 2] = centre - matrices[:, :, :2] @ centre + shift
+        move = shift * (2 * chance[:, 2:4] - 1) * (width, height)
+        matrices[:, :, 2] = centre - matrices[:, :, :2] @ centre + move
         return matrices
 
 

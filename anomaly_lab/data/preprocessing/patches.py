@@ -8,13 +8,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from anomaly_lab.data.preprocessing.transforms import Prepared
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Fraction, Range, UserError, refuse_out_of_range
 
 VERSION = 1  # of the rules below; a store cut by other rules is not reused
 PLANES = {"axial": "IS", "coronal": "AP", "sagittal": "LR"}
@@ -51,23 +51,19 @@ class PatchSampling:
         per_scan: most windows kept of a grid, drawn at random; 0 keeps all.
     """
 
-    overlap: float = 0.0
+    overlap: Annotated[float, Range("[0, 1)")] = 0.0
     label: Literal["case", "mask"] = "case"
-    lesion: float = 0.0
-    foreground: float = 0.0
+    lesion: Annotated[float, Range("[0, 1)")] = 0.0
+    foreground: Fraction = 0.0
     plane: Literal["axial", "coronal", "sagittal"] = "axial"
-    slices: tuple[float, float] | None = None
-    random: int = 0
-    per_scan: int = 0
+    slices: Annotated[tuple[float, float], Range("[0, 65535]")] | None = None
+    random: Annotated[int, Range("[0, 65535]")] = 0
+    per_scan: Annotated[int, Range("[0, 1000000]")] = 0
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be."""
+        refuse_out_of_range(type(self), vars(self))
         if self.label not in ("case", "mask") or self.plane not in PLANES:
-            raise UserError(f"data.cut: label is case or mask, plane one of {', '.join(PLANES)}; got {self}")
-        if not (0 <= self.overlap < 1 and 0 <= self.lesion < 1 and 0 <= self.foreground <= 1):
-            raise UserError(f"data.cut: overlap and lesion lie in [0, 1), foreground in [0, 1]; got {self}")
-        if min(self.random, self.per_scan) < 0:
-            raise UserError(f"data.cut: random and per_scan are counts, 0 for none; got {self}")
+            raise ValueError(f"label is case or mask, plane one of {', '.join(PLANES)}; got {self}")
 
     def extent(self, patch_size: Sequence[int], axcodes: str | None) -> tuple[int, ...]:
         """Size of a window, [D]; `axcodes` are those of a volume, None for a picture.

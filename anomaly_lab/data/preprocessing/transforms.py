@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from anomaly_lab.data.readers import geometry
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Range, UserError, refuse_out_of_range
 
 VERSION = 2  # of the steps below; a store made by other steps is not reused
 
@@ -55,25 +55,27 @@ class Volume:
     """
 
     axcodes: str = "IPL"
-    spacing: tuple[float, float, float] | None = None
-    window: Any = None
-    zscore: float | None = None
-    percentiles: tuple[float, float] | None = None
-    foreground_above: float | None = None
+    spacing: Annotated[tuple[float, float, float], Range("(0, 1000]")] | None = None
+    window: tuple[float, float] | Literal["scan"] | None = None
+    zscore: Annotated[float, Range("(0, 100]")] | None = None
+    percentiles: Annotated[tuple[float, float], Range("[0, 100]")] | None = None
+    foreground_above: Annotated[float, Range("(-inf, inf)")] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses rules that contradict each other or cannot be."""
+        """Refuse rules that contradict each other."""
+        refuse_out_of_range(type(self), vars(self))
+        if not geometry.are_axcodes(self.axcodes):
+            raise ValueError(
+                f"axcodes={self.axcodes}: takes one each of L or R, P or A, I or S, as in {geometry.WORKING}"
+            )
         if sum(rule is not None for rule in (self.window, self.zscore, self.percentiles)) > 1:
-            raise UserError("data.volume: window, zscore and percentiles exclude each other; give one of them")
-        if not (self.window in (None, "scan") or (len(self.window) == 2 and self.window[1] > 0)):
-            raise UserError(f"data.volume.window={self.window}: it takes [centre, width] with width > 0, or scan")
-        if self.zscore is not None and self.zscore <= 0:
-            raise UserError(f"data.volume.zscore={self.zscore}: deviations to keep on each side, above 0")
-        low, high = self.percentiles or (0, 100)
-        if not 0 <= low < high <= 100:
-            raise UserError(f"data.volume.percentiles={self.percentiles}: two numbers, 0 <= low < high <= 100")
-        if self.spacing is not None and min(self.spacing) <= 0:
-            raise UserError(f"data.volume.spacing={self.spacing}: three edges in mm, above 0")
+            raise ValueError("window, zscore and percentiles exclude each other; give one of them")
+        if self.window not in (None, "scan"):
+            two = isinstance(self.window, tuple) and Range("(-inf, inf)", counts=(2,)).admits(self.window)
+            if not two or float(self.window[1]) <= 0:
+                raise ValueError(f"window={self.window}: takes [centre, width] with a width above 0, or scan")
+        if self.percentiles is not None and self.percentiles[0] >= self.percentiles[1]:
+            raise ValueError(f"percentiles={self.percentiles}: the first must be below the second")
 
     def __call__(self, scan: Scan) -> Prepared:
         """Orient, resample, bring to [0, 1]."""
@@ -112,11 +114,28 @@ class Volume:
         return (low, high) if low < high else (float(values.min()), float(values.max()))
 
     def _window(self, scan: Scan) -> tuple[float, float]:
-        if self.window != "scan":
+        if isinstance(self.window, tuple):
             return float(self.window[0]), float(self.window[1])
         if scan.window is None:
             raise UserError("its header names no window, which data.volume.window=scan asks for; give [centre, width]")
         return scan.window
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How pictures are brought to one size.
+
+    Attributes:
+        size: height and width a picture is brought to before patches are cut; None leaves it as it is where there is a
+            `cut`, and without one makes it `patch_size`.
+        fit: "pad" adds black to keep a picture's shape, "stretch" does not keep it.
+    """
+
+    size: Annotated[tuple[int, int], Range("[1, 16384]")] | None = None
+    fit: Literal["pad", "stretch"] = "pad"
+
+    def __post_init__(self) -> None:
+        refuse_out_of_range(type(self), vars(self))
 
 
 @dataclass(frozen=True)

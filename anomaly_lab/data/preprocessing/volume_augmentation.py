@@ -6,47 +6,24 @@ same with any number of workers and after a resume. Rotation, shift and scale ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from anomaly_lab.data.preprocessing.augmentation import uniforms
-from anomaly_lab.types import UserError
+from anomaly_lab.data.preprocessing.augmentation import Augmentation, uniforms
 
 AXES = 3
 
 
 @dataclass(frozen=True)
-class VolumeAugmentation:
+class VolumeAugmentation(Augmentation):
     """Flip, rotate, shift, scale and change the gamma of volumes; what comes in from outside is black.
 
-    `flip`, `degrees` and `shift` take one number, or three for the patch's axes (their order: `volume.axcodes`).
-
-    Attributes:
-        flip: probability of a flip along each axis.
-        degrees: rotation about each axis, uniform in [-degrees, degrees].
-        shift: uniform in [-shift, shift] along each axis, as a fraction of the side.
-        scale: size, log-uniform in [1 / scale, scale], the same along all axes; 1 for none.
-        gamma: exponent, log-uniform in [1 / gamma, gamma], over the whole range of the type as for pictures (MONAI's
-            is over each patch's own); 1 for none.
+    `flip`, `degrees` and `shift` take one number, or three for the patch's axes (their order: `volume.axcodes`). The
+    size is the same along all axes. The gamma is over the whole range of the type, as for pictures (MONAI's is over
+    each patch's own).
     """
-
-    flip: float | Sequence[float] = 0.0
-    degrees: float | Sequence[float] = 0.0
-    shift: float | Sequence[float] = 0.0
-    scale: float = 1.0
-    gamma: float = 1.0
-
-    def __post_init__(self) -> None:
-        try:
-            flip, degrees, shift = (np.broadcast_to(np.array(v, float), AXES) for v in self._by_axis())
-        except ValueError as error:
-            raise UserError(f"data.augment: {self}; flip, degrees, shift are one number or three") from error
-        inside = ((flip >= 0) & (flip <= 1) & (degrees >= 0) & (shift >= 0) & (shift < 1)).all()
-        if not (inside and self.scale >= 1 and self.gamma >= 1):
-            raise UserError(f"data.augment: {self}; flip and shift lie in 0..1, degrees >= 0, scale and gamma >= 1")
 
     def __call__(self, images: np.ndarray, draws: np.ndarray, seed: int) -> np.ndarray:
         """Change each volume in its own way.
@@ -66,7 +43,9 @@ class VolumeAugmentation:
 
     def _change(self, image: np.ndarray, chance: np.ndarray) -> np.ndarray:
         """Change one volume [C, D, H, W] by random numbers, [11] in [0, 1)."""
-        flip, degrees, shift = (np.broadcast_to(np.asarray(v, float), AXES) for v in self._by_axis())
+        flip, degrees, shift = (
+            np.broadcast_to(np.asarray(v, float), AXES) for v in (self.flip, self.degrees, self.shift)
+        )
         turned = np.flip(image, tuple(1 + int(axis) for axis in np.flatnonzero(chance[:3] < flip)))
         spread = 2 * chance[3:] - 1
         if degrees.any() or shift.any() or self.scale != 1:
@@ -76,9 +55,6 @@ class VolumeAugmentation:
             full = np.iinfo(image.dtype).max
             turned = full * (turned / np.float32(full)) ** np.float32(self.gamma ** spread[7])
         return np.asarray(turned if turned.dtype == image.dtype else np.rint(turned).astype(image.dtype))
-
-    def _by_axis(self) -> tuple[float | Sequence[float], ...]:
-        return self.flip, self.degrees, self.shift
 
 
 def _rotation(radians: np.ndarray) -> np.ndarray:

@@ -227,5 +227,5 @@ def _name(frame: Frame, beside: Frame) -> str:
 
 def _refused(frame: Frame, fault: str, remedy: str = "") -> UserError:
     return UserError(
-        f"{frame.path}: {fault}; complete or part the series, {remedy}or leave such out with data.on_bad=skip"
+        f"{frame.path}: {fault}; complete or part the series, {remedy}or leave such out with data.store.on_bad=skip"
     )

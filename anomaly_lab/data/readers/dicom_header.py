@@ -93,7 +93,7 @@ def reading(path: Path, fault: str = "this is not a readable DICOM file") -> Ite
 
 def bad(path: Path, fault: str) -> UserError:
     """The error of one file."""
-    return UserError(f"{path}: {fault}; replace it, or leave such files out with data.on_bad=skip")
+    return UserError(f"{path}: {fault}; replace it, or leave such files out with data.store.on_bad=skip")
 
 
 def hashed(kind: str, value: str) -> str:

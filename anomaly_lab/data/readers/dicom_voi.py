@@ -98,5 +98,6 @@ def _many(value: object) -> list[str]:
 
 def _absurd(path: Path, what: str) -> UserError:
     return UserError(
-        f"{path}: its window has {what}; say data.voi=null to leave windows unread, or data.on_bad=skip to leave it out"
+        f"{path}: its window has {what}; say data.voi=null to leave windows unread, "
+        "or data.store.on_bad=skip to leave it out"
     )

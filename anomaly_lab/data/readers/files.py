@@ -31,7 +31,9 @@ def read_scan(case: Case, in_channels: int) -> Scan:
     mask = None if case.mask is None else pictures.read_mask(case.mask)
     if mask is not None and mask.shape[1:] != pixels.shape[1:]:
         sizes = f"{mask.shape[1:]} pixels, its image {pixels.shape[1:]}"
-        raise UserError(f"{case.mask}: the mask is {sizes}; make them equal, or leave such files out: data.on_bad=skip")
+        raise UserError(
+            f"{case.mask}: the mask is {sizes}; make them equal, or leave such files out: data.store.on_bad=skip"
+        )
     return Scan(pixels, mask)
 
 

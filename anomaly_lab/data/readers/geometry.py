@@ -19,6 +19,15 @@ SAME_SPACING = 1e-3  # relative
 Mode = Literal["bilinear", "nearest"]
 
 
+def are_axcodes(text: str) -> bool:
+    """Whether a text has one each of L or R, P or A, I or S.
+
+    >>> are_axcodes("IPL"), are_axcodes("IPP")
+    (True, False)
+    """
+    return sorted(text.translate(str.maketrans("LPI", "RAS"))) == ["A", "R", "S"]
+
+
 def oriented(pixels: np.ndarray, affine: np.ndarray, axcodes: str = WORKING) -> tuple[np.ndarray, np.ndarray]:
     """Flip and permute the axes, exactly, so that they run the way `axcodes` says or as near to it as axes can.
 
@@ -30,7 +39,7 @@ def oriented(pixels: np.ndarray, affine: np.ndarray, axcodes: str = WORKING) -> 
     Returns:
         A view of `pixels`, and its affine.
     """
-    if sorted(axcodes.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
+    if not are_axcodes(axcodes):
         raise UserError(f"data.volume.axcodes={axcodes}: it takes one each of L or R, P or A, I or S, as in {WORKING}")
     orientations = _orientations()
     wanted = orientations.axcodes2ornt(tuple(axcodes))

@@ -80,7 +80,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _bad(path: Path, fault: str) -> UserError:
-    return UserError(f"{path}: {fault}; replace it, or leave such files out with data.on_bad=skip")
+    return UserError(f"{path}: {fault}; replace it, or leave such files out with data.store.on_bad=skip")
 
 
 def as_picture(values: np.ndarray, in_channels: int) -> np.ndarray:

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from anomaly_lab.data.splitting.splits import SPLITS, SplitRule
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.index import Index
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Range, refuse_out_of_range
 
-LIMITS = ("train", "val", "test_normal", "test_anomalous")
+Limit = Annotated[float, Range("(0, inf)")]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most rows of each split, drawn by the seed; a count, or below 1 a fraction; None for no limit.
+
+    >>> Limits(train=100, test_normal=0.5).given()
+    {'train': 100.0, 'test_normal': 0.5}
+    """
+
+    train: Limit | None = None
+    val: Limit | None = None
+    test_normal: Limit | None = None
+    test_anomalous: Limit | None = None
+
+    def __post_init__(self) -> None:
+        refuse_out_of_range(type(self), vars(self))
+
+    def given(self) -> dict[str, float]:
+        """The limits that are set."""
+        return {name: float(limit) for name, limit in vars(self).items() if limit is not None}
 
 
 def rows_of_splits(
@@ -23,7 +46,7 @@ def rows_of_splits(
         index: of the store.
         split: of every case id.
         rule: whose contamination, if any, hides anomalous rows among those that train.
-        limits: at most so many rows, as `checked_limits` gives them.
+        limits: at most so many rows, as `Limits.given` has them.
     """
     labels = index.labels()
     of_row = np.array([split[case] for case in index.columns["case"]])
@@ -38,18 +61,6 @@ def rows_of_splits(
         hidden = stream(rule.seed, "contaminated rows").permutation(spoilt)[:wanted]
         rows["train"] = np.sort(np.concatenate([normal, hidden]))
     return _limited(rows, labels, rule.seed, limits)
-
-
-def checked_limits(limits: Mapping[str, float] | None) -> dict[str, float]:
-    """The limits that are set, counts or fractions below 1, in the order of LIMITS.
-
-    Raises:
-        UserError: an unknown name, or nothing would be left.
-    """
-    limits = limits or {}
-    if set(limits) - set(LIMITS) or any(limit <= 0 for limit in limits.values()):
-        raise UserError(f"data.limits: {dict(limits)}; it takes {', '.join(LIMITS)}, counts or fractions above 0")
-    return {name: float(limits[name]) for name in LIMITS if name in limits}
 
 
 def _limited(

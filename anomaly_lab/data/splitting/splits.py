@@ -7,45 +7,53 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from anomaly_lab.data.splitting.streams import stream
-from anomaly_lab.types import Case, UserError
+from anomaly_lab.types import Case, Range, Seed, UserError, refuse_out_of_range
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class SplitRule:
+class Split:
     """How patients are dealt out.
 
     Attributes:
         train_normals: how many normal patients train, those held out included; below 1 it is their fraction.
         val_fraction: fraction of these held out for thresholds, at least one patient; 0 for none.
-        seed: of every draw.
         folds: in how many parts all patients are dealt, normal and anomalous ones alike; 0 for a single split.
         fold: the part that is judged, from 0; the normals of the other parts train.
         contamination: share of anomalous cases hidden among those that train, for studies.
+        file: CSV with the columns id, split that replaces the drawn split.
+    """
+
+    train_normals: Annotated[float, Range("(0, inf)")] = 0.75
+    val_fraction: Annotated[float, Range("[0, 1)")] = 0.1
+    folds: Annotated[int, Range("[0, 1000]")] = 0
+    fold: Annotated[int, Range("[0, 999]")] = 0
+    contamination: Annotated[float, Range("[0, 0.5)")] = 0.0
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse_out_of_range(type(self), vars(self))
+        if self.folds and not (self.folds >= 2 and self.fold < self.folds):
+            raise ValueError(f"fold={self.fold} of folds={self.folds}: at least two folds, counted from 0")
+
+
+@dataclass(frozen=True)
+class SplitRule(Split):
+    """The same with what an experiment adds.
+
+    Attributes:
+        seed: of every draw.
         within: healthy patches of anomalous patients train as well, so every patient may.
     """
 
-    train_normals: float = 0.75
-    val_fraction: float = 0.1
-    seed: int = 0
-    folds: int = 0
-    fold: int = 0
-    contamination: float = 0.0
+    seed: Seed = 0
     within: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        if not 0 <= self.contamination < 0.5:
-            raise UserError(f"data.contamination={self.contamination:g}: a share of the training cases, 0 to below .5")
-        if self.folds and not (self.folds >= 2 and 0 <= self.fold < self.folds):
-            raise UserError(f"data.fold={self.fold} of data.folds={self.folds}: at least two folds, counted from 0")
-        if self.train_normals <= 0 or not 0 <= self.val_fraction < 1:
-            raise UserError("data.train_normals is a count or a fraction above 0, data.val_fraction lies in [0, 1)")
 
     def __str__(self) -> str:
         how = f"fold {self.fold} of {self.folds}" if self.folds else f"train_normals={self.train_normals:g}"
@@ -82,8 +90,8 @@ def _drawn(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[
     held_out = _held_out(rule, count)
     if not held_out < count < len(normal):
         raise UserError(
-            f"data.train_normals={rule.train_normals:g} with data.val_fraction={rule.val_fraction:g} cannot be met by "
-            f"{len(normal)} normal patients: some must train and some be left to judge; change one of the two"
+            f"data.split.train_normals={rule.train_normals:g} with data.split.val_fraction={rule.val_fraction:g} "
+            f"cannot be met by {len(normal)} normal patients: some must train and some be left to judge; change one"
         )
     drawn = stream(rule.seed, "split").permutation(len(normal))[:count]
     split = {normal[i]: "train" for i in drawn} | {normal[i]: "val" for i in drawn[count - held_out :]}
@@ -100,7 +108,9 @@ def _official(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
         normal = sorted({case.patient for case in cases if split[case.id] == "train"})
         held_out = _held_out(rule, len(normal))
         if not held_out < len(normal):
-            raise UserError(f"only {len(normal)} normal patients train, none can be held out; set data.val_fraction=0")
+            raise UserError(
+                f"only {len(normal)} normal patients train, none can be held out; set data.split.val_fraction=0"
+            )
         order = stream(rule.seed, "split").permutation(len(normal))[len(normal) - held_out :]
         out = {normal[i] for i in order}
         split |= {case.id: "val" for case in cases if case.patient in out and split[case.id] == "train"}
@@ -120,7 +130,9 @@ def _folds(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[
     normal = [p for p in shuffled if part[p] != rule.fold and (rule.within or p not in anomalous)]
     held_out = _held_out(rule, len(normal))
     if not held_out < len(normal) or rule.fold not in part.values():
-        raise UserError(f"data.folds={rule.folds}: {len(names)} patients are too few to deal out; take fewer folds")
+        raise UserError(
+            f"data.split.folds={rule.folds}: {len(names)} patients are too few to deal out; take fewer folds"
+        )
     split = dict.fromkeys(normal, "train") | dict.fromkeys(normal[len(normal) - held_out :], "val")
     return {case.id: "test" if part[case.patient] == rule.fold else split.get(case.patient, "") for case in cases}
 
@@ -141,7 +153,7 @@ def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str])
     moved = {patient for patient, hidden in zip(shuffled, before, strict=True) if hidden < wanted}
     if len(moved) == len(names) or not wanted:
         raise UserError(
-            f"data.contamination={rule.contamination:g} means {wanted} of {sum(size.values())} anomalous cases: "
+            f"data.split.contamination={rule.contamination:g} means {wanted} of {sum(size.values())} anomalous cases: "
             "at least one must be hidden and one be left to judge; change the share"
         )
     return split | {case.id: "train" for case in cases if case.patient in moved}
@@ -195,7 +207,7 @@ def _read(path: Path) -> dict[str, str]:
                     raise UserError(f"{path}, line {rows.line_num}: id {row['id']} appears twice; keep one row")
                 splits[row["id"]] = row["split"]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: the split file (data.splits) cannot be read ({error})") from error
+        raise UserError(f"{path}: the split file (data.split.file) cannot be read ({error})") from error
     return splits
 
 

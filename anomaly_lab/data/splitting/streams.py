@@ -6,7 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-Stream = Literal["split", "contaminated patients", "contaminated rows", "limits", "image sample", "data sheet"]
+Stream = Literal[
+    "split", "contaminated patients", "contaminated rows", "limits", "image sample", "data sheet", "training order"
+]
 _KEYS: dict[Stream, tuple[int, ...]] = {
     "split": (),
     "contaminated patients": (1,),
@@ -14,6 +16,7 @@ _KEYS: dict[Stream, tuple[int, ...]] = {
     "limits": (3,),
     "image sample": (4,),
     "data sheet": (5,),
+    "training order": (),  # its passes 0, 1, 2, … meet the streams above; to part them would move every trained number
 }
 
 
@@ -22,7 +25,7 @@ def stream(seed: int, name: Stream, number: int | None = None) -> np.random.Gene
 
     Args:
         seed: of the experiment, >= 0.
-        name: what is drawn; two names never share numbers.
+        name: what is drawn; but for the training order, two names never share numbers.
         number: which draw of that kind, where there are several.
     """
     key = [seed, *_KEYS[name], *([] if number is None else [number])]

@@ -57,7 +57,7 @@ def disk_errors(store_dir: Path) -> Iterator[None]:
             fault = "another process deleted the store while it was being built; start again"
         else:
             fault = f"the store cannot be written ({error.strerror or error}); make room"
-        raise UserError(f"{store_dir}: {fault} or set data.store_dir to another disk") from error
+        raise UserError(f"{store_dir}: {fault} or set data.store.folder to another disk") from error
 
 
 def _work(folder: Path) -> Path:

@@ -63,7 +63,7 @@ class LazyStore:
 
     def __init__(self, plan: StorePlan, folder: Path) -> None:
         if plan.patch_sampling is not None:
-            raise UserError("data.store=false reads whole pictures; take data.cut away or build the store")
+            raise UserError("data.store.enabled=false reads whole pictures; take data.cut away or build the store")
         self.plan, self.folder = plan, folder
         self.images = _Images(plan)
         self.index = Index.of_cases(plan.cases)

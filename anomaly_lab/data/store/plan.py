@@ -104,7 +104,7 @@ class StorePlan:
             named = str(error) if str(case.image) in str(error) or "/" in str(error).split(":")[0] else ""
             if named:
                 raise
-            remedy = "replace it, or leave such files out with data.on_bad=skip"
+            remedy = "replace it, or leave such files out with data.store.on_bad=skip"
             raise UserError(f"{case.image}: {error}; {remedy}") from error
 
 

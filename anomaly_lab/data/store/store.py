@@ -32,7 +32,7 @@ class Store:
         masks: bool [N, 1, *P] or None where the data set has none; True = lesion.
         index: facts of each row.
         labels: [N], 0 normal, 1 anomalous.
-        skipped: files left out under `data.on_bad=skip`, as {"file", "reason"}.
+        skipped: files left out under `data.store.on_bad=skip`, as {"file", "reason"}.
         reused: whether it was there already when this process asked for it.
     """
 

@@ -3,6 +3,7 @@ import struct
 
 import numpy as np
 import pytest
+from data_sections import sections
 
 from anomaly_lab.data.datasets.abmnist import ABMNIST
 from anomaly_lab.types import UserError
@@ -32,7 +33,7 @@ def mnist(tmp_path):
 def make(mnist, tmp_path):
     def make(**changes):
         arguments = {"root": str(mnist), "patch_size": (32, 32), "batch_size": 4, "store_dir": str(tmp_path / "store")}
-        return ABMNIST(**(arguments | changes))
+        return ABMNIST(**sections(**(arguments | changes)))
 
     return make
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from data_sections import sections
 
 from anomaly_lab.data.datasets.brats2017 import BraTS2017
 from anomaly_lab.data.twins import brats2017
@@ -40,7 +41,7 @@ def make(root: Path, tmp_path: Path):
     def make(**changes) -> BraTS2017:
         arguments = {"root": str(root), "patch_size": (8, 8), "batch_size": 4, "store_dir": str(tmp_path / "store")}
         arguments |= {"cut": CUT, "volume": {"axcodes": "SPL", "zscore": 3.0}, "train_normals": 4, "val_fraction": 0.25}
-        return BraTS2017(**(arguments | changes))
+        return BraTS2017(**sections(**(arguments | changes)))
 
     return make
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets.chexpert import ANOMALIES, CheXpert
@@ -56,7 +57,7 @@ def root(tmp_path):
 def make(root, tmp_path):
     def make(**changes) -> CheXpert:
         arguments = {"root": str(root), "patch_size": (16, 16), "batch_size": 2, "store_dir": str(tmp_path / "store")}
-        return CheXpert(**(arguments | {"train_normals": 3, "val_fraction": 0.3} | changes))
+        return CheXpert(**sections(**(arguments | {"train_normals": 3, "val_fraction": 0.3} | changes)))
 
     return make
 

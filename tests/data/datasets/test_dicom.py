@@ -3,6 +3,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from data_sections import sections
 from dicom_files import MARKER, UID, chest, save, write_dicom_series
 from PIL import Image
 from pydicom import dcmread
@@ -29,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 def make(root: Path, tmp_path: Path):
     def make(**changes) -> Dicom:
         arguments = {"root": str(root), "patch_size": (8, 8), "batch_size": 2, "store_dir": str(tmp_path / "store")}
-        return Dicom(**(arguments | changes))
+        return Dicom(**sections(**(arguments | changes)))
 
     return make
 

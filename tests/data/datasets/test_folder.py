@@ -2,6 +2,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets.folder import Folder
@@ -33,7 +34,7 @@ def root(tmp_path):
 def make(root, tmp_path):
     def make(**changes):
         arguments = {"root": str(root), "patch_size": (8, 8), "batch_size": 2, "store_dir": str(tmp_path / "store")}
-        return Folder(**(arguments | changes))
+        return Folder(**sections(**(arguments | changes)))
 
     return make
 

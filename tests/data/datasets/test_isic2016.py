@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets import artefacts
@@ -38,7 +39,7 @@ def make(isic, tmp_path):
         arguments = {"root": str(isic), "patch_size": (8, 8), "in_channels": 3, "resize": (32, 40), "fit": "stretch"}
         arguments |= {"cut": {"overlap": 0.75, "lesion": 0.75, "label": "mask"}, "batch_size": 4, "exclude": "none"}
         arguments |= {"store_dir": str(tmp_path / "store"), "train_normals": 0.75, "val_fraction": 0.2}
-        return ISIC2016(**(arguments | changes))
+        return ISIC2016(**sections(**(arguments | changes)))
 
     return make
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from data_sections import sections
 from mias_files import film, rows, write_film, write_mias
 
 from anomaly_lab.data.datasets.mias import MIAS, breast, chest_is_left
-from anomaly_lab.experiment import config
+from anomaly_lab.experiment import compose, config
 from anomaly_lab.types import UserError
 
 LISTED = ["mdb001 G CIRC B 300 900 40", "mdb002 G NORM", "mdb003 D NORM", "mdb004 F CALC M"]
@@ -13,7 +14,7 @@ LISTED = ["mdb001 G CIRC B 300 900 40", "mdb002 G NORM", "mdb003 D NORM", "mdb00
 def make(tmp_path):
     def make(root, **changes):
         arguments = {"root": str(root), "patch_size": (32, 32), "batch_size": 2, "store_dir": str(tmp_path / "store")}
-        return MIAS(**(arguments | changes))
+        return MIAS(**sections(**(arguments | changes)))
 
     return make
 
@@ -121,7 +122,7 @@ def test_missing_files_are_named(make, tmp_path):
 def test_film_of_another_size_is_refused(make, tmp_path):
     root = write_mias(tmp_path, LISTED)
     write_film(root / "all-mias" / "mdb001.pgm", film()[::2, ::2])
-    with pytest.raises(UserError, match=r"mdb001\.pgm: 512 x 512 pixels.*data\.on_bad=skip"):
+    with pytest.raises(UserError, match=r"mdb001\.pgm: 512 x 512 pixels.*data\.store\.on_bad=skip"):
         make(root).read(make(root).cases(root)[0])
 
 
@@ -130,7 +131,7 @@ def test_truncated_film_is_refused(make, tmp_path):
     path = root / "all-mias" / "mdb002.pgm"
     write_film(path, film())
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"mdb002\.pgm.*data\.on_bad=skip"):
+    with pytest.raises(UserError, match=r"mdb002\.pgm.*data\.store\.on_bad=skip"):
         make(root).read(make(root).cases(root)[1])
 
 
@@ -143,7 +144,7 @@ def test_twin_goes_all_the_way(make, tmp_path):
     assert not data.store.masks[data.store.labels == 0].any()
 
 
-@pytest.mark.parametrize("name", [name for name, _ in config.experiments() if "_mias" in name])
+@pytest.mark.parametrize("name", [name for name in compose.experiments() if "_mias" in name])
 def test_the_small_distribution_fills_a_batch_of_every_laptop_budget(name):
     """Of its 120 films 28 normal ones train: what a study runs on them must not ask for more at once."""
     assert config.load(name, ["budget=laptop"]).data.batch_size <= 28

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from data_sections import sections
 from mias_files import film, rows, write_film, write_mias
 
 from anomaly_lab.data.datasets.mias_info import Disc
@@ -11,7 +12,7 @@ from anomaly_lab.types import UserError
 def make(tmp_path):
     def make(root, **changes):
         arguments = {"root": str(root), "patch_size": (32, 32), "batch_size": 2, "store_dir": str(tmp_path / "store")}
-        return MIASPatches(**(arguments | changes))
+        return MIASPatches(**sections(**(arguments | changes)))
 
     return make
 

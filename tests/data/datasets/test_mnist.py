@@ -2,6 +2,7 @@ import gzip
 
 import numpy as np
 import pytest
+from data_sections import sections
 
 from anomaly_lab.data.datasets.mnist import MNIST
 from anomaly_lab.data.readers.idx import IMAGES, LABELS, read_idx
@@ -20,7 +21,7 @@ def twin(tmp_path):
 def make(twin, tmp_path):
     def make(**changes):
         arguments = {"root": str(twin), "patch_size": (32, 32), "batch_size": 4, "store_dir": str(tmp_path / "store")}
-        return MNIST(**(arguments | changes))
+        return MNIST(**sections(**(arguments | changes)))
 
     return make
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from data_sections import sections
 
 from anomaly_lab.data.datasets.nifti import Nifti
 from anomaly_lab.data.twins import nifti
@@ -40,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 def make(root: Path, tmp_path: Path):
     def make(**changes) -> Nifti:
         arguments = {"root": str(root), "patch_size": (4, 4), "batch_size": 4, "store_dir": str(tmp_path / "store")}
-        return Nifti(**(arguments | {"cut": {"label": "mask"}} | changes))
+        return Nifti(**sections(**(arguments | {"cut": {"label": "mask"}} | changes)))
 
     return make
 

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets.oct2017 import CLASSES, OCT2017, PART, RELEASES, SPLITS, release, without_margin
@@ -42,7 +43,7 @@ def root(tmp_path):
 def make(root, tmp_path):
     def make(**changes) -> OCT2017:
         arguments = {"root": str(root), "patch_size": (16, 16), "batch_size": 2, "store_dir": str(tmp_path / "store")}
-        return OCT2017(**(arguments | changes))
+        return OCT2017(**sections(**(arguments | changes)))
 
     return make
 

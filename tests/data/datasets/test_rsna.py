@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets.rsna import FRAME, NORMAL, OPACITY, OTHER, RSNA
@@ -31,7 +32,7 @@ def root(tmp_path):
 def make(root, tmp_path):
     def make(**changes) -> RSNA:
         arguments = {"root": str(root), "patch_size": (16, 16), "batch_size": 2, "store_dir": str(tmp_path / "store")}
-        return RSNA(**(arguments | {"train_normals": 3, "val_fraction": 0.3} | changes))
+        return RSNA(**sections(**(arguments | {"train_normals": 3, "val_fraction": 0.3} | changes)))
 
     return make
 
@@ -131,7 +132,7 @@ def test_faulty_lists_are_named(make, root, message, labels, classes):
 
 def test_box_outside_the_picture_is_refused_or_skipped(make, root):
     (root / "stage_2_train_labels.csv").write_text(LABELS.replace("896.0,128.0,128.0", "896.0,128.0,256.0"))
-    with pytest.raises(UserError, match=rf"a box of {IDS[8]} ends at column 64, row 72 .*data\.on_bad=skip"):
+    with pytest.raises(UserError, match=rf"a box of {IDS[8]} ends at column 64, row 72 .*data\.store\.on_bad=skip"):
         make().setup()
     data = make(on_bad="skip")
     data.setup()

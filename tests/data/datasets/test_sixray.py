@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets import sixray
@@ -54,7 +55,7 @@ def root(tmp_path):
 def make(root, tmp_path):
     def make(**changes) -> SIXray:
         arguments = {"root": str(root), "patch_size": (16, 16), "in_channels": 3, "batch_size": 2}
-        return SIXray(**(arguments | {"store_dir": str(tmp_path / "store")} | changes))
+        return SIXray(**sections(**(arguments | {"store_dir": str(tmp_path / "store")} | changes)))
 
     return make
 

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets.tsukazaki import Tsukazaki
@@ -51,7 +52,9 @@ def root(tmp_path):
 def make(root, tmp_path):
     def make(**changes) -> Tsukazaki:
         arguments = {"root": str(root), "patch_size": (16, 16), "in_channels": 3, "batch_size": 2}
-        return Tsukazaki(**(arguments | {"store_dir": str(tmp_path / "store"), "train_normals": 0.6} | changes))
+        return Tsukazaki(
+            **sections(**(arguments | {"store_dir": str(tmp_path / "store"), "train_normals": 0.6} | changes))
+        )
 
     return make
 

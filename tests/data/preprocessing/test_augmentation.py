@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from anomaly_lab.data.preprocessing.augmentation import Augmentation, uniforms
-from anomaly_lab.types import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 1, 16, 12), np.uint8)
 DRAWS = np.arange(100, 106)
@@ -68,10 +67,16 @@ def test_uniforms_are_uniform_and_uncorrelated():
     assert abs(np.corrcoef(numbers[1:, 0], numbers[:-1, 0])[0, 1]) < 0.03
 
 
-@pytest.mark.parametrize("wrong", [{"flip": 2}, {"degrees": -1}, {"shift": 1}, {"gamma": 0.5}])
+@pytest.mark.parametrize("wrong", [{"flip": 2}, {"degrees": -1}, {"shift": 1}, {"gamma": 0.5}, {"gamma": float("nan")}])
 def test_value_out_of_range_is_refused(wrong):
-    with pytest.raises(UserError, match=r"data\.augment"):
+    with pytest.raises(ValueError, match=rf"^{next(iter(wrong))}=.*: takes a number in"):
         Augmentation(**wrong)
+
+
+@pytest.mark.parametrize("volumes", [{"scale": 1.1}, {"flip": (0.5, 0.0, 0.0)}])
+def test_what_is_for_volumes_is_refused_for_pictures(volumes):
+    with pytest.raises(ValueError, match="for patches of volumes"):
+        Augmentation(**volumes)(IMAGES, DRAWS, 0)
 
 
 def test_flip_alone_equals_the_flip_of_the_warp():

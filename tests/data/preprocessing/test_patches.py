@@ -141,9 +141,9 @@ def test_cap_draws_a_part_of_the_grid():
         ({"plane": "oblique"}, "plane one of"),
         ({"overlap": 1.0}, "overlap"),
         ({"foreground": 1.5}, "foreground"),
-        ({"random": -1}, "counts"),
+        ({"random": -1}, "random=-1: takes a number in"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         PatchSampling(**settings)

@@ -116,17 +116,24 @@ def test_orientation_and_spacing_reach_pixels_mask_and_affine():
     ("arguments", "message"),
     [
         ({"window": (40, 80), "zscore": 3.0}, "exclude each other"),
-        ({"window": (40, 0)}, "width > 0"),
-        ({"window": "scan"}, "names no window"),
-        ({"zscore": -1.0}, "above 0"),
-        ({"percentiles": (99, 1)}, "low < high"),
-        ({"spacing": (1, 0, 1)}, "above 0"),
-        ({"axcodes": "RAX"}, "axcodes"),
+        ({"window": (40, 0)}, "a width above 0"),
+        ({"window": 40}, r"takes \[centre, width\]"),
+        ({"window": "bone"}, r"takes \[centre, width\]"),
+        ({"window": (40, float("nan"))}, r"takes \[centre, width\]"),
+        ({"zscore": -1.0}, r"zscore=-1.0: takes a number in \(0"),
+        ({"percentiles": (99, 1)}, "the first must be below the second"),
+        ({"spacing": (1, 0, 1)}, r"spacing=.* takes a number in \(0"),
+        ({"axcodes": "RAX"}, "axcodes=RAX: takes one each"),
     ],
 )
 def test_volume_settings_that_cannot_be_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        _volume(np.arange(64).reshape(4, 4, 4), **arguments)
+    with pytest.raises(ValueError, match=message):
+        Volume(**arguments)
+
+
+def test_a_header_without_the_window_that_is_asked_for_is_refused():
+    with pytest.raises(UserError, match="names no window"):
+        _volume(np.arange(64).reshape(4, 4, 4), window="scan")
 
 
 def test_empty_foreground_is_refused():

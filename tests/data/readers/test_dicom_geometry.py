@@ -67,7 +67,7 @@ FAULTS = {
 def test_what_is_no_regular_volume_is_refused_by_name(message):
     with pytest.raises(UserError, match=message) as caught:
         ordered(FAULTS[message])
-    assert "data.on_bad=skip" in str(caught.value)
+    assert "data.store.on_bad=skip" in str(caught.value)
 
 
 def test_gaps_are_left_blank_on_request():

@@ -132,7 +132,7 @@ def test_what_cannot_be_used_is_named(tmp_path, message):
     with pytest.raises(UserError, match=message) as caught:
         read_nifti(path)
     assert str(caught.value).startswith(f"{path}: ")
-    assert str(caught.value).endswith("data.on_bad=skip")
+    assert str(caught.value).endswith("data.store.on_bad=skip")
     assert "\n" not in str(caught.value)
 
 

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from anomaly_lab.data.splitting.rows import checked_limits, rows_of_splits
+from anomaly_lab.data.splitting.rows import Limits, rows_of_splits
 from anomaly_lab.data.splitting.splits import SplitRule
 from anomaly_lab.data.store.index import Index
-from anomaly_lab.types import Case, UserError
+from anomaly_lab.types import Case
 
 #       0        1        2        3      4       5       6       7        8 (left out)  9   10
 SPLIT = ["train", "train", "train", "val", "test", "test", "test", "train", "", "val", "train"]
@@ -25,7 +24,7 @@ def rows(
 ) -> dict[str, list[int]]:
     split = {str(i): name for i, name in enumerate(SPLIT)}
     rule = SplitRule(seed=seed, contamination=contamination)
-    found = rows_of_splits(index, split, rule, checked_limits(limits))
+    found = rows_of_splits(index, split, rule, Limits(**limits or {}).given())
     return {name: some.tolist() for name, some in found.items()}
 
 
@@ -50,12 +49,12 @@ def test_more_than_there_are_is_all(index: Index) -> None:
     assert rows(index, {"train": 50, "val": 50}) == rows(index)
 
 
-@pytest.mark.parametrize("limits", [{"tests": 3}, {"train": 0}, {"val": -1}])
+@pytest.mark.parametrize("limits", [{"train": 0}, {"val": -1}, {"test_normal": float("nan")}])
 def test_limits_that_cannot_be_are_refused(limits: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"data\.limits: .*it takes train, val, test_normal, test_anomalous"):
-        checked_limits(limits)
+    with pytest.raises(ValueError, match=r"takes a number in \(0, inf\)"):
+        Limits(**limits)
 
 
-def test_no_limits_are_none() -> None:
-    assert checked_limits(None) == {}
-    assert np.all(list(checked_limits({"val": 3, "train": 2})) == ["train", "val"])
+def test_limits_that_are_given_come_in_the_order_of_the_splits() -> None:
+    assert list(Limits(val=3, train=2).given()) == ["train", "val"]
+    assert Limits().given() == {}

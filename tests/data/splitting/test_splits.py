@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly_lab.data.splitting.splits import SplitRule, split_by_file, split_by_seed
+from anomaly_lab.data.splitting.splits import Split, SplitRule, split_by_file, split_by_seed
 from anomaly_lab.types import Case, UserError
 
 
@@ -24,21 +24,21 @@ def _counts(split):
 
 
 def test_head_ct_is_67_8_125_and_without_held_out_normals_75_0_125():
-    assert _counts(split_by_seed(HEADCT, SplitRule(75, 0.1, 0))) == [67, 8, 125]
-    assert _counts(split_by_seed(HEADCT, SplitRule(75, 0.0, 0))) == [75, 0, 125]
-    assert _counts(split_by_seed(HEADCT, SplitRule(0.75, 0.001, 0))) == [74, 1, 125]
+    assert _counts(split_by_seed(HEADCT, SplitRule(75, 0.1, seed=0))) == [67, 8, 125]
+    assert _counts(split_by_seed(HEADCT, SplitRule(75, 0.0, seed=0))) == [75, 0, 125]
+    assert _counts(split_by_seed(HEADCT, SplitRule(0.75, 0.001, seed=0))) == [74, 1, 125]
 
 
 def test_seed_decides_and_nothing_else():
-    assert split_by_seed(HEADCT, SplitRule(75, 0.1, 1)) == split_by_seed(HEADCT[::-1], SplitRule(75, 0.1, 1))
-    assert split_by_seed(HEADCT, SplitRule(75, 0.1, 1)) != split_by_seed(HEADCT, SplitRule(75, 0.1, 2))
+    assert split_by_seed(HEADCT, SplitRule(75, 0.1, seed=1)) == split_by_seed(HEADCT[::-1], SplitRule(75, 0.1, seed=1))
+    assert split_by_seed(HEADCT, SplitRule(75, 0.1, seed=1)) != split_by_seed(HEADCT, SplitRule(75, 0.1, seed=2))
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=8, max_size=60), st.integers(0, 99))
 def test_patients_stay_together_and_only_normals_train(rows, seed):
     cases = _cases([int(label) for _, label in rows], [f"p{patient}" for patient, _ in rows])
     try:
-        split = split_by_seed(cases, SplitRule(0.6, 0.2, seed))
+        split = split_by_seed(cases, SplitRule(0.6, 0.2, seed=seed))
     except UserError:
         return  # too few normal patients
     sides = {}
@@ -50,8 +50,8 @@ def test_patients_stay_together_and_only_normals_train(rows, seed):
 
 @pytest.mark.parametrize("train_normals", [100, 1, 0.001])
 def test_count_that_leaves_nobody_is_refused(train_normals):
-    with pytest.raises(UserError, match=r"data\.train_normals"):
-        split_by_seed(HEADCT, SplitRule(train_normals, 0.1, 0))
+    with pytest.raises(UserError, match=r"data\.split\.train_normals"):
+        split_by_seed(HEADCT, SplitRule(train_normals, 0.1, seed=0))
 
 
 def test_users_file_is_followed(tmp_path):
@@ -156,16 +156,16 @@ def test_empty_class_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"contamination": 0.5}, "below .5"),
+        ({"contamination": 0.5}, r"\[0, 0.5\)"),
         ({"folds": 1}, "at least two folds"),
         ({"folds": 4, "fold": 4}, "counted from 0"),
-        ({"train_normals": 0}, "above 0"),
+        ({"train_normals": 0}, r"\(0, inf\)"),
         ({"val_fraction": 1.0}, r"\[0, 1\)"),
     ],
 )
 def test_rules_that_cannot_be_are_refused(settings, message):
-    with pytest.raises(UserError, match=message):
-        SplitRule(**settings)
+    with pytest.raises(ValueError, match=message):
+        Split(**settings)
 
 
 def test_more_folds_than_patients_are_refused():

@@ -48,7 +48,7 @@ def make_again(make):
 
 
 def test_cutting_needs_a_store(make):
-    with pytest.raises(UserError, match=r"data\.store=false reads whole pictures"):
+    with pytest.raises(UserError, match=r"data\.store\.enabled=false reads whole pictures"):
         make(store=False, cut={"overlap": 0.5}).setup()
 
 

@@ -43,7 +43,7 @@ def test_a_scan_that_does_not_fit_is_named_with_a_remedy(plan):
     def too_small(case):
         raise UserError("smaller than a window")
 
-    with pytest.raises(UserError, match=r"1\.png: smaller than a window; replace it, .*data\.on_bad=skip"):
+    with pytest.raises(UserError, match=r"1\.png: smaller than a window; replace it, .*data\.store\.on_bad=skip"):
         replace(plan, read=too_small).patches(plan.cases[1])
 
 

@@ -1,6 +1,7 @@
 from collections import Counter
 
 import numpy as np
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets.oct2017 import OCT2017
@@ -9,7 +10,7 @@ from anomaly_lab.data.twins.oct2017 import write_twin
 
 def test_twin_is_read_back_with_its_lesions_margins_and_shared_patients(tmp_path):
     write_twin(tmp_path, seed=0, size=60)
-    data = OCT2017(root=str(tmp_path), store_dir=str(tmp_path / "store"), drop_shared=False)
+    data = OCT2017(**sections(root=str(tmp_path), store_dir=str(tmp_path / "store"), drop_shared=False))
     cases = data.cases(tmp_path)
     assert Counter((case.split, case.class_name) for case in cases) == {
         ("train", "NORMAL"): 30,

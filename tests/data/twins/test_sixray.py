@@ -1,6 +1,7 @@
 from collections import Counter
 
 import numpy as np
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets.sixray import SIXray
@@ -11,7 +12,9 @@ def test_twin_is_read_back_with_its_lists_and_boxes(tmp_path):
     write_twin(tmp_path, seed=0, size=50)
     sizes = {}
     for subset in (10, 100, 1000):
-        data = SIXray(root=str(tmp_path), in_channels=3, store_dir=str(tmp_path / "store"), subset=subset, check=True)
+        data = SIXray(
+            **sections(root=str(tmp_path), in_channels=3, store_dir=str(tmp_path / "store"), subset=subset, check=True)
+        )
         cases = data.cases(tmp_path)
         sizes[subset] = Counter(case.label for case in cases)
         judged = [case for case in cases if case.label and case.split == "test"]
@@ -24,7 +27,7 @@ def test_twin_is_read_back_with_its_lists_and_boxes(tmp_path):
 
 def test_bags_are_white_outside_and_of_many_sizes_and_items_are_blue(tmp_path):
     write_twin(tmp_path, seed=0, size=50)
-    data = SIXray(root=str(tmp_path), in_channels=3, store_dir=str(tmp_path / "store"))
+    data = SIXray(**sections(root=str(tmp_path), in_channels=3, store_dir=str(tmp_path / "store")))
     cases = data.cases(tmp_path)
     assert len({Image.open(case.image).size for case in cases}) > 20
     bluer = []

@@ -2,6 +2,7 @@ import csv
 from collections import Counter
 
 import numpy as np
+from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets.tsukazaki import Tsukazaki
@@ -10,7 +11,7 @@ from anomaly_lab.data.twins.tsukazaki import DISEASES, write_twin
 
 def test_twin_is_read_back_with_its_lesions_and_every_disease(tmp_path):
     write_twin(tmp_path, seed=0, size=60)
-    data = Tsukazaki(root=str(tmp_path), in_channels=3, store_dir=str(tmp_path / "store"), task=3)
+    data = Tsukazaki(**sections(root=str(tmp_path), in_channels=3, store_dir=str(tmp_path / "store"), task=3))
     cases = data.cases(tmp_path)
     assert len(cases) == 60
     assert min(data.census(cases)[disease] for disease in DISEASES) >= 1
@@ -29,7 +30,7 @@ def test_twin_is_read_back_with_its_lesions_and_every_disease(tmp_path):
 
 def test_a_wide_cup_is_paler_than_the_retina_and_dots_are_darker(tmp_path):
     write_twin(tmp_path, seed=0, size=60)
-    data = Tsukazaki(root=str(tmp_path), in_channels=3, store_dir=str(tmp_path / "store"), task=2)
+    data = Tsukazaki(**sections(root=str(tmp_path), in_channels=3, store_dir=str(tmp_path / "store"), task=2))
     for case in data.cases(tmp_path):
         if case.mask is not None:
             grey = np.asarray(Image.open(case.image).convert("L")).astype(float)

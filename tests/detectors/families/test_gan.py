@@ -1,7 +1,6 @@
 """The argument augment_d, asked of every experiment's detector that takes it: whoever adds one is asked too."""
 
 import copy
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +16,7 @@ from anomaly_lab.detectors.dcgan import DCGAN
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.gan import ADAPT_EVERY
 from anomaly_lab.detectors.wgan import WGAN
-from anomaly_lab.experiment import config
+from anomaly_lab.experiment import compose, config
 from anomaly_lab.networks.augmentation import Augmentation
 
 FAR = 100.0  # added to every image that is augmented
@@ -27,12 +26,8 @@ SIZES: dict[str, Any] = {"patch_size": (32, 32), "width": 2, "latent_dim": 4}
 
 def _takers() -> list[str]:
     """An experiment for every detector that takes the argument."""
-    chosen: dict[str, str] = {}
-    for path in sorted(Path("experiments").glob("*.yaml")):
-        settings = config.load(path.stem, ["budget=smoke"])
-        if "augment_d" in settings.detector:
-            chosen.setdefault(settings.detector["_target_"], path.stem)
-    return list(chosen.values())
+    names = [f"{detector}_abmnist" for detector in compose.detectors()]
+    return [name for name in names if "augment_d" in config.load(name, ["budget=smoke"]).detector]
 
 
 def make(name: str, augment_d: str) -> Detector:
