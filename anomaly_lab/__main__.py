@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,9 @@ class FrontDoor(TyperGroup):
         except UserError as error:
             _complain(f"error: {error}")
             raise typer.Exit(2) from error
+        except BrokenPipeError as error:  # who reads the list has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from error
         except KeyboardInterrupt as error:
             _complain("interrupted; whatever has a run folder is continued by `make resume RUN=…`")
             raise typer.Exit(INTERRUPTED) from error
@@ -68,7 +72,7 @@ def list_experiments() -> None:
 
     console = Console()
     for line in listing(console.width if console.is_terminal else None):
-        console.print(Text(line), soft_wrap=True)
+        typer.echo(line)
 
 
 @app.command()

@@ -179,3 +179,10 @@ def test_make_rebuilds_a_half_built_environment_and_wants_python_3_11(front_door
 def test_make_alone_lists_its_targets(front_door: Path):
     listed = make(front_door).stdout
     assert all(f"make {target} " in listed for target in (*VERBS, "setup", "test-slow", "check", "docker", "clean"))
+
+
+def test_the_list_fits_a_pipe_that_is_closed_early():
+    command = f"{sys.executable} -m anomaly_lab list | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("detector")

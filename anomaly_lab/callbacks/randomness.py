@@ -8,6 +8,7 @@ import torch
 
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.types import Seed
 
 
 class Randomness(RunCallback):
@@ -22,7 +23,7 @@ class Randomness(RunCallback):
 
     changes_scores = True
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: Seed) -> None:
         self.seed = seed
 
     def on_train_batch_start(

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from toys import Fit
 from typer.testing import CliRunner
 
-from anomaly_lab import __main__
+from anomaly_lab import __main__, catalogue
+from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.datasets.headct import HeadCT
 from anomaly_lab.detectors.families.detector import Detector
@@ -25,8 +26,8 @@ from anomaly_lab.types import Range, UserError, constraints
 
 NUMBERS = (-1, 0, 1.5, 10**9, 1e30, math.nan, math.inf)
 OTHERS = (True, "abc", [], [-1, 0, 1], {"a": 1})
-CALLBACKS = ("best_test_epoch.BestTestEpoch", "checkpoints.Checkpoints", "fakepool.FakePool", "health.Health",
-             "progress.ProgressBar", "record.Record", "samples.Samples", "wandb.WandB")  # fmt: skip
+CALLBACKS = [kind for kind in catalogue.classes("anomaly_lab.callbacks").values() if issubclass(kind, RunCallback)]
+CALLBACKS = [f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}" for kind in CALLBACKS]
 WITH_WORDS = {"task", "volume.window"}  # take numbers or words, and are checked by hand
 EVERYTHING = [*(("detector", name) for name in compose.detectors()), *(("data", name) for name in compose.datasets()),
               *(("callbacks.x", name) for name in CALLBACKS)]  # fmt: skip
