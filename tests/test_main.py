@@ -183,6 +183,7 @@ def test_make_alone_lists_its_targets(front_door: Path):
 
 def test_the_list_fits_a_pipe_that_is_closed_early():
     command = f"{sys.executable} -m anomaly_lab list | head -1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    root = Path(__file__).parents[1]
+    done = subprocess.run(["bash", "-c", command], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("detector")
