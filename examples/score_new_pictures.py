@@ -1,0 +1,30 @@
+"""Score new pictures, volumes or DICOM files with a trained run, without the data it was trained on.
+
+    python examples/score_new_pictures.py runs/ganomaly_folder/20260101-120000-laptop-1a2b new/*.png
+
+Prints a line for each: the raw score (higher = more anomalous), the conformal p-value against the run's validation
+normals, and whether the score lies above the run's threshold.
+"""
+
+import argparse
+
+import anomaly_lab as al
+
+
+def main() -> None:
+    """Parse the command line, do it, print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run folder")
+    parser.add_argument("scans", nargs="+", help="pictures, volumes, DICOM files or folders of a series")
+    asked = parser.parse_args()
+
+    scorer = al.load(asked.run)
+    print(f"threshold {scorer.threshold:.4g}, from {len(scorer.normals)} validation normals")
+    for path in asked.scans:
+        scored = scorer.score(path)
+        verdict = "anomalous" if scored.is_anomalous else "normal"
+        print(f"{path}: score {scored.score:.4g}, p {scored.p_value:.2f}, {verdict}")
+
+
+if __name__ == "__main__":
+    main()
