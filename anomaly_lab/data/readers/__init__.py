@@ -1,1 +1,1 @@
-"""File formats to arrays: one module a format, one way in (`files`)."""
+"""Readers that turn files into arrays: one module per format, with `files` as the common entry point."""

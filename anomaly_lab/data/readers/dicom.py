@@ -1,7 +1,8 @@
-"""DICOM to arrays, through pydicom: series as volumes in modality units (HU for CT), single pictures as they are shown.
+"""Reader for DICOM (pydicom): series as volumes in modality units (HU for CT), single pictures as displayed.
 
-Order of the steps for a picture: modality LUT or rescale, VOI LUT or window, MONOCHROME1 inverted (PS3.4 N.2). A volume
-stops after the first, by the rescale of each of its slices; its window is handed on beside it.
+A picture passes through the display pipeline of PS3.4 N.2: modality LUT or rescale, VOI LUT or window, inversion of
+MONOCHROME1. A volume passes only through the first step, with the rescale of each slice; its window is returned
+separately.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Listing", "Series", "find_series", "is_deep", "is_dicom", "list_tree", "read_picture", "read_series"]
 
-_ALL = np.zeros(0, np.uint8)  # stands for a packed plane all of which is outside
-_MISFIT = "its pixels and their description do not fit"
+_ALL = np.zeros(0, np.uint8)  # sentinel: a packed plane that is padding everywhere
+_MISFIT = "its pixel data do not match their description in the header"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-_WITHOUT_IMAGE = "1.2.840.10008.1.3.10"  # DICOMDIR, a table of contents
+_WITHOUT_IMAGE = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR, the index of a medium
 _LISTED = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows")
 _KIND = ("SamplesPerPixel", "PhotometricInterpretation", "BitsStored")
 _LUTS = ("ModalityLUTSequence", "VOILUTSequence")
-_CODECS = (  # how the name of a transfer syntax begins: packages that decode it, all permissively licensed
+_CODECS = (  # start of the name of a transfer syntax: packages that decode it, all permissively licensed
     ("High-Throughput", "pylibjpeg pylibjpeg-openjpeg"),
     ("JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
     ("JPEG", "python-gdcm"),
@@ -42,13 +43,13 @@ _CODECS = (  # how the name of a transfer syntax begins: packages that decode it
 
 
 class Series(NamedTuple):
-    """Files that belong together by their SeriesInstanceUID; nothing here can be read back to a person.
+    """Files with the same SeriesInstanceUID; identifiers are hashed.
 
     Attributes:
         key: 12 hex digits, hash of the SeriesInstanceUID.
-        patient: 12 hex digits, hash of the PatientID, where that is empty of the StudyInstanceUID.
+        patient: 12 hex digits, hash of the PatientID or, if that is empty, of the StudyInstanceUID.
         modality: CT, MR, DX, …
-        files: by name; their order in space is found when they are read.
+        files: ordered by name; `read_series` orders them in space.
     """
 
     key: str
@@ -58,22 +59,46 @@ class Series(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What lies in a tree: series of images, and files that are no DICOM images (licences, reports, plans, masks)."""
+    """Content of a folder: image series, and files that are not DICOM images (licences, reports, plans, masks)."""
 
     series: list[Series]
     others: list[Path]
 
 
 def find_series(root: Path) -> list[Series]:
-    """The image series of a tree, in the order of their first files, however they are spread over its folders."""
+    """Return the image series below `root`, in the order of their first files.
+
+    The files of a series may be in different folders.
+
+    Raises:
+        UserError: a file starts like DICOM but cannot be read.
+
+    Example:
+        >>> import shutil, tempfile
+        >>> from pydicom.data import get_testdata_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = shutil.copy(get_testdata_file("CT_small.dcm"), folder)
+        ...     [(series.modality, len(series.files)) for series in find_series(Path(folder))]
+        [('CT', 1)]
+    """
     return list_tree(root).series
 
 
 def list_tree(root: Path) -> Listing:
-    """The image series of a tree, and everything else in it.
+    """Return the image series below `root` and all other files.
 
     Raises:
-        UserError: a file says it is DICOM and cannot be read.
+        UserError: a file starts like DICOM but cannot be read.
+
+    Example:
+        >>> import shutil, tempfile
+        >>> from pydicom.data import get_testdata_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = shutil.copy(get_testdata_file("CT_small.dcm"), folder)
+        ...     (Path(folder) / "LICENSE").touch()
+        ...     listing = list_tree(Path(folder))
+        >>> len(listing.series), [path.name for path in listing.others]
+        (1, ['LICENSE'])
     """
     members: dict[str, list[Path]] = defaultdict(list)
     headers: dict[str, Dataset] = {}
@@ -90,34 +115,48 @@ def list_tree(root: Path) -> Listing:
 
 
 def series_key(uid: str) -> str:
-    """The key of the series with this SeriesInstanceUID."""
+    """Return the key of the series with this SeriesInstanceUID.
+
+    Example:
+        >>> len(series_key("1.2.826.0.1.3680043.8.498.1"))
+        12
+    """
     return hashed("series", uid)
 
 
 def read_series(files: Sequence[Path], voi: str | None = "first", gaps: Gaps = "refuse") -> Scan:
-    """Read a series, one file a slice or all frames in one, as a volume.
+    """Read a series as a volume; it consists of one file per slice or of multi-frame files.
 
-    Pixels under the padding value take the lowest value outside it. Nothing is inverted: units are units.
+    Padding takes the lowest value outside the padding. MONOCHROME1 is not inverted, because values are kept in
+    modality units.
 
     Args:
-        files: in any order.
-        voi: which of the windows of the middle slice becomes `Scan.window`: "first", or the one so explained in the
+        files: the files of the series, in any order.
+        voi: which window of the middle slice becomes `Scan.window`: "first", or the explanation of a window in the
             header; None for no window.
-        gaps: "blank" puts planes of the lowest value where slices are missing, so that all others lie in their places.
+        gaps: "refuse" rejects a series with missing slices; "blank" fills them with the lowest value, so that all
+            other slices keep their positions.
 
     Returns:
-        pixels [1, columns, rows, slices] in modality units, int16 where every value is a whole number that fits, else
-        float32; affine to RAS+ mm; window, where the header has one.
+        pixels [1, columns, rows, slices] in modality units, int16 if every value is an integer in its range, otherwise
+        float32; affine to mm (RAS+); window, if the header has one.
 
     Raises:
-        UserError: a file is unreadable, in colour, without pixels, or compressed by what is not installed; the files
-            are not one regular volume (`dicom_geometry`); the window is absurd; every voxel is the same.
+        UserError: a file is unreadable, in colour, without pixel data, or its compression needs a package that is not
+            installed; the files are not one regular volume (`dicom_geometry`); the window is invalid; the volume is
+            constant.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> scan = read_series([Path(get_testdata_file("CT_small.dcm"))])
+        >>> scan.shape, scan.pixels.dtype, [round(edge, 2) for edge in scan.spacing]
+        ((128, 128, 1), dtype('int16'), [0.66, 0.66, 5.0])
     """
     frames = []
     for path in files:
         header = header_of(path, [*dicom_geometry.TAGS, *_KIND])
         with reading(path):
-            _want_grey(path, header)
+            _require_grey(path, header)
             frames += frames_of(path, header)
     lattice = ordered(frames, gaps)
     middle = lattice.frames[len(frames) // 2]
@@ -127,29 +166,37 @@ def read_series(files: Sequence[Path], voi: str | None = "first", gaps: Gaps = "
 
 
 def read_picture(path: Path, in_channels: int, voi: str | None = "first") -> np.ndarray:
-    """Read a file of one frame (a chest X-ray, say) as it is shown: [C, H, W], black to white.
+    """Read a single-frame file, such as a chest X-ray, as displayed: [C, H, W], from black to white.
 
-    Pixels stretch over the full range: of the window where the header has one (what lies outside it is black or white,
-    as on a viewer), else of the bits stored, where nothing is clipped. Padding is as dark as the darkest pixel.
+    The full range of the output corresponds to the VOI LUT or window if the header has one (values outside it become
+    black or white, as in a viewer), otherwise to the stored bits, in which case nothing is clipped. Padding is as dark
+    as the darkest pixel.
 
     Args:
         path: the file.
-        in_channels: 1, grey, or 3: colour, or grey repeated.
-        voi: which VOI LUT or window: "first", or the one so explained in the header; None for none.
+        in_channels: 1 for grey, 3 for colour or repeated grey.
+        voi: which VOI LUT or window to use: "first", or its explanation in the header; None for none.
 
     Returns:
-        uint8 where 8 bits or fewer are stored, else uint16.
+        uint8 if 8 bits or fewer are stored, otherwise uint16.
 
     Raises:
-        UserError: the file is unreadable, in colour where grey is due, of several frames, without pixels, compressed by
-            what is not installed, not finite or constant; the window is absurd.
+        UserError: the file is unreadable, in colour although `in_channels` is 1, has several frames or no pixel data,
+            is compressed in a way that needs a package which is not installed, is not finite or is constant; the
+            window is invalid.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> pixels = read_picture(Path(get_testdata_file("CT_small.dcm")), in_channels=1)
+        >>> pixels.shape, pixels.dtype
+        ((1, 128, 128), dtype('uint16'))
     """
     dataset = whole(path)
     with reading(path):
         if frame_count(dataset) > 1:
             raise bad(path, f"it has {frame_count(dataset)} frames, where one is expected")
         if in_channels == 1:
-            _want_grey(path, dataset)
+            _require_grey(path, dataset)
     (values,) = _decoded(path, dataset, [0])
     with reading(path, _MISFIT):
         if text(dataset, "PhotometricInterpretation") in _GREY:
@@ -158,12 +205,20 @@ def read_picture(path: Path, in_channels: int, voi: str | None = "first") -> np.
             shown = _colours(dataset, values)
         dtype = np.uint16 if _has_deep_pixels(dataset) else np.uint8
     if shown.min() == shown.max():
-        raise bad(path, "every pixel is the same, there is nothing to see in it")
+        raise bad(path, "every pixel is the same, the picture is constant")
     return np.asarray(np.rint(shown * np.iinfo(dtype).max), dtype)
 
 
 def is_deep(path: Path) -> bool:
-    """Whether a file stores more than 8 bits a pixel or is part of a volume, by its header; False if unreadable."""
+    """Return whether a file stores more than 8 bits per pixel or is part of a volume; False if it is unreadable.
+
+    Only the header is read.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> is_deep(Path(get_testdata_file("CT_small.dcm")))
+        True
+    """
     if not is_dicom(path):
         return False
     try:
@@ -171,14 +226,19 @@ def is_deep(path: Path) -> bool:
         with reading(path):
             return frame_count(header) > 1 or "ImagePositionPatient" in header or _has_deep_pixels(header)
     except UserError:
-        return False  # the full read, which follows, says what is wrong with it
+        return False  # the full read, which follows, reports the error
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a single picture with no place in a volume: one frame and no position.
+    """Return whether a file is a single picture: it has one frame and no position in a volume.
 
     Raises:
         UserError: the file cannot be read as DICOM.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> is_picture(Path(get_testdata_file("CT_small.dcm")))  # a slice of a series
+        False
     """
     header = header_of(path, ["NumberOfFrames", "ImagePositionPatient"])
     with reading(path):
@@ -186,7 +246,7 @@ def is_picture(path: Path) -> bool:
 
 
 def _image_header(path: Path) -> Dataset | None:
-    """What `list_tree` must know of an image; None for anything else."""
+    """Return the header elements that `list_tree` needs; None if the file is not a DICOM image."""
     if not is_dicom(path):
         return None
     header = header_of(path, _LISTED)
@@ -210,16 +270,14 @@ def _series(key: str, header: Dataset, files: list[Path]) -> Series:
     return Series(key, patient, modality if modality.isalnum() and len(modality) < 5 else "?", tuple(files))
 
 
-def _want_grey(path: Path, header: Dataset) -> None:
-    shown = text(header, "PhotometricInterpretation")
-    if int(header.get("SamplesPerPixel") or 1) != 1 or shown not in {*_GREY, ""}:
-        raise bad(
-            path, "it is in colour, where grey is expected (a picture of three channels takes data.in_channels=3)"
-        )
+def _require_grey(path: Path, header: Dataset) -> None:
+    photometric = text(header, "PhotometricInterpretation")
+    if int(header.get("SamplesPerPixel") or 1) != 1 or photometric not in {*_GREY, ""}:
+        raise bad(path, "it is in colour, where grey is expected (set data.in_channels=3 to read pictures in colour)")
 
 
 def _shown(path: Path, dataset: Dataset, stored: np.ndarray, voi: str | None) -> np.ndarray:
-    """Stored pixels [rows, columns] as brightness in [0, 1]."""
+    """Convert stored pixels [rows, columns] to brightness in [0, 1]."""
     values = _in_units(path, dataset, 0, stored)
     table = table_of(path, dataset, voi)
     window = window_of(path, dataset, 0, voi) if table is None else None
@@ -239,14 +297,14 @@ def _shown(path: Path, dataset: Dataset, stored: np.ndarray, voi: str | None) ->
 
 
 def _range(path: Path, dataset: Dataset, stored: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest value in modality units that the bits stored (or those of the modality LUT) can give."""
+    """Return the lowest and highest value in modality units that the stored bits or the modality LUT can express."""
     if dataset.get("ModalityLUTSequence"):
         return 0.0, 2.0 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
     if stored.dtype.kind == "f":
-        raise bad(path, "its pixels are floating-point numbers without a window, nothing says what is white")
+        raise bad(path, "its pixels are floating-point numbers without a window, so black and white are undefined")
     bits = int(dataset.BitsStored)
     if bits > 16:
-        raise bad(path, f"it stores {bits} bits a pixel without a window, a picture keeps 16")
+        raise bad(path, f"it stores {bits} bits per pixel without a window, a picture has at most 16")
     first = -(1 << bits - 1) if int(dataset.get("PixelRepresentation") or 0) else 0
     slope, intercept = _rescale(path, dataset, 0)
     low, high = sorted(slope * end + intercept for end in (first, first + (1 << bits) - 1))
@@ -254,7 +312,7 @@ def _range(path: Path, dataset: Dataset, stored: np.ndarray) -> tuple[float, flo
 
 
 def _colours(dataset: Dataset, values: np.ndarray) -> np.ndarray:
-    """Decoded colour [rows, columns, 3] or palette indices [rows, columns] as [3, H, W] in [0, 1]."""
+    """Convert decoded colour [rows, columns, 3] or palette indices [rows, columns] to [3, H, W] in [0, 1]."""
     if text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
 
@@ -271,7 +329,7 @@ def _has_deep_pixels(header: Dataset) -> bool:
 
 
 def _volume(lattice: Lattice) -> np.ndarray:
-    """[places, rows, columns], int16 as long as every value is a whole number that fits it, then float32."""
+    """Return [places, rows, columns], int16 if every value is an integer in its range, otherwise float32."""
     depth = lattice.places[-1] + 1
     volume = np.empty((depth, *lattice.frames[0].shape), np.int16)
     outside = dict.fromkeys(set(range(depth)) - set(lattice.places), _ALL)
@@ -280,17 +338,17 @@ def _volume(lattice: Lattice) -> np.ndarray:
             volume = volume.astype(np.float32)
         volume[place] = values
         if padding is not None and padding.any():
-            outside[place] = np.packbits(padding)  # an eighth of a byte a voxel
+            outside[place] = np.packbits(padding)  # one bit per voxel
     folder = lattice.frames[0].path.parent
     if outside:
-        _cover(folder, volume, outside)
+        _fill_outside(folder, volume, outside)
     if volume.min() == volume.max():
-        raise bad(folder, f"every voxel of the series is {volume.flat[0]:g}, there is nothing to see in it")
+        raise bad(folder, f"every voxel of the series is {volume.flat[0]:g}, the volume is constant")
     return volume
 
 
 def _planes(lattice: Lattice) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-    """Place in the volume, values in modality units and padding of each frame; one file at a time in memory."""
+    """Yield the place in the volume, the values in modality units and the padding of each frame, file by file."""
     of_file: dict[Path, dict[int, int]] = defaultdict(dict)
     for place, frame in zip(lattice.places, lattice.frames, strict=True):
         of_file[frame.path][frame.number] = place
@@ -300,12 +358,12 @@ def _planes(lattice: Lattice) -> Iterator[tuple[int, np.ndarray, np.ndarray | No
             with reading(path, _MISFIT):
                 values, padding = _in_units(path, dataset, number, stored), _padding(dataset, stored)
             if values.shape != lattice.frames[0].shape:
-                raise bad(path, "its pixels are not as many as its header says")
+                raise bad(path, "its number of pixels is not the one in its header")
             yield places[number], values, padding
 
 
 def _decoded(path: Path, dataset: Dataset, wanted: list[int]) -> Iterator[np.ndarray]:
-    """The stored pixels of the frames wanted, [rows, columns] or, in colour, [rows, columns, 3]."""
+    """Yield the stored pixels of the wanted frames, [rows, columns] or, in colour, [rows, columns, 3]."""
     from pydicom.pixels.utils import iter_pixels
 
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
@@ -319,10 +377,10 @@ def _decoded(path: Path, dataset: Dataset, wanted: list[int]) -> Iterator[np.nda
 
 
 def _compression(path: Path, dataset: Dataset) -> str:
-    """Name of the transfer syntax, from the standard's own list.
+    """Return the name of the transfer syntax in the DICOM standard.
 
     Raises:
-        UserError: it is not known, or nothing that is installed can decode it.
+        UserError: the transfer syntax is unknown, or no installed package can decode it.
     """
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -331,7 +389,7 @@ def _compression(path: Path, dataset: Dataset) -> str:
         try:
             available = get_decoder(syntax).is_available
         except NotImplementedError:
-            raise bad(path, "its pixels are compressed in a way that cannot be decoded") from None
+            raise bad(path, "its pixels are compressed with an unsupported transfer syntax") from None
         if not available:
             packages = next((names for start, names in _CODECS if syntax.name.startswith(start)), "pydicom")
             raise UserError(f"{path}: its pixels are compressed as {syntax.name}; pip install {packages}")
@@ -339,7 +397,7 @@ def _compression(path: Path, dataset: Dataset) -> str:
 
 
 def _in_units(path: Path, dataset: Dataset, number: int, stored: np.ndarray) -> np.ndarray:
-    """Modality LUT or the frame's own rescale: whole numbers stay so, all else is float64."""
+    """Apply the modality LUT or the rescale of the frame; integers stay integers, everything else is float64."""
     if dataset.get("ModalityLUTSequence"):
         from pydicom.pixels.processing import apply_modality_lut
 
@@ -363,17 +421,17 @@ def _rescale(path: Path, dataset: Dataset, number: int) -> tuple[float, float]:
 
 
 def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
-    """Where the stored pixels hold the padding value or lie in the padding range."""
+    """Return where the stored pixels hold the padding value or lie in the padding range; None without padding."""
     ends = [*numbers(dataset.get("PixelPaddingValue"))[:1], *numbers(dataset.get("PixelPaddingRangeLimit"))[:1]]
     if not ends or "PixelPaddingValue" not in dataset or stored.dtype.kind not in "iu":
         return None
-    # Some writers say 63536 for -2000, unsigned in the header and signed in the pixels.
+    # Some writers store -2000 as 63536: unsigned in the header although the pixels are signed.
     low, high = sorted(np.array(ends, np.int64).astype(stored.dtype)[[0, -1]])
     return np.asarray((stored >= low) & (stored <= high))
 
 
-def _cover(path: Path, volume: np.ndarray, outside: dict[int, np.ndarray]) -> None:
-    """Give what is outside, padded or missing, the lowest value of all the rest; `outside` holds packed planes."""
+def _fill_outside(path: Path, volume: np.ndarray, outside: dict[int, np.ndarray]) -> None:
+    """Set padding and missing planes to the lowest value of all other voxels; `outside` holds packed masks."""
 
     def mask(place: int) -> np.ndarray:
         bits = outside.get(place)
@@ -382,14 +440,14 @@ def _cover(path: Path, volume: np.ndarray, outside: dict[int, np.ndarray]) -> No
             return np.full(shape, bits is _ALL)
         return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).view(bool)
 
-    baselines = [values.min() for values in (plane[~mask(place)] for place, plane in enumerate(volume)) if values.size]
-    if not baselines:
-        raise bad(path, "every voxel of the series is padding, there is nothing to see in it")
+    minima = [values.min() for values in (plane[~mask(place)] for place, plane in enumerate(volume)) if values.size]
+    if not minima:
+        raise bad(path, "every voxel of the series is padding")
     for place in outside:
-        volume[place][mask(place)] = min(baselines)
+        volume[place][mask(place)] = min(minima)
 
 
 def _fits(values: np.ndarray) -> bool:
-    """Whether int16 holds the values exactly."""
+    """Return whether the values are integers in the range of int16."""
     limits = np.iinfo(np.int16)
     return values.dtype.kind == "i" and bool(values.min() >= limits.min and values.max() <= limits.max)

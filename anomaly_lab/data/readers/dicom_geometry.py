@@ -1,6 +1,7 @@
-"""Where the frames of a DICOM series lie in the patient: their order along the normal, and the volume's affine.
+"""Geometry of DICOM series: the order of the frames along their normal and the affine of the volume.
 
-File names and instance numbers play no part. What cannot be one regular volume is refused, never guessed at.
+Only positions count, not file names or instance numbers. A series that is not one regular volume is rejected; nothing
+is guessed.
 """
 
 from __future__ import annotations
@@ -23,23 +24,21 @@ TAGS = (
     *("Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("SliceThickness", "SpacingBetweenSlices", "GridFrameOffsetVector", "DetectorInformationSequence", *GROUPS),
 )
-_PARALLEL = 1e-3  # largest difference of two direction cosines that count as equal; headers round to 6 digits or 3
-_UNEVEN = 0.1  # largest departure from an even step, as a fraction of the step
-_LPS_TO_RAS = np.diag(
-    [-1.0, -1.0, 1.0, 1.0]
-)  # DICOM counts to the left and the back, NIfTI and we to the right and front
+_PARALLEL = 1e-3  # largest difference of direction cosines that count as equal; headers round to 6 or 3 digits
+_UNEVEN = 0.1  # largest deviation of a step from the usual one, as a fraction of it
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM axes point to the left and back, ours to the right and front
 
 
 class Frame(NamedTuple):
-    """One plane of pixels.
+    """Position of one plane of pixels in space.
 
     Attributes:
-        path, number: the file, and which of its frames (from 0).
+        path, number: the file and the frame in it, from 0.
         shape: rows and columns.
-        position: centre of the first pixel, in mm, [3], left, posterior, superior.
+        position: centre of the first pixel in mm, [3], axes left, posterior, superior (LPS+).
         right, down: unit vectors along a row and along a column, [3].
-        spacing: between rows and between columns, in mm.
-        thickness: of the slice, in mm; 1 where the header has none.
+        spacing: distance between rows and between columns in mm.
+        thickness: slice thickness in mm; 1 if the header has none.
     """
 
     path: Path
@@ -57,12 +56,12 @@ class Frame(NamedTuple):
 
 
 class Lattice(NamedTuple):
-    """A regular volume.
+    """Frames that form a regular volume.
 
     Attributes:
-        frames: along the normal.
-        places: number of each along the third axis; without gaps 0, 1, 2, …
-        affine: of the volume [columns, rows, places], voxels to RAS+ mm, float64 [4, 4].
+        frames: ordered along the normal.
+        places: index of each frame along the third axis; 0, 1, 2, … without gaps.
+        affine: float64 [4, 4], maps voxels of the volume [columns, rows, places] to mm (RAS+).
     """
 
     frames: list[Frame]
@@ -71,12 +70,35 @@ class Lattice(NamedTuple):
 
 
 def frame_count(header: Dataset) -> int:
-    """How many frames the file holds."""
+    """Return the number of frames in the file.
+
+    Example:
+        >>> frame_count({"NumberOfFrames": "3"}), frame_count({})
+        (3, 1)
+    """
     return int(header.get("NumberOfFrames") or 1)
 
 
 def of_frame(header: Dataset, number: int, group: str) -> Dataset:
-    """Where an enhanced file keeps `group` for a frame: its own, the shared one, or, in classic files, the header."""
+    """Return the data set that holds a functional group of a frame.
+
+    Args:
+        header: of the file.
+        number: the frame, from 0.
+        group: keyword of the functional group.
+
+    Returns:
+        The frame's own group, else the shared one, else, as in classic files, the header itself.
+
+    Example:
+        >>> from pydicom.dataset import Dataset
+        >>> header, shared, measures = Dataset(), Dataset(), Dataset()
+        >>> measures.PixelSpacing = [0.5, 0.5]
+        >>> shared.PixelMeasuresSequence = [measures]
+        >>> header.SharedFunctionalGroupsSequence = [shared]
+        >>> of_frame(header, 0, "PixelMeasuresSequence") == measures
+        True
+    """
     per_frame, shared = header.get(GROUPS[1]) or [], header.get(GROUPS[0]) or []
     for place in (*per_frame[number : number + 1], *shared[:1]):
         if place.get(group):
@@ -86,10 +108,18 @@ def of_frame(header: Dataset, number: int, group: str) -> Dataset:
 
 
 def frames_of(path: Path, header: Dataset) -> list[Frame]:
-    """Every frame of a file with its place.
+    """Return every frame of a file with its position in space.
 
     Raises:
-        UserError: no position, orientation or spacing, or one that makes no sense.
+        UserError: position, orientation or spacing is missing or invalid.
+
+    Example:
+        >>> from pydicom.dataset import Dataset
+        >>> header = Dataset()
+        >>> header.Rows, header.Columns, header.PixelSpacing, header.SliceThickness = 512, 512, [0.5, 0.5], 5
+        >>> header.ImagePositionPatient, header.ImageOrientationPatient = [0, 0, 15], [1, 0, 0, 0, 1, 0]
+        >>> [(frame.shape, frame.position.tolist()) for frame in frames_of(Path("a.dcm"), header)]
+        [((512, 512), [0.0, 0.0, 15.0])]
     """
     count = frame_count(header)
     frames = [_frame(path, header, number) for number in range(count)]
@@ -97,14 +127,26 @@ def frames_of(path: Path, header: Dataset) -> list[Frame]:
 
 
 def ordered(frames: Sequence[Frame], gaps: Gaps = "refuse") -> Lattice:
-    """Put frames in order along their normal.
+    """Order frames along their normal and compute the affine of the volume.
 
     Args:
         frames: in any order.
-        gaps: "blank" leaves room for missing frames, as long as more are there than missing.
+        gaps: "refuse" rejects a series with missing frames; "blank" leaves their places empty, provided that fewer
+            frames are missing than present.
 
     Raises:
-        UserError: sizes, orientations or spacings differ, frames are missing, doubled or out of line.
+        UserError: sizes, orientations or spacings differ, or frames are missing, duplicated or out of line.
+
+    Example:
+        >>> right, down = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
+        >>> heights = {"a": 10.0, "b": 0.0, "c": 5.0}  # mm
+        >>> frames = [
+        ...     Frame(Path(name), 0, (8, 8), np.array([0, 0, z]), right, down, (1.0, 1.0), 5.0)
+        ...     for name, z in heights.items()
+        ... ]
+        >>> lattice = ordered(frames)
+        >>> [frame.path.name for frame in lattice.frames], np.diag(lattice.affine).tolist()
+        (['b', 'c', 'a'], [-1.0, -1.0, 5.0, 1.0])
     """
     for frame in frames:
         _same_grid(frames[0], frame)
@@ -115,8 +157,8 @@ def ordered(frames: Sequence[Frame], gaps: Gaps = "refuse") -> Lattice:
     first, last = frames[0], frames[-1]
     step = first.normal * first.thickness
     if len(frames) > 1:
-        step = (last.position - first.position) / places[-1]  # with its shear, where the gantry was tilted
-        _straight(frames, places, step)
+        step = (last.position - first.position) / places[-1]  # includes the shear of a tilted gantry
+        _validate_alignment(frames, places, step)
     lps = np.eye(4)
     lps[:3] = np.stack([first.right * first.spacing[1], first.down * first.spacing[0], step, first.position], axis=1)
     return Lattice(frames, places, _LPS_TO_RAS @ lps)
@@ -132,10 +174,10 @@ def _frame(path: Path, header: Dataset, number: int) -> Frame:
         position = position or numbers(detector.get("ImagePositionPatient"))
         cosines = cosines or numbers(detector.get("ImageOrientationPatient"))
     if len(position) != 3 or len(cosines) != 6 or not np.isfinite([*position, *cosines]).all():
-        raise bad(path, "it does not say where in the patient it lies (ImagePositionPatient, ImageOrientationPatient)")
+        raise bad(path, "its position in space is missing (ImagePositionPatient, ImageOrientationPatient)")
     right, down = np.array(cosines[:3]), np.array(cosines[3:])
     if max(abs(right @ right - 1), abs(down @ down - 1), abs(right @ down)) > 10 * _PARALLEL:
-        raise bad(path, "its orientation is not two directions at right angles (ImageOrientationPatient)")
+        raise bad(path, "its orientation is not two orthogonal unit vectors (ImageOrientationPatient)")
     spacing = numbers(measures.get("PixelSpacing"))
     if len(spacing) != 2 or not np.isfinite(spacing).all() or min(spacing) <= 0:
         shown = "missing" if not spacing else " × ".join(f"{edge:g}" for edge in spacing) + " mm"
@@ -149,19 +191,19 @@ def _frame(path: Path, header: Dataset, number: int) -> Frame:
 
 
 def _is_placed(header: Dataset) -> bool:
-    """Whether each frame has a position of its own."""
+    """Return whether each frame has a position of its own."""
     groups = header.get(GROUPS[1]) or []
     return bool(groups) and all(group.get("PlanePositionSequence") for group in groups)
 
 
 def _stacked(path: Path, header: Dataset, frames: list[Frame]) -> list[Frame]:
-    """The frames of a classic multi-frame file, which gives one position and the offsets of the others."""
+    """Position the frames of a classic multi-frame file, which has one position and the offsets of the frames."""
     offsets = numbers(header.get("GridFrameOffsetVector"))
     gap = numbers(header.get("SpacingBetweenSlices"))
     if not offsets and gap:
         offsets = tuple(number * gap[0] for number in range(len(frames)))
     if len(offsets) != len(frames) or not np.isfinite(offsets).all():
-        raise bad(path, f"it has {len(frames)} frames and does not say how far apart they lie; is it a film?")
+        raise bad(path, f"it has {len(frames)} frames without the distance between them (it may be a cine loop)")
     return [
         frame._replace(position=frame.position + (offset - offsets[0]) * frame.normal)
         for frame, offset in zip(frames, offsets, strict=True)
@@ -169,8 +211,8 @@ def _stacked(path: Path, header: Dataset, frames: list[Frame]) -> list[Frame]:
 
 
 def _same_grid(first: Frame, other: Frame) -> None:
-    def differs(what: str) -> UserError:
-        return _refused(other, f"{what} is not that of {first.path.name}; a series of one volume has one")
+    def differs(property_name: str) -> UserError:
+        return _refused(other, f"{property_name} is not that of {first.path.name}, as it must be within a volume")
 
     if other.shape != first.shape:
         raise differs(f"its size, {other.shape[0]} × {other.shape[1]} pixels,")
@@ -181,7 +223,7 @@ def _same_grid(first: Frame, other: Frame) -> None:
 
 
 def _places(frames: Sequence[Frame], along: np.ndarray, gaps: Gaps) -> list[int]:
-    """Number of each frame's place; `along` is where they lie on the normal in mm, rising."""
+    """Return the index of each frame along the normal; `along` holds their ascending positions in mm."""
     if len(frames) < 2:
         return [0]
     steps = np.diff(along)
@@ -189,31 +231,31 @@ def _places(frames: Sequence[Frame], along: np.ndarray, gaps: Gaps) -> list[int]
     doubled = np.flatnonzero(steps < max(1e-4, _UNEVEN * usual))
     if len(doubled):
         before, after = frames[doubled[0]], frames[doubled[0] + 1]
-        raise _refused(after, f"it lies where {_name(before, after)} lies (copies, echoes or time points?)")
+        raise _refused(after, f"it has the same position as {_name(before, after)} (a copy, echo or time point?)")
     counts = np.maximum(1, np.rint(steps / usual)).astype(int)
     off = np.abs(steps - counts * usual) / (counts * usual)
     if off.max() > _UNEVEN:
         fault = "the slices are unevenly spaced"
-        raise _apart(frames, int(off.argmax()), steps, usual, fault)
+        raise _step_error(frames, int(off.argmax()), steps, usual, fault)
     places = [0, *np.cumsum(counts).tolist()]
     missing = places[-1] + 1 - len(frames)
     if missing and (gaps == "refuse" or missing >= len(frames)):
         fault = f"{missing} of {places[-1] + 1} slices are missing"
-        raise _apart(frames, int(counts.argmax()), steps, usual, fault, "set data.gaps=blank, ")
+        raise _step_error(frames, int(counts.argmax()), steps, usual, fault, "set data.gaps=blank, ")
     return places
 
 
-def _apart(
+def _step_error(
     frames: Sequence[Frame], before: int, steps: np.ndarray, usual: float, fault: str, remedy: str = ""
 ) -> UserError:
-    """What is wrong with the step from frame `before` to the next."""
-    this, other = frames[before + 1], _name(frames[before], frames[before + 1])
-    where = f"it lies {steps[before]:.4g} mm from {other}, the usual step is {usual:.4g} mm"
-    return _refused(this, f"{fault}: {where}", remedy)
+    """Return the error about the step from frame `before` to the next."""
+    current, previous = frames[before + 1], _name(frames[before], frames[before + 1])
+    where = f"it lies {steps[before]:.4g} mm from {previous}, the usual step is {usual:.4g} mm"
+    return _refused(current, f"{fault}: {where}", remedy)
 
 
-def _straight(frames: Sequence[Frame], places: Sequence[int], step: np.ndarray) -> None:
-    """Refuse slices that are shifted against each other within their planes."""
+def _validate_alignment(frames: Sequence[Frame], places: Sequence[int], step: np.ndarray) -> None:
+    """Reject slices that are shifted against each other within their planes."""
     allowed = max(_UNEVEN * float(np.linalg.norm(step)), 0.5 * min(frames[0].spacing))
     for frame, place in zip(frames, places, strict=True):
         away = float(np.linalg.norm(frame.position - frames[0].position - place * step))
@@ -227,5 +269,6 @@ def _name(frame: Frame, beside: Frame) -> str:
 
 def _refused(frame: Frame, fault: str, remedy: str = "") -> UserError:
     return UserError(
-        f"{frame.path}: {fault}; complete or part the series, {remedy}or leave such out with data.store.on_bad=skip"
+        f"{frame.path}: {fault}; complete or split the series, {remedy}or leave such files out with "
+        "data.store.on_bad=skip"
     )

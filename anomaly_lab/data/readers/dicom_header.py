@@ -1,4 +1,4 @@
-"""DICOM headers, opened so that nothing in them about a person can leave: no values in errors, warnings or logs."""
+"""DICOM headers, read such that no personal data leaks: no header value reaches an error, a warning or a log."""
 
 from __future__ import annotations
 
@@ -12,15 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from anomaly_lab.types import UserError
 
-if TYPE_CHECKING:  # pydicom takes a while to import, and most data sets have no DICOM in them
+if TYPE_CHECKING:  # pydicom is slow to import and most data sets do not contain DICOM
     from pydicom.dataset import Dataset
 
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # little endian, little endian without meta, big endian
-_SHORT = 1 << 16  # bytes; the first elements of a data set are no longer
+_SHORT = 1 << 16  # bytes; the first elements of a data set are shorter than this
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file is DICOM, by its first bytes, without the preamble by whether it parses; never by suffix."""
+    """Return whether the file is DICOM, whatever its suffix.
+
+    The "DICM" prefix decides; a file without the preamble counts as DICOM if it parses.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "IM0001"
+        ...     _ = path.write_bytes(bytes(128) + b"DICM")
+        ...     is_dicom(path)
+        True
+    """
     try:
         with path.open("rb") as file:
             start = file.read(132)
@@ -37,10 +48,20 @@ def is_dicom(path: Path) -> bool:
 
 
 def header_of(path: Path, tags: Sequence[str] | None = None) -> Dataset:
-    """Everything before the pixels, or of that only the elements named by keyword.
+    """Read the elements before the pixel data.
+
+    Args:
+        path: the file.
+        tags: keywords of the elements to read; None for all.
 
     Raises:
         UserError: the file cannot be read as DICOM.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> path = Path(get_testdata_file("CT_small.dcm"))  # comes with pydicom
+        >>> header_of(path, ["Modality"]).Modality
+        'CT'
     """
     from pydicom import dcmread
 
@@ -49,10 +70,15 @@ def header_of(path: Path, tags: Sequence[str] | None = None) -> Dataset:
 
 
 def whole(path: Path) -> Dataset:
-    """Header and (still compressed) pixels, with the transfer syntax filled in where the file keeps it to itself.
+    """Read header and pixel data, which stays compressed; a missing transfer syntax is set from the encoding.
 
     Raises:
         UserError: the file cannot be read as DICOM.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> len(whole(Path(get_testdata_file("CT_small.dcm"))).PixelData)  # 128 × 128 pixels of 2 bytes
+        32768
     """
     from pydicom import dcmread
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -68,10 +94,24 @@ def whole(path: Path) -> Dataset:
 
 @contextmanager
 def reading(path: Path, fault: str = "this is not a readable DICOM file") -> Iterator[None]:
-    """Turn whatever a broken file makes pydicom raise into one line; keep back what pydicom says, it quotes values.
+    """Convert every exception that a broken file causes in pydicom into a UserError.
+
+    The original messages, warnings and log lines are suppressed because they quote header values.
+
+    Args:
+        path: the file that is read in the block.
+        fault: what the error says about it.
 
     Raises:
-        UserError: as `fault`, with the name of the file and the remedy.
+        UserError: with the name of the file, `fault` and the remedy.
+
+    Example:
+        >>> try:
+        ...     with reading(Path("a.dcm"), "its rescale is invalid"):
+        ...         float("a patient's name")
+        ... except UserError as error:
+        ...     print(error)
+        a.dcm: its rescale is invalid; replace it, or leave such files out with data.store.on_bad=skip
     """
     was = logging.root.manager.disable
     logging.disable()  # pydicom and its decoders log through many loggers
@@ -85,33 +125,53 @@ def reading(path: Path, fault: str = "this is not a readable DICOM file") -> Ite
         raise UserError(f"{path}: no such file; complete the data set") from None
     except OSError as error:
         raise bad(path, f"the file cannot be read ({error.strerror or 'it ends too early'})") from None
-    except Exception:  # a hostile header can make a lazy parser raise anything; its words are kept back
+    except Exception:  # a malformed header can raise anything in a lazy parser; the message may quote header values
         raise bad(path, fault) from None
     finally:
         logging.disable(was)
 
 
 def bad(path: Path, fault: str) -> UserError:
-    """The error of one file."""
+    """Return the error about one file, with the remedy.
+
+    Example:
+        >>> print(bad(Path("a.dcm"), "it has no pixel data"))
+        a.dcm: it has no pixel data; replace it, or leave such files out with data.store.on_bad=skip
+    """
     return UserError(f"{path}: {fault}; replace it, or leave such files out with data.store.on_bad=skip")
 
 
 def hashed(kind: str, value: str) -> str:
-    """12 hex digits that stand for a header's value: the same everywhere, so patients stay together across data sets.
+    """Return a pseudonym of a header value: the first 12 hex digits of the SHA-256 of `kind` and `value`.
 
-    This keeps names out of sight; it does not stop someone who tries every possible number of a hospital.
+    Equal values have equal pseudonyms, so the files of one patient stay together across data sets. This hides the
+    value; it does not withstand an attacker who hashes every possible patient number of a hospital.
+
+    Example:
+        >>> hashed("patient", "P-1") == hashed("patient", " P-1 "), len(hashed("patient", "P-1"))
+        (True, 12)
     """
     return hashlib.sha256(f"{kind}:{value.strip()}".encode()).hexdigest()[:12]
 
 
 def text(header: Dataset, keyword: str) -> str:
-    """An element as text, empty where it is missing. For hashing and comparing only."""
+    """Return an element as stripped text, empty if it is missing. Use it only to hash and to compare.
+
+    Example:
+        >>> text({"Modality": "CT "}, "Modality"), text({}, "Modality")
+        ('CT', '')
+    """
     value = header.get(keyword)
     return "" if value is None else str(value).strip(" \0")
 
 
 def numbers(value: Any) -> tuple[float, ...]:
-    """A decimal element of one or many values; none where it is missing or empty."""
+    """Return the values of a decimal element with one or many values; an empty tuple if it is missing or empty.
+
+    Example:
+        >>> numbers("0.5"), numbers([40, 600]), numbers(None)
+        ((0.5,), (40.0, 600.0), ())
+    """
     if value is None or value == "":
         return ()
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
@@ -120,5 +180,5 @@ def numbers(value: Any) -> tuple[float, ...]:
 
 
 def _looks_like_an_element(start: bytes) -> bool:
-    """Whether bytes 4 to 8 are a value representation, as in explicit encodings, or a short length, as in implicit."""
+    """Return whether bytes 4 to 8 hold a value representation (explicit encodings) or a short length (implicit)."""
     return (start[4:6].isalpha() and start[4:6].isupper()) or 0 < int.from_bytes(start[4:8], "little") < _SHORT

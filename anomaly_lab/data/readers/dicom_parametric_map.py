@@ -1,7 +1,8 @@
-"""A score map as DICOM Parametric Map, for the archive the series came from; needs the extra `dicom-out` (highdicom).
+"""Write a score map as a DICOM Parametric Map that an archive can store next to its series.
 
-The file carries the patient's header as its source does, or no archive could file it: it is never shared, and nothing
-of it goes into records, logs or reports.
+Needs the extra `dicom-out` (highdicom). The written file carries the patient's identifying header elements, as its
+source files do, because an archive could not assign it otherwise. Do not share it. None of these elements is written
+to records, logs or reports.
 """
 
 from __future__ import annotations
@@ -23,34 +24,47 @@ EXTRA = "dicom-out"
 
 
 def write_parametric_map(path: Path, anomaly_map: np.ndarray, source_files: Sequence[Path]) -> None:
-    """Write a map beside its series, in the same study and the same frame of reference.
+    """Write an anomaly map as a new series in the study and frame of reference of its source series.
 
     Args:
-        path: of the new file.
-        anomaly_map: float [columns, rows, slices], slices along the normal: the grid the series was read to.
-        source_files: the series, one file a slice, in any order.
+        path: the file to write.
+        anomaly_map: float [columns, rows, slices], slices ordered along the slice normal, which is the grid that
+            `dicom.read_series` returns.
+        source_files: the files of the series, one per slice, in any order.
 
     Raises:
         UserError: highdicom is not installed; the map is not finite or not of the series' shape; a file is unreadable
-            or has several frames; the series lacks what a Parametric Map must say.
+            or has several frames; the series lacks header elements that a Parametric Map requires.
+
+    Example:
+        A series on disk is needed, so this block is not executed:
+
+            files = sorted(Path("series").iterdir())
+            scan = read_series(files)
+            write_parametric_map(Path("map.dcm"), np.zeros(scan.shape, np.float32), files)
     """
     highdicom = _highdicom()
-    sources = _in_order(source_files)
+    sources = _sorted_headers(source_files)
     frames = np.ascontiguousarray(anomaly_map.transpose(2, 1, 0), np.float32)
     expected = (len(sources), int(sources[0].Rows), int(sources[0].Columns))
     if frames.shape != expected:
-        raise UserError(f"{path}: a map of {frames.shape} does not fit a series of {expected} (slices, rows, columns)")
+        raise UserError(
+            f"{path}: a map of shape {frames.shape} does not fit a series of {expected} (slices, rows, columns); "
+            "pass the map of this series"
+        )
     if not np.isfinite(frames).all():
-        raise UserError(f"{path}: the map holds NaN or infinite values")
+        raise UserError(f"{path}: the map contains NaN or infinite values, which a Parametric Map cannot store")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote the header
+            warnings.simplefilter("ignore")  # these warnings quote header values
             _parametric_map(highdicom, frames, sources).save_as(path)
     except OSError as error:
         raise UserError(f"{path}: the Parametric Map cannot be written ({error.strerror})") from None
-    except Exception:  # whatever a header lacks or holds; its values are kept back
+    except Exception:  # depends on the header; the original message may quote its values and is dropped
         folder = source_files[0].parent
-        raise UserError(f"{folder}: its headers lack what a Parametric Map must say; take the NIfTI map") from None
+        raise UserError(
+            f"{folder}: the headers lack elements that a Parametric Map requires; use the NIfTI map instead"
+        ) from None
 
 
 def _highdicom() -> Any:
@@ -58,29 +72,34 @@ def _highdicom() -> Any:
         import highdicom  # an optional extra
     except ImportError as error:
         raise UserError(
-            f"a DICOM Parametric Map needs highdicom: pip install highdicom, or the extra '{EXTRA}'"
+            f"writing a DICOM Parametric Map needs highdicom: pip install highdicom, or the extra '{EXTRA}'"
         ) from error
     return highdicom
 
 
-def _in_order(files: Sequence[Path]) -> list[Dataset]:
-    """Headers along the normal of their planes."""
+def _sorted_headers(files: Sequence[Path]) -> list[Dataset]:
+    """Return the headers of the files, ordered by position along the slice normal."""
     from pydicom import dcmread
 
-    sources, along = [], []
+    headers, positions = [], []
     for path in files:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 header = dcmread(path, stop_before_pixels=True, force=True)
                 right, down = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
-                along.append(float(np.array(header.ImagePositionPatient, float) @ np.cross(right, down)))
-        except Exception:  # pydicom's words quote the header
-            raise UserError(f"{path}: it says nothing of its place in space; take the NIfTI map") from None
+                positions.append(float(np.array(header.ImagePositionPatient, float) @ np.cross(right, down)))
+        except Exception:  # pydicom's message quotes header values
+            raise UserError(
+                f"{path}: the header has no valid ImagePositionPatient and ImageOrientationPatient; "
+                "use the NIfTI map instead"
+            ) from None
         if int(header.get("NumberOfFrames") or 1) > 1:
-            raise UserError(f"{path}: a series of several frames a file has no Parametric Map; take the NIfTI map")
-        sources.append(header)
-    return [sources[i] for i in np.argsort(along, kind="stable")]
+            raise UserError(
+                f"{path}: a Parametric Map cannot be written for files with several frames; use the NIfTI map instead"
+            )
+        headers.append(header)
+    return [headers[i] for i in np.argsort(positions, kind="stable")]
 
 
 def _parametric_map(highdicom: Any, frames: np.ndarray, sources: Sequence[Dataset]) -> Any:
@@ -106,7 +125,7 @@ def _parametric_map(highdicom: Any, frames: np.ndarray, sources: Sequence[Datase
 
 
 def _identity(highdicom: Any, unit: Any, frames: np.ndarray) -> Any:
-    """Says that stored values are the scores themselves."""
+    """Return the mapping which declares that stored values are the anomaly scores themselves."""
     return highdicom.pm.RealWorldValueMapping(
         lut_label="ANOMALY_SCORE",
         lut_explanation="unbounded, higher is more anomalous",

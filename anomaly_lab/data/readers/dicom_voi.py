@@ -1,4 +1,4 @@
-"""How a DICOM file asks to be shown: its windows and tables of values of interest (PS3.3 C.11.2)."""
+"""Display windows and VOI LUTs of DICOM files (values of interest, PS3.3 C.11.2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ TAGS = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFu
 
 
 class Window(NamedTuple):
-    """Centre and width in modality units; `function` is LINEAR, LINEAR_EXACT or SIGMOID."""
+    """Display window: centre and width in modality units; `function` is LINEAR, LINEAR_EXACT or SIGMOID.
+
+    Example:
+        >>> Window(centre=40, width=80).function
+        'LINEAR'
+    """
 
     centre: float
     width: float
@@ -28,10 +33,24 @@ class Window(NamedTuple):
 
 
 def window_of(path: Path, header: Dataset, number: int, voi: str | None) -> Window | None:
-    """The window of frame `number`, the first or the one explained as `voi`; None where none is there or wanted.
+    """Return the display window of a frame; None if the header has none or `voi` is None.
+
+    Args:
+        path: the file, for error messages.
+        header: its header.
+        number: the frame, from 0.
+        voi: "first" for the first window, otherwise the WindowCenterWidthExplanation of the wanted one.
 
     Raises:
-        UserError: no window has that name; its width is not positive, or centre or width is no finite number.
+        UserError: no window has that explanation, its width is not positive, or its centre or width is not finite.
+
+    Example:
+        >>> from pydicom.dataset import Dataset
+        >>> header = Dataset()
+        >>> header.WindowCenter, header.WindowWidth = [40, 600], [80, 2800]
+        >>> header.WindowCenterWidthExplanation = ["BRAIN", "BONE"]
+        >>> window_of(Path("a.dcm"), header, 0, "BONE")
+        Window(centre=600.0, width=2800.0, function='LINEAR')
     """
     if voi is None:
         return None
@@ -40,29 +59,49 @@ def window_of(path: Path, header: Dataset, number: int, voi: str | None) -> Wind
         centres, widths = numbers(place.get("WindowCenter")), numbers(place.get("WindowWidth"))
         if not centres and not widths:
             return None
-        chosen = _chosen(path, _many(place.get("WindowCenterWidthExplanation")), voi)
-        if chosen >= min(len(centres), len(widths)):
-            raise _absurd(path, "a centre and a width that are not both there")
-        window = Window(centres[chosen], widths[chosen], text(place, "VOILUTFunction") or "LINEAR")
+        index = _index(path, _as_list(place.get("WindowCenterWidthExplanation")), voi)
+        if index >= min(len(centres), len(widths)):
+            raise _invalid(path, "a centre without a width or a width without a centre")
+        window = Window(centres[index], widths[index], text(place, "VOILUTFunction") or "LINEAR")
     if not math.isfinite(window.centre) or not 0 < window.width < math.inf:
-        raise _absurd(path, f"centre {window.centre:g} and width {window.width:g}")
+        raise _invalid(path, f"centre {window.centre:g} and width {window.width:g}")
     return window
 
 
 def windowed(values: np.ndarray, window: Window) -> np.ndarray:
-    """Brightness in [0, 1] of values in modality units; black below the window, white above."""
+    """Map values in modality units to brightness in [0, 1] (PS3.3 C.11.2.1.2 and C.11.2.1.3).
+
+    Values below the window become 0 (black), values above it 1 (white).
+
+    Example:
+        >>> windowed(np.array([-100.0, 0, 40, 80, 100]), Window(40, 80, "LINEAR_EXACT")).tolist()
+        [0.0, 0.0, 0.5, 1.0, 1.0]
+    """
     centre, width, function = window
     if function == "SIGMOID":
         return np.asarray(1 / (1 + np.exp(-4 * (values - centre) / width)))
-    if function != "LINEAR_EXACT":  # the default counts pixel values: a window of 256 around 128 holds 0 to 255
+    if function != "LINEAR_EXACT":  # LINEAR counts pixel values: width 256 and centre 128 cover 0 to 255
         centre, width = centre - 0.5, max(width - 1, 1e-6)
     return np.asarray((values - centre) / width + 0.5).clip(0, 1)
 
 
 def table_of(path: Path, header: Dataset, voi: str | None) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The VOI LUT, first or explained as `voi`, from modality units to brightness in [0, 1]; None where there is none.
+    """Return the VOI LUT as a function from modality units to brightness in [0, 1]; None if there is none.
 
-    A name that no table has may still be that of a window.
+    An explanation that no table has also returns None, because it may be that of a window.
+
+    Args:
+        path: the file, for error messages.
+        header: its header.
+        voi: "first" for the first table, otherwise the LUTExplanation of the wanted one; None for no table.
+
+    Example:
+        >>> from pydicom.dataset import Dataset
+        >>> table = Dataset()
+        >>> table.LUTDescriptor, table.LUTData, header = [3, 0, 8], [0, 51, 255], Dataset()
+        >>> header.VOILUTSequence = [table]
+        >>> table_of(Path("a.dcm"), header, "first")(np.array([0, 1, 2])).tolist()
+        [0.0, 0.2, 1.0]
     """
     tables = header.get("VOILUTSequence") or []
     if voi is None or not tables:
@@ -82,22 +121,22 @@ def table_of(path: Path, header: Dataset, voi: str | None) -> Callable[[np.ndarr
     return apply
 
 
-def _chosen(path: Path, names: list[str], voi: str) -> int:
+def _index(path: Path, names: list[str], voi: str) -> int:
     if voi == "first":
         return 0
-    if voi not in names:  # which names there are stays in the header: it is free text
-        raise UserError(f"{path}: it has no window explained as data.voi={voi}; take data.voi=first or null")
+    if voi not in names:  # the explanations in the header are not quoted: they are free text
+        raise UserError(f"{path}: no window has the explanation data.voi={voi}; use data.voi=first or data.voi=null")
     return names.index(voi)
 
 
-def _many(value: object) -> list[str]:
+def _as_list(value: object) -> list[str]:
     if value is None:
         return []
     return [str(value)] if isinstance(value, str) or not hasattr(value, "__iter__") else [str(each) for each in value]
 
 
-def _absurd(path: Path, what: str) -> UserError:
+def _invalid(path: Path, fault: str) -> UserError:
     return UserError(
-        f"{path}: its window has {what}; say data.voi=null to leave windows unread, "
-        "or data.store.on_bad=skip to leave it out"
+        f"{path}: its window has {fault}; set data.voi=null to ignore windows, "
+        "or data.store.on_bad=skip to leave such files out"
     )

@@ -1,4 +1,4 @@
-"""A case to a Scan, whatever its format: pictures, NIfTI, DICOM."""
+"""Entry point of the readers: read a case of any supported format (pictures, NIfTI, DICOM) as a Scan."""
 
 from __future__ import annotations
 
@@ -13,10 +13,26 @@ from anomaly_lab.types import Case, UserError
 
 
 def read_scan(case: Case, in_channels: int) -> Scan:
-    """Read a case with its mask, if it has one; a single DICOM file is a picture, a series a volume.
+    """Read a case with its mask, if it has one.
+
+    A single DICOM file without a position is read as a picture, a DICOM series as a volume.
+
+    Args:
+        case: the case; `case.image` and `case.mask` name its files.
+        in_channels: channels of a picture, 1 or 3; volumes always have 1.
 
     Raises:
         UserError: a file is unreadable, or the mask does not fit the image.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "a.png"
+        ...     Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(path)
+        ...     scan = read_scan(Case(id="a", patient="a", image=path, label=0), in_channels=1)
+        >>> scan.shape, scan.pixels.dtype
+        ((3, 4), dtype('uint8'))
     """
     if nifti.is_nifti(case.image):
         scan = nifti.read_nifti(case.image)
@@ -32,21 +48,35 @@ def read_scan(case: Case, in_channels: int) -> Scan:
     if mask is not None and mask.shape[1:] != pixels.shape[1:]:
         sizes = f"{mask.shape[1:]} pixels, its image {pixels.shape[1:]}"
         raise UserError(
-            f"{case.mask}: the mask is {sizes}; make them equal, or leave such files out: data.store.on_bad=skip"
+            f"{case.mask}: the mask is {sizes}; make the sizes equal, or leave such files out with "
+            "data.store.on_bad=skip"
         )
     return Scan(pixels, mask)
 
 
 def crop(scan: Scan, box: tuple[int, int, int, int], path: Path) -> Scan:
-    """The region (row, column, height, width) of a picture.
+    """Crop a picture, with its mask and foreground, to a region.
+
+    Args:
+        scan: the picture.
+        box: the region as (row, column, height, width) in pixels.
+        path: the file of the picture, for error messages.
 
     Raises:
-        UserError: the region leaves the picture.
+        UserError: the region extends beyond the picture.
+
+    Example:
+        >>> scan = Scan(np.arange(12).reshape(1, 3, 4))
+        >>> crop(scan, (1, 2, 2, 2), Path("a.png")).pixels.tolist()
+        [[[6, 7], [10, 11]]]
     """
     row, column, height, width = box
     rows, columns = scan.shape
     if row < 0 or column < 0 or row + height > rows or column + width > columns:
-        raise UserError(f"{path}: the region {box} (row, column, height, width) leaves the {rows}×{columns} picture")
+        raise UserError(
+            f"{path}: the region {box} (row, column, height, width) extends beyond the {rows}×{columns} picture; "
+            "correct the annotation"
+        )
     window = (slice(None), slice(row, row + height), slice(column, column + width))
 
     def cut(values: np.ndarray | None) -> np.ndarray | None:
@@ -56,22 +86,40 @@ def crop(scan: Scan, box: tuple[int, int, int, int], path: Path) -> Scan:
 
 
 def is_deep(path: Path) -> bool:
-    """Whether a file has more than 8 bits a pixel, by its header; volumes always count as deep."""
+    """Return whether a file stores more than 8 bits per pixel, from its header; always True for volumes.
+
+    Example:
+        >>> is_deep(Path("volume.nii.gz"))
+        True
+    """
     if nifti.is_nifti(path):
         return True
     return dicom.is_deep(path) if dicom.is_dicom(path) else pictures.is_deep(path)
 
 
 def find_cases(source: Path) -> list[Case]:
-    """New files to score: pictures and NIfTI volumes below a folder, its DICOM files by series; or one file.
+    """Return the unlabelled cases to score in a folder (pictures, NIfTI volumes and DICOM series) or in one file.
 
-    An id is the path below `source` (of a series its first file's), the label 0, for nobody knows it.
+    Args:
+        source: a folder, searched recursively, or a file.
+
+    Returns:
+        Cases sorted by id. The id is the path relative to `source`, for a series that of its first file; the label is
+        0 because the true one is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "b.nii").touch()
+        ...     (Path(folder) / "a.png").touch()
+        ...     [case.id for case in find_cases(Path(folder))]
+        ['a.png', 'b.nii']
     """
     root = source if source.is_dir() else source.parent
     files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
     known = [path for path in files if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
-    found = [(path.relative_to(root).as_posix(), path, ()) for path in known]
-    cases = [Case(id=name, patient=name, image=path, label=0, slices=slices) for name, path, slices in found]
+    names = [path.relative_to(root).as_posix() for path in known]
+    cases = [Case(id=name, patient=name, image=path, label=0) for name, path in zip(names, known, strict=True)]
     for series in dicom.find_series(source) if len(known) < len(files) else ():
         first, *rest = series.files
         name = first.relative_to(root).as_posix()

@@ -1,6 +1,6 @@
-"""Where voxels lie: turn a volume to a working order, resample it, and carry values back onto a scan's own grid.
+"""Voxel geometry: reorient a volume to the working orientation, resample it, and map values back to the scan's grid.
 
-An affine takes voxel indices to mm, axes right, anterior, superior (RAS+), float64 [4, 4].
+An affine, float64 [4, 4], maps voxel indices to mm with axes right, anterior, superior (RAS+).
 """
 
 from __future__ import annotations
@@ -13,31 +13,43 @@ import numpy as np
 from anomaly_lab.types import UserError
 
 WORKING = "IPL"  # [C, D from superior to inferior, H from anterior to posterior, W from right to left]
-SAME_LATTICE = 0.01  # how far two grids' voxels may lie apart to be the same, in voxels
-SAME_SPACING = 1e-3  # relative
+SAME_LATTICE = 0.01  # largest distance, in voxels, between corresponding voxels of grids that count as equal
+SAME_SPACING = 1e-3  # largest relative difference of spacings that count as equal
 
 Mode = Literal["bilinear", "nearest"]
 
 
 def are_axcodes(text: str) -> bool:
-    """Whether a text has one each of L or R, P or A, I or S.
+    """Return whether a text consists of one each of L or R, P or A, I or S.
 
-    >>> are_axcodes("IPL"), are_axcodes("IPP")
-    (True, False)
+    Example:
+        >>> are_axcodes("IPL"), are_axcodes("IPP")
+        (True, False)
     """
     return sorted(text.translate(str.maketrans("LPI", "RAS"))) == ["A", "R", "S"]
 
 
 def oriented(pixels: np.ndarray, affine: np.ndarray, axcodes: str = WORKING) -> tuple[np.ndarray, np.ndarray]:
-    """Flip and permute the axes, exactly, so that they run the way `axcodes` says or as near to it as axes can.
+    """Flip and permute the spatial axes so that they point in the directions `axcodes`; no resampling takes place.
+
+    Axes of an oblique volume get the orientation nearest to the requested one.
 
     Args:
         pixels: [C, *S], three spatial axes.
-        affine: of `pixels`.
-        axcodes: where each axis runs to, one each of L or R, P or A, I or S.
+        affine: the affine of `pixels`.
+        axcodes: the direction in which each axis points, one each of L or R, P or A, I or S.
 
     Returns:
-        A view of `pixels`, and its affine.
+        A view of `pixels` and its affine.
+
+    Raises:
+        UserError: `axcodes` is not valid.
+
+    Example:
+        >>> pixels = np.arange(3).reshape(1, 3, 1, 1)  # the first axis points to the right
+        >>> flipped, affine = oriented(pixels, np.eye(4), "LAS")
+        >>> flipped.ravel().tolist(), affine[0].tolist()
+        ([2, 1, 0], [-1.0, 0.0, 0.0, 2.0])
     """
     if not are_axcodes(axcodes):
         raise UserError(f"data.volume.axcodes={axcodes}: it takes one each of L or R, P or A, I or S, as in {WORKING}")
@@ -50,16 +62,25 @@ def oriented(pixels: np.ndarray, affine: np.ndarray, axcodes: str = WORKING) -> 
 def resampled(
     pixels: np.ndarray, affine: np.ndarray, spacing: Sequence[float], mode: Mode = "bilinear"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resample to another voxel size, the axes keep their directions.
+    """Resample to another voxel size; the axes keep their directions.
 
     Args:
         pixels: [C, *S], three spatial axes.
-        affine: of `pixels`.
-        spacing: edges of the new voxels in mm, one for each axis of the array.
-        mode: "nearest" for masks.
+        affine: the affine of `pixels`.
+        spacing: edge lengths of the new voxels in mm, one per axis of the array.
+        mode: interpolation; "nearest" for masks.
 
     Returns:
-        float32, or the type of `pixels` when "nearest"; as it came where it has that spacing. And its affine.
+        The resampled values, float32 or, with "nearest", in the type of `pixels`, and their affine. The inputs are
+        returned unchanged if they already have this spacing.
+
+    Raises:
+        UserError: `spacing` is not three positive numbers.
+
+    Example:
+        >>> values, affine = resampled(np.ones((1, 4, 4, 4)), np.eye(4), spacing=(1, 1, 2))
+        >>> values.shape, np.diag(affine).tolist()
+        ((1, 4, 4, 2), [1.0, 1.0, 2.0, 1.0])
     """
     if len(spacing) != 3 or min(spacing) <= 0:
         raise UserError(f"data.volume.spacing={list(spacing)}: it takes three numbers above 0, in mm")
@@ -79,18 +100,24 @@ def onto(
     target_shape: Sequence[int],
     mode: Mode = "bilinear",
 ) -> np.ndarray:
-    """Carry values onto another grid: exactly where both grids have the same voxels, else resampled.
+    """Map values onto another voxel grid, by flips and permutations alone if both grids have the same voxels.
 
     Args:
         values: [C, *S], three spatial axes.
-        affine: of `values`.
-        target_affine: of the grid that is wanted, such as the scan's own.
-        target_shape: its sizes.
-        mode: "nearest" for masks.
+        affine: the affine of `values`.
+        target_affine: the affine of the target grid, such as the original grid of the scan.
+        target_shape: the sizes of the target grid.
+        mode: interpolation; "nearest" for masks.
 
     Returns:
-        [C, *target_shape]; a view of `values`, or resampled, float32 or the type of `values` when "nearest", and 0
-        where a target voxel's centre lies outside every voxel of `values`.
+        [C, *target_shape]. If both grids have the same voxels, a view of `values`; otherwise resampled values, float32
+        or, with "nearest", in the type of `values`, and 0 where the centre of a target voxel lies outside `values`.
+
+    Example:
+        >>> values = np.array([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
+        >>> target_affine = np.array([[-1.0, 0, 0, 2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # mirrored
+        >>> onto(values, np.eye(4), target_affine, (3, 1, 1)).ravel().tolist()
+        [3.0, 2.0, 1.0]
     """
     turn = _turn(affine, values.shape[1:], target_affine, tuple(target_shape))
     if turn is not None:
@@ -101,20 +128,30 @@ def onto(
 
 
 def displacement(affine: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
-    """How far apart two affines put the voxels of one grid: the most along an axis, in voxels of `affine`."""
+    """Return the largest distance along an axis, in voxels of `affine`, between the voxel positions of two affines.
+
+    Args:
+        affine: the reference affine.
+        other: the affine to compare.
+        shape: sizes of the voxel grid that both affines describe.
+
+    Example:
+        >>> displacement(np.diag([2.0, 2, 2, 1]), np.diag([2.0, 2, 2, 1]) + np.eye(4, k=3), (5, 5, 5))  # 1 mm off
+        0.5
+    """
     corners = np.stack(np.meshgrid(*[(0, size - 1) for size in shape], [1], indexing="ij")).reshape(4, -1)
     return float(np.abs(np.linalg.solve(affine, other @ corners) - corners).max())
 
 
 def _orientations() -> Any:
-    """Nibabel's arithmetic of flips and permutations, which has no types."""
+    """Return nibabel's module for flips and permutations, which is untyped."""
     from nibabel import orientations
 
     return orientations
 
 
 def _turned(pixels: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    """Apply a nibabel orientation to the spatial axes; a view."""
+    """Return a view of `pixels` with a nibabel orientation applied to its spatial axes."""
     turned = _orientations().apply_orientation(np.moveaxis(pixels, 0, -1), turn)
     return np.moveaxis(turned, -1, 0)
 
@@ -122,11 +159,11 @@ def _turned(pixels: np.ndarray, turn: np.ndarray) -> np.ndarray:
 def _turn(
     affine: np.ndarray, shape: tuple[int, ...], target_affine: np.ndarray, target_shape: tuple[int, ...]
 ) -> np.ndarray | None:
-    """The nibabel orientation that takes one grid to the other, None where they do not have the same voxels."""
+    """Return the nibabel orientation that maps one grid to the other; None if they do not have the same voxels."""
     axes = np.rint(np.linalg.solve(affine, target_affine)[:3, :3])  # target indices -> indices of the values
     if not np.array_equal(axes @ axes.T, np.eye(3)):
         return None
-    target_axis = np.abs(axes).argmax(axis=1)  # of each axis of the values
+    target_axis = np.abs(axes).argmax(axis=1)  # the target axis of each axis of the values
     turn = np.stack([target_axis, axes[range(3), target_axis]], axis=1)
     if tuple(np.asarray(target_shape)[target_axis]) != shape:
         return None

@@ -1,7 +1,8 @@
-"""IDX files, the format of MNIST and its relatives: many small images, or their labels, in one file, gzipped or not.
+"""Reader for IDX files, the format of MNIST and related data sets: all images, or all labels, in one file.
 
-Big-endian header: the magic number 2051 (images) or 2049 (labels), the count, for images rows and columns; then
-uint8 (LeCun, Cortes, Burges: "The MNIST database", http://yann.lecun.com/exdb/mnist).
+The file may be gzipped. Its header is big-endian: the magic number 2051 (images) or 2049 (labels), the count and, for
+images, rows and columns. The values follow as uint8 (LeCun, Cortes, Burges: "The MNIST database",
+http://yann.lecun.com/exdb/mnist).
 """
 
 from __future__ import annotations
@@ -17,46 +18,65 @@ import numpy as np
 from anomaly_lab.types import UserError
 
 IMAGES, LABELS = 2051, 2049  # magic numbers
-_KINDS = {IMAGES: "images", LABELS: "labels"}
-_GZIP = b"\x1f\x8b"
+_CONTENT_NAMES = {IMAGES: "images", LABELS: "labels"}
+_GZIP = b"\x1f\x8b"  # first bytes of a gzip file
 
 
 def find_idx(root: Path, name: str) -> Path:
-    """Path of `name` in `root`, plain or gzipped.
+    """Return the path of the IDX file `name` in `root`, plain or with the suffix .gz.
 
     Raises:
-        UserError: there is neither.
+        UserError: neither file exists.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "train-labels-idx1-ubyte.gz").touch()
+        ...     find_idx(Path(folder), "train-labels-idx1-ubyte").name
+        'train-labels-idx1-ubyte.gz'
     """
     for path in (root / name, root / f"{name}.gz"):
         if path.is_file():
             return path
-    raise UserError(f"{root}: neither {name} nor {name}.gz is there; add the file")
+    raise UserError(f"{root}: the folder contains neither {name} nor {name}.gz; add one of them")
 
 
 def read_idx(path: Path, magic: int) -> np.ndarray:
     """Read all images, uint8 [N, H, W], or all labels, uint8 [N].
 
     Args:
-        path: the file; gzip is told by its first bytes, whatever the name says.
-        magic: IMAGES or LABELS, whichever is expected.
+        path: the file; gzip is recognized by its first bytes, not by its name.
+        magic: the expected content, IMAGES or LABELS.
 
     Raises:
-        UserError: unreadable or cut gzip, another magic number, more or fewer bytes than the header announces.
+        UserError: the file is unreadable, its gzip stream is truncated, its magic number is not `magic`, or its size
+            is not the one announced by the header.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "labels"
+        ...     _ = path.write_bytes(struct.pack(">2I", LABELS, 3) + bytes([7, 2, 1]))
+        ...     read_idx(path, LABELS)
+        array([7, 2, 1], dtype=uint8)
     """
     content = _content(path)
     axes = 3 if magic == IMAGES else 1
-    header = 4 * (1 + axes)
-    if len(content) < header:
+    header_size = 4 * (1 + axes)
+    if len(content) < header_size:
         raise _bad(path, f"{len(content)} bytes are too few for an IDX header")
-    found, *shape = struct.unpack(f">{1 + axes}I", content[:header])
-    if found != magic:
-        what = f"it holds {_KINDS[found]}" if found in _KINDS else "this is no IDX file"
-        raise _bad(path, f"its magic number is {found}, not the {magic} of {_KINDS[magic]}: {what}")
-    announced, there = math.prod(shape), len(content) - header
-    if announced != there:
+    actual_magic, *shape = struct.unpack(f">{1 + axes}I", content[:header_size])
+    if actual_magic != magic:
+        content_name = _CONTENT_NAMES.get(actual_magic)
+        reason = f"it holds {content_name}" if content_name else "this is not an IDX file"
+        raise _bad(path, f"its magic number is {actual_magic}, not the {magic} of {_CONTENT_NAMES[magic]}: {reason}")
+    announced, present = math.prod(shape), len(content) - header_size
+    if announced != present:
         size = "×".join(map(str, shape))
-        raise _bad(path, f"the header announces {size} = {announced} bytes of {_KINDS[magic]}, {there} follow")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+        raise _bad(
+            path, f"the header announces {size} = {announced} bytes of {_CONTENT_NAMES[magic]}, {present} follow"
+        )
+    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
 
 
 def _content(path: Path) -> bytes:
@@ -68,4 +88,4 @@ def _content(path: Path) -> bytes:
 
 
 def _bad(path: Path, fault: str) -> UserError:
-    return UserError(f"{path}: {fault}; get the file again")
+    return UserError(f"{path}: {fault}; download the file again")

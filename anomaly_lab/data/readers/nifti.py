@@ -1,4 +1,4 @@
-"""NIfTI volumes to arrays, through nibabel: .nii and .nii.gz, NIfTI-1 and -2, in the order the file has them."""
+"""Reader for NIfTI volumes (nibabel): .nii and .nii.gz, NIfTI-1 and NIfTI-2, axes in the order of the file."""
 
 from __future__ import annotations
 
@@ -14,61 +14,85 @@ from anomaly_lab.data.readers.geometry import displacement
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import UserError
 
-MISPLACED = 0.1  # how far a mask's voxel may lie from its scan's, in voxels: headers are rounded by whoever writes them
+MISPLACED = 0.1  # largest distance between a mask's voxel and its scan's, in voxels: writers round header values
 _BROKEN = (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error)
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name says so."""
+    """Return whether the file name ends in .nii or .nii.gz.
+
+    Example:
+        >>> is_nifti(Path("brain.nii.gz")), is_nifti(Path("brain.png"))
+        (True, False)
+    """
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def read_nifti(path: Path) -> Scan:
-    """Read a volume: pixels [1, X, Y, Z] in the file's own type, float32 where the header rescales it.
+    """Read a volume as pixels [1, X, Y, Z] in the type of the file, or float32 if the header rescales the values.
 
     Raises:
-        UserError: the file is unreadable, not NIfTI, not of three axes, not finite, constant or has no usable affine.
+        UserError: the file is unreadable, is not NIfTI, does not have three axes, is not finite, is constant or has
+            no usable affine.
+
+    Example:
+        >>> import tempfile
+        >>> import nibabel as nib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "scan.nii.gz"
+        ...     nib.save(nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([1, 1, 5, 1])), path)
+        ...     scan = read_nifti(path)
+        >>> scan.pixels.shape, scan.pixels.dtype.name, scan.spacing
+        ((1, 2, 3, 4), 'int16', (1.0, 1.0, 5.0))
     """
     values, affine = _read(path)
-    low, high = float(values.min()), float(values.max())  # NaN goes through both
+    low, high = float(values.min()), float(values.max())  # min and max propagate NaN
     if not np.isfinite([low, high]).all():
         raise _bad(path, "it holds NaN or infinite voxels")
     if low == high:
-        raise _bad(path, f"every voxel is {low:g}, there is nothing to see in it")
+        raise _bad(path, f"every voxel is {low:g}, the volume is constant")
     return Scan(values[None], affine=affine)
 
 
 def read_nifti_mask(path: Path, scan: Scan | None, labels: Collection[int] | None = None) -> np.ndarray:
-    """Read the lesion mask of `scan` as bool [1, X, Y, Z]; whatever is not 0 is lesion.
+    """Read the lesion mask of `scan` as bool [1, X, Y, Z]; every voxel that is not 0 belongs to the lesion.
 
     Args:
-        path: the file.
-        scan: what the mask was drawn on, as `read_nifti` gives it; None leaves unasked whether it fits.
-        labels: the numbers the mask may hold; None for any whole number from 0 on.
+        path: the mask file.
+        scan: the annotated scan as returned by `read_nifti`; None skips the comparison of shape and affine.
+        labels: the allowed values of the mask; None allows every non-negative integer.
 
     Raises:
-        UserError: the file is unreadable, of another shape or affine than the scan, or holds other labels.
+        UserError: the file is unreadable, its shape or affine is not that of the scan, or it holds other labels.
+
+    Example:
+        >>> import tempfile
+        >>> import nibabel as nib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "mask.nii"
+        ...     nib.save(nib.Nifti1Image(np.array([[[0, 1, 4]]], np.uint8), np.eye(4)), path)
+        ...     read_nifti_mask(path, scan=None, labels=(0, 1, 2, 4))
+        array([[[[False,  True,  True]]]])
     """
     values, affine = _read(path)
     if scan is not None:
-        _fitting(path, values, affine, scan)
+        _validate_grid(path, values, affine, scan)
     lesion: np.ndarray = values != 0
-    found = np.unique(values[lesion])
-    unknown = [value for value in found.tolist() if not _is_label(value, labels)]
+    unknown = [value for value in np.unique(values[lesion]).tolist() if not _is_label(value, labels)]
     if unknown:
-        known = "whole numbers from 0 on" if labels is None else ", ".join(map(str, sorted(labels)))
-        some = ", ".join(f"{value:g}" for value in unknown[:5])
-        raise _bad(path, f"the mask holds {some}; the labels known are {known}")
+        allowed = "non-negative integers" if labels is None else ", ".join(map(str, sorted(labels)))
+        examples = ", ".join(f"{value:g}" for value in unknown[:5])
+        raise _bad(path, f"the mask holds {examples}; the allowed labels are {allowed}")
     return lesion[None]
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels [X, Y, Z] and the affine, float64 [4, 4]."""
-    import nibabel as nib  # takes a while
+    """Return voxels [X, Y, Z] and the affine, float64 [4, 4]."""
+    import nibabel as nib  # slow to import
 
     with _reading(path):
         image = nib.load(path, mmap=False)
-        if not isinstance(image, nib.Nifti1Image):  # NIfTI-2 is one of them
+        if not isinstance(image, nib.Nifti1Image):  # the class of NIfTI-2 is derived from it
             raise _bad(path, "this is not a NIfTI file")
         affine = np.array(image.affine, np.float64)
         shape = _three_axes(path, image.shape)
@@ -80,7 +104,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a broken file makes nibabel raise into one line that names the file."""
+    """Convert every exception that a broken file causes in nibabel into a UserError that names the file."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
 
@@ -102,16 +126,16 @@ def _bad(path: Path, fault: str) -> UserError:
 
 
 def _three_axes(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The first three sizes, where all that follow are 1."""
+    """Return the first three sizes; all further axes must have size 1."""
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
-        raise _bad(path, f"it has {len(shape)} axes ({_by(shape)}), a volume has three; cut it into volumes")
+        raise _bad(path, f"it has {len(shape)} axes ({_by(shape)}), a volume has three; split it into volumes")
     if min(shape[:3]) < 1:
         raise _bad(path, f"it has no voxels ({_by(shape)})")
     return shape[:3]
 
 
 def _rescaled(path: Path, values: np.ndarray, slope: float, inter: float) -> np.ndarray:
-    """The file's numbers in this machine's byte order, times slope plus intercept."""
+    """Return values × slope + intercept in the native byte order."""
     if values.dtype.kind not in "uif":
         raise _bad(path, f"its voxels are of type {values.dtype}, only real numbers can be read")
     if (slope, inter) != (1, 0):
@@ -130,22 +154,22 @@ def _checked(path: Path, affine: np.ndarray) -> np.ndarray:
     if not spacing.all():
         raise _bad(path, f"its spacing is {_by(spacing)} mm")
     if np.linalg.matrix_rank(axes / spacing) < 3:
-        raise _bad(path, "its affine is singular, two axes of the volume run the same way")
+        raise _bad(path, "its affine is singular: two axes of the volume are parallel")
     return affine
 
 
-def _fitting(path: Path, values: np.ndarray, affine: np.ndarray, scan: Scan) -> None:
-    """Refuse a mask that does not lie on its scan voxel by voxel."""
+def _validate_grid(path: Path, values: np.ndarray, affine: np.ndarray, scan: Scan) -> None:
+    """Reject a mask whose voxel grid is not that of its scan."""
     if values.shape != scan.shape:
         raise _bad(path, f"the mask is {_by(values.shape)} voxels, its volume {_by(scan.shape)}")
     off = 0.0 if scan.affine is None else displacement(scan.affine, affine, scan.shape)
     if off > MISPLACED:
-        raise _bad(path, f"the mask does not lie on its volume, its affine puts voxels up to {off:.3g} voxels away")
+        raise _bad(path, f"the mask is not aligned with its volume: its affine is off by up to {off:.3g} voxels")
 
 
 def _is_label(value: float, labels: Collection[int] | None) -> bool:
     whole = round(value) if np.isfinite(value) else -1
-    if abs(value - whole) > 1e-3:  # rescaling a mask in float32 moves its labels a little
+    if abs(value - whole) > 1e-3:  # rescaling in float32 makes labels slightly inexact
         return False
     return whole >= 0 if labels is None else whole in labels
 

@@ -1,6 +1,6 @@
-"""Picture files to arrays: PNG, JPEG, PGM, TIFF, BMP; 8 or 16 bits, float; grey, colour, palette; any alpha.
+"""Reader for picture files: PNG, JPEG, PGM, TIFF, BMP; 8 bits, 16 bits or float; grey, colour or palette.
 
-Alpha is dropped as it stands: the colours under it are kept, nothing is blended with a background.
+An alpha channel is dropped: the colours under it are kept, they are not blended with a background.
 """
 
 from __future__ import annotations
@@ -30,46 +30,87 @@ _FAILURES = (
 
 
 def read_image(path: Path, in_channels: int) -> np.ndarray:
-    """Read a picture as [C, H, W], uint8 or, where the file has more than 8 bits, uint16.
+    """Read a picture as [C, H, W], uint8, or uint16 if the file stores more than 8 bits per channel.
 
     Args:
         path: the file.
-        in_channels: 1 (colour becomes luma) or 3 (grey is repeated).
+        in_channels: 1 (colour is converted to luma) or 3 (grey is repeated).
 
     Raises:
-        UserError: the file is unreadable, several pictures in one, not finite or constant.
+        UserError: the file is unreadable, contains several pictures, is not finite or is constant.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "grey.png"
+        ...     Image.fromarray(np.array([[0, 255]], np.uint8)).save(path)
+        ...     read_image(path, in_channels=3).tolist()
+        [[[0, 255]], [[0, 255]], [[0, 255]]]
     """
     with _reading(path), Image.open(path) as image:
         pixels = _pixels(path, image, in_channels)
     if pixels.min() == pixels.max():
-        raise _bad(path, f"every pixel is {pixels.flat[0]}, there is nothing to see in it")
+        raise _bad(path, f"every pixel is {pixels.flat[0]}, the picture is constant")
     return pixels
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Read a lesion mask as bool [1, H, W]; whatever is not black is lesion."""
+    """Read a lesion mask as bool [1, H, W]; every pixel that is not black belongs to the lesion.
+
+    Raises:
+        UserError: the file is unreadable, contains several pictures or is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "mask.png"
+        ...     Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(path)
+        ...     read_mask(path)
+        array([[[False,  True,  True]]])
+    """
     with _reading(path), Image.open(path) as image:
         return _pixels(path, image, in_channels=1) > 0
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width by the header, in pixels."""
+    """Return height and width in pixels, from the header alone.
+
+    Raises:
+        UserError: the file is unreadable.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "wide.png"
+        ...     Image.new("L", (40, 30)).save(path)
+        ...     picture_size(path)
+        (30, 40)
+    """
     with _reading(path), Image.open(path) as image:
         return image.height, image.width
 
 
 def is_deep(path: Path) -> bool:
-    """Whether the file has more than 8 bits a pixel, by its header; False where it cannot be read."""
+    """Return whether the file stores more than 8 bits per channel, from its header; False if it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "deep.png"
+        ...     Image.fromarray(np.array([[0, 65535]], np.uint16)).save(path)
+        ...     is_deep(path)
+        True
+    """
     try:
         with Image.open(path) as image:
             return image.mode[0] in "IF" or _is_deep_colour(image)
     except _FAILURES:
-        return False  # the full read, which follows, says what is wrong with it
+        return False  # the full read, which follows, reports the error
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a broken file makes a decoder raise into one line that names the file."""
+    """Convert every exception that a broken file causes in a decoder into a UserError that names the file."""
     try:
         yield
     except UnidentifiedImageError as error:
@@ -84,17 +125,17 @@ def _bad(path: Path, fault: str) -> UserError:
 
 
 def as_picture(values: np.ndarray, in_channels: int) -> np.ndarray:
-    """An array in memory as a file of the same pixels would be read.
+    """Convert an array in memory to what `read_image` returns for a file with the same pixels.
 
     Args:
         values: [H, W] or [H, W, 3]; uint8, uint16, or floats in [0, 1].
-        in_channels: 1 or 3; colours become grey by Rec. 601, grey is repeated.
+        in_channels: 1 (colour is converted to luma by Rec. 601) or 3 (grey is repeated).
 
     Returns:
         uint8 or uint16 [C, H, W].
 
     Raises:
-        UserError: another shape or type, or pixels out of range or not finite.
+        UserError: the shape or type is not supported, or pixels are out of range or not finite.
 
     Example:
         >>> as_picture(np.array([[0, 255]], np.uint8), 3).shape
@@ -102,11 +143,11 @@ def as_picture(values: np.ndarray, in_channels: int) -> np.ndarray:
     """
     values, name = np.asarray(values), Path("array")
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or not values.size:
-        raise UserError(f"an array of shape {values.shape} is no picture; give [H, W] or [H, W, 3]")
+        raise UserError(f"an array of shape {values.shape} is not a picture; pass [H, W] or [H, W, 3]")
     if values.dtype.kind == "f":
         values = _sixteen_bits(name, values)
     if values.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"pixels of type {values.dtype}; give uint8, uint16, or floats in [0, 1]")
+        raise UserError(f"pixels of type {values.dtype} are not supported; pass uint8, uint16, or floats in [0, 1]")
     if in_channels == 3:
         return np.ascontiguousarray(np.broadcast_to(values.T, (3, *values.T.shape[-2:])).transpose(0, 2, 1))
     if values.ndim == 2:
@@ -117,43 +158,43 @@ def as_picture(values: np.ndarray, in_channels: int) -> np.ndarray:
 
 
 def _pixels(path: Path, image: Image.Image, in_channels: int) -> np.ndarray:
-    """Decode to [C, H, W], uint8 or uint16."""
+    """Decode a picture to [C, H, W], uint8 or uint16."""
     if getattr(image, "n_frames", 1) > 1:
-        raise _bad(path, "several pictures in one file, where one is expected")
+        raise _bad(path, "the file contains several pictures, where one is expected")
     if image.mode[0] in "IF":
         return np.repeat(_sixteen_bits(path, np.asarray(image))[None], in_channels, axis=0)
     if _is_deep_colour(image):
         return _deep_colour(path, in_channels)
     if image.mode in {"P", "PA"}:
-        image = image.convert("RGBA")  # straight to grey would blend a palette's transparency in some versions
+        image = image.convert("RGBA")  # some Pillow versions blend a palette's transparency when converting to grey
     pixels = np.asarray(image.convert("L" if in_channels == 1 else "RGB"))
     return pixels[None] if in_channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _sixteen_bits(path: Path, values: np.ndarray) -> np.ndarray:
-    """Grey of 16 or 32 bits or float as uint16; refuses what would have to be clipped."""
+    """Convert grey of 16 bits, 32 bits or float to uint16; reject values that would have to be clipped."""
     if not np.isfinite(values).all():
         raise _bad(path, "it holds NaN or infinite pixels")
     low, high = float(values.min()), float(values.max())
     full = 1.0 if values.dtype.kind == "f" else 65535.0
     if low < 0 or high > full:
-        raise _bad(path, f"its pixels run from {low:g} to {high:g}, only 0 to {full:g} can be kept")
+        raise _bad(path, f"its pixels run from {low:g} to {high:g}, outside the supported range 0 to {full:g}")
     return np.rint(values * (65535.0 / full)).astype(np.uint16)
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether Pillow would cut a colour or alpha picture of 16 bits down to 8."""
+    """Return whether Pillow would reduce a colour or alpha picture of 16 bits to 8."""
     return image.mode in {"RGB", "RGBA", "LA"} and ";16" in str(getattr(image, "tile", ""))
 
 
 def _deep_colour(path: Path, in_channels: int) -> np.ndarray:
-    """Colour of 16 bits, which Pillow cannot keep."""
-    import cv2  # a rare road
+    """Decode a picture with 16 bits per channel, which Pillow would reduce to 8."""
+    import cv2  # imported here because few files need it
 
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise _bad(path, "the picture cannot be read")
-    colours = np.atleast_3d(pixels)[..., :3][..., ::-1].astype(np.float64)  # OpenCV says blue, green, red, alpha
+    colours = np.atleast_3d(pixels)[..., :3][..., ::-1].astype(np.float64)  # OpenCV orders BGRA
     if in_channels == 1:
         colours = (colours @ LUMA if colours.shape[-1] == 3 else colours[..., 0])[..., None]
     elif colours.shape[-1] == 1:

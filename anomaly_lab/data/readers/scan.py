@@ -1,4 +1,4 @@
-"""What every reader returns."""
+"""`Scan`, the return type of every reader."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Scan:
-    """One case in memory, as its file has it.
+    """One case in memory, as stored in its file, before any preprocessing.
 
     Attributes:
-        pixels: [C, *S]. A picture: uint8 or uint16, S = (H, W), C = 1 or 3. A volume: its own numbers (HU for CT), of
-            any real type, C = 1, S in the order of `affine`.
-        mask: known lesion, bool [1, *S], or None.
-        affine: voxel indices to mm, axes right, anterior, superior (RAS+), float64 [4, 4]; None for a picture.
-        foreground: where there is something to see, bool [1, *S]; None leaves it to the preprocessing.
-        window: centre and width that the file asks to be shown with, in the numbers of `pixels`, or None.
+        pixels: [C, *S]. A picture is uint8 or uint16 with S = (H, W) and C = 1 or 3. A volume keeps its original
+            values (HU for CT) in any real type, with C = 1 and its axes in the order of `affine`.
+        mask: the annotated lesion, bool [1, *S], or None.
+        affine: float64 [4, 4], maps voxel indices to mm with axes right, anterior, superior (RAS+); None for a picture.
+        foreground: bool [1, *S], True inside the imaged object; None lets the preprocessing determine it.
+        window: display window (centre, width) from the file, in the units of `pixels`, or None.
+
+    Example:
+        >>> Scan(np.zeros((1, 64, 64, 20)), affine=np.diag([0.5, 0.5, 5.0, 1.0])).spacing
+        (0.5, 0.5, 5.0)
     """
 
     pixels: np.ndarray
@@ -33,7 +37,7 @@ class Scan:
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
-        """Edges of a voxel in mm; None for a picture."""
+        """Edge lengths of a voxel in mm; None for a picture."""
         if self.affine is None:
             return None
         return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())

@@ -1,4 +1,4 @@
-"""Lists of a data set: CSV files with a header, row by row; a row that is short, long or unreadable is named."""
+"""Reader for the tables of a data set: CSV files with a header row; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from anomaly_lab.types import UserError
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each row as ("<file>, line <n>", cells by column), spaces around cells taken off; blank lines are skipped.
+    r"""Yield each row as ("<file>, line <n>", {column: cell}); cells are stripped and blank lines skipped.
 
     Args:
-        path: the file, in UTF-8.
-        columns: those it must have; others may be there.
+        path: the CSV file, in UTF-8.
+        columns: the required columns; the file may have more.
 
     Raises:
-        UserError: unreadable, a column missing, a row with too few or too many cells.
+        UserError: the file is unreadable, a required column is missing, or a row has too few or too many cells.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "labels.csv"
+        ...     _ = path.write_text("id, label\n7, 1\n")
+        ...     [cells for place, cells in read_table(path, ["id", "label"])]
+        [{'id': '7', 'label': '1'}]
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -25,14 +33,16 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
             header = [cell.strip() for cell in next(table, [])]
             missing = [column for column in columns if column not in header]
             if missing:
-                found = ", ".join(header) or "none"
-                raise UserError(f"{path}: the columns {', '.join(missing)} are missing, it has {found}; get it again")
+                present = ", ".join(header) or "none"
+                raise UserError(
+                    f"{path}: the columns {', '.join(missing)} are missing, it has {present}; download it again"
+                )
             for row in table:
                 place = f"{path}, line {table.line_num}"
                 if not row:
                     continue
                 if len(row) != len(header):
-                    raise UserError(f"{place}: {len(row)} cells under {len(header)} columns; put the row right")
+                    raise UserError(f"{place}: {len(row)} cells under {len(header)} columns; correct the row")
                 yield place, {column: cell.strip() for column, cell in zip(header, row, strict=True)}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: the list cannot be read ({error}); put it there or get it again") from error
+        raise UserError(f"{path}: the table cannot be read ({error}); add it or download it again") from error

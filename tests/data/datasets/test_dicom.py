@@ -152,7 +152,7 @@ def test_what_the_tree_does_not_say_is_asked_for(make, root, tmp_path):
         make(normal=("well",), anomalous=("ill",)).cases(root)
     with pytest.raises(UserError, match="no DICOM images of modality MR"):
         make(modality="MR").cases(root)
-    with pytest.raises(UserError, match=r"the list cannot be read"):
+    with pytest.raises(UserError, match=r"the table cannot be read"):
         make(labels="gone.csv").cases(root)
     with pytest.raises(UserError, match="no DICOM images"):
         make().cases(_made(tmp_path / "empty"))

@@ -142,7 +142,7 @@ def test_box_outside_the_picture_is_refused_or_skipped(make, root):
 @pytest.mark.parametrize("name", ["stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"])
 def test_missing_lists_are_named(make, root, name):
     (root / name).unlink()
-    with pytest.raises(UserError, match=rf"{name}: the list cannot be read"):
+    with pytest.raises(UserError, match=rf"{name}: the table cannot be read"):
         make().cases(root)
 
 

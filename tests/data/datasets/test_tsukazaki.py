@@ -175,7 +175,7 @@ def test_missing_list_columns_pictures_and_unknown_options_are_named(make, root)
     with pytest.raises(UserError, match="no pictures in it or in its folder images"):
         make().cases(root)
     (root / "data.csv").unlink()
-    with pytest.raises(UserError, match=r"data\.csv: the list cannot be read"):
+    with pytest.raises(UserError, match=r"data\.csv: the table cannot be read"):
         make().cases(root)
     with pytest.raises(UserError, match=r"data\.task=6"):
         make(task=6)

@@ -225,8 +225,8 @@ FAULTS = {
     "it has no pixel data": {"PixelData": None},
     r"its rescale is 0 × value": {"RescaleSlope": 0},
     "every voxel of the series is": {"PixelData": bytes(96)},
-    r"its window has centre 40 and width 0; say data\.voi=null": {"WindowCenter": 40, "WindowWidth": 0},
-    "a centre and a width that are not both there": {"WindowCenter": 40},
+    r"its window has centre 40 and width 0; set data\.voi=null": {"WindowCenter": 40, "WindowWidth": 0},
+    "a centre without a width or a width without a centre": {"WindowCenter": 40},
     "it is in colour, where grey is expected": {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3},
     "cannot be decoded": {"PixelData": bytes(10)},
 }

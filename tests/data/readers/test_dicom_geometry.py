@@ -55,7 +55,7 @@ def test_one_slice_is_as_thick_as_it_says():
 FAULTS = {
     r"z10: 2 of 7 slices are missing: it lies 6 mm from z4, the usual step is 2 mm": stack(0, 2, 4, 10, 12),
     r"z7.1: the slices are unevenly spaced: it lies 3.1 mm from z4": stack(0, 2, 4, 7.1, 9.1),
-    r"again: it lies where z2 lies": [*stack(0, 2, 4), frame(2, "again")],
+    r"again: it has the same position as z2": [*stack(0, 2, 4), frame(2, "again")],
     r"z4: its size, 3 × 3 pixels, is not that of z0": [*stack(0, 2), frame(4, Rows=3)],
     r"z4: its orientation is not that": [*stack(0, 2), frame(4, ImageOrientationPatient=[0, 1, 0, 1, 0, 0])],
     r"z4: its pixel spacing is not that": [*stack(0, 2), frame(4, PixelSpacing=[0.5, 0.8])],
@@ -81,12 +81,12 @@ def test_gaps_are_left_blank_on_request():
 @pytest.mark.parametrize(
     ("message", "elements"),
     [
-        (r"does not say where in the patient it lies", {"ImagePositionPatient": None}),
-        (r"does not say where in the patient it lies", {"ImageOrientationPatient": None}),
-        (r"not two directions at right angles", {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}),
+        (r"its position in space is missing", {"ImagePositionPatient": None}),
+        (r"its position in space is missing", {"ImageOrientationPatient": None}),
+        (r"not two orthogonal unit vectors", {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}),
         (r"its pixel spacing is missing", {"PixelSpacing": None}),
         (r"its pixel spacing is 0 × 0\.75 mm", {"PixelSpacing": [0, 0.75]}),
-        (r"it has 3 frames and does not say how far apart", {"NumberOfFrames": 3}),
+        (r"it has 3 frames without the distance", {"NumberOfFrames": 3}),
     ],
 )
 def test_a_place_that_makes_no_sense_is_named(message, elements):

@@ -42,7 +42,7 @@ def test_a_map_that_is_not_finite_is_refused(tmp_path):
     "elements", [{"StudyInstanceUID": None}, {"ImagePositionPatient": None}, {"NumberOfFrames": 3}]
 )
 def test_headers_that_lack_something_are_refused_without_a_word_of_them(tmp_path, elements):
-    with pytest.raises(UserError, match="take the NIfTI map") as caught:
+    with pytest.raises(UserError, match="use the NIfTI map") as caught:
         write_parametric_map(tmp_path / "map.dcm", np.ones((8, 6, 4)), _series(tmp_path, **elements))
     assert MARKER not in str(caught.value)
 

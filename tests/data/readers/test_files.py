@@ -52,7 +52,7 @@ def test_box_is_cut_out_of_everything_and_must_lie_inside(picture):
     assert part.pixels[0].tolist() == [[10, 11, 12, 13], [18, 19, 20, 21], [26, 27, 28, 29]]
     assert part.mask[0].astype(int).tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
     for box in ((-1, 0, 3, 3), (4, 0, 3, 3), (0, 6, 3, 3)):
-        with pytest.raises(UserError, match="leaves the 6×8 picture"):
+        with pytest.raises(UserError, match="extends beyond the 6×8 picture"):
             crop(scan, box, picture)
 
 

@@ -29,7 +29,7 @@ FAULTS = {
     "announces 2×3×4 = 24 bytes of images, 23 follow": CONTENT[:-1],
     "announces 2×3×4 = 24 bytes of images, 25 follow": CONTENT + b"\0",
     "magic number is 2049, not the 2051 of images: it holds labels": struct.pack(">4I", 2049, 2, 0, 0),
-    "magic number is 2303741511, not the 2051 of images: this is no IDX file": b"\x89PNG\r\n\x1a\n" + bytes(20),
+    "magic number is 2303741511, not the 2051 of images: this is not an IDX file": b"\x89PNG\r\n\x1a\n" + bytes(20),
     "7 bytes are too few for an IDX header": CONTENT[:7],
     "0 bytes are too few": b"",
     "cannot be read .*end-of-stream": gzip.compress(CONTENT)[:-12],
@@ -44,7 +44,7 @@ def test_faulty_files_are_named(tmp_path, message):
     with pytest.raises(UserError, match=message) as caught:
         read_idx(path, IMAGES)
     assert str(caught.value).startswith(str(path))
-    assert "get the file again" in str(caught.value)
+    assert "download the file again" in str(caught.value)
 
 
 def test_a_missing_file_is_an_error_that_names_both_spellings(tmp_path):

@@ -167,10 +167,10 @@ def test_mask_may_lie_a_rounding_away(tmp_path, scan):
 
 MASK_FAULTS = {
     "mask is 4×5×5 voxels, its volume 4×5×6": (volume(shape=(4, 5, 5)), AFFINE, None),
-    "does not lie on its volume.*up to 1 voxels": (volume(), AFFINE + np.eye(4, k=3) * 2, None),
-    "does not lie on its volume": (volume(), AFFINE @ np.diag([-1, 1, 1, 1]), None),
-    "holds 3; the labels known are 0, 1, 2, 4": (volume() % 4, AFFINE, (0, 1, 2, 4)),
-    "holds 0.5; the labels known are whole": ((volume() % 2).astype(np.float32) / 2, AFFINE, None),
+    "is not aligned with its volume.*up to 1 voxels": (volume(), AFFINE + np.eye(4, k=3) * 2, None),
+    "is not aligned with its volume": (volume(), AFFINE @ np.diag([-1, 1, 1, 1]), None),
+    "holds 3; the allowed labels are 0, 1, 2, 4": (volume() % 4, AFFINE, (0, 1, 2, 4)),
+    "holds 0.5; the allowed labels are non-negative": ((volume() % 2).astype(np.float32) / 2, AFFINE, None),
     "holds nan": (holding(np.nan), AFFINE, None),
     "holds -1": (-(volume() % 2), AFFINE, None),
 }

@@ -123,7 +123,8 @@ def test_floats_fill_sixteen_bits():
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    (np.zeros((2, 2, 4), np.uint8), r"\(2, 2, 4\)"), (np.zeros(3, np.uint8), "shape"), (np.zeros((0, 2)), "no picture"),
+    (np.zeros((2, 2, 4), np.uint8), r"\(2, 2, 4\)"), (np.zeros(3, np.uint8), "shape"),
+    (np.zeros((0, 2)), "is not a picture"),
     (np.zeros((2, 2), np.int32), "type int32"), (np.full((2, 2), 1.5), "0 to 1"), (np.full((2, 2), np.nan), "NaN"),
 ])  # fmt: skip
 def test_an_array_that_is_no_picture_is_refused(values, message):

@@ -30,5 +30,5 @@ def test_faults_are_named(tmp_path, content, message):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.csv: the list cannot be read"):
+    with pytest.raises(UserError, match=r"none\.csv: the table cannot be read"):
         list(read_table(tmp_path / "none.csv", ("id",)))
