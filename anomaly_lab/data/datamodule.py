@@ -21,8 +21,11 @@ from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Picture, Preprocessing, Volume, to_float
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
+from anomaly_lab.data.readers.files import VERSION as READERS
 from anomaly_lab.data.readers.files import crop, is_deep, read_scan
+from anomaly_lab.data.readers.pictures import Rules
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import has_plain_name, name_of
 from anomaly_lab.data.splitting.audit import audit
 from anomaly_lab.data.splitting.rows import Limits, rows_of_splits
 from anomaly_lab.data.splitting.splits import SPLITS, Split, SplitRule, split_by_file, split_by_seed
@@ -31,6 +34,7 @@ from anomaly_lab.data.store.disk import disk_errors, fresh_folder, locked
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.plan import StorePlan
+from anomaly_lab.data.store.remarks import remarks
 from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.types import (
     Batch,
@@ -104,6 +108,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         where_to_get: how to come by the real files and lay them out.
         twin_version: goes up whenever the twin's pictures change.
         version: goes up whenever `cases` or `read` change what is read.
+        left_out: files that are no scans of this data set, by suffix, counted by `cases`.
         official: counts that the whole official set must give, by the names of `census`; "images" tells whether it is
             whole.
         source: "real" or "twin", known from the start.
@@ -144,7 +149,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             batch_size: images of a training mini-batch, over all devices.
             epoch_length: iterations between two validations and checkpoints.
             seed: of split, sampling and augmentation.
-            picture: the size that pictures are brought to.
+            picture: how pictures and their masks are read, and the size that they are brought to.
             volume: axes, spacing and range of volumes; None for Volume's defaults.
             cut: the windows that become patches; None makes a whole picture one patch, and cuts volumes by
                 PatchSampling's defaults.
@@ -164,6 +169,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"in_channels={in_channels}: takes 1 (grey) or 3 (colour)")
         self.patch_size, self.in_channels, self.batch_size = tuple(patch_size), in_channels, batch_size
         self.epoch_length, self.seed = epoch_length, seed
+        self.picture = picture
         self.preprocessing = Preprocessing(
             self.patch_size if cut is None and picture.size is None else picture.size, picture.fit, volume or Volume()
         )
@@ -182,6 +188,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.source, self.folder = self._choose(Path(root), source)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more ranks than batches to judge
         self.unsplit = ""
+        self.left_out: Counter[str] = Counter()
         self._ready = False
 
     @abstractmethod
@@ -194,7 +201,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def read(self, case: Case) -> Scan:
         """Read a case with its mask, by the format of its file; of a picture its `box` alone."""
-        scan = read_scan(case, self.in_channels)
+        scan = read_scan(case, self.in_channels, self.picture)
         return scan if case.box is None else crop(scan, case.box, case.image)
 
     def protocol(self) -> dict[str, Any]:
@@ -258,7 +265,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def plan(self, cases: Sequence[Case]) -> StorePlan:
         """What the store of these cases is made of."""
-        protocol = {"class": type(self).__qualname__, "version": self.version, **self.protocol()}
+        reading = {name: value for name, value in vars(self.picture).items() if value != getattr(Rules(), name, value)}
+        versions = {"version": self.version, "readers": READERS}
+        protocol = {"class": type(self).__qualname__, **versions, **reading, **self.protocol()}
         first = bool(cases) and is_deep(cases[0].image)  # pictures that are read lazily are taken to be alike
         return StorePlan(
             name=self.name,
@@ -281,6 +290,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         if len({case.id for case in cases}) < len(cases):
             twice = [id for id, times in Counter(case.id for case in cases).items() if times > 1][:5]
             raise UserError(f"{self.folder}: the ids {', '.join(twice)} appear twice; keep one of each")
+        for path in (path for case in cases for path in (case.image, case.mask) if path is not None):
+            if not has_plain_name(path):
+                raise UserError(f"{name_of(path)}: its name is not UTF-8 or has line breaks; rename it")
         self.counted = self.census(cases)
         if self.source == "real" and self.counted.get("images") == self.official.get("images"):
             for name, count in self.official.items():
@@ -360,6 +372,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "census": self.counted,
             "official": self.official,
             "skipped": list(self.store.skipped),
+            "left_out": dict(self.left_out.most_common()),
+            "remarks": remarks(self.store.scans()),
             "audit": audit(self.store, {"": np.arange(len(labels))} if self.unsplit else self.rows),
         }
 

@@ -88,6 +88,11 @@ def announce_data(facts: dict[str, Any]) -> None:
         f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["counts"].items()
     )
     say(f"data: {counts}; {len(facts['skipped'])} files skipped")
+    if facts["left_out"]:
+        others = ", ".join(f"{count} {suffix}" for suffix, count in facts["left_out"].items())
+        say(f"data: files of other kinds, left out: {others}")
+    for remark in facts["remarks"]:
+        warn(remark)
     audit = facts["audit"]
     pairs = [(kind, pair) for kind in ("identical", "near_identical") for pair in audit[kind]]
     for kind, pair in pairs[:MAX_LISTED_PAIRS]:

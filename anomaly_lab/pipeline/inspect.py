@@ -30,6 +30,8 @@ SHARED = (
     "unsplit",
     "limits",
     "skipped",
+    "left_out",
+    "remarks",
     "audit",
 )  # facts with their own place
 OTHER = (

@@ -174,7 +174,7 @@ class Scorer:
             cut, scan = self._plan.patches(case)
         else:
             case = Case(id=f"array {place}", patient="", image=Path(), label=0)
-            scan = Scan(as_picture(source, self.data.in_channels))
+            scan = Scan(as_picture(source, self.data.in_channels, self.data.picture))
             cut = CutScan.of(self._plan, case, self._plan.preprocessing(scan))
         everything = np.ones(len(cut.windows.label), bool)
         sampling = self.data.patch_sampling

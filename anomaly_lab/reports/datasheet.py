@@ -64,7 +64,8 @@ class Sheet:
     Attributes:
         experiment: its name.
         made: when, ISO 8601.
-        facts: of the data module: name, source, census, official, split_rule, limits, skipped, audit.
+        facts: of the data module: name, source, census, official, split_rule, limits, skipped,
+            left_out, remarks, audit.
         unit: what a row of the store is: "image" or "patch".
         counts: by split and class.
         left_out: rows in no split, by reason.
@@ -128,6 +129,7 @@ def banners(sheet: Sheet) -> list[Banner]:
     if facts["source"] == "real" and there < due:
         text = f"{whole(there)} of the {whole(due)} images of the official set are here; its counts were not checked."
         found.append(Banner("note", "Part of the official set", text))
+    found += [Banner("warning", "Read with care", remark) for remark in facts["remarks"]]
     if facts["unsplit"]:
         return [*found, Banner("warning", "Nothing can be trained on this yet", f"No split: {facts['unsplit']}.")]
     return found + _split_banners(sheet)

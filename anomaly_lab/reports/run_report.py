@@ -94,7 +94,9 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
         found.append(Banner("warning", "Read with care", caveat))
     if not provenance.get("finished"):
         found.append(Banner("warning", "Unfinished run", "What follows is the state of the record so far."))
-    hidden = (provenance.get("data") or {}).get("contamination")
+    data = provenance.get("data") or {}
+    found += [Banner("warning", "Read with care", remark) for remark in data.get("remarks") or []]
+    hidden = data.get("contamination")
     if hidden:
         text = f"{hidden:.0%} of the training images are anomalous on purpose and were taken out of the test split."
         found.append(Banner("warning", "Contaminated training", text))

@@ -30,6 +30,8 @@ def facts(**changes: Any) -> dict[str, Any]:
         "unsplit": "",
         "limits": {"train": 12.0},
         "skipped": [],
+        "left_out": {},
+        "remarks": [],
         "audit": audit | {"checked": 39, "compared": 38},
     } | changes
 
@@ -120,6 +122,8 @@ AUDIT = facts()["audit"]
         ({"facts": facts(source="twin")}, "Synthetic twin", "generated"),
         ({"facts": facts(official={"images": 1000})}, "Part of the official set", "40 of the 1\u202f000"),
         ({"facts": facts(skipped=[{"file": "a", "reason": "b"}])}, "Broken files", "1 file was"),
+        ({"facts": facts(remarks=["1 empty mask"])}, "Read with care", "1 empty mask"),
+        ({"facts": facts(left_out={".gif": 3})}, "Left out", "not looked at: 3 .gif"),
         ({"facts": facts(audit=AUDIT | {"crossing": 3})}, "Pictures across splits", "3 pairs"),
         ({"facts": facts(audit=AUDIT | {"shared_patients": ["p"]})}, "Patients across splits", "1 patient in"),
         ({"facts": facts(unsplit="too few patients")}, "Nothing can be trained on this yet", "too few patients"),

@@ -21,7 +21,7 @@ from anomaly_lab.data.readers import dicom
 from anomaly_lab.data.readers.dicom import Series
 from anomaly_lab.data.readers.files import read_scan
 from anomaly_lab.data.readers.nifti import read_nifti_mask
-from anomaly_lab.data.readers.pictures import read_mask
+from anomaly_lab.data.readers.pictures import Rules, read_mask
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tables import read_table
 from anomaly_lab.data.twins.dicom import write_twin
@@ -93,10 +93,10 @@ class Dicom(PatchDataModule):
     def read(self, case: Case) -> Scan:
         """Read a series as a volume in modality units, a single picture without a place in space as it is shown."""
         if not case.slices and not dicom.is_dicom(case.image):
-            return read_scan(case, self.in_channels)
+            return read_scan(case, self.in_channels, self.picture)
         if not case.slices and dicom.is_picture(case.image):
             scan = Scan(dicom.read_picture(case.image, self.in_channels, self.voi))
-            return scan if case.mask is None else replace(scan, mask=_picture_mask(case.mask, scan))
+            return scan if case.mask is None else replace(scan, mask=_picture_mask(case.mask, scan, self.picture))
         voi = self.voi if self.preprocessing.volume.window == "scan" else None
         scan = dicom.read_series((case.image, *case.slices), voi, self.gaps)
         return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan))
@@ -205,8 +205,8 @@ def _case(series: _Named, label: int, mask: Path | None) -> Case:
     return Case(series.id, series.patient, first, label, mask if label else None, slices=tuple(rest))
 
 
-def _picture_mask(path: Path, scan: Scan) -> Any:
-    mask = read_mask(path)
+def _picture_mask(path: Path, scan: Scan, rules: Rules) -> Any:
+    mask = read_mask(path, rules)
     if mask.shape[1:] != scan.shape:
         raise UserError(f"{path}: the mask is {mask.shape[1:]} pixels, its image {scan.shape}; make them equal")
     return mask

@@ -4,7 +4,8 @@ Sub-folders: `normal/…` and one for each kind of anomaly, as deep as you like;
 `test/`, which then is the split. List: a CSV with the columns file, label and, where you have them, patient, mask and
 split; file and mask are paths below the root, label is 0, 1 or a word. Masks: `masks/` mirrors the pictures' paths,
 with any picture suffix, `_mask` may follow the name; an anomalous picture without one counts as unknown.
-Names may hold spaces and any letters. Files that are no pictures are not looked at, nor is anything hidden.
+Names may hold spaces and any letters. Files that are no pictures are counted and left out; what is hidden, and what
+systems and NAS boxes leave (`._a.png`, `Thumbs.db`, `@eaDir`), is not looked at.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import os
 import posixpath
 import re
 import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.readers.pictures import SUFFIXES
 from anomaly_lab.data.readers.tables import read_table
+from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.twins.folder import write_twin
 from anomaly_lab.types import Case, UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".tif", ".tiff", ".bmp", ".webp")
 _LIST, _MASKS = "labels.csv", "masks"  # used where they are there, unless the options name others
 
 
@@ -70,6 +73,8 @@ class Folder(PatchDataModule):
         listing = root / (self.labels or _LIST)
         if self.labels is not None and not listing.is_file():
             raise UserError(f"{listing}: no such list (data.labels, a path below the root or a full one); put it right")
+        if listing.is_file():
+            self.left_out -= Counter({listing.suffix.lower(): 1})  # where it lies below the root
         cases = self._by_list(listing, found) if listing.is_file() else self._by_folder(found)
         if not self.split_rule.within and all(case.label == 1 for case in cases):
             kinds = ", ".join(sorted({case.class_name for case in cases})[:5])
@@ -85,11 +90,14 @@ class Folder(PatchDataModule):
         folder = root / (self.masks or _MASKS)
         if self.masks is not None and not folder.is_dir():
             raise UserError(f"{folder}: no such folder (data.masks, a path below the root or a full one); put it right")
-        files = _walk(root)
+        self.left_out.clear()
+        files = _pictures_below(root, self.left_out)
         aside = f"{_key(os.path.relpath(folder, root))}/"
         pictures = {name: path for name, path in files.items() if not name.startswith(aside)}
         if not pictures:
-            raise UserError(f"{root}: no pictures ({' '.join(SUFFIXES)}); {self.where_to_get}")
+            others = ", ".join(f"{count} {suffix}" for suffix, count in self.left_out.most_common(5))
+            there = f", there are {others}" if others else ""
+            raise UserError(f"{root}: no pictures ({' '.join(SUFFIXES)}){there}; {self.where_to_get}")
         return _Found(files, pictures, _masks_of(pictures, folder) if folder.is_dir() else {})
 
     def _by_folder(self, found: _Found) -> list[Case]:
@@ -169,26 +177,19 @@ class _Found(NamedTuple):
     masks: dict[str, Path]
 
 
-def _walk(root: Path) -> dict[str, Path]:
-    """Picture files below a folder, by their path below it, sorted; through links, past whatever is hidden."""
+def _pictures_below(root: Path, others: Counter[str] | None = None) -> dict[str, Path]:
+    """Picture files below a folder, by their path below it, sorted; `others` counts all other files by their suffix."""
     found: dict[str, Path] = {}
-    for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
-        below = os.path.relpath(folder, root)
-        for name in names:
-            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
-                continue
-            key = _key(f"{below}/{name}")
-            if key in found:
-                raise UserError(
-                    f"{Path(folder, name)}: another file differs in the coding of its accents only; rename one"
-                )
-            found[key] = Path(folder, name)
+    for path in files_below(root):
+        if not path.name.lower().endswith(SUFFIXES):
+            if others is not None:
+                others[path.suffix.lower() or path.name] += 1
+            continue
+        key = _key(os.path.relpath(path, root))
+        if key in found:
+            raise UserError(f"{path}: another file differs in the coding of its accents only; rename one")
+        found[key] = path
     return dict(sorted(found.items()))
-
-
-def _unreadable(error: OSError) -> None:
-    raise UserError(f"{error.filename}: the folder cannot be read ({error.strerror}); put that right") from error
 
 
 def _masks_of(pictures: dict[str, Path], folder: Path) -> dict[str, Path]:
@@ -197,7 +198,7 @@ def _masks_of(pictures: dict[str, Path], folder: Path) -> dict[str, Path]:
     Raises:
         UserError: a mask belongs to no picture.
     """
-    drawn = {_stem(name).removesuffix("_mask"): path for name, path in _walk(folder).items()}
+    drawn = {_stem(name).removesuffix("_mask"): path for name, path in _pictures_below(folder).items()}
     stems = {name: _stem(name) for name in pictures}
     orphans = sorted(drawn.keys() - set(stems.values()))
     if orphans:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anomaly_lab.data.readers import geometry
+from anomaly_lab.data.readers import geometry, pictures
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import Range, UserError, refuse_out_of_range
 
@@ -122,15 +122,23 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """How pictures are brought to one size.
+class Picture(pictures.Rules):
+    """How pictures and their masks are read, and brought to one size.
 
     Attributes:
+        range: the value that is white in files that can hold larger ones, such as 4095 for 12 bits stored in 16, or 255
+            for floats; None: the largest value of the file's type, 1 for floats.
+        mask_values: values of a mask, or numbers of its palette's entries, that mean lesion; None: whatever is not
+            black.
+        max_pixels: larger pictures are refused before they are decoded.
         size: height and width a picture is brought to before patches are cut; None leaves it as it is where there is a
             `cut`, and without one makes it `patch_size`.
         fit: "pad" adds black to keep a picture's shape, "stretch" does not keep it.
     """
 
+    range: Annotated[float, Range("(0, inf)")] | None = None
+    mask_values: Annotated[tuple[int, ...], Range("[0, 65535]")] | None = None
+    max_pixels: Annotated[int, Range("[1, 100000000000]")] = pictures.MAX_PIXELS
     size: Annotated[tuple[int, int], Range("[1, 16384]")] | None = None
     fit: Literal["pad", "stretch"] = "pad"
 

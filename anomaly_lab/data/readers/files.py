@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from anomaly_lab.data.readers import dicom, nifti, pictures
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import files_below, has_plain_name
 from anomaly_lab.types import Case, UserError
 
+VERSION = 2  # of what is made of a file; a store that was read otherwise is not reused
 
-def read_scan(case: Case, in_channels: int) -> Scan:
+
+def read_scan(case: Case, in_channels: int, rules: pictures.Rules = pictures.Rules()) -> Scan:
     """Read a case with its mask, if it has one.
 
     A single DICOM file without a position is read as a picture, a DICOM series as a volume.
@@ -20,6 +24,7 @@ def read_scan(case: Case, in_channels: int) -> Scan:
     Args:
         case: the case; `case.image` and `case.mask` name its files.
         in_channels: channels of a picture, 1 or 3; volumes always have 1.
+        rules: of pictures that are no DICOM, and of masks that are pictures.
 
     Raises:
         UserError: a file is unreadable, or the mask does not fit the image.
@@ -43,8 +48,8 @@ def read_scan(case: Case, in_channels: int) -> Scan:
     if dicom.is_dicom(case.image):
         pixels = dicom.read_picture(case.image, in_channels)
     else:
-        pixels = pictures.read_image(case.image, in_channels)
-    mask = None if case.mask is None else pictures.read_mask(case.mask)
+        pixels = pictures.read_image(case.image, in_channels, rules)
+    mask = None if case.mask is None else pictures.read_mask(case.mask, rules)
     if mask is not None and mask.shape[1:] != pixels.shape[1:]:
         sizes = f"{mask.shape[1:]} pixels, its image {pixels.shape[1:]}"
         raise UserError(
@@ -97,6 +102,13 @@ def is_deep(path: Path) -> bool:
     return dicom.is_deep(path) if dicom.is_dicom(path) else pictures.is_deep(path)
 
 
+class Found(NamedTuple):
+    """What there is to score: the cases, sorted by id, and the files that are none, sorted by path."""
+
+    cases: list[Case]
+    left_out: list[Path]
+
+
 def find_cases(source: Path) -> list[Case]:
     """Return the unlabelled cases to score in a folder (pictures, NIfTI volumes and DICOM series) or in one file.
 
@@ -115,13 +127,32 @@ def find_cases(source: Path) -> list[Case]:
         ...     [case.id for case in find_cases(Path(folder))]
         ['a.png', 'b.nii']
     """
+    return survey(source).cases
+
+
+def survey(source: Path) -> Found:
+    """Return the cases to score in a folder or in one file, and the files of other kinds or without a plain name.
+
+    Linked folders are searched; hidden files and what systems leave (`Thumbs.db`, `@eaDir`) are not looked at.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("a.WebP", "b.gif", "._a.webp"):
+        ...         (Path(folder) / name).touch()
+        ...     found = survey(Path(folder))
+        >>> [case.id for case in found.cases], [path.name for path in found.left_out]
+        (['a.WebP'], ['b.gif'])
+    """
     root = source if source.is_dir() else source.parent
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
-    known = [path for path in files if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
+    files = list(files_below(source)) if source.is_dir() else [source]
+    plain = [path for path in files if has_plain_name(path)]
+    known = [path for path in plain if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
     names = [path.relative_to(root).as_posix() for path in known]
     cases = [Case(id=name, patient=name, image=path, label=0) for name, path in zip(names, known, strict=True)]
-    for series in dicom.find_series(source) if len(known) < len(files) else ():
+    for series in dicom.find_series(source) if len(known) < len(plain) else ():
         first, *rest = series.files
         name = first.relative_to(root).as_posix()
         cases.append(Case(id=name, patient=series.patient, image=first, label=0, slices=tuple(rest)))
-    return sorted(cases, key=lambda case: case.id)
+    taken = {path for case in cases for path in (case.image, *case.slices)}
+    return Found(sorted(cases, key=lambda case: case.id), sorted(path for path in files if path not in taken))
