@@ -8,6 +8,7 @@ phones write) the main one is read; animations and files of several pages are re
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from anomaly_lab.data.readers import picture_mask, tiff
 from anomaly_lab.types import UserError
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of a broken file names no file
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, what Pillow's convert("L") uses
@@ -140,24 +143,24 @@ def _opened(path: Path, rules: Rules) -> Iterator[Image.Image]:
     """Yield a picture whose header is read; whatever breaks on the way becomes a UserError that names the file."""
     if Image.MAX_IMAGE_PIXELS is not None:  # beyond this Pillow warns, beyond twice this it refuses
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, rules.max_pixels // 2)
-    try:
-        with warnings.catch_warnings():  # they name no file
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they name no file
+        try:
             # not by its name: Pillow maps such a file into memory and takes rows for columns if it is to be turned
             with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
                 _check(path, image, rules)
                 yield image
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
-        unknown = tiff.kind(path) or "this is not a picture file"
-        raise _bad(path, "the file is empty (0 bytes)" if empty else unknown) from error
-    except Image.DecompressionBombError as error:
-        raise _too_large(path, "more pixels than it may have", rules) from error
-    except Exception as error:  # a broken file breaks a decoder in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise _bad(path, f"the picture cannot be read ({reason})") from error
+        except UserError:
+            raise
+        except UnidentifiedImageError as error:
+            empty = path.stat().st_size == 0
+            unknown = tiff.kind(path) or "this is not a picture file"
+            raise _bad(path, "the file is empty (0 bytes)" if empty else unknown) from error
+        except Image.DecompressionBombError as error:
+            raise _too_large(path, "more pixels than it may have", rules) from error
+        except Exception as error:  # a broken file breaks a decoder in any way
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise _bad(path, f"the picture cannot be read ({reason})") from error
 
 
 def _check(path: Path, image: Image.Image, rules: Rules) -> None:
@@ -268,7 +271,8 @@ def _with_alpha(image: Image.Image) -> np.ndarray:
 def _deep(path: Path, image: Image.Image) -> tuple[np.ndarray, float]:
     """Decode more than 8 bits, upright, to [H, W] or [H, W, 3 or 4] with alpha; also returns the value of white."""
     if _is_deep_colour(image):
-        return _deep_colour(path, image), _declared_white(image) or 65535
+        white = _declared_white(image) or 65535
+        return _deep_colour(path, image), white
     if not isinstance(image, TiffImageFile):
         return _upright(image, np.asarray(image)), 1 if image.mode == "F" else 65535
     white, inverted = tiff.white(image), tiff.is_inverted(image)
@@ -282,6 +286,7 @@ def _deep_colour(path: Path, image: Image.Image) -> np.ndarray:
     """Decode colours of 16 bits, which Pillow would reduce to 8, to [H, W, 3 or 4]."""
     import cv2  # imported here because few files need it
 
+    image.load()  # OpenCV leaves black what is missing of a damaged file, Pillow refuses it
     spoken = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
