@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +41,26 @@ def read_scan(case: Case, in_channels: int, rules: pictures.Rules = pictures.Rul
         >>> scan.shape, scan.pixels.dtype
         ((3, 4), dtype('uint8'))
     """
+    with _panics(case):
+        return _read(case, in_channels, rules)
+
+
+@contextmanager
+def _panics(case: Case) -> Iterator[None]:
+    """Turn the panic of a decoder written in Rust, which is no Exception, into a UserError; Ctrl-C passes."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{case.image}: the decoder broke off ({reason}); replace it, or leave such files out with "
+            "data.store.on_bad=skip"
+        ) from error
+
+
+def _read(case: Case, in_channels: int, rules: pictures.Rules) -> Scan:
     if nifti.is_nifti(case.image):
         scan = nifti.read_nifti(case.image)
         return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan)) if case.mask else scan

@@ -40,19 +40,19 @@ def files_below(root: Path) -> Iterator[Path]:
 
 
 def name_of(path: Path) -> str:
-    r"""Return a path as it can be written anywhere; bytes that are not UTF-8 are escaped.
+    r"""Return a path as it can be written in one line anywhere; bytes that are not UTF-8 and line breaks are escaped.
 
     Example:
         >>> name_of(Path(os.fsdecode(b"caf\xe9.png")))
         'caf\\xe9.png'
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(ascii(sign)[1:-1] if sign.splitlines() == [""] else sign for sign in name)
 
 
 def has_plain_name(path: Path) -> bool:
-    """Return whether a path is UTF-8 and has no line breaks, so that it can be written to tables and reports."""
-    name = str(path)
-    return name_of(path) == name and len(name.splitlines()) == 1
+    """Return whether a path is UTF-8 and has no line breaks, so that tables and reports can name it."""
+    return name_of(path) == str(path)
 
 
 def _is_seen(name: str) -> bool:
