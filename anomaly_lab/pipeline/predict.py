@@ -14,7 +14,8 @@ from rich.progress import Progress
 
 from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.readers.dicom_parametric_map import write_parametric_map
-from anomaly_lab.data.readers.files import find_cases
+from anomaly_lab.data.readers.files import survey
+from anomaly_lab.data.readers.tree import name_of
 from anomaly_lab.data.store.disk import disk_errors, fresh_folder
 from anomaly_lab.evaluation.maps import filled
 from anomaly_lab.evaluation.stitching import save_map
@@ -24,6 +25,8 @@ from anomaly_lab.pipeline.scorer import ScoredScan, Scorer
 from anomaly_lab.reports import prediction_page
 from anomaly_lab.reports.prediction_page import NO_NORMALS, Finding
 from anomaly_lab.types import Case, UserError
+
+MAX_NAMED = 20  # files left out that are named
 
 
 def new_cases(source: Path, masks: Path | None = None) -> list[Case]:
@@ -36,7 +39,10 @@ def new_cases(source: Path, masks: Path | None = None) -> list[Case]:
     Raises:
         UserError: nothing to score, or a mask of nothing.
     """
-    cases = find_cases(source) if source.exists() else []
+    cases, left_out = survey(source)
+    if left_out:
+        some = ", ".join(name_of(path.name) for path in left_out[:MAX_NAMED]) + " …" * (len(left_out) > MAX_NAMED)
+        say(f"left out, because they are not of a kind that is read or their names are not UTF-8: {some}")
     if not cases:
         raise UserError(f"{source}: no pictures, NIfTI volumes or DICOM files in it or below; give INPUT=<folder>")
     if masks is None:

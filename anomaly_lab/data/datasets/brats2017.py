@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.nifti import read_nifti, read_nifti_mask
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.brats2017 import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -57,7 +58,7 @@ class BraTS2017(PatchDataModule):
         outer = root / OUTER if (root / OUTER).is_dir() else root
         cases = []
         for grade in self.grades:
-            folders = sorted(path for path in (outer / grade).glob("*") if path.is_dir())
+            folders = sorted(path for path in (outer / grade).glob("*") if path.is_dir() and is_seen(path.name))
             if not folders:
                 raise UserError(f"{outer / grade}: no subjects in it; {self.where_to_get}")
             cases += [self._case(folder, grade) for folder in folders]

@@ -24,6 +24,7 @@ from anomaly_lab.data.readers.nifti import read_nifti_mask
 from anomaly_lab.data.readers.pictures import Rules, read_mask
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tables import read_table
+from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.data.twins.dicom import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -190,7 +191,7 @@ def _index(pairs: Iterator[tuple[str, _Named]]) -> dict[str, list[_Named]]:
 def _masks(folder: Path, found: Sequence[_Named]) -> dict[str, Path]:
     """Mask of each series that has one, by id."""
     masks: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         suffix = next((suffix for suffix in _MASK_SUFFIXES if path.name.lower().endswith(suffix)), None)
         if suffix:
             masks[_below(folder, path)[: -len(suffix)]] = path

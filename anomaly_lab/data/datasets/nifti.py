@@ -19,6 +19,7 @@ from typing import Annotated, Any, NamedTuple
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.data.twins.nifti import write_twin
 from anomaly_lab.types import Case, Range, UserError
 
@@ -108,10 +109,10 @@ class Nifti(PatchDataModule):
         """Volume and mask of every id; a volume that is another one's mask does not count."""
         found: dict[str, tuple[Path, Path | None]] = {}
         pattern = _regex(self.image_pattern)
-        for path in sorted(root.rglob("*")):
+        for path in sorted(files_below(root)):
             below = path.relative_to(root).as_posix()
             match = pattern.fullmatch(below)
-            if match is None or not is_nifti(path) or path.name.startswith("."):
+            if match is None or not is_nifti(path):
                 continue
             id = _stem(below)
             if id in found:

@@ -20,6 +20,7 @@ from anomaly_lab.data.readers.dicom_geometry import GROUPS, Gaps, Lattice, frame
 from anomaly_lab.data.readers.dicom_header import bad, hashed, header_of, is_dicom, numbers, reading, text, whole
 from anomaly_lab.data.readers.dicom_voi import table_of, window_of, windowed
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def list_tree(root: Path) -> Listing:
     members: dict[str, list[Path]] = defaultdict(list)
     headers: dict[str, Dataset] = {}
     others = []
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+    for path in sorted(path for path in files_below(root) if path.is_file()):
         header = _image_header(path)
         if header is None:
             others.append(path)

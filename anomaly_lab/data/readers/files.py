@@ -167,7 +167,7 @@ def survey(source: Path) -> Found:
         (['a.WebP'], ['b.gif'])
     """
     root = source if source.is_dir() else source.parent
-    files = list(files_below(source)) if source.is_dir() else [source]
+    files = list(files_below(source))
     plain = [path for path in files if has_plain_name(path)]
     known = [path for path in plain if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
     names = [path.relative_to(root).as_posix() for path in known]

@@ -15,7 +15,7 @@ _LEFT_BY_SYSTEMS = {  # besides hidden names: thumbnails, rubbish bins and the l
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder, folder by folder, sorted by name.
+    """Yield the files below a folder, folder by folder, sorted by name; a file yields itself.
 
     Linked folders are entered, unless the link leads to a folder above it. Hidden files and folders are not looked at,
     nor what operating systems and NAS boxes leave, such as `._a.png`, `Thumbs.db`, `@eaDir`.
@@ -31,15 +31,18 @@ def files_below(root: Path) -> Iterator[Path]:
         ...     [path.name for path in files_below(Path(folder))]
         ['a.PNG', 'b.png']
     """
+    if not root.is_dir():
+        yield from [root] if root.is_file() else []
+        return
     for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
-        inner[:] = sorted(name for name in inner if _is_seen(name) and not _leads_up(folder, name))
-        for name in sorted(filter(_is_seen, names)):
+        inner[:] = sorted(name for name in inner if is_seen(name) and not _leads_up(folder, name))
+        for name in sorted(filter(is_seen, names)):
             path = Path(folder, name)
             if path.is_file() or path.is_symlink():  # a link to nothing is reported by whoever reads it
                 yield path
 
 
-def name_of(path: Path) -> str:
+def name_of(path: Path | str) -> str:
     r"""Return a path as it can be written in one line anywhere; bytes that are not UTF-8 and line breaks are escaped.
 
     Example:
@@ -55,7 +58,13 @@ def has_plain_name(path: Path) -> bool:
     return name_of(path) == str(path)
 
 
-def _is_seen(name: str) -> bool:
+def is_seen(name: str) -> bool:
+    """Return whether a file or folder of this name is one that a person put there.
+
+    Example:
+        >>> is_seen("a.png"), is_seen("._a.png"), is_seen("@eaDir")
+        (True, False, False)
+    """
     return not name.startswith(".") and name.casefold() not in _LEFT_BY_SYSTEMS
 
 
