@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @runtime_checkable
-class KnowsItsSlope(Protocol):
+class HasSlope(Protocol):
     """A critic with a faster way than autograd to compute its gradient with respect to images."""
 
     def slope(self, image: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
         real, fake = real.detach().float(), fake.detach().float()
         t = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)  # one number per sample, not per voxel
         between = torch.lerp(real, fake, t)
-        slope = critic.slope(between) if isinstance(critic, KnowsItsSlope) else _slope(critic, between)
+        slope = critic.slope(between) if isinstance(critic, HasSlope) else _slope(critic, between)
         norm = (slope.flatten(1).square().sum(1) + 1e-12).sqrt()  # 1e-12: the root has no derivative at 0
         return (norm - 1).square().mean()
 
