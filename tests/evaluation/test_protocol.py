@@ -109,7 +109,8 @@ def test_without_held_out_normals_there_is_no_threshold():
 
 def test_too_few_normals_are_said():
     assert (
-        "10 validation normals are too few" in evaluate_scores(example(num_val=10), replicates=20)["threshold"]["warning"]
+        "10 validation normals are too few"
+        in evaluate_scores(example(num_val=10), replicates=20)["threshold"]["warning"]
     )
 
 
