@@ -101,7 +101,7 @@ def test_without_held_out_normals_there_is_no_threshold():
     scores = example(num_val=0)
     verdict = evaluate_scores(scores, replicates=50)
     assert verdict["threshold"]["value"] is None
-    assert "no held-out normals" in verdict["threshold"]["warning"]
+    assert "no validation normals" in verdict["threshold"]["warning"]
     assert all(verdict["detector"][name] == {"value": None, "low": None, "high": None} for name in RATES)
     assert verdict["detector"]["auroc"]["value"] > 0.5
     assert {(row["p_value"], row["pred_label"]) for row in rows_of(scores)} == {("", "")}
@@ -109,7 +109,8 @@ def test_without_held_out_normals_there_is_no_threshold():
 
 def test_too_few_normals_are_said():
     assert (
-        "10 held-out normals are too few" in evaluate_scores(example(num_val=10), replicates=20)["threshold"]["warning"]
+        "10 validation normals are too few"
+        in evaluate_scores(example(num_val=10), replicates=20)["threshold"]["warning"]
     )
 
 
