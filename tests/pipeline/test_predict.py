@@ -226,7 +226,7 @@ def test_a_folder_of_masks_is_matched_by_name(tmp_path):
     a, b = new_cases(tmp_path / "images", tmp_path / "masks")
     assert (a.mask, b.mask) == (None, tmp_path / "masks" / "b.png")
     (tmp_path / "masks" / "b.png").rename(tmp_path / "masks" / "c.png")
-    with pytest.raises(UserError, match="no mask here is named"):
+    with pytest.raises(UserError, match="no mask is named"):
         new_cases(tmp_path / "images", tmp_path / "masks")
 
 
