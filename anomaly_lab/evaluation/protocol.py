@@ -135,7 +135,7 @@ def _jackknife(value: float, without: Floats, least: float = 0.0) -> dict[str, f
 
 
 def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -> Threshold:
-    """Set the threshold on `values` [N], the scores of the detector or a baseline; two rules use the test split only."""
+    """Set the threshold on `values` [N], scores of the detector or a baseline; two rules use only the test split."""
     test = scores.of("test")
     if rule == "test_max_f1":
         return Threshold(thresholds.best_f1(scores.label[test], values[test])[1], math.nan, 0)

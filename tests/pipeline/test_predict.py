@@ -240,4 +240,4 @@ def test_without_held_out_normals_a_scan_is_measured_by_itself(tmp_path, run):
     found = np.asarray(nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz").dataobj)
     assert (found.min(), found.max()) == (0, 1)
     assert _scores(out)[case.image.name]["pred_label"] == ""
-    assert "No held-out normals" in (out / "index.html").read_text()
+    assert "No validation normals" in (out / "index.html").read_text()
