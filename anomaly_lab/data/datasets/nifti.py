@@ -38,11 +38,17 @@ class Nifti(PatchDataModule):
 
     Example:
         >>> import tempfile
-        >>> data = Nifti(root="none", source="twin")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     data.write_twin(Path(folder), seed=0, size=8)
-        ...     [(case.id, case.patient, case.label) for case in data.cases(Path(folder))][:2]
-        [('patient01/flair', 'patient01', 0), ('patient02/flair', 'patient02', 1)]
+        >>> import nibabel as nib
+        >>> import numpy as np
+        >>> data = Nifti(root="none", source="twin", images="**/t2.nii", masks="tumour.nii")
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for lesion in (0, 1):
+        ...         patient = Path(root) / f"patient{lesion}"
+        ...         patient.mkdir()
+        ...         (patient / "t2.nii").touch()
+        ...         nib.save(nib.Nifti1Image(np.full((2, 2, 2), lesion, np.uint8), np.eye(4)), patient / "tumour.nii")
+        ...     [(case.id, case.patient, case.label) for case in data.cases(Path(root))]
+        [('patient0/t2', 'patient0', 0), ('patient1/t2', 'patient1', 1)]
     """
 
     name = "nifti"
