@@ -37,13 +37,15 @@ class Dicom(PatchDataModule):
     """Any folder tree of DICOM files.
 
     Example:
-        >>> import tempfile
+        >>> import shutil, tempfile
+        >>> from pydicom.data import get_testdata_file
         >>> data = Dicom(root="none", source="twin")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     data.write_twin(Path(folder), seed=0, size=8)
-        ...     cases = data.cases(Path(folder))
-        >>> len(cases), cases[0].id, cases[0].label
-        (8, 'anomalous/001', 1)
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for name, file in {"normal/p1": "CT_small.dcm", "anomalous/p2": "MR_small.dcm"}.items():
+        ...         (Path(root) / name).mkdir(parents=True)
+        ...         _ = shutil.copy(get_testdata_file(file), Path(root) / name)
+        ...     [(case.id, case.label) for case in data.cases(Path(root))]
+        [('anomalous/p2', 1), ('normal/p1', 0)]
     """
 
     name = "dicom"
