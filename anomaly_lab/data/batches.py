@@ -96,10 +96,12 @@ class TrainingImages(Dataset[Batch]):
         seed: seed of the order and of the augmentation.
 
     Example:
-        Needs a data module that is set up, so this block is not executed:
-
-            images = TrainingImages(data.store, data.rows["train"], augmentation=None, seed=0)
-            images[np.arange(6).reshape(2, 3)]["image"].shape  # [2, 3, C, *S]
+        >>> from types import SimpleNamespace
+        >>> store = SimpleNamespace(images=np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
+        >>> images = TrainingImages(store, rows=np.array([1]), augmentation=None, seed=0)  # only row 1 trains
+        >>> batch = images[np.array([[0, 1, 2]])]
+        >>> batch["image"].shape, batch["row"].tolist()
+        (torch.Size([1, 3, 1, 1, 1]), [[1, 1, 1]])
     """
 
     store: Store | LazyStore
@@ -119,7 +121,10 @@ class TrainingImages(Dataset[Batch]):
 
 @dataclass
 class ScoringImages(Dataset[Batch]):
-    """Maps rows of the store, [B], to a batch of image [B, C, *S], label, row and, if the store has masks, mask."""
+    """Maps rows of the store, [B], to a batch of image [B, C, *S], label, row and, if the store has masks, mask.
+
+    See `anomaly_lab.data.store.store.open_or_build` for an example of a store.
+    """
 
     store: Store | LazyStore
 

@@ -135,10 +135,13 @@ class CutScan:
         unmasked: whether the scan is anomalous without a mask.
 
     Example:
-        Needs a plan of a data set, so this block is not executed:
-
-            cut_scan, scan = data.plan(cases).patches(cases[0])
-            images, masks = next(cut_scan.blocks())
+        >>> from anomaly_lab.data.datasets.folder import Folder
+        >>> plan = Folder(root="none", source="twin", patch_size=(2, 2), cut=PatchSampling()).plan([])
+        >>> scan = plan.preprocessing(Scan(np.arange(8, dtype=np.uint8).reshape(1, 2, 4)))
+        >>> cut_scan = CutScan.of(plan, Case(id="a", patient="a", image=Path("a.png"), label=0), scan)
+        >>> images, masks = next(cut_scan.blocks())
+        >>> images[:, 0].tolist()  # two windows
+        [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
     """
 
     scan: Prepared
