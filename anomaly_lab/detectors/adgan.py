@@ -57,8 +57,10 @@ class AdGAN(WassersteinDetector):
     Example:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.AdGAN(patch_size=(32, 32), width=4, latent_dim=8)
-        >>> [(phase.name, phase.iterations, phase.networks) for phase in detector.phases()]
-        [('gan', 200000, ('generator', 'critic')), ('critic', 150000, ('judge',))]
+        >>> for phase in detector.phases():
+        ...     print(phase.name, phase.iterations, phase.networks)
+        gan 200000 ('generator', 'critic')
+        critic 150000 ('judge',)
     """
 
     networks = ("generator", "critic", "judge")

@@ -36,8 +36,12 @@ class DeepSVDD(Detector):
 
     Example:
         >>> from anomaly_lab import detectors
-        >>> [(phase.name, phase.iterations) for phase in detectors.DeepSVDD().phases()]
-        [('contrast', 270), ('pretrain', 40500), ('centre', 270), ('sphere', 40500)]
+        >>> for phase in detectors.DeepSVDD().phases():
+        ...     print(phase.name, phase.iterations)
+        contrast 270
+        pretrain 40500
+        centre 270
+        sphere 40500
     """
 
     networks = ("autoencoder", "encoder", "contrast", "sphere")

@@ -58,8 +58,10 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
     Example:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.PoolSVM(patch_size=(32, 32), width=4, latent_dim=8, samples=1_000, batch_size=100)
-        >>> [(phase.name, phase.iterations) for phase in detector.phases()]
-        [('gan', 200000), ('gather', 10)]
+        >>> for phase in detector.phases():
+        ...     print(phase.name, phase.iterations)
+        gan 200000
+        gather 10
     """
 
     networks = ("generator", "critic", "machine")
