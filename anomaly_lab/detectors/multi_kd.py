@@ -1,7 +1,7 @@
 """Multi-KD: a small cloner is trained to reproduce a pretrained teacher's features of normal images; anomalies differ.
 
-Salehi, Sadjadi, Baselizadeh, Rohban, Rabiee 2021, CVPR. Loss, score and defaults are those of the authors' code, whose
-loss is the paper's, L_val + lambda L_dir, divided by its lambda: the directions have weight 1, the values weight
+Salehi, Sadjadi, Baselizadeh, Rohban, Rabiee 2021, CVPR. Loss, score and defaults are those of the authors' code. It
+minimises L_dir + lambda L_val, while the paper prints L_val + lambda L_dir: the same up to a factor, with the inverse
 lambda.
 """
 
@@ -122,7 +122,7 @@ class MultiKD(Detector):
         # L_dir = Σ_layers 1 - cos(s, t); L_val = Σ_layers mean (s - t)²
         direction, value = directions(student, teacher).mean(), values(student, teacher).mean()
         self.track({"train/direction": direction, "train/value": value})
-        loss: Tensor = direction + self.settings.value_weight * value  # L_dir + lambda L_val, as in the code
+        loss: Tensor = direction + self.settings.value_weight * value  # ≠ paper: L_val + lambda L_dir
         return loss
 
     def taps(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -16,9 +16,9 @@ from anomaly_lab.types import Batch, Phase, Prediction, Schedule
 class Detector(pl.LightningModule):
     """A method: networks, their optimisers, the phases of its training, and one way to score.
 
-    A subclass lists its `networks`, returns one optimiser for each in that order (`configure_optimizers`), lists its
-    `phases`, and implements `predict` and, for each phase, `<phase>_step(batches)` with batches [minibatches, B, C,
-    *S].
+    A subclass lists its `networks`, returns one optimiser for each in that order (`configure_optimizers`) and lists its
+    `phases`. It implements `predict`, and `<phase>_step(batches)` for each phase, with batches
+    [minibatches, B, C, *S].
 
     One `training_step` is one iteration of the paper's algorithm. The number of iterations done is a buffer, so the
     phase is known after loading a checkpoint, whether to resume, test or predict.

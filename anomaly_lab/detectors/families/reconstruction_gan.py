@@ -99,6 +99,7 @@ class ReconstructionGAN(GANDetector):
         value = distance(DiscriminatorOutput(*(output.detach() for output in of_real)), of_fake)
         with torch.autocast(self.device.type, enabled=False):
             (slope,) = torch.autograd.grad(value, copy, retain_graph=True)
+        # The second term is 0; it carries the gradient `slope` to the reconstructions.
         return value.detach() + ((reconstruction - copy.detach()).float() * slope.float()).sum()
 
     def _reset_collapsed_discriminator(self) -> None:
