@@ -245,8 +245,9 @@ def constraints(annotation: Any) -> Iterator[Constraint]:
     """Yield the constraints in a type annotation, including those of the members of a union.
 
     Example:
-        >>> [str(constraint) for constraint in constraints(Rate | None)]
-        ['a number in (0, 1]']
+        >>> for constraint in constraints(Rate | None):
+        ...     print(constraint)
+        a number in (0, 1]
     """
     yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Constraint))
     if not hasattr(annotation, "__metadata__"):

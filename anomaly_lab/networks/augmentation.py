@@ -43,12 +43,12 @@ class _Drawn(Augmentation):
         n, times, device = len(images[0]), len(images), images[0].device
         image = torch.cat(images)
 
-        def draw(kind: Callable[..., Tensor] = torch.rand) -> Tensor:
-            return kind(n, 1, 1, 1, device=device).repeat(times, 1, 1, 1)
+        def draw(distribution: Callable[..., Tensor] = torch.rand) -> Tensor:
+            return distribution(n, 1, 1, 1, device=device).repeat(times, 1, 1, 1)
 
         with torch.autocast(device.type, enabled=False):
-            changed = self.transform(image.to(torch.promote_types(image.dtype, torch.float32)), draw)
-        return torch.split(changed, n)
+            transformed = self.transform(image.to(torch.promote_types(image.dtype, torch.float32)), draw)
+        return torch.split(transformed, n)
 
     @abstractmethod
     def transform(self, image: Tensor, draw: Draw) -> Tensor:
