@@ -11,7 +11,7 @@ def classes(package: str) -> dict[str, type]:
 
     Imports all modules of the package; sub-packages are ignored.
 
-    Example:
+    Examples:
         >>> "GANomaly" in classes("anomaly_lab.detectors")
         True
     """
@@ -33,7 +33,7 @@ def find(package: str, name: str) -> type:
     Raises:
         AttributeError: the package has no such class.
 
-    Example:
+    Examples:
         >>> find("anomaly_lab.detectors", "GANomaly").__module__
         'anomaly_lab.detectors.ganomaly'
     """

@@ -54,7 +54,7 @@ class AdGAN(WassersteinDetector):
         cooldown: final fraction of the second phase over which the judge's learning rate falls linearly to 0.
         augment_d: augmentation of all images the critic or the judge sees in training.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.AdGAN(patch_size=(32, 32), width=4, latent_dim=8)
         >>> for phase in detector.phases():

@@ -40,7 +40,7 @@ class ALAD(GenerativeDetector):
         average_decay: decay of the moving averages.
         augment_d: augmentation of all images the discriminators see in training; E sees the images themselves.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.ALAD(patch_size=(32, 32), width=4, latent_dim=8)
         >>> prediction = detector.score({"image": torch.zeros(2, 1, 32, 32)})

@@ -40,7 +40,7 @@ class ALOCC(GANDetector):
         lr_discriminator: learning rate of D; Shen et al. 2020 found that the two must differ.
         augment_d: augmentation of all images the discriminator sees in training.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.ALOCC(patch_size=(32, 32), width=4)
         >>> prediction = detector.score({"image": torch.zeros(2, 1, 32, 32)})

@@ -59,7 +59,7 @@ class AnoGAN(GenerativeDetector):
         search_precision: precision of the search; the score of the code it finds is float32 in any case.
         augment_d: augmentation of all images the discriminator sees in training.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.AnoGAN(patch_size=(32, 32), width=4, latent_dim=8, search_steps=2).eval()
         >>> prediction = detector.predict(torch.zeros(1, 1, 32, 32))

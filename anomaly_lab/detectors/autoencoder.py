@@ -32,7 +32,7 @@ class AutoencoderDetector(Detector):
         reconstruction_iterations: length of the training (250 passes over 3 851 chest radiographs).
         lr: learning rate.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.AutoencoderDetector(patch_size=(32, 32), width=4, latent_dim=8)
         >>> prediction = detector.score({"image": torch.zeros(2, 1, 32, 32)})

@@ -31,7 +31,7 @@ class DCGAN(GenerativeDetector):
         lr: learning rate of both networks.
         augment_d: augmentation of all images the discriminator sees in training.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.DCGAN(patch_size=(32, 32), width=4, latent_dim=8)
         >>> detector.score({"image": torch.zeros(2, 1, 32, 32)}).anomaly_score.shape

@@ -34,7 +34,7 @@ class DeepSVDD(Detector):
         weight_decay: weight decay of the encoder.
         pretrain_decay: weight decay of the autoencoder, 5e-7 for CIFAR-10.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> for phase in detectors.DeepSVDD().phases():
         ...     print(phase.name, phase.iterations)

@@ -38,7 +38,7 @@ class EGBAD(GenerativeDetector):
         discriminator_weight: w, share of the discriminator's part in the score.
         augment_d: augmentation of all images D sees in training; E sees the images themselves.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.EGBAD(patch_size=(28, 28), width=4, latent_dim=8)
         >>> prediction = detector.score({"image": torch.zeros(2, 1, 28, 28)})

@@ -45,7 +45,7 @@ class FAnoGAN(WassersteinDetector):
         backbone: `resnet` for the authors' networks, `adgan` for those of adGAN (Shen et al. 2020), with which it can
             start from the WGAN of an adGAN; `dcgan` is the former name of `adgan`.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.FAnoGAN(patch_size=(32, 32), width=4, latent_dim=8)
         >>> prediction = detector.score({"image": torch.zeros(2, 1, 32, 32)})

@@ -38,7 +38,7 @@ class GANomaly(ReconstructionGAN):
         lr: learning rate of both networks.
         augment_d: augmentation of all images the discriminator sees in training.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from anomaly_lab import detectors
         >>> detector = detectors.GANomaly(patch_size=(32, 32), width=4, latent_dim=8)

@@ -26,7 +26,7 @@ class KDE(FeatureBankDetector):
         features, weights, components, feature_iterations, samples, batch_size: as for FeatureBankDetector.
         bandwidths: standard deviations to choose from, in units of the features.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.KDE(patch_size=(1, 1), samples=1, bandwidths=(1.0,))
         >>> detector.machine.gather(torch.tensor([[0.5]]))
@@ -74,7 +74,7 @@ def cross_validated(rows: Tensor, bandwidths: tuple[float, ...]) -> Tensor:
 
     Duplicate rows are counted once: with a copy in another fold, the narrowest bandwidth would always win.
 
-    Example:
+    Examples:
         >>> rows = torch.arange(10.0, dtype=torch.float64)[:, None]
         >>> likelihood = cross_validated(rows, bandwidths=(0.01, 1.0, 100.0))
         >>> int(likelihood.argmax())  # rows 1 apart

@@ -47,7 +47,7 @@ class MultiKD(Detector):
         copies: number of noisy copies of an image for `smoothgrad`.
         map_sigma: standard deviation of the Gaussian blur of a map, pixels.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.MultiKD((32, 32), teacher="squeezenet1_0", teacher_weights="random", cloner_width=4)
         >>> detector.caveats
@@ -190,7 +190,7 @@ class MultiKD(Detector):
 def colour(image: Tensor) -> Tensor:
     """Convert images [B, C, H, W] in [-1, 1] to [B, 3, H, W] in [0, 1].
 
-    Example:
+    Examples:
         >>> colour(torch.tensor([[[[-1.0, 1.0]]]])).tolist()
         [[[[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]]]]
     """

@@ -26,7 +26,7 @@ class OCSVM(FeatureBankDetector):
         nu: fraction of the normals left outside the region.
         gamma: 1 / (2 width²) of the kernel; None for 1 / (features · their variance).
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.OCSVM(patch_size=(1, 1), samples=3)
         >>> detector.machine.gather(torch.tensor([[0.4], [0.5], [0.6]]))

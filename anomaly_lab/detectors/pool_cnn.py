@@ -48,7 +48,7 @@ class PoolCNN(WassersteinDetector):
         lr_classifier: learning rate of the classifier.
         augment_d: augmentation of all images the critic sees in training.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.PoolCNN(patch_size=(32, 32), width=4, latent_dim=8)
         >>> detector.score({"image": torch.zeros(2, 1, 32, 32)}).anomaly_score.shape

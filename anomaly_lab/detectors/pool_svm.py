@@ -55,7 +55,7 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
         gamma: 1 / (2 width²) of the kernel; None for 1 / (pixels · their variance).
         augment_d: augmentation of all images the critic sees in training.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.PoolSVM(patch_size=(32, 32), width=4, latent_dim=8, samples=1_000, batch_size=100)
         >>> for phase in detector.phases():

@@ -38,7 +38,7 @@ class SkipGANomaly(ReconstructionGAN):
         lr: learning rate of both networks.
         augment_d: augmentation of all images the discriminator sees in training.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from anomaly_lab import detectors
         >>> detector = detectors.SkipGANomaly(patch_size=(32, 32), width=4, latent_dim=8)
@@ -109,7 +109,7 @@ def adversarial_and_latent(real: DiscriminatorOutput, fake: DiscriminatorOutput)
         real: D's outputs for images.
         fake: D's outputs for reconstructions.
 
-    Example:
+    Examples:
         >>> import torch
         >>> output = DiscriminatorOutput(torch.zeros(2), torch.ones(2, 4))
         >>> round(adversarial_and_latent(output, output).item(), 4)  # D = 1/2 and equal features: log 2

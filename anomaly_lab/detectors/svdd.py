@@ -27,7 +27,7 @@ class SVDD(FeatureBankDetector):
         nu: fraction of the normals left outside the sphere.
         gamma: 1 / (2 width²) of the Gaussian kernel; None for 1 / (features · their variance).
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.SVDD(patch_size=(1, 1), samples=2, nu=0.9)
         >>> detector.machine.gather(torch.tensor([[0.0], [1.0]]))

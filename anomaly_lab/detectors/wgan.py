@@ -33,7 +33,7 @@ class WGAN(WassersteinDetector):
         lr: learning rate of both networks.
         augment_d: augmentation of all images the critic sees in training.
 
-    Example:
+    Examples:
         >>> from anomaly_lab import detectors
         >>> detector = detectors.WGAN(patch_size=(32, 32), width=4, latent_dim=8)
         >>> image = torch.zeros(2, 1, 32, 32)

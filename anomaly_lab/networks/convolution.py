@@ -22,7 +22,7 @@ class Conv2d(nn.Conv2d):
         kernel_size: side of the kernel, odd.
         bias: whether to add a bias per channel.
 
-    Example:
+    Examples:
         >>> conv = Conv2d(1, 2, 3)
         >>> x = torch.rand(1, 1, 8, 8)
         >>> conv(x).shape, torch.allclose(conv(x), conv(x, twice=True), atol=1e-6)

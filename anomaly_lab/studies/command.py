@@ -68,7 +68,7 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     Raises:
         UserError: the study does not exist, or a word is not valid.
 
-    Example:
+    Examples:
         From a shell::
 
             anomaly-lab study medical_images --dry-run datasets=[headct] seeds=[0,1] jobs=2
@@ -104,7 +104,7 @@ def write_page(study: Study, outcomes: dict[plan.Key, Outcome], folder: Path) ->
         outcomes: of every planned run.
         folder: for the page and its tables.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> study = Study("toy", "Toy", datasets={"set": plan.DataSet("Set")}, rows={"vae": plan.Row("VAE", "vae_toy")})
         >>> outcomes = {plan.Key("vae", "set", 0): Outcome("failed", reason="not trained yet")}

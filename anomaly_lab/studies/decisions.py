@@ -93,7 +93,7 @@ class Gain(NamedTuple):
         low, high: 95 % interval: Student's over seeds, or for a single seed that of the paired bootstrap over test
             cases.
 
-    Example:
+    Examples:
         >>> Gain([0.02, 0.06], mean=0.04, low=-0.21, high=0.29).settled
         False
     """
@@ -116,7 +116,7 @@ def decisions(findings: Findings, dataset: str) -> Decisions | None:
         findings: results of the study.
         dataset: name of a data set of the study.
 
-    Example:
+    Examples:
         On the results of a finished study::
 
             table = decisions(findings, "headct")
@@ -143,7 +143,7 @@ def gains(findings: Findings, dataset: str) -> dict[str, dict[str, Gain]]:
     Returns:
         Row or baseline -> metric of GAIN_METRICS -> gain.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from anomaly_lab.studies.plan import DataSet, Key, Row, Study
         >>> rows = {"a": Row("A", "a_toy"), "b": Row("B", "b_toy")}  # the first row is the reference

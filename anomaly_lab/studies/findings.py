@@ -129,7 +129,7 @@ class Findings:
         results: of the finished runs.
         missing: for each run without a result, the reason.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.studies.plan import DataSet
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
         >>> ids, label = np.arange(4).astype(str), np.array([0, 0, 1, 1])
@@ -287,7 +287,7 @@ def read_findings(study: Study, runs: Mapping[Key, Path], missing: Mapping[Key, 
     Raises:
         UserError: a run's scores cannot be read.
 
-    Example:
+    Examples:
         With a run folder of a trained and evaluated run::
 
             key = Key("ganomaly", "headct", 0)

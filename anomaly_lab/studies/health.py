@@ -37,7 +37,7 @@ class Relation(NamedTuple):
         rho: Spearman's correlation; NaN if the measure is the same for all runs.
         low, high: its 95 % interval.
 
-    Example:
+    Examples:
         >>> value, auroc = [1.0, 2.0, 3.0, 4.0], [0.6, 0.7, 0.65, 0.8]
         >>> Relation("FID", [], value, auroc, *spearman(value, auroc)).sentence
         'No correlation with the AUROC is shown: ρ .80 [−.82, 1.00], 4 runs.'
@@ -72,7 +72,7 @@ def relations(findings: Findings, dataset: str) -> list[Relation]:
         findings: results of the study.
         dataset: name of a data set of the study.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> from anomaly_lab.studies.results import Result
@@ -108,7 +108,7 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, floa
     Returns:
         rho and the ends of its interval; NaN if n < 4 or one of the two is constant.
 
-    Example:
+    Examples:
         >>> rho, low, high = spearman([1, 2, 3, 4, 5], [2, 1, 4, 3, 5])
         >>> round(rho, 2), round(low, 2), round(high, 2)
         (0.8, -0.46, 0.99)

@@ -30,7 +30,7 @@ class Found:
         finished: whether it has been evaluated.
         evaluation: fingerprint of the code that evaluated it.
 
-    Example:
+    Examples:
         >>> Found(Path("runs/vae_headct/1"), "c0", "c1", "d0", started="2030-01-01", finished=True).identity
         'c0-c1-d0'
     """
@@ -57,7 +57,7 @@ class Ledger:
         code: "same" finds only runs of the present code, "any" also runs of other code; the page says which code made
             which run.
 
-    Example:
+    Examples:
         >>> ledger = Ledger(Path("runs"))
         >>> ledger.code
         'same'
@@ -96,7 +96,7 @@ class Ledger:
 def read(run: Path) -> Found | None:
     """Read a run folder; None if it is incomplete or not a run folder.
 
-    Example:
+    Examples:
         >>> read(Path("no/such/run")) is None
         True
     """
@@ -111,7 +111,7 @@ def fingerprints(run: Planned, start: Found | None) -> tuple[str, dict[str, str]
         run: the planned run.
         start: the finished run that it starts from, if any.
 
-    Example:
+    Examples:
         For the first run of a study::
 
             config, code = fingerprints(plan(load("medical_images"))[0], start=None)
@@ -126,7 +126,7 @@ def data_fingerprint(section: str) -> str:
     Args:
         section: the section as JSON.
 
-    Example:
+    Examples:
         For a planned run::
 
             data_fingerprint(json.dumps(run.config["data"], sort_keys=True))

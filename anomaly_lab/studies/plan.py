@@ -90,7 +90,7 @@ class Study:
         curve: meaning of the rows' `x`, the label of the curve's axis; None for no curve.
         footnotes: choices made where the publication leaves a question open, by key.
 
-    Example:
+    Examples:
         >>> rows = {"vae": Row("VAE", "vae_{dataset}"), "gan": Row("GANomaly", "ganomaly_{dataset}")}
         >>> study = Study("toy", "A toy study", budget="smoke", datasets={"headct": DataSet("Head CT")}, rows=rows)
         >>> [(str(run.key), run.experiment) for run in plan(study)]
@@ -113,7 +113,7 @@ class Study:
 class Key(NamedTuple):
     """Identifies a run of a study.
 
-    Example:
+    Examples:
         >>> str(Key("ganomaly", "headct", 0))
         'ganomaly-headct-seed0'
     """
@@ -148,7 +148,7 @@ class Planned:
 def studies() -> list[str]:
     """Return the names of all studies.
 
-    Example:
+    Examples:
         >>> "medical_images" in studies()
         True
     """
@@ -164,7 +164,7 @@ def load(name: str) -> Study:
     Raises:
         UserError: there is no such study, or its file has an error; the message names the key.
 
-    Example:
+    Examples:
         >>> "headct" in load("medical_images").datasets
         True
     """
@@ -203,7 +203,7 @@ def narrowed(study: Study, rows: Sequence[str] = (), datasets: Sequence[str] = (
     Raises:
         UserError: there is no such row or data set.
 
-    Example:
+    Examples:
         >>> study = narrowed(load("medical_images"), datasets=["headct"], seeds=[0])
         >>> list(study.datasets), study.seeds
         (['headct'], [0])
@@ -236,7 +236,7 @@ def plan(study: Study, overrides: Sequence[str] = ()) -> list[Planned]:
     Raises:
         UserError: an experiment does not exist, or does not accept one of its overrides.
 
-    Example:
+    Examples:
         >>> study = Study("toy", "Toy", datasets={"headct": DataSet("Head CT")}, rows={"vae": Row("VAE", "vae_headct")})
         >>> (run,) = plan(study, ["budget=smoke"])
         >>> str(run.key), run.overrides[-2:]
@@ -251,7 +251,7 @@ def plan(study: Study, overrides: Sequence[str] = ()) -> list[Planned]:
 def plain(text: str) -> dict[str, Any]:
     """Parse a config.yaml to plain Python without validating it, which is a hundred times as fast.
 
-    Example:
+    Examples:
         >>> plain("data: {batch_size: 8}")
         {'data': {'batch_size': 8}}
     """

@@ -36,7 +36,7 @@ class Result:
         facts: content of provenance.json.
         metrics: content of metrics.json; empty where there is none.
 
-    Example:
+    Examples:
         >>> ids, label = np.array(["a", "b", "c"]), np.array([0, 1, 1])
         >>> result = Result(Path("run"), ids, ids, label, np.array([0.2, 0.1, 0.9]), {}, {"seconds": {"gan": 60.0}})
         >>> result.figure("auroc"), result.seconds
@@ -129,7 +129,7 @@ def within_split(a: Result, b: Result) -> tuple[int, DeLong]:
     Returns:
         Number of these cases, and the test; its figures are NaN without any case.
 
-    Example:
+    Examples:
         >>> ids, label = np.arange(4).astype(str), np.array([0, 0, 1, 1])
         >>> a = Result(Path("a"), ids, ids, label, np.array([0.1, 0.2, 0.3, 0.4]), {}, {})
         >>> b = Result(Path("b"), ids[1:], ids[1:], label[1:], np.array([0.5, 0.4, 0.9]), {}, {})
@@ -146,7 +146,7 @@ def within_split(a: Result, b: Result) -> tuple[int, DeLong]:
 def in_common(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices in `a` and in `b` of the test cases that both evaluated; empty if their labels disagree.
 
-    Example:
+    Examples:
         >>> label, score = np.array([1, 1]), np.array([0.1, 0.9])
         >>> ids = np.array(["x", "y"]), np.array(["y", "z"])
         >>> a, b = (Result(Path("run"), id, id, label, score, {}, {}) for id in ids)

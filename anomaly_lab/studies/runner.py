@@ -51,7 +51,7 @@ class Runner:
         say: called with a line of text at the start and the end of each run.
         command: command line of anomaly_lab.
 
-    Example:
+    Examples:
         Train what is missing of a study, two runs at a time::
 
             runner = Runner(Ledger(Path("runs")), logs=Path("runs/studies/medical_images/logs"), jobs=2)
@@ -182,7 +182,7 @@ def look_up(ledger: Ledger, plan: Iterable[Planned]) -> dict[Key, Found | None]:
         ledger: finds the existing runs.
         plan: the runs to look up, each after the one it starts from.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> key = Key("vae", "headct", 0)
         >>> run = Planned(key, "vae_headct", (), {"data": None, "detector": None}, start=None)

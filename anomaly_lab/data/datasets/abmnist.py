@@ -26,7 +26,7 @@ _SQUARE = "square"  # the only class of anomaly
 class ABMNIST(Digits):
     """Handwritten digits; half of those in the test split have squares, which are their masks.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = ABMNIST(root="none", source="twin")
         >>> with tempfile.TemporaryDirectory() as folder:

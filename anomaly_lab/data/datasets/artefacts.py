@@ -26,7 +26,7 @@ def artefact_share(path: Path) -> float:
 
     It takes 30 ms per picture. A file that cannot be read gets 0; the full read, which follows, reports the error.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> image = np.full((384, 480, 3), (230, 180, 150), np.uint8)  # skin
         >>> image[:, :48] = (60, 60, 200)  # a blue sticker on a tenth of the picture

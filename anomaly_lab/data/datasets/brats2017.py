@@ -29,7 +29,7 @@ LABELS = (0, 1, 2, 4)
 class BraTS2017(PatchDataModule):
     """Volumes of glioma patients with tumour masks; windows without tumour are the normal ones.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = BraTS2017(root="none", source="twin")
         >>> with tempfile.TemporaryDirectory() as root:

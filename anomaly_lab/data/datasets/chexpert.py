@@ -46,7 +46,7 @@ class CheXpert(PatchDataModule):
             labelled, is the test split. Otherwise valid.csv is left out and the test split is drawn from train.csv.
         arguments: arguments of PatchDataModule.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = CheXpert(root="none", source="twin", view="frontal")
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -36,7 +36,7 @@ _MASK_SUFFIXES = (".nii.gz", ".nii", ".png")
 class Dicom(PatchDataModule):
     """Any folder tree of DICOM files.
 
-    Example:
+    Examples:
         >>> import shutil, tempfile
         >>> from pydicom.data import get_testdata_file
         >>> data = Dicom(root="none", source="twin")

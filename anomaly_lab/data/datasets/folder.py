@@ -30,7 +30,7 @@ _LIST, _MASKS = "labels.csv", "masks"  # used if they exist and the options do n
 class Folder(PatchDataModule):
     """Any folder of pictures.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = Folder(root="none", source="twin")
         >>> with tempfile.TemporaryDirectory() as root:

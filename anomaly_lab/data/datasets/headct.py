@@ -19,7 +19,7 @@ from anomaly_lab.types import Case, UserError
 class HeadCT(PatchDataModule):
     """Head-CT slices, one per patient.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = HeadCT(root="none", source="twin")
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -34,7 +34,7 @@ class ISIC2016(PatchDataModule):
     Attributes:
         excluded: ids of the pictures that `cases` left out.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = ISIC2016(root="none", source="twin", exclude="none")
         >>> with tempfile.TemporaryDirectory() as folder:

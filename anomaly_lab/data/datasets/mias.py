@@ -33,7 +33,7 @@ WHERE_TO_GET = (
 class Film(NamedTuple):
     """A picture with its findings in Info.txt; a normal film has none.
 
-    Example:
+    Examples:
         >>> Film(Path("mdb004.pgm"), Path("Info.txt"), findings=()).patient
         '002'
     """
@@ -51,7 +51,7 @@ class Film(NamedTuple):
 class MIAS(PatchDataModule):
     """Whole mammograms; the mask of an abnormal one is the union of the discs in Info.txt.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = MIAS(root="none", source="twin")
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +109,7 @@ def films(root: Path) -> dict[str, Film]:
         UserError: there are no pictures or no Info.txt, a row is faulty, a picture has no row, or a few rows have no
             picture (a data set that is mostly missing, see COMPLETE, is accepted as a part).
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_twin(Path(folder), seed=0, size=4)
@@ -134,7 +134,7 @@ def info_of(folder: Path) -> Path:
     Raises:
         UserError: the file is in neither folder.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     (Path(folder) / "all-mias").mkdir()
@@ -159,7 +159,7 @@ def discs(places: Iterable[Disc], path: Path, pixels: np.ndarray) -> np.ndarray:
     Raises:
         UserError: the picture does not have the size that Info.txt refers to.
 
-    Example:
+    Examples:
         >>> mask = discs([Disc(row=100, column=200, radius=1)], Path("mdb001.pgm"), np.zeros((1, FRAME, FRAME)))
         >>> np.argwhere(mask[0]).tolist()
         [[99, 200], [100, 199], [100, 200], [100, 201], [101, 200]]
@@ -188,7 +188,7 @@ def breast(pixels: np.ndarray) -> np.ndarray:
     Returns:
         The mask of the breast, bool [1, H, W]; True everywhere if the film is black.
 
-    Example:
+    Examples:
         >>> film = np.zeros((1, 64, 64), np.uint8)
         >>> film[:, 10:40, 20:64] = 120
         >>> int(breast(film).sum())
@@ -214,7 +214,7 @@ def chest_is_left(name: str, seen: np.ndarray) -> bool:
         name: name of the film, such as "mdb002".
         seen: mask of the breast, bool [1, H, W].
 
-    Example:
+    Examples:
         >>> chest_is_left("mdb002", np.ones((1, 8, 8), bool))
         True
     """

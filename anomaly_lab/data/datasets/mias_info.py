@@ -39,7 +39,7 @@ def read_info(path: Path) -> dict[str, tuple[Finding, ...]]:
     Raises:
         UserError: the file is unreadable or has no rows, or a row is short, unknown, repeated or outside the film.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "Info.txt"
@@ -71,7 +71,7 @@ def read_info(path: Path) -> dict[str, tuple[Finding, ...]]:
 def located(findings: Iterable[Finding]) -> list[Disc]:
     """Return the discs of the findings with a known position.
 
-    Example:
+    Examples:
         >>> located([Finding("CALC", "B", None), Finding("CIRC", "M", Disc(5, 6, 7))])
         [Disc(row=5, column=6, radius=7)]
     """

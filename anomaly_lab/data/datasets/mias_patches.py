@@ -37,7 +37,7 @@ Box = tuple[int, int, int, int]
 class MIASPatches(PatchDataModule):
     """Patches around the abnormalities, and one from each normal film.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = MIASPatches(root="none", source="twin")
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +134,7 @@ def boxes(places: Iterable[Disc | None], rule: Literal["merge", "small"]) -> dic
     Returns:
         Number of the (first) abnormality of a patch, from 1, and its box (row, column, height, width).
 
-    Example:
+    Examples:
         >>> boxes([Disc(500, 500, 20), Disc(520, 530, 9), None, Disc(10, 500, 9)], "merge")
         {1: (450, 455, 120, 120)}
     """

@@ -87,7 +87,7 @@ class Digits(PatchDataModule):
 class MNIST(Digits):
     """Handwritten digits, of which some are anomalous.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = MNIST(root="none", source="twin", anomalous=(1, 7))
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -36,7 +36,7 @@ class _Row(NamedTuple):
 class Nifti(PatchDataModule):
     """NIfTI volumes in any layout.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import nibabel as nib
         >>> import numpy as np

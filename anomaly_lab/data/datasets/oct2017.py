@@ -40,7 +40,7 @@ _SUFFIXES = {"jpeg", "jpg"}
 class OCT2017(PatchDataModule):
     """Retinal OCT images; all images of a patient stay in one split.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = OCT2017(root="none", source="twin")
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +137,7 @@ def release(folder: Path, counts: Counter[tuple[str, str]]) -> str:
     Raises:
         UserError: the total is that of a release, but the counts of the classes differ.
 
-    Example:
+    Examples:
         >>> release(Path("OCT2017"), Counter({("train", "NORMAL"): 100}))
         'part of the set'
     """
@@ -172,7 +172,7 @@ def without_margin(pixels: np.ndarray) -> tuple[slice, slice]:
     Returns:
         Slices of rows and of columns; complete ones if every line is white.
 
-    Example:
+    Examples:
         >>> picture = np.full((1, 4, 5), 255, np.uint8)
         >>> picture[:, 1:3, 2:] = 0
         >>> without_margin(picture)

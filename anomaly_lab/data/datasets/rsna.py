@@ -57,7 +57,7 @@ class RSNA(PatchDataModule):
             mask).
         arguments: arguments of PatchDataModule.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = RSNA(root="none", source="twin")
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +155,7 @@ def read_boxes(path: Path) -> Boxes:
     Raises:
         UserError: a Target is not 0 or 1 or contradicts the box, a box is invalid, or an id has both Targets.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "stage_2_train_labels.csv"
@@ -183,7 +183,7 @@ def read_classes(path: Path) -> dict[str, str]:
     Raises:
         UserError: a class is none of the three, or an id has two classes.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "stage_2_detailed_class_info.csv"

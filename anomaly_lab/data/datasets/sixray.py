@@ -41,7 +41,7 @@ _LISTS = (
 class SIXray(PatchDataModule):
     """X-ray pictures of bags, one picture per bag; the lists determine the split.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = SIXray(root="none", source="twin")
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -265,7 +265,7 @@ def box_mask(path: Path, shape: tuple[int, ...], category: str | None = None) ->
     Raises:
         UserError: the file is unreadable, or a box is empty or outside the picture.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> box = "<xmin>2</xmin><ymin>1</ymin><xmax>3</xmax><ymax>1</ymax>"
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -44,7 +44,7 @@ class _Photo(NamedTuple):
 class Tsukazaki(PatchDataModule):
     """Fundus photographs; both eyes and all visits of a person stay in one split.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> data = Tsukazaki(root="none", source="twin", task="2")
         >>> with tempfile.TemporaryDirectory() as folder:

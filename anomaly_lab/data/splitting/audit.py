@@ -38,7 +38,7 @@ def audit(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> dict[str, An
         - crossing: number of pairs whose members are in two splits;
         - checked, compared: number of pictures searched for identical and for nearly identical ones.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from anomaly_lab.data.datamodule import StoreOptions, Twin
         >>> from anomaly_lab.data.datasets.folder import Folder

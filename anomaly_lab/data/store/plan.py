@@ -38,7 +38,7 @@ class StorePlan:
         protocol: version and options of the data set's code, serializable as JSON.
         bits: bits of a stored pixel, 8 or 16; None determines them from the files.
 
-    Example:
+    Examples:
         >>> plan = StorePlan(
         ...     name="demo",
         ...     root=Path("data"),
@@ -134,7 +134,7 @@ class CutScan:
         across: axis perpendicular to two-dimensional patches of a volume, or None.
         unmasked: whether the scan is anomalous without a mask.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.data.datasets.folder import Folder
         >>> plan = Folder(root="none", source="twin", patch_size=(2, 2), cut=PatchSampling()).plan([])
         >>> scan = plan.preprocessing(Scan(np.arange(8, dtype=np.uint8).reshape(1, 2, 4)))

@@ -37,7 +37,7 @@ def draw_brain(rng: np.random.Generator, shape: tuple[int, int, int], spacing: t
         shape: voxels along each axis.
         spacing: edge lengths of a voxel in mm.
 
-    Example:
+    Examples:
         >>> brain = draw_brain(np.random.default_rng(0), (32, 40, 28), (5.0, 5.0, 5.0))
         >>> brain.image.shape, float(brain.image[0, 0, 0]), bool(brain.image[16, 20, 24] > 0)
         ((32, 40, 28), 0.0, True)
@@ -70,7 +70,7 @@ def distance(
         centre: position relative to the middle of the brain, in radii of the brain.
         radii: in radii of the brain.
 
-    Example:
+    Examples:
         >>> distance((3, 1, 1), reach=(2, 0, 0), centre=(0, 0, 0), radii=(0.5, 1, 1)).ravel().tolist()
         [4.0, 0.0, 4.0]
     """
@@ -84,7 +84,7 @@ def distance(
 def noise(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> np.ndarray:
     """Return smooth, approximately standard normal noise, float32 [X, Y, Z], with about `cells` bumps per axis.
 
-    Example:
+    Examples:
         >>> noise(np.random.default_rng(0), (16, 16, 8), cells=4).shape
         (16, 16, 8)
     """
@@ -99,7 +99,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> np.nd
 def write_volume(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
     """Write a NIfTI file in the type of `values`; its folder must exist.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_volume(Path(folder) / "a.nii.gz", np.zeros((2, 2, 2), np.int16), np.eye(4))

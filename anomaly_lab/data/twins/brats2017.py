@@ -28,7 +28,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
         seed: seed of all random choices; each subject depends on (seed, its number) only.
         size: about ten times the number of subjects that are read by default.
 
-    Example:
+    Examples:
         Takes about a second, so this block is not executed:
 
             write_twin(Path("brats"), seed=0, size=60)

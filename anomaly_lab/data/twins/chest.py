@@ -34,7 +34,7 @@ def draw_chest(rng: np.random.Generator, shape: tuple[int, int], heart: float = 
         shape: H and W in pixels.
         heart: width of the heart relative to a normal one; from about 1.4 it counts as enlarged.
 
-    Example:
+    Examples:
         >>> chest = draw_chest(np.random.default_rng(0), (64, 64))
         >>> chest.image.shape, bool(chest.image[chest.lungs > 0.5].mean() < chest.image.mean())  # air is dark
         ((64, 64), True)
@@ -58,7 +58,7 @@ def draw_chest(rng: np.random.Generator, shape: tuple[int, int], heart: float = 
 def draw_opacity(rng: np.random.Generator, chest: Chest) -> tuple[Chest, np.ndarray]:
     """Draw an opacity into a lung; return the chest with it and its mask, bool [H, W].
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> chest = draw_chest(rng, (64, 64))
         >>> clouded, mask = draw_opacity(rng, chest)
@@ -77,7 +77,7 @@ def draw_opacity(rng: np.random.Generator, chest: Chest) -> tuple[Chest, np.ndar
 def draw_effusion(rng: np.random.Generator, chest: Chest) -> tuple[Chest, np.ndarray]:
     """Draw a pleural effusion into one lung, from below; return the chest with it and its mask, bool [H, W].
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> _, mask = draw_effusion(rng, draw_chest(rng, (64, 64)))
         >>> mask.shape, bool(mask[:20].any())
@@ -91,7 +91,7 @@ def draw_effusion(rng: np.random.Generator, chest: Chest) -> tuple[Chest, np.nda
 def add_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Add noise and sometimes a side marker or a wire, which are not findings; return uint8 [H, W].
 
-    Example:
+    Examples:
         >>> add_noise(np.random.default_rng(0), np.full((32, 32), 100.0)).dtype
         dtype('uint8')
     """

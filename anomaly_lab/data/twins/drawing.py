@@ -9,7 +9,7 @@ import numpy as np
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.ndarray:
     """Return smooth, approximately standard normal noise, float32 [H, W], with about `cells` bumps per side.
 
-    Example:
+    Examples:
         >>> smooth_noise(np.random.default_rng(0), (32, 48), cells=4).shape
         (32, 48)
     """
@@ -20,7 +20,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -
 def soft_step(x: np.ndarray, width: float) -> np.ndarray:
     """Return a step from 0 to 1 at x = 0 as a linear ramp of the given width.
 
-    Example:
+    Examples:
         >>> soft_step(np.array([-2.0, -0.5, 0.0, 0.5, 2.0]), width=2.0).tolist()
         [0.0, 0.25, 0.5, 0.75, 1.0]
     """
@@ -38,7 +38,7 @@ def ellipse(
         radii: vertical and horizontal radius before rotation, in pixels.
         angle: rotation angle in radians.
 
-    Example:
+    Examples:
         >>> ellipse((1, 5), centre=(0, 2), radii=(1, 2)).tolist()
         [[1.0, 0.5, 0.0, 0.5, 1.0]]
     """

@@ -41,7 +41,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
         seed: seed of all random choices; each slice depends on (seed, its number) only.
         size: number of slices.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_twin(Path(folder), seed=0, size=2)

@@ -38,7 +38,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
         seed: seed of all random choices; each film depends on (seed, its number) only.
         size: number of films; two are a woman's.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_twin(Path(folder), seed=0, size=2)

@@ -36,7 +36,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
         seed: seed of all random choices; each digit depends on (seed, its file, its number in it) only.
         size: number of cases.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_twin(Path(folder), seed=0, size=8)

@@ -28,7 +28,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
         seed: seed of all random choices; each patient depends on (seed, its number) only.
         size: ten times the number of volumes.
 
-    Example:
+    Examples:
         Takes about a second, so this block is not executed:
 
             write_twin(Path("scans"), seed=0, size=80)

@@ -40,7 +40,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
         seed: seed of all random choices; each image depends on (seed, its number) only.
         size: number of images, about.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_twin(Path(folder), seed=0, size=8)

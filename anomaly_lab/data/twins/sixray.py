@@ -59,7 +59,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
         seed: seed of all random choices; each bag depends on (seed, its number) only.
         size: number of bags; half of those with an item and a fifth of the others are in the test split.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_twin(Path(folder), seed=0, size=5)

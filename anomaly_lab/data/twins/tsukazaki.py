@@ -57,7 +57,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
         seed: seed of all random choices; each photograph depends on (seed, its number) and its patient's number only.
         size: number of photographs; a patient has one to three.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_twin(Path(folder), seed=0, size=3)

@@ -29,7 +29,7 @@ class Detector(pl.LightningModule):
         accumulate: number of parts a mini-batch is split into to reduce peak memory (without batch norm: same result).
         clip_norm: maximum gradient norm of a network; None disables clipping.
 
-    Example:
+    Examples:
         A complete method, to be saved as `anomaly_lab/detectors/mean_image.py`:
 
         >>> class MeanImage(Detector):

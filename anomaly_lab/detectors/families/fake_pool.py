@@ -36,7 +36,7 @@ class Pool:
     Raises:
         UserError: there is no pool in `folder`, or it is empty.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     pool = filled(Path(folder), torch.ones(3, 1, 2, 2), iteration=100)
@@ -77,7 +77,7 @@ class DrawsFromPool(Protocol):
 def create(folder: Path, size: int, shape: Sequence[int]) -> None:
     """Create an empty pool for `size` images of `shape` [C, *S]; existing files are replaced.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     create(Path(folder), size=4, shape=(1, 2, 2))
@@ -105,7 +105,7 @@ def write(folder: Path, places: Sequence[int], fake: Tensor, iteration: int) -> 
         ValueError: the images do not fit the pool.
         UserError: the disk is full, or the files cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     create(Path(folder), size=4, shape=(1, 2, 2))
@@ -124,7 +124,7 @@ def write(folder: Path, places: Sequence[int], fake: Tensor, iteration: int) -> 
 def keep_until(folder: Path, iteration: int) -> int:
     """Drop images generated after `iteration`, which a resumed training generates again; return how many remain.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     create(Path(folder), size=2, shape=(1, 2, 2))
@@ -146,7 +146,7 @@ def keep_until(folder: Path, iteration: int) -> int:
 def filled(folder: Path, fake: Tensor, iteration: int = 1) -> Pool:
     """Create a pool that consists of these images [N, C, *S] in [-1, 1].
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     filled(Path(folder), torch.zeros(3, 1, 2, 2)).images.shape

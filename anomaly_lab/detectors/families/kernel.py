@@ -104,7 +104,7 @@ class FeatureBankDetector(Detector):
 def features_of(name: FeatureName, patch_size: Sequence[int], in_channels: int) -> Features:
     """Return the module for a detector's setting `features`.
 
-    Example:
+    Examples:
         >>> features_of("pixels", patch_size=(32, 32), in_channels=1).num_features
         1024
     """

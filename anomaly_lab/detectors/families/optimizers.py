@@ -17,7 +17,7 @@ def tensorflow_rmsprop(parameters: Iterable[nn.Parameter], lr: float) -> RMSprop
         parameters: parameters of a network that is already on its training device.
         lr: learning rate.
 
-    Example:
+    Examples:
         >>> weight = nn.Parameter(torch.zeros(1))
         >>> weight.grad = torch.full((1,), 1e-6)
         >>> tensorflow_rmsprop([weight], lr=1.0).step()

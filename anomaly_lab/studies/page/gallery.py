@@ -87,7 +87,7 @@ def gallery(findings: Findings, dataset: str) -> Gallery:
         findings: results of the study.
         dataset: name of a data set of the study.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
         >>> gallery(Findings(study, results={}), "set")  # no run is finished yet

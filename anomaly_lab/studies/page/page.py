@@ -26,7 +26,7 @@ def write(findings: Findings, folder: Path) -> Path:
         findings: results of the study.
         folder: is made if it does not exist.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
@@ -46,7 +46,7 @@ def write(findings: Findings, folder: Path) -> Path:
 def render(findings: Findings) -> str:
     """Render the page as HTML text.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
         >>> "<h1>Toy</h1>" in render(Findings(study, results={}))
@@ -82,7 +82,7 @@ def render(findings: Findings) -> str:
 def banners(findings: Findings) -> list[Banner]:
     """List the warnings and notes that stand at the top of the page.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.studies.plan import DataSet, Key, Row, Study
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
         >>> findings = Findings(study, results={}, missing={Key("vae", "set", 0): "not trained yet"})
@@ -115,7 +115,7 @@ def banners(findings: Findings) -> list[Banner]:
 def counts(findings: Findings, dataset: str) -> str:
     """Describe how many images of a data set its first run trained on and evaluated.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from anomaly_lab.studies.plan import DataSet, Key, Row, Study
         >>> from anomaly_lab.studies.results import Result
@@ -137,7 +137,7 @@ def counts(findings: Findings, dataset: str) -> str:
 def p_value(value: float) -> str:
     """Format a p-value; NaN becomes a dash.
 
-    Example:
+    Examples:
         >>> p_value(0.0123), p_value(0.0001), p_value(math.nan)
         ('.012', '< .001', '–')
     """
@@ -147,7 +147,7 @@ def p_value(value: float) -> str:
 def signed(value: float, digits: int = 3) -> str:
     """Format a difference with its sign; NaN becomes a dash.
 
-    Example:
+    Examples:
         >>> signed(0.0123), signed(-0.0123), signed(math.nan)
         ('+.012', '−.012', '–')
     """

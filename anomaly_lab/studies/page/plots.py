@@ -42,7 +42,7 @@ def boxes(findings: Findings, dataset: str) -> Panel:
         findings: results of the study.
         dataset: name of a data set of the study.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from anomaly_lab.studies.plan import DataSet, Key, Row, Study
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
@@ -71,7 +71,7 @@ def curve_over(findings: Findings, dataset: str) -> Panel | None:
         findings: results of the study.
         dataset: name of a data set of the study.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from anomaly_lab.studies.plan import DataSet, Key, Row, Study
         >>> rows = {f"w{x}": Row(f"Width {x}", "vae_toy", x=x) for x in (8, 16)}
@@ -112,7 +112,7 @@ def decided(table: Decisions, metric: str) -> Panel:
         table: decisions on a data set.
         metric: of FIGURES, with an entry in `table.best`.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.studies.decisions import Decision
         >>> line = Decision("vae", "VAE", "row", ["quantile"], {"accuracy": [0.7, 0.8]}, interval={})
         >>> panel = decided(Decisions([line], best={"accuracy": 0.8}), "accuracy")
@@ -138,7 +138,7 @@ def axes(gains: Mapping[str, Mapping[str, Gain]]) -> dict[str, Axis]:
     Args:
         gains: row -> metric -> gain.
 
-    Example:
+    Examples:
         >>> axes({"vae": {"auroc": Gain([0.1], mean=0.1, low=-0.1, high=0.3)}})["auroc"].high.__round__(2)
         0.32
     """
@@ -161,7 +161,7 @@ def spark(gain: Gain | None, axis: Axis, marked: bool = False) -> str:
     Returns:
         SVG text.
 
-    Example:
+    Examples:
         >>> svg = spark(Gain([0.1], mean=0.1, low=-0.1, high=0.3), Axis("", -0.2, 0.4))
         >>> "hollow" in svg
         True
@@ -195,7 +195,7 @@ def scatter(relation: Relation, findings: Findings) -> Panel:
         relation: from `health.relations`.
         findings: results of the study.
 
-    Example:
+    Examples:
         On the results of a finished study::
 
             panels = [scatter(relation, findings) for relation in relations(findings, "headct")]
@@ -217,7 +217,7 @@ def curves_and_scores(findings: Findings, dataset: str) -> tuple[list[Panel], li
         findings: results of the study.
         dataset: name of a data set of the study.
 
-    Example:
+    Examples:
         On the results of a finished study::
 
             roc_panels, score_panels = curves_and_scores(findings, "headct")
@@ -234,7 +234,7 @@ def roc(title: str, runs: list[Result]) -> Panel:
         title: of the row.
         runs: one per seed, at least one.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> ids, label = np.arange(4).astype(str), np.array([0, 0, 1, 1])
         >>> result = Result(Path("run"), ids, ids, label, np.array([0.1, 0.4, 0.3, 0.9]), {}, {})
@@ -261,7 +261,7 @@ def histogram(title: str, seed: int, result: Result) -> Panel:
         seed: of the run.
         result: of the run.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> ids, label = np.arange(4).astype(str), np.array([0, 0, 1, 1])
         >>> result = Result(Path("run"), ids, ids, label, np.array([0.1, 0.4, 0.3, 0.9]), {}, {})

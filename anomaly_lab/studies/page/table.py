@@ -26,7 +26,7 @@ INTERVALS = (
 def markdown(findings: Findings) -> str:
     """Format the main table with its footnotes as Markdown.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
         >>> markdown(Findings(study, results={})).splitlines()[6]  # no run is finished yet
@@ -51,7 +51,7 @@ def markdown(findings: Findings) -> str:
 def words(cell: Cell) -> str:
     """Format a cell: mean, standard deviation, interval and number of seeds.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.metrics.comparison import summary
         >>> values = {0: 0.96, 1: 0.97, 2: 0.98}
         >>> words(Cell(values, summary(list(values.values())), low=0.945, high=0.995, paper=None))
@@ -67,7 +67,7 @@ def words(cell: Cell) -> str:
 def notes(findings: Findings, row: str) -> str:
     """Return the numbers of a row's footnotes, as in " [1, 3]"; empty without footnotes.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> rows = {"vae": Row("VAE", "vae_toy", notes=["b"])}
         >>> footnotes = {"a": "First.", "b": "Second."}
@@ -83,7 +83,7 @@ def notes(findings: Findings, row: str) -> str:
 def table_csv(findings: Findings) -> str:
     """Format the main table as CSV: one line per row and data set.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> rows = {"vae": Row("VAE", "vae_toy", paper={"set": 0.9})}
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows=rows)
@@ -102,7 +102,7 @@ def table_csv(findings: Findings) -> str:
 def runs_csv(findings: Findings) -> str:
     """Format the runs as CSV, one line per run: metrics, training time, code fingerprint and folder.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
         >>> runs_csv(Findings(study, results={})).split(",")[:4]
