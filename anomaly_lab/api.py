@@ -11,6 +11,7 @@ from typing import Any
 from anomaly_lab.experiment import compose, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline.identity import DataAsked
 from anomaly_lab.pipeline.scorer import Scorer
 
 
@@ -101,34 +102,54 @@ def train(experiment: str, **settings: Any) -> Run:
     return Run(engine.train_by_name(experiment, overrides(settings)))
 
 
-def resume(run: str | Path | Run) -> Run:
+def resume(
+    run: str | Path | Run, *, data_root: str | None = None, accept_changed_data: bool = False, **settings: Any
+) -> Run:
     """Continue a stopped run from its newest checkpoint; the result equals that of an uninterrupted run.
 
     Args:
         run: a run or its folder.
+        data_root: where the run's files lie now, if they were moved; they are compared by content.
+        accept_changed_data: go on with what is left of the recorded split if files were added, removed or altered.
+        settings: as in `train`, of the sections `trainer` (devices and the like), `data.store` and callbacks that
+            cannot change scores.
 
     Raises:
-        UserError: the run does not exist, is finished or is being trained by another process.
+        UserError: the run does not exist, is finished or in use by another process, or its data have changed.
 
     Examples:
         >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
     """
-    return Run(engine.resume(str(_folder(run))))
+    asked = DataAsked(data_root, accept_changed_data)
+    return Run(engine.resume(str(_folder(run)), overrides(settings), asked))
 
 
-def evaluate(run: str | Path | Run) -> Run:
+def evaluate(
+    run: str | Path | Run,
+    *,
+    data_root: str | None = None,
+    accept_changed_data: bool = False,
+    checkpoint: str | None = None,
+    **settings: Any,
+) -> Run:
     """Score and evaluate a trained run again; needs its data.
 
     Args:
         run: a run or its folder.
+        data_root: where the run's files lie now, if they were moved; they are compared by content.
+        accept_changed_data: go on with what is left of the recorded split if files were added, removed or altered.
+        checkpoint: name of a checkpoint other than the last, or how it begins.
+        settings: as in `train`, of the section `evaluation`, which the run keeps, and of `data.store`.
 
     Raises:
-        UserError: the run does not exist or is not trained.
+        UserError: the run does not exist, is not trained or in use by another process, or its data have changed.
 
     Examples:
-        >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b").metrics  # doctest: +SKIP
+        >>> run = "runs/ganomaly_headct/20260101-120000-laptop-1a2b"
+        >>> evaluate(run, evaluation={"quantile": 0.9}).metrics  # doctest: +SKIP
     """
-    engine.evaluate(str(_folder(run)))
+    asked = DataAsked(data_root, accept_changed_data)
+    engine.evaluate(str(_folder(run)), overrides(settings), asked, checkpoint)
     return Run(_folder(run))
 
 

@@ -20,6 +20,22 @@ class UserError(Exception):
     """
 
 
+class Stopped(SystemExit):
+    """A signal ended the work. The process ends with status 128 + signal, as a shell has it.
+
+    Attributes:
+        signal: its number.
+
+    Examples:
+        >>> Stopped(15).code
+        143
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(128 + int(signal))
+        self.signal = int(signal)
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A scan on disk: paths and metadata, no pixels.
@@ -139,16 +155,17 @@ class Schedule(tuple[Phase, ...]):
         return drawn
 
     def epoch_end(self, iteration: int, length: int) -> int:
-        """Return the iteration at which the Lightning epoch that starts at `iteration` ends.
+        """Return the iteration at which the Lightning epoch ends that `iteration` belongs to.
 
-        An epoch ends after `length` iterations or at the end of the phase, whichever comes first.
+        Epochs end at every multiple of `length` iterations of a phase, and at the phase's end. A training that goes on
+        in the middle of an epoch therefore ends it where it would have ended anyway.
         """
-        end = 0
+        begin = 0
         for phase in self:
-            end += phase.iterations
-            if iteration < end:
-                return min(iteration + length, end)
-        return end
+            if (done := iteration - begin) < phase.iterations:
+                return begin + min((done // length + 1) * length, phase.iterations)
+            begin += phase.iterations
+        return begin
 
     def epochs_left(self, iteration: int, length: int) -> int:
         """Return the number of Lightning epochs of `length` iterations that remain after `iteration`."""

@@ -24,6 +24,7 @@ from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentatio
 from anomaly_lab.data.readers.files import crop, is_deep, read_scan
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.splitting.audit import audit
+from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
 from anomaly_lab.data.splitting.rows import Limits, rows_of_splits
 from anomaly_lab.data.splitting.splits import SPLITS, Split, SplitRule, split_by_file, split_by_seed
 from anomaly_lab.data.splitting.streams import stream
@@ -212,6 +213,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.source, self.folder = self._choose(Path(root), source)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # for more ranks than test batches
         self.unsplit = ""
+        self.changes = Changes()
+        self._recorded: RecordedSplit | None = None
+        self._accept_changes = False
         self._ready = False
 
     @abstractmethod
@@ -252,21 +256,71 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         if self.source == "twin":
             self._make_twin()
         cases = self._listed()
-        split = self._split(cases, tolerant=stage == "inspect")
+        self.listed = [case.id for case in cases]
+        if self._recorded is None:
+            self._open_drawn(cases, tolerant=stage == "inspect")
+        else:
+            self._open_recorded(cases, self._recorded)
+        self.by_owners = self.split_rule.file is None and any(case.split for case in cases)
+        self._ready = True
+
+    def pin(self, recorded: RecordedSplit, accept_changes: bool = False) -> None:
+        """Make `setup` use a recorded split instead of drawing one.
+
+        Args:
+            recorded: the split of a run.
+            accept_changes: use what is left of the recorded pictures where the data set has changed, instead of
+                refusing it; `changes` then says what changed. Pictures that were added are never used.
+        """
+        self._recorded, self._accept_changes = recorded, accept_changes
+
+    def record(self) -> RecordedSplit:
+        """The splits after `setup`, to be kept with a run and pinned by whoever goes on with it."""
+        return RecordedSplit.of(self.store, self.rows, self.listed)
+
+    def _open_drawn(self, cases: list[Case], tolerant: bool) -> None:
+        """Draw the split and open the store of what it needs."""
+        self.split = self._split(cases, tolerant)
         limits = {} if self.unsplit else self.limits
         if self.patch_sampling is None and limits:  # whole pictures: dropped ones need not be read
-            rows, limits = rows_of_splits(Index.of_cases(cases), split, self.split_rule, limits), {}
+            rows, limits = rows_of_splits(Index.of_cases(cases), self.split, self.split_rule, limits), {}
             cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
+        self._open_store(cases)
+        self.rows = rows_of_splits(self.store.index, self.split, self.split_rule, limits)
+
+    def _open_recorded(self, cases: list[Case], recorded: RecordedSplit) -> None:
+        """Open the store of the recorded cases and look up their rows.
+
+        Raises:
+            UserError: the data set is not as it was and no change was accepted, or nothing is left of it.
+        """
+        self._refuse_changes(recorded.changes(self.listed))  # before anything is read
+        stored = recorded.stored
+        cases = [case for case in cases if case.id in stored]
+        if not cases:
+            raise UserError(
+                f"{self.folder}: none of the {len(stored)} pictures of the run is here; say --data-root DIR"
+            )
+        self._open_store(cases)
+        self.changes = recorded.changes(self.listed, self.store)
+        self._refuse_changes(self.changes)
+        self.split = {entry.case: entry.split for entry in recorded.entries.values()}
+        self.rows = recorded.rows(self.store.index)
+
+    def _refuse_changes(self, changes: Changes) -> None:
+        if changes and not self._accept_changes:
+            raise UserError(
+                f"{self.folder}: the data are not those that the run began with: {changes}; if they lie elsewhere say "
+                "--data-root DIR, to go on with what is left of them in the recorded split --accept-changed-data"
+            )
+
+    def _open_store(self, cases: Sequence[Case]) -> None:
         self.store_plan = plan = self.plan(cases)
         self.store: Store | LazyStore
         if self.stored:
             self.store = open_or_build(plan, self.store_dir, self.on_bad)
         else:
             self.store = LazyStore(plan, self.folder)
-        self.split = split
-        self.rows = rows_of_splits(self.store.index, split, self.split_rule, limits)
-        self.by_owners = self.split_rule.file is None and any(case.split for case in cases)
-        self._ready = True
 
     def _split(self, cases: Sequence[Case], tolerant: bool) -> dict[str, str]:
         """Return the split of every case id, from the user's file or drawn."""
@@ -394,7 +448,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         return {
             "name": self.name,
             "source": self.source,
-            "root": str(self.folder),
+            "root": str(self.folder.absolute()),
             "fingerprint": self.store.fingerprint,
             "bits": 8 * self.store.images.dtype.itemsize,
             "store": self.store.folder.name if self.stored else "none: pictures are read on demand",

@@ -5,6 +5,7 @@ The signature of a class is the schema of its section, see `schema`; no other li
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from anomaly_lab.types import Count, Range, Seed, UserError
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
 OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # keys accepted for a data set without a detector
+DATA_FOLDER = "ANOMALY_DATA"  # variable with the folder above the data sets, in whose default roots it stands
 SECTIONS = ("data", "detector", "trainer")  # sections that name a class by _target_, as every callback does
 
 
@@ -136,11 +138,16 @@ def load_data(dataset: str, overrides: Sequence[str] = ()) -> DictConfig:
     return _of_layers(dataset, compose.layers_of_dataset(dataset), overrides, ("data",))
 
 
-def recall(path: Path) -> DictConfig:
-    """Read and validate the resolved experiment in a run folder's `config.yaml`.
+def recall(path: Path, overrides: Sequence[str] = (), takes: Sequence[str] = ()) -> DictConfig:
+    """Load the resolved experiment from the `config.yaml` of a run folder and check it again.
 
     Args:
         path: the file. Keys and class paths of earlier versions are converted.
+        overrides: `key=value` words that are laid over it.
+        takes: keys, and sections, that may be overridden.
+
+    Raises:
+        UserError: the file is damaged, or another key is overridden.
 
     Examples:
         >>> import tempfile
@@ -154,7 +161,31 @@ def recall(path: Path) -> DictConfig:
     stored, _ = in_current_keys(compose.read(path))
     with _naming(str(path)):
         config = merged(OmegaConf.structured(Experiment), stored)
-        return _complete(config, list(config.callbacks))
+        callbacks = list(config.callbacks)
+        if overrides:
+            asked = _parse(overrides)
+            _refuse_other_keys(asked, takes)
+            config = merged(config, asked)
+        return _complete(config, callbacks)
+
+
+def _refuse_other_keys(asked: DictConfig, takes: Sequence[str]) -> None:
+    """Refuse overrides of an existing run that are none of `takes`."""
+    for key in _leaves(asked):
+        if not any(key == taken or key.startswith(f"{taken}.") for taken in takes):
+            raise UserError(
+                f"{key} cannot be changed, the run exists already; this command takes {', '.join(takes) or 'no keys'}"
+            )
+
+
+def _leaves(node: DictConfig, above: str = "") -> Iterator[str]:
+    """Yield the dotted keys of all values."""
+    for key in map(str, node):
+        value = node._get_node(key)
+        if isinstance(value, DictConfig) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
 
 
 def show(config: DictConfig) -> str:
@@ -208,7 +239,27 @@ def _of_layers(
             raise UserError(f"{unknown[0]}: a data set without a detector takes {', '.join(OF_DATA_ALONE)}")
         config = merged(config, requested)
         config.layers = [layer.name for layer in layers]
-        return _complete(config, callbacks, sections)
+        named = _names_a_folder(config.data)
+        config = _complete(config, callbacks, sections)
+        if named and config.data.get("source") == "auto":
+            config.data.source = "real"  # only where nothing was said may a synthetic twin stand in
+        return config
+
+
+def _names_a_folder(data: Any) -> bool:
+    """Return whether somebody said where the files lie: the package's own roots all stand on ANOMALY_DATA.
+
+    Raises:
+        UserError: the folder that ANOMALY_DATA names does not exist.
+    """
+    root = data._get_node("root") if isinstance(data, DictConfig) else None
+    if root is None:
+        return False
+    if DATA_FOLDER not in str(root._value()):
+        return True
+    if (folder := os.environ.get(DATA_FOLDER)) and not Path(folder).is_dir():
+        raise UserError(f"{DATA_FOLDER}={folder}: no such folder; set it to the folder above the data sets or unset it")
+    return False
 
 
 def _parse(overrides: Sequence[str]) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,7 @@ def provenance(
     plain: Any = OmegaConf.to_container(config)
     caveats = [*detector.caveats, *_switched_on(config), *(start or {}).get("caveats", [])]
     return run_folder.provenance() | {
+        "id": secrets.token_hex(8),
         "code": fingerprint.of_code(plain),
         "experiment": config.name,
         "seed": config.seed,

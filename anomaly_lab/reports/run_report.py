@@ -46,11 +46,12 @@ ZERO_GRADIENT_RECORDS = 5  # consecutive log lines with a gradient of 0 before t
 RULES = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, finished: str | None = None) -> Path:
     """Write report.html into a run folder, atomically, from the folder's content; missing parts are named in it.
 
     Args:
         run: the run folder, finished or not.
+        finished: when the run was finished, ISO 8601, if its record is still to say so.
 
     Returns:
         Path of the report.
@@ -66,6 +67,8 @@ def write_report(run: Path) -> Path:
         'report.html'
     """
     record = read_run(run)
+    if finished is not None:
+        record = record._replace(provenance=record.provenance | {"finished": finished})
     threshold = (record.metrics.get("threshold") or {}).get("value")
     pixels = record.metrics.get("pixels") or {}
     page = (
@@ -116,6 +119,17 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
         notices.append(Banner("warning", "Read with care", caveat))
     if not provenance.get("finished"):
         notices.append(Banner("warning", "Unfinished run", "This report shows what has been recorded so far."))
+    for change in provenance.get("accepted_changes", []):
+        done = "resumed" if change["verb"] == "resume" else "evaluated"
+        text = (
+            f"When the run was {done} ({change['at']}), its data were not those it began with: {change['changes']}. "
+            "What is left of the recorded split was used."
+        )
+        notices.append(Banner("warning", "Changed data", text))
+    if (choice := provenance.get("checkpoint") or {}).get("rule") == "asked for":
+        last = choice["instead_of"].get("iteration")
+        text = f"These are the results of the checkpoint of iteration {choice['iteration']}, not of the last, {last}."
+        notices.append(Banner("warning", "Not the last checkpoint", text))
     contamination = (provenance.get("data") or {}).get("contamination")
     if contamination:
         text = (

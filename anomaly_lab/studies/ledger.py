@@ -15,6 +15,7 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint
 from anomaly_lab.experiment.run_folder import read_json
 from anomaly_lab.studies.plan import Planned, plain
+from anomaly_lab.types import UserError
 
 Code = Literal["same", "any"]
 
@@ -151,7 +152,7 @@ def _read(run: Path, changed: int) -> Found | None:
             started=facts["started"],
             finished=bool(facts.get("finished")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, UserError):
         return None
 
 

@@ -54,6 +54,19 @@ class Store:
         """Hash of the index, and through its hashes of every pixel; equal on every machine."""
         return hashlib.sha256((self.folder / "index.csv").read_bytes()).hexdigest()
 
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Return the fingerprint and the one that older versions recorded, under which a column had another name."""
+        content = (self.folder / "index.csv").read_bytes()
+        return self.fingerprint, hashlib.sha256(content.replace(b"class_name", b"kind", 1)).hexdigest()
+
+    def digests(self) -> list[str]:
+        """A digest of every row's label, role, pixels and mask, see `Index.digests`."""
+        contents = (
+            b"" if self.masks is None else np.packbits(self.masks[row]).tobytes() for row in range(len(self.labels))
+        )
+        return self.index.digests(contents)
+
     def batch(self, rows: np.ndarray) -> Batch:
         """Return rows [B] as a batch of image in [-1, 1], label, row and, if the store has masks, mask."""
         batch = Batch(

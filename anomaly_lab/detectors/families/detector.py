@@ -72,7 +72,7 @@ class Detector(pl.LightningModule):
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
         self.iterations_done = 0  # value of the buffer, readable without waiting for the device
         self._stepping = ""
-        self._tracked: dict[str, list[Tensor]] = {}
+        self.tracked: dict[str, list[Tensor]] = {}  # values since the last flush, for the record
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
@@ -206,12 +206,12 @@ class Detector(pl.LightningModule):
     def track(self, terms: dict[str, Tensor]) -> None:
         """Record scalars of this iteration; their means are logged from time to time. Nothing leaves the device."""
         for key, value in terms.items():
-            self._tracked.setdefault(key, []).append(value.detach())
+            self.tracked.setdefault(key, []).append(value.detach())
 
     def flush(self) -> dict[str, float]:
         """Return the means of the scalars tracked since the last call by key, and clear them."""
-        means = {key: float(torch.stack(values).float().mean()) for key, values in self._tracked.items()}
-        self._tracked.clear()
+        means = {key: float(torch.stack(values).float().mean()) for key, values in self.tracked.items()}
+        self.tracked.clear()
         return means
 
     def score(self, batch: Batch) -> Prediction:
