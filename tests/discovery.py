@@ -1,7 +1,6 @@
 """What the folders hold: whoever adds a detector or a data set is asked what all are asked, without being told."""
 
 from functools import cache
-from inspect import isabstract
 from typing import TypeVar
 
 from anomaly_lab import catalogue
@@ -10,10 +9,17 @@ from anomaly_lab.experiment import compose, config
 T = TypeVar("T")
 
 
-def concrete(package: str, base: type[T]) -> list[type[T]]:
-    """Every class below `base` that a module of the package defines and that can be made."""
-    found = catalogue.classes(package).values()
-    return [kind for kind in found if issubclass(kind, base) and not isabstract(kind)]
+def below(package: str, base: type[T]) -> list[type[T]]:
+    """Every class below `base` that a module of the package defines, complete or not.
+
+    One that others derive from says so by an underscore before its name.
+    """
+    return [kind for kind in catalogue.classes(package).values() if issubclass(kind, base)]
+
+
+def gaps(kind: type) -> list[str]:
+    """What the class must define and does not."""
+    return sorted(vars(kind).get("__abstractmethods__", ()))
 
 
 def experiment_of(section: str, kind: type) -> str:
@@ -25,7 +31,9 @@ def experiment_of(section: str, kind: type) -> str:
     for name in names or [f"kde_{n}" for n in compose.datasets()]:
         if _target(section, name) == f"{kind.__module__}.{kind.__qualname__}":
             return name
-    raise LookupError(f"no experiment has the {section} {kind.__qualname__}: add one")
+    folder = compose.DETECTORS if section == "detector" else compose.DATASETS
+    path, target = f"experiments/{folder}/<name>.yaml", f"{kind.__module__}.{kind.__qualname__}"
+    raise LookupError(f"no experiment has {kind.__qualname__}: add {path} with {section}: {{_target_: {target}}}")
 
 
 @cache

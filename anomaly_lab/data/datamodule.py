@@ -185,10 +185,13 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             store: how pictures are stored and loaded.
 
         Raises:
-            UserError: `source` is "real" and `root` does not exist.
+            UserError: the class has no `name` or `where_to_get`, or `source` is "real" and `root` does not exist.
             ValueError: a number is out of range, or a setting of the augmentation applies to volumes only.
         """
         super().__init__()
+        for constant in ("name", "where_to_get"):
+            if not getattr(self, constant, None):
+                raise UserError(f'{type(self).__name__} lacks `{constant}`: write {constant} = "…" in the class')
         refuse_out_of_range(PatchDataModule, locals())
         if in_channels not in get_args(Channels):
             raise ValueError(f"in_channels={in_channels}: takes 1 (grey) or 3 (colour)")

@@ -175,7 +175,8 @@ def build(node: DictConfig, **extra: Any) -> Any:
         extra: further constructor arguments, which override those of the section.
 
     Raises:
-        UserError: the constructor rejects a value with ValueError or Lightning's MisconfigurationException.
+        UserError: the class lacks a method, or the constructor rejects a value with ValueError or Lightning's
+            MisconfigurationException.
 
     Example:
         >>> config = load("ganomaly_headct", ["budget=smoke"])
@@ -186,6 +187,8 @@ def build(node: DictConfig, **extra: Any) -> Any:
 
     keywords: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     target = locate(keywords.pop(TARGET))
+    if missing := sorted(vars(target).get("__abstractmethods__", ())):
+        raise UserError(f"{target.__module__}.{target.__name__} lacks {', '.join(missing)}: write it in the class")
     keywords = arguments(f"{target.__name__}: ", target, keywords)
     try:
         return target(**{**keywords, **extra})

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from discovery import concrete, experiment_of
-from omegaconf import DictConfig
+from discovery import below, experiment_of, gaps
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from toys import Shift, Toy, ToyData, train
@@ -23,11 +23,11 @@ from toys import Shift, Toy, ToyData, train
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.kde import KDE
 from anomaly_lab.experiment import config
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Phase, Prediction, UserError
 
 SIZE = (32, 32)
 BATCH = 4
-CLASSES = concrete("anomaly_lab.detectors", Detector)
+CLASSES = below("anomaly_lab.detectors", Detector)
 
 
 class Case(NamedTuple):
@@ -107,6 +107,12 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def test_the_folder_holds_detectors() -> None:
     assert len(CLASSES) >= 18
+
+
+@every_class
+def test_no_method_is_missing(kind: type[Detector]) -> None:
+    assert not gaps(kind), f"{kind.__name__} lacks methods"
+    Case(kind, 1).make().refuse_gaps()
 
 
 @every
@@ -367,6 +373,35 @@ class Tidy(Shift):
         self.seen.clear()
 
 
+class Unscored(Tidy):
+    predict = Detector.predict
+
+
+class Unplanned(Tidy):
+    phases = Detector.phases
+
+
+class WithoutOptimisers(Tidy):
+    configure_optimizers = Detector.configure_optimizers
+
+
+class WithoutNetworks(Tidy):
+    networks = ()
+
+
+class WithoutAStep(Tidy):
+    far_step = None
+
+
+class NamesNoNetwork(Tidy):
+    networks = ("near", "far", "critic")
+
+
+class ForgetsItsSettings(Tidy):
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("near", self.settings.near_iterations, ("near",)),)
+
+
 class KeepsTheGraph(Tidy):
     def predict(self, image: Tensor) -> Prediction:
         return Prediction(image.flatten(1).mean(1) - self.near.weight.squeeze())
@@ -411,6 +446,26 @@ def test_who_keeps_the_contract_passes(tmp_path: Path, pictures: Tensor) -> None
     check_predictions_carry_no_graph(Tidy(), pictures)
     check_optimisers(Tidy())
     check_resuming(lambda seed: Tidy(), pictures, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Unscored, "Unscored lacks predict"),
+        (Unplanned, "Unplanned lacks phases"),
+        (WithoutOptimisers, "WithoutOptimisers lacks configure_optimizers"),
+        (WithoutNetworks, "WithoutNetworks has no `networks`"),
+        (WithoutAStep, "WithoutAStep lacks the method far_step"),
+        (NamesNoNetwork, "NamesNoNetwork has no sub-module 'critic'"),
+        (ForgetsItsSettings, "ForgetsItsSettings does not keep its settings: call self.save_hyperparameters"),
+    ],
+)
+def test_an_incomplete_class_is_refused_in_one_line(kind: type[Detector], said: str) -> None:
+    """As soon as it is made, which is before a run has a folder."""
+    Tidy().refuse_gaps()
+    with pytest.raises(UserError, match=said) as refused:
+        config.build(OmegaConf.create({"_target_": f"{__name__}.{kind.__name__}"})).refuse_gaps()
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", [KeepsTheGraph, Freezes])

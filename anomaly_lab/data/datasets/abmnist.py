@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from anomaly_lab.data.datasets.mnist import Digits
+from anomaly_lab.data.datasets.mnist import _Digits
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import Case, Range, Seed, UserError
 
@@ -23,7 +23,7 @@ _TRIES = 100  # draws of a square that changes too little, before the best of th
 _SQUARE = "square"  # the one kind of anomaly
 
 
-class ABMNIST(Digits):
+class ABMNIST(_Digits):
     """Handwritten digits, half of the judged ones with squares, which are their masks."""
 
     name = "abmnist"
@@ -48,7 +48,7 @@ class ABMNIST(Digits):
             blend: "replace" what was there, or "add" to it up to white.
             min_contrast: a square that changes its pixels by less on average, in fractions of white, is drawn again.
             squares_seed: of the squares, apart from `seed` so that every run is judged on the same digits.
-            **arguments: of Digits.
+            **arguments: of _Digits.
         """
         super().__init__(**arguments)
         if not (1 <= squares <= 3 and 0 <= min_contrast <= GREYS[0]):

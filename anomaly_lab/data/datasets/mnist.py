@@ -20,7 +20,7 @@ from anomaly_lab.data.twins.mnist import write_twin
 from anomaly_lab.types import Case, Range, UserError
 
 
-class Digits(PatchDataModule):
+class _Digits(PatchDataModule):
     """Handwritten digits in MNIST's files, with black around each."""
 
     where_to_get = (
@@ -73,7 +73,7 @@ class Digits(PatchDataModule):
         write_twin(root, seed, size)
 
 
-class MNIST(Digits):
+class MNIST(_Digits):
     """Handwritten digits, some of the ten anomalous."""
 
     name = "mnist"
@@ -86,7 +86,7 @@ class MNIST(Digits):
 
         Args:
             anomalous: digits that are anomalous, 0 to 9; at least one is left for normal.
-            **arguments: of Digits.
+            **arguments: of _Digits.
         """
         super().__init__(**arguments)
         self.anomalous = frozenset(anomalous)

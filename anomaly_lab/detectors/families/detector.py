@@ -1,6 +1,6 @@
 """Detector: the contract every method keeps, and the bookkeeping that manual optimisation needs."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
@@ -9,11 +9,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from anomaly_lab.types import Batch, Phase, Prediction, Schedule
+from anomaly_lab.types import Batch, Phase, Prediction, Schedule, UserError
 
 
-class Detector(pl.LightningModule):
+class Detector(pl.LightningModule, ABC):
     """A method: networks, their optimisers, the phases of its training, and one way to score.
 
     A subclass names its `networks`, makes one optimiser for each in that order (`configure_optimizers`), lists its
@@ -37,10 +38,16 @@ class Detector(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        if not self.networks:
+            raise UserError(f"{type(self).__name__} has no `networks`: give the names of its trained sub-modules")
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
         self.iterations_done = 0  # the buffer's value, readable without waiting for the device
         self._stepping = ""
         self._tracked: dict[str, list[Tensor]] = {}
+
+    @abstractmethod
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        """An optimiser for each of `networks`, in that order; the last networks may have none."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
@@ -77,6 +84,8 @@ class Detector(pl.LightningModule):
     @property
     def settings(self) -> Any:
         """The constructor's arguments, as attributes."""
+        if not self.hparams:
+            raise UserError(f"{type(self).__name__} does not keep its settings: call self.save_hyperparameters()")
         return self.hparams
 
     @property
@@ -98,6 +107,20 @@ class Detector(pl.LightningModule):
     def finished(self) -> bool:
         """Whether nothing is left to train."""
         return self.iterations_done >= self.schedule.iterations
+
+    def refuse_gaps(self) -> None:
+        """Check that there is a method for each phase and a sub-module for each network, before a run begins.
+
+        Raises:
+            UserError: one is missing; the message names it.
+        """
+        name, parts = type(self).__name__, {part for part, _ in self.named_children()}
+        for phase in self.phases():
+            if not callable(getattr(self, f"{phase.name}_step", None)):
+                raise UserError(f"{name} lacks the method {phase.name}_step(batches), an iteration of '{phase.name}'")
+            for network in (*self.networks, *phase.networks):
+                if network not in parts:
+                    raise UserError(f"{name} has no sub-module '{network}', which `networks` or a phase names")
 
     def on_fit_start(self) -> None:
         """Check that optimiser i trains network i; a subclass that overrides this must call it.
