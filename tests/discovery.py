@@ -1,12 +1,15 @@
 """What the folders hold: whoever adds a detector or a data set is asked what all are asked, without being told."""
 
+import re
 from functools import cache
+from inspect import Parameter, cleandoc, signature
 from typing import TypeVar
 
 from anomaly_lab import catalogue
 from anomaly_lab.experiment import compose, config
 
 T = TypeVar("T")
+NAMED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)  # not *args, **others
 
 
 def below(package: str, base: type[T]) -> list[type[T]]:
@@ -20,6 +23,21 @@ def below(package: str, base: type[T]) -> list[type[T]]:
 def gaps(kind: type) -> list[str]:
     """What the class must define and does not."""
     return sorted(vars(kind).get("__abstractmethods__", ()))
+
+
+def undescribed(kind: type) -> list[str]:
+    """Arguments of its own constructor without a type, or without a line under `Args:` there or in the class."""
+    if "__init__" not in vars(kind):
+        return []
+    said: set[str] = set()
+    for text in (kind.__doc__, vars(kind)["__init__"].__doc__):
+        for section in re.findall(r"^Args:\n((?: .*\n?|\n)+)", cleandoc(text or ""), re.MULTILINE):
+            said |= {
+                name for names in re.findall(r"^ {4}([*\w, ]+):", section, re.M) for name in re.findall(r"\w+", names)
+            }
+    own = [each for each in signature(vars(kind)["__init__"]).parameters.values() if each.kind in NAMED][1:]
+    untyped = [f"{each.name} has no type" for each in own if each.annotation is each.empty]
+    return untyped + [f"{each.name} has no line under Args:" for each in own if each.name not in said]
 
 
 def experiment_of(section: str, kind: type) -> str:

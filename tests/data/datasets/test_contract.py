@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from discovery import below, experiment_of, gaps
+from discovery import below, experiment_of, gaps, undescribed
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -63,6 +63,11 @@ def test_nothing_is_missing(kind: type[PatchDataModule]) -> None:
     assert not gaps(kind), f"{kind.__name__} lacks methods"
     assert kind.name, f"{kind.__name__} lacks `name`"
     assert kind.where_to_get, f"{kind.__name__} lacks `where_to_get`"
+
+
+@every_class
+def test_every_argument_has_a_type_and_a_description(kind: type[PatchDataModule]) -> None:
+    assert not undescribed(kind), kind.__name__
 
 
 @every_class
@@ -139,10 +144,10 @@ def check_patients_stay_in_one_split(data: PatchDataModule, root: Path) -> None:
 def check_order(data: PatchDataModule, root: Path) -> None:
     """The list is the same every time, in whatever order the disk gives its files."""
     cases = data.cases(root)
-    assert data.cases(root) == cases
+    assert data.cases(root) == cases, "a second call lists something else: sort, and keep no state"
     for order in (reversed, lambda names: random.Random(0).sample(names, len(names))):
         with listed_in(order):
-            assert data.cases(root) == cases
+            assert data.cases(root) == cases, "the cases follow the order of the disk: sort what a listing gives"
 
 
 def check_scans(data: PatchDataModule, root: Path) -> None:
@@ -390,6 +395,16 @@ def test_an_incomplete_class_is_refused_in_one_line(kind: type[Marks], said: str
     with pytest.raises(UserError, match=said) as refused:
         config.build(OmegaConf.create({"_target_": f"{__name__}.{kind.__name__}", "root": "marks"}))
     assert "\n" not in str(refused.value)
+
+
+def test_an_unsorted_listing_is_told_to_sort(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="sort what a listing gives"):
+        check_order(*toy(UnsortedListing, tmp_path / "marks"))
+
+
+def test_a_data_set_without_an_experiment_is_told_where_to_add_it() -> None:
+    with pytest.raises(LookupError, match=r"no experiment has Marks: add experiments/datasets/<name>\.yaml"):
+        experiment_of("data", Marks)
 
 
 @pytest.mark.parametrize("check", CHECKS)
