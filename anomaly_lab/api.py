@@ -21,7 +21,7 @@ class Run:
     Attributes:
         folder: path of the run folder.
 
-    Example:
+    Examples:
         >>> run = Run(Path("runs/ganomaly_headct/20260101-120000-laptop-1a2b"))
         >>> run.report.name, run.metrics  # empty, as there is no such folder
         ('report.html', {})
@@ -57,7 +57,7 @@ class Run:
 def experiments() -> list[str]:
     """Return the names of all experiments: every detector on every data set, and complete files of your own.
 
-    Example:
+    Examples:
         >>> "ganomaly_headct" in experiments()
         True
     """
@@ -71,7 +71,7 @@ def show(experiment: str, **settings: Any) -> str:
         experiment: name of the experiment.
         settings: values to override, see `train`.
 
-    Example:
+    Examples:
         >>> text = show("ganomaly_headct", budget="smoke", detector={"latent_dim": 8})
         >>> "latent_dim: 8" in text
         True
@@ -93,7 +93,7 @@ def train(experiment: str, **settings: Any) -> Run:
     Raises:
         UserError: there is no such experiment, or a setting or a file is invalid; the message is one line.
 
-    Example:
+    Examples:
         >>> run = train("ganomaly_headct", budget="smoke", data={"source": "twin"})  # doctest: +SKIP
         >>> run.metrics["detector"]["auroc"]["value"]  # doctest: +SKIP
         0.81
@@ -110,7 +110,7 @@ def resume(run: str | Path | Run) -> Run:
     Raises:
         UserError: the run does not exist, is finished or is being trained by another process.
 
-    Example:
+    Examples:
         >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
     """
     return Run(engine.resume(str(_folder(run))))
@@ -125,7 +125,7 @@ def evaluate(run: str | Path | Run) -> Run:
     Raises:
         UserError: the run does not exist or is not trained.
 
-    Example:
+    Examples:
         >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b").metrics  # doctest: +SKIP
     """
     engine.evaluate(str(_folder(run)))
@@ -141,7 +141,7 @@ def load(run: str | Path | Run) -> Scorer:
     Raises:
         UserError: `run` is not a run folder, or the run is not trained far enough or not evaluated.
 
-    Example:
+    Examples:
         >>> scorer = load("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         >>> scorer.score("slice.png").is_anomalous  # doctest: +SKIP
         True
@@ -156,7 +156,7 @@ def overrides(settings: Mapping[str, Any], above: str = "") -> list[str]:
         settings: the settings.
         above: prefix of the keys, such as "data.".
 
-    Example:
+    Examples:
         >>> overrides({"seed": 1, "data": {"root": "my scans", "augment": None}})
         ['seed=1', 'data.root="my scans"', 'data.augment=null']
     """

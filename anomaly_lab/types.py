@@ -37,7 +37,7 @@ class Case:
         box: region of the image that makes up the case, (row, column, height, width) in pixels; None for all of it.
         slices: the other files of a DICOM series.
 
-    Example:
+    Examples:
         >>> Case(id="scan_7", patient="5f3c", image=Path("scan_7.png"), label=1).split is None
         True
     """
@@ -97,7 +97,7 @@ class Phase(NamedTuple):
 class Schedule(tuple[Phase, ...]):
     """The phases of a training in order. The number of iterations done determines the current phase.
 
-    Example:
+    Examples:
         >>> gan = Phase("gan", 10, ("generator", "critic"), minibatches=5)
         >>> schedule = Schedule([gan, Phase("encoder", 4, ("encoder",))])
         >>> schedule.iterations, schedule.phase_at(10).name, schedule.span("encoder")
@@ -178,7 +178,7 @@ class Range:
         interval: in mathematical notation: "[" and "]" include the end point, "(" and ")" exclude it.
         counts: allowed lengths of a list; None for any length.
 
-    Example:
+    Examples:
         >>> width = Annotated[int, Range("[1, 4096]")]
         >>> Range("(0, 1]").admits(0), Range("(0, 1]").admits(1), Range("(0, inf)").admits(float("inf"))
         (False, True, False)
@@ -212,7 +212,7 @@ class Square:
         least: smallest side allowed.
         power_of_two: whether the side must be a power of two.
 
-    Example:
+    Examples:
         >>> Square(8).admits((64, 64)), Square(8).admits((48, 48)), Square(8, power_of_two=False).admits((48, 48))
         (True, False, True)
     """
@@ -244,9 +244,10 @@ Fraction = Annotated[float, Range("[0, 1]")]
 def constraints(annotation: Any) -> Iterator[Constraint]:
     """Yield the constraints in a type annotation, including those of the members of a union.
 
-    Example:
-        >>> [str(constraint) for constraint in constraints(Rate | None)]
-        ['a number in (0, 1]']
+    Examples:
+        >>> for constraint in constraints(Rate | None):
+        ...     print(constraint)
+        a number in (0, 1]
     """
     yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Constraint))
     if not hasattr(annotation, "__metadata__"):
@@ -264,7 +265,7 @@ def refuse_out_of_range(kind: type, values: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a value violates its constraint.
 
-    Example:
+    Examples:
         >>> @dataclass
         ... class Settings:
         ...     rate: Rate

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
         arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, and overrides `key=value` of the
             configuration.
 
-    Example:
+    Examples:
         From a shell::
 
             python -m anomaly_lab bench --only scoring --rounds 3 data.batch_size=8

@@ -16,7 +16,7 @@ class Checkpoints(RunCallback, pl.callbacks.Checkpoint):
     Args:
         keep: number of checkpoints to keep, at least 2, so that one is left if the newest cannot be read.
 
-    Example:
+    Examples:
         >>> Checkpoints(keep=5).keep  # on the command line: callbacks.checkpoints.keep=5
         5
     """

@@ -20,7 +20,7 @@ class Randomness(RunCallback):
     Args:
         seed: of the experiment.
 
-    Example:
+    Examples:
         >>> callback = Randomness(seed=0)
         >>> trainer = pl.Trainer(callbacks=[callback], logger=False, enable_checkpointing=False, accelerator="cpu")
         >>> callback in trainer.callbacks

@@ -30,7 +30,7 @@ class Record(RunCallback):
     Args:
         every: iterations between two lines; the end of an epoch writes a line, too.
 
-    Example:
+    Examples:
         A line of metrics.jsonl::
 
             {"iteration": 20, "images": 6400, "phase": "gan", "train/critic": -3.1, "train/generator": 0.7}
@@ -103,7 +103,7 @@ class Record(RunCallback):
 def peak_memory() -> dict[str, float | None]:
     """Return this process's peak memory so far in GB (2^30 bytes): "ram", and "gpu" (None without a GPU).
 
-    Example:
+    Examples:
         >>> 0 < peak_memory()["ram"] < 1000
         True
     """
@@ -119,7 +119,7 @@ def keep_until(path: Path, iteration: int) -> None:
         path: file whose lines have a key "iteration"; it may be missing.
         iteration: last iteration to keep.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "metrics.jsonl"

@@ -33,7 +33,7 @@ class RunCallback(pl.Callback):
             contract tests check the claim. A `pl.Callback` without this attribute is taken to change them.
         caveat: warning shown wherever the run's numbers are reported; None for none.
 
-    Example:
+    Examples:
         >>> class Notification(RunCallback):
         ...     changes_scores = False
         ...
@@ -72,7 +72,7 @@ class RunCallback(pl.Callback):
 def changes_scores(callback: type) -> bool:
     """Return whether a run's scores may depend on a callback of this class.
 
-    Example:
+    Examples:
         >>> class Silent(RunCallback):
         ...     changes_scores = False
         >>> changes_scores(Silent), changes_scores(pl.Callback)

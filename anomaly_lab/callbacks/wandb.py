@@ -25,7 +25,7 @@ class WandB(RunCallback):
             kept in the run folder and uploaded by `wandb sync`.
         tags: of the W&B run.
 
-    Example:
+    Examples:
         >>> WandB(project="head_ct", mode="offline").mode  # on the command line: callbacks.wandb.mode=offline
         'offline'
     """

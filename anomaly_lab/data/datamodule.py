@@ -56,7 +56,7 @@ class Twin:
         seed: seed of its pictures, separate from that of the experiment, so that splits vary over the same data.
         size: approximate number of pictures; the twin of a volume data set derives its number of volumes from it.
 
-    Example:
+    Examples:
         >>> Twin(seed=1)
         Twin(seed=1, size=200)
     """
@@ -79,7 +79,7 @@ class StoreOptions:
         num_workers: processes that load training batches; 0 is fastest for small pictures.
         scoring_batch_size: images per batch during evaluation.
 
-    Example:
+    Examples:
         >>> StoreOptions(on_bad="skip").scoring_batch_size
         64
     """
@@ -117,7 +117,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from PIL import Image
         >>> class Squares(PatchDataModule):
@@ -457,7 +457,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 def data_of(trainer: pl.Trainer) -> PatchDataModule:
     """Return the data module of a Trainer.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> data_of(SimpleNamespace(datamodule="the data module"))
         'the data module'

@@ -22,7 +22,7 @@ class CheckpointFiles(CheckpointIO):
     `<stem>.ckpt` is written as `<stem>-<first 16 hex digits of its SHA-256>.ckpt`, atomically. Files are read with
     `weights_only=True`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()
         >>> files = CheckpointFiles()
@@ -58,7 +58,7 @@ def newest(run: Path) -> Path | None:
     Returns:
         The file in `<run>/checkpoints`, or None if there is no intact one.
 
-    Example:
+    Examples:
         >>> newest(Path("no such run")) is None
         True
     """
@@ -84,7 +84,7 @@ def load(path: Path) -> dict[str, Any]:
 def by_age(folder: Path) -> list[Path]:
     """Return the checkpoint files in a folder, the one after most iterations first.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("00000010-0123456789abcdef.ckpt", "00000020-0123456789abcdef.ckpt", "other.ckpt"):

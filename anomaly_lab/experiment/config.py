@@ -52,7 +52,7 @@ class Evaluation:
             "max" or the "mean" of their patches' scores, or by the mean of the highest `top_k` ("top_k").
         top_k: number of patches for "top_k".
 
-    Example:
+    Examples:
         >>> Evaluation(case_score="top_k", top_k=5).threshold
         'normal_quantile'
     """
@@ -110,7 +110,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         UserError: there is no such experiment, or a value in it or in the overrides is invalid; the message names the
             key.
 
-    Example:
+    Examples:
         >>> config = load("ganomaly_headct", ["budget=smoke", "detector.latent_dim=8"])
         >>> config.detector.latent_dim, list(config.data.patch_size), config.layers[1]
         (8, [32, 32], 'detectors/ganomaly')
@@ -129,7 +129,7 @@ def load_data(dataset: str, overrides: Sequence[str] = ()) -> DictConfig:
         UserError: there is no such data set, or a value in it or in the overrides is invalid; the message names the
             key.
 
-    Example:
+    Examples:
         >>> config = load_data("headct", ["budget=smoke"])
         >>> config.data._target_, config.detector
         ('anomaly_lab.data.datasets.headct.HeadCT', None)
@@ -143,7 +143,7 @@ def recall(path: Path) -> DictConfig:
     Args:
         path: the file. Keys and class paths of earlier versions are converted.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> config = load("ganomaly_headct", ["budget=smoke"])
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +161,7 @@ def recall(path: Path) -> DictConfig:
 def show(config: DictConfig) -> str:
     """Format an experiment as YAML with all default values.
 
-    Example:
+    Examples:
         >>> print(show(load("ganomaly_headct", ["budget=smoke"])).splitlines()[0])
         name: ganomaly_headct
     """
@@ -179,7 +179,7 @@ def build(node: DictConfig, **extra: Any) -> Any:
         UserError: the class lacks a method, or the constructor rejects a value with ValueError or Lightning's
             MisconfigurationException.
 
-    Example:
+    Examples:
         >>> config = load("ganomaly_headct", ["budget=smoke"])
         >>> type(build(config.detector)).__name__
         'GANomaly'

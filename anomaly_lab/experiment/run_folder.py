@@ -41,7 +41,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises:
         UserError: the disk is full, or the location is not writable.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "note.txt")
@@ -70,7 +70,7 @@ def write_json(path: Path, content: object) -> None:
     Raises:
         ValueError: the content has NaN or an infinity, which JSON does not allow.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_json(Path(folder, "a.json"), {"auroc": 0.5})
@@ -83,7 +83,7 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a run folder; a missing file yields an empty mapping.
 
-    Example:
+    Examples:
         >>> read_json(Path("no such file.json"))
         {}
     """
@@ -96,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
     """Convert the keys of an older metrics.json to current ones.
 
-    Example:
+    Examples:
         >>> in_current_words({"floors": {"pca32": {}}})
         {'baselines': {'pca32': {}}}
     """
@@ -120,7 +120,7 @@ def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Path:
     Raises:
         UserError: the folder cannot be created.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as runs:
         ...     run = create(runs, "ganomaly_headct", ("laptop", "twin"))
@@ -143,7 +143,7 @@ def open_run(path: str) -> Path:
     Raises:
         UserError: it has no config.yaml.
 
-    Example:
+    Examples:
         >>> open_run("nowhere")
         Traceback (most recent call last):
         ...
@@ -160,7 +160,7 @@ def open_run(path: str) -> Path:
 def update_provenance(run: Path, **facts: object) -> None:
     """Add or replace facts in the run's provenance.json.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     update_provenance(Path(folder), seed=0)
@@ -174,7 +174,7 @@ def update_provenance(run: Path, **facts: object) -> None:
 def provenance() -> dict[str, object]:
     """Return the facts about this process: start, command, commit, package versions, machine, threads.
 
-    Example:
+    Examples:
         >>> list(provenance())
         ['started', 'command', 'git', 'versions', 'machine', 'threads']
     """
@@ -199,7 +199,7 @@ def provenance() -> dict[str, object]:
 def now() -> str:
     """Return the current time in UTC as ISO 8601, to the second.
 
-    Example:
+    Examples:
         >>> len(now())  # such as 2026-01-31T12:00:00+00:00
         25
     """

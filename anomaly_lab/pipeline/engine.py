@@ -53,7 +53,7 @@ def train_by_name(experiment: str, overrides: Sequence[str]) -> Path:
     Returns:
         The run folder.
 
-    Example:
+    Examples:
         >>> train_by_name("ganomaly_headct", ["budget=smoke"])  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
@@ -76,7 +76,7 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
     Raises:
         UserError: the data cannot be read or are too few, `start_from` does not fit, or the folder cannot be written.
 
-    Example:
+    Examples:
         >>> train(configuration.load("ganomaly_headct", ["budget=smoke"]))  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
@@ -112,7 +112,7 @@ def inspect(config: DictConfig) -> Path:
     Returns:
         The data sheet.
 
-    Example:
+    Examples:
         >>> inspect(configuration.load_data("headct"))  # doctest: +SKIP
         PosixPath('runs/headct/data/datasheet.html')
     """
@@ -144,7 +144,7 @@ def resume(path: str) -> Path:
     Raises:
         UserError: the run does not exist, is finished or is being trained by another process.
 
-    Example:
+    Examples:
         >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b')
     """
@@ -182,7 +182,7 @@ def evaluate(path: str) -> Path:
     Raises:
         UserError: the run does not exist or is not trained.
 
-    Example:
+    Examples:
         >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
     """
@@ -205,7 +205,7 @@ def report(path: str) -> Path:
     Returns:
         The report.
 
-    Example:
+    Examples:
         >>> report("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
     """
@@ -227,7 +227,7 @@ def predict(path: str, folder: str, out: str | None = None, masks: str | None = 
     Raises:
         UserError: the run is not trained, or there is nothing to score.
 
-    Example:
+    Examples:
         >>> predict("runs/ganomaly_headct/20260101-120000-laptop-1a2b", "new_scans")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/predictions/new_scans')
     """

@@ -32,7 +32,7 @@ def provenance(
         pretrained: facts about pretrained weights, from `Detector.load_pretrained`.
         start: what `WarmStart.record` returns; None for training from scratch.
 
-    Example:
+    Examples:
         >>> provenance(config, data, detector, {}, None)["source"]  # doctest: +SKIP
         'twin'
     """
@@ -63,7 +63,7 @@ def published(paper: DictConfig) -> dict[str, Any]:
     Args:
         paper: the experiment, resolved at the paper budget.
 
-    Example:
+    Examples:
         >>> published(configuration.load("fanogan_headct", ["budget=paper"]))  # doctest: +SKIP
         {'phases': {'gan': 50000, 'encoder': 50000}, 'estimated_seconds': 190000}
     """

@@ -93,7 +93,7 @@ class Scorer:
         normals: scores of the validation normals, [n].
         bits: bits per stored pixel, 8 or 16.
 
-    Example:
+    Examples:
         >>> scorer = Scorer.open("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         >>> scorer.score("slice.png").p_value  # doctest: +SKIP
         0.1
@@ -240,7 +240,7 @@ def load_weights(run: Path, detector: Detector) -> None:
     Raises:
         UserError: there is no checkpoint, or the training has not reached the point from which scores are meaningful.
 
-    Example:
+    Examples:
         >>> data, detector = construct(configuration.recall(run / "config.yaml"))  # doctest: +SKIP
         >>> load_weights(run, detector)  # doctest: +SKIP
     """

@@ -50,7 +50,7 @@ class WarmStart:
         Raises:
             UserError: there is no such run, checkpoint or phase, or the phase is not finished.
 
-        Example:
+        Examples:
             >>> start = WarmStart.open("runs/wgan_abmnist/20260101-120000-laptop-1a2b")  # doctest: +SKIP
             >>> start.apply_to(detector)  # doctest: +SKIP
         """

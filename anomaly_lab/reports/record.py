@@ -64,7 +64,7 @@ def read_run(run: Path) -> Record:
     Raises:
         UserError: `run` is not a run folder, or one of its files cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "config.yaml").write_text("seed: 0")

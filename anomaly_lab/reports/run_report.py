@@ -58,7 +58,7 @@ def write_report(run: Path) -> Path:
     Raises:
         UserError: `run` is not a run folder, or one of its files cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "config.yaml").write_text("seed: 0")
@@ -98,7 +98,7 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
         provenance: content of provenance.json.
         metrics: content of metrics.json.
 
-    Example:
+    Examples:
         >>> [banner.title for banner in banners({"source": "twin", "budget": "laptop"}, metrics={})]
         ['Synthetic twin', 'Unfinished run', 'Reduced budget: laptop']
     """
@@ -144,7 +144,7 @@ def stalled(log: Sequence[Row]) -> list[Banner]:
     Args:
         log: lines of metrics.jsonl.
 
-    Example:
+    Examples:
         >>> log = [{"iteration": i, "phase": "gan", "train/grad_generator": 0.0} for i in range(10, 60, 10)]
         >>> stalled(log)[0].text
         'The gradient of generator is 0 from iteration 10 on, so it has not learnt anything since.'
@@ -170,7 +170,7 @@ def verdict(metrics: dict[str, Any]) -> Banner:
     Args:
         metrics: content of metrics.json; empty if the run has not been evaluated.
 
-    Example:
+    Examples:
         >>> difference = {"value": 0.1, "low": 0.02, "high": 0.2}
         >>> versus = {"beaten": True, "difference": difference, "sentence": "The detector beats …"}
         >>> verdict({"versus_baselines": versus}).title
@@ -197,7 +197,7 @@ def calls(scores: list[Row]) -> dict[str, int]:
     Args:
         scores: rows of scores.csv.
 
-    Example:
+    Examples:
         >>> rows = [{"split": "test", "label": label, "pred_label": 1} for label in (0, 1, 1)]
         >>> calls(rows)
         {'tp': 2, 'fp': 1, 'tn': 0, 'fn': 0}

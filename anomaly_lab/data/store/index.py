@@ -21,7 +21,7 @@ class Index:
     anomalous scan without a mask), file (relative to the root), sha256 (of the stored pixels; empty if pixels are not
     stored).
 
-    Example:
+    Examples:
         >>> cases = [Case(id="a", patient="p1", image=Path("a.png"), label=1, class_name="fracture")]
         >>> index = Index.of_cases(cases)
         >>> len(index), index[0]["class_name"], index.labels().tolist()

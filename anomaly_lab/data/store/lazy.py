@@ -56,7 +56,7 @@ class LazyStore:
     Raises:
         UserError: the plan cuts scans into patches, which needs a store.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.data.preprocessing.transforms import Preprocessing
         >>> from anomaly_lab.data.readers.scan import Scan
         >>> from anomaly_lab.types import Case

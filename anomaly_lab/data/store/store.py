@@ -94,7 +94,7 @@ def open_or_build(plan: StorePlan, store_dir: Path, on_bad: Literal["fail", "ski
     Raises:
         UserError: a file is broken and `on_bad` is "fail", no file is usable, or the disk is full or read-only.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from anomaly_lab.data.preprocessing.transforms import Preprocessing
         >>> from anomaly_lab.data.readers.files import is_deep, read_scan
