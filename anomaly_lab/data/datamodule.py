@@ -109,7 +109,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     Attributes:
         name: name of the data set, lower case.
-        where_to_get: where to get the real files and how to arrange them; part of error messages.
+        where_to_get: how to get and arrange the real files, as an imperative that ends error messages.
         twin_version: version of the synthetic twin; increase it when its pictures change.
         version: version of `cases` and `read`; increase it when they read something else.
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the

@@ -19,6 +19,7 @@ from anomaly_lab.experiment import compose
 ROOT = Path(__file__).parents[2]
 DOCS, PACKAGE = ROOT / "docs", ROOT / "anomaly_lab"
 MODULES = sorted(path.stem for path in (PACKAGE / "detectors").glob("[!_]*.py"))
+PAGES = sorted(path.stem for path in (DOCS / "methods").glob("[!_]*.md") if path.stem != "index")
 DIAGRAMS = DOCS / "methods" / "diagrams"
 DRAWN = sorted(path.stem for path in DIAGRAMS.glob("*.py"))
 MARKDOWN = sorted(DOCS.rglob("*.md"))
@@ -26,7 +27,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 TINY = {"width": 8, "samples": 64, "batch_size": 8, "search_steps": 1, "teacher": "squeezenet1_0"}
 
 
-@pytest.fixture(params=MODULES)
+@pytest.fixture(params=PAGES)
 def module(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -45,9 +46,7 @@ def build(module: str, **settings: object) -> Detector:
 
 
 def page(module: str) -> str:
-    path = DOCS / "methods" / f"{module}.md"
-    assert path.is_file(), f"docs/methods/{module}.md is missing: copy the page of a similar method and change it"
-    return path.read_text(encoding="utf-8")
+    return (DOCS / "methods" / f"{module}.md").read_text(encoding="utf-8")
 
 
 def rows(text: str) -> list[list[str]]:
@@ -66,9 +65,8 @@ def quoted(text: str) -> list[str]:
 
 
 def test_every_detector_has_a_page_and_every_page_a_detector():
-    pages = {path.stem for path in (DOCS / "methods").glob("*.md") if path.stem != "index"}
-    assert sorted({*MODULES} - pages) == [], "each needs docs/methods/<name>.md: copy a similar method's page"
-    assert sorted(pages - {*MODULES}) == []
+    assert sorted({*MODULES} - {*PAGES}) == [], "each needs docs/methods/<name>.md: copy a similar method's page"
+    assert sorted({*PAGES} - {*MODULES}) == [], "a page of a detector that is not there"
 
 
 def test_a_page_names_its_class_and_the_years_of_its_papers(module: str):

@@ -94,7 +94,10 @@ class Detector(pl.LightningModule, ABC):
         return None
 
     def discriminator_output(self, image: Tensor) -> Tensor | None:
-        """Return the discriminator's outputs [B] for images [B, C, *S]; None if no discriminator takes images alone."""
+        """Return the discriminator's outputs [B] for images [B, C, *S], higher = more real.
+
+        None if no discriminator takes images alone.
+        """
         return None
 
     def load_pretrained(self) -> dict[str, Any]:
