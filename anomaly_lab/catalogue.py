@@ -9,7 +9,8 @@ import pkgutil
 def classes(package: str) -> dict[str, type]:
     """Return the public classes that the modules of a package define, by name.
 
-    Imports all modules of the package; sub-packages are ignored.
+    Imports all modules of the package; sub-packages are ignored. A class that only serves as a base of others is not
+    public: its name begins with an underscore.
 
     Examples:
         >>> "GANomaly" in classes("anomaly_lab.detectors")

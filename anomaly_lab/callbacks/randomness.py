@@ -29,7 +29,7 @@ class Randomness(RunCallback):
 
     changes_scores = True
 
-    def __init__(self, seed: Seed) -> None:
+    def __init__(self, seed: Seed = 0) -> None:
         self.seed = seed
 
     def on_train_batch_start(

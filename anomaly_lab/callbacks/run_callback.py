@@ -22,6 +22,11 @@ class RunCallback(pl.Callback):
     The section `callbacks` of an experiment may name any `pl.Callback`. A subclass of this one can also add columns to
     the final scoring, use its result, and act when the report has been written.
 
+    The section names its class by `_target_`, so every argument of its constructor has a default. Lightning's hooks are
+    called on every rank and every epoch: what writes returns unless `trainer.is_global_zero`. A callback writes into
+    the run folder, `trainer.default_root_dir`, and nowhere else; its pictures `samples/<callback>/<iteration>.png` are
+    shown in the report and mirrored to W&B.
+
     Attributes:
         changes_scores: whether the callback can change the weights or scores of a run. One that only displays or
             records sets it to False; a finished run is then reused whether or not it had the callback, and the

@@ -110,7 +110,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     Attributes:
         name: name of the data set, lower case.
-        where_to_get: where to get the real files and how to arrange them; part of error messages.
+        where_to_get: how to get and arrange the real files, as an imperative that ends error messages.
         twin_version: version of the synthetic twin; increase it when its pictures change.
         version: version of `cases` and `read`; increase it when they read something else.
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
@@ -186,10 +186,13 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             store: how pictures are stored and loaded.
 
         Raises:
-            UserError: `source` is "real" and `root` does not exist.
+            UserError: the class has no `name` or `where_to_get`, or `source` is "real" and `root` does not exist.
             ValueError: a number is out of range, or a setting of the augmentation applies to volumes only.
         """
         super().__init__()
+        for constant in ("name", "where_to_get"):
+            if not getattr(self, constant, None):
+                raise UserError(f'{type(self).__name__} lacks `{constant}`: write {constant} = "…" in the class')
         refuse_out_of_range(PatchDataModule, locals())
         if in_channels not in get_args(Channels):
             raise ValueError(f"in_channels={in_channels}: takes 1 (grey) or 3 (colour)")

@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from anomaly_lab import catalogue
 from anomaly_lab.experiment import compose
 from anomaly_lab.experiment.compose import BUDGETS, Layer, tell_of_new_keys
 from anomaly_lab.experiment.schema import (
@@ -206,7 +207,8 @@ def build(node: DictConfig, **extra: Any) -> Any:
         extra: further constructor arguments, which override those of the section.
 
     Raises:
-        UserError: the constructor rejects a value with ValueError or Lightning's MisconfigurationException.
+        UserError: the class lacks a method, or the constructor rejects a value with ValueError or Lightning's
+            MisconfigurationException.
 
     Examples:
         >>> config = load("ganomaly_headct", ["budget=smoke"])
@@ -217,6 +219,8 @@ def build(node: DictConfig, **extra: Any) -> Any:
 
     keywords: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     target = locate(keywords.pop(TARGET))
+    if missing := sorted(vars(target).get("__abstractmethods__", ())):
+        raise UserError(f"{target.__module__}.{target.__name__} lacks {', '.join(missing)}: write it in the class")
     keywords = arguments(f"{target.__name__}: ", target, keywords)
     try:
         return target(**{**keywords, **extra})
@@ -310,7 +314,7 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
         if node is None:
             del config.callbacks[name]
         if name not in callbacks and not (isinstance(node, DictConfig) and TARGET in node):
-            raise UserError(f"callbacks.{name}: there is no such callback.{did_you_mean(str(name), callbacks)}")
+            raise UserError(f"callbacks.{name}: there is no such callback.{_how_to_name(str(name), callbacks)}")
     named = (*sections, *(f"callbacks.{name}" for name in config.callbacks))
     for section in named:
         OmegaConf.update(config, section, checked(section, OmegaConf.select(config, section)), merge=False)
@@ -322,6 +326,16 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
         values: Any = OmegaConf.to_container(OmegaConf.select(config, section))
         refuse_impossible(f"{section}.", locate(values.pop(TARGET)), values)
     return config
+
+
+def _how_to_name(callback: str, used: Sequence[str]) -> str:
+    """Suggest a callback of the experiment; where none is similar, say how one is added and which classes there are."""
+    if meant := did_you_mean(callback, used):
+        return meant
+    known = catalogue.classes("anomaly_lab.callbacks")
+    base = known["RunCallback"]
+    paths = [f"{kind.__module__}.{name}" for name, kind in known.items() if issubclass(kind, base) and kind is not base]
+    return f" One is added by its class, callbacks.{callback}._target_=…: {', '.join(paths)}"
 
 
 def _interpolate(config: DictConfig, sections: Sequence[str]) -> None:

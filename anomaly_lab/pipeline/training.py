@@ -37,6 +37,7 @@ def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
     pl.seed_everything(config.seed, verbose=False)
     data: PatchDataModule = configuration.build(config.data)
     detector: Detector = configuration.build(config.detector)
+    detector.refuse_gaps()
     detector.to(memory_format=torch.channels_last)
     detector.accumulate = config.trainer.accumulate_grad_batches
     detector.clip_norm = config.trainer.gradient_clip_val

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from data.conftest import write_headct
+from discovery import undescribed
 from pipeline.conftest import settings
 
 from anomaly_lab import callbacks
@@ -43,6 +45,13 @@ def test_there_are_callbacks_of_both_kinds() -> None:
 def test_each_says_whether_it_can_change_scores(kind: type[pl.Callback]) -> None:
     assert issubclass(kind, RunCallback)
     assert isinstance(vars(kind).get("changes_scores"), bool), "say it in the class itself: changes_scores = …"
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_argument_has_a_type_a_description_and_a_default(kind: type[pl.Callback]) -> None:
+    """So that `callbacks.<name>._target_=…` is enough to switch it on."""
+    assert not undescribed(kind), kind.__name__
+    assert not [name for name, argument in signature(kind).parameters.items() if argument.default is argument.empty]
 
 
 def outcome(folder: Path, *extra: pl.Callback) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from anomaly_lab.data.datasets.mnist import Digits
+from anomaly_lab.data.datasets.mnist import _Digits
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import Case, Range, Seed, UserError
 
@@ -23,7 +23,7 @@ _TRIES = 100  # largest number of draws for a square with enough contrast
 _SQUARE = "square"  # the only class of anomaly
 
 
-class ABMNIST(Digits):
+class ABMNIST(_Digits):
     """Handwritten digits; half of those in the test split have squares, which are their masks.
 
     Examples:
@@ -59,7 +59,7 @@ class ABMNIST(Digits):
             min_contrast: minimum mean absolute change of the pixels, as a fraction of white; other squares are drawn
                 again.
             squares_seed: seed of the squares, separate from `seed`, so that every run is evaluated on the same digits.
-            **arguments: arguments of Digits.
+            **arguments: arguments of _Digits.
         """
         super().__init__(**arguments)
         if not (1 <= squares <= 3 and 0 <= min_contrast <= GREYS[0]):

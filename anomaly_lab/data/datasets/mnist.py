@@ -21,7 +21,7 @@ from anomaly_lab.data.twins.mnist import write_twin
 from anomaly_lab.types import Case, Range, UserError
 
 
-class Digits(PatchDataModule):
+class _Digits(PatchDataModule):
     """Handwritten digits in the files of MNIST, with a black margin; base class of `MNIST` and `ABMNIST`."""
 
     where_to_get = (
@@ -84,7 +84,7 @@ class Digits(PatchDataModule):
         write_twin(root, seed, size)
 
 
-class MNIST(Digits):
+class MNIST(_Digits):
     """Handwritten digits, of which some are anomalous.
 
     Examples:
@@ -107,7 +107,7 @@ class MNIST(Digits):
 
         Args:
             anomalous: the anomalous digits, 0 to 9; at least one digit must be normal.
-            **arguments: arguments of Digits.
+            **arguments: arguments of _Digits.
         """
         super().__init__(**arguments)
         self.anomalous = frozenset(anomalous)

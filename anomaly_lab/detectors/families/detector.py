@@ -1,6 +1,6 @@
 """Detector: the interface of every method, and the bookkeeping that manual optimisation needs."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
@@ -9,11 +9,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from anomaly_lab.types import Batch, Phase, Prediction, Schedule
+from anomaly_lab.types import Batch, Phase, Prediction, Schedule, UserError
 
 
-class Detector(pl.LightningModule):
+class Detector(pl.LightningModule, ABC):
     """A method: networks, their optimisers, the phases of its training, and one way to score.
 
     A subclass lists its `networks`, returns one optimiser for each in that order (`configure_optimizers`) and lists its
@@ -69,10 +70,16 @@ class Detector(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        if not self.networks:
+            raise UserError(f"{type(self).__name__} has no `networks`: give the names of its trained sub-modules")
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
         self.iterations_done = 0  # value of the buffer, readable without waiting for the device
         self._stepping = ""
         self.tracked: dict[str, list[Tensor]] = {}  # values since the last flush, for the record
+
+    @abstractmethod
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        """An optimiser for each of `networks`, in that order; the last networks may have none."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
@@ -87,7 +94,10 @@ class Detector(pl.LightningModule):
         return None
 
     def discriminator_output(self, image: Tensor) -> Tensor | None:
-        """Return the discriminator's outputs [B] for images [B, C, *S]; None if no discriminator takes images alone."""
+        """Return the discriminator's outputs [B] for images [B, C, *S], higher = more real.
+
+        None if no discriminator takes images alone.
+        """
         return None
 
     def load_pretrained(self) -> dict[str, Any]:
@@ -109,6 +119,8 @@ class Detector(pl.LightningModule):
     @property
     def settings(self) -> Any:
         """Arguments of the constructor, as attributes."""
+        if not self.hparams:
+            raise UserError(f"{type(self).__name__} does not keep its settings: call self.save_hyperparameters()")
         return self.hparams
 
     @property
@@ -130,6 +142,20 @@ class Detector(pl.LightningModule):
     def finished(self) -> bool:
         """Whether all iterations are done."""
         return self.iterations_done >= self.schedule.iterations
+
+    def refuse_gaps(self) -> None:
+        """Check that there is a method for each phase and a sub-module for each network, before a run begins.
+
+        Raises:
+            UserError: one is missing; the message names it.
+        """
+        name, parts = type(self).__name__, {part for part, _ in self.named_children()}
+        for phase in self.phases():
+            if not callable(getattr(self, f"{phase.name}_step", None)):
+                raise UserError(f"{name} lacks the method {phase.name}_step(batches), an iteration of '{phase.name}'")
+            for network in (*self.networks, *phase.networks):
+                if network not in parts:
+                    raise UserError(f"{name} has no sub-module '{network}', which `networks` or a phase names")
 
     def on_fit_start(self) -> None:
         """Check that optimiser i trains network i; a subclass that overrides this must call it.
