@@ -1,8 +1,10 @@
-"""Checkpoints that cannot be torn: each file carries its own digest in its name and appears whole or not at all."""
+"""Checkpoint files that are written atomically and carry a checksum in their names."""
 
 import hashlib
 import io
+import pickle
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,37 @@ from rich.console import Console
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.types import UserError
 
+RUN = "run"  # key of the run's id in a checkpoint
 _NAME = re.compile(r"(\d+)-([0-9a-f]{16})\.ckpt")
 
 
 class CheckpointFiles(CheckpointIO):
-    """Writes `<stem>.ckpt` as `<stem>-<sha256, 16 digits>.ckpt`, atomically; reads with `weights_only=True`."""
+    """Lightning plugin that writes and reads checkpoints with a checksum and the id of their run.
+
+    `<stem>.ckpt` is written as `<stem>-<first 16 hex digits of its SHA-256>.ckpt`, atomically. Files are read with
+    `weights_only=True`.
+
+    Args:
+        run_id: id of the run, written into its checkpoints; None for none.
+        run_ids: ids that a checkpoint may carry to be read, see `load`.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> files = CheckpointFiles("1f2e3d4c")
+        >>> files.save_checkpoint({"state_dict": {"w": torch.ones(2)}}, f"{folder.name}/00000010.ckpt")
+        >>> [path] = by_age(Path(folder.name))
+        >>> len(path.stem), files.load_checkpoint(path)["state_dict"]["w"]
+        (25, tensor([1., 1.]))
+        >>> folder.cleanup()
+    """
+
+    def __init__(self, run_id: str | None = None, run_ids: Collection[str | None] = ()) -> None:
+        self.run_id, self.run_ids = run_id, run_ids
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
+        torch.save(checkpoint | ({RUN: self.run_id} if self.run_id else {}), buffer)
         content = buffer.getvalue()
         path = Path(path)
         write_atomic(path.with_name(f"{path.stem}-{_digest(content)}.ckpt"), content)
@@ -29,41 +53,110 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return load(Path(path))
+        return load(Path(path), self.run_ids)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
 
 
 def newest(run: Path) -> Path | None:
-    """The newest intact checkpoint of a run, or None; says which files are damaged and passed over."""
+    """Return the newest intact checkpoint of a run, to go on from; print a warning for each newer, damaged one.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        The file in `<run>/checkpoints`, or None if there is no intact one.
+
+    Examples:
+        >>> newest(Path("no such run")) is None
+        True
+    """
     for path in by_age(run / "checkpoints"):
         if _is_intact(path):
             return path
-        Console(stderr=True).print(f"[yellow]{path} is damaged (its checksum differs): taking the one before it")
+        Console(stderr=True).print(f"[yellow]{path} is damaged (its checksum differs): using the previous checkpoint")
     return None
 
 
-def load(path: Path) -> dict[str, Any]:
-    """A checkpoint's content.
+def final(run: Path, facts: Mapping[str, Any], asked: str | None = None) -> Path:
+    """Return the checkpoint whose weights a run stands for, to score with.
+
+    Args:
+        run: the run folder.
+        facts: its provenance.
+        asked: name, or the beginning of the name, of another one of its checkpoints.
+
+    Returns:
+        The file in `<run>/checkpoints`: the newest one, or the one asked for.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: it is damaged or not there, and no other one was asked for.
+    """
+    files = by_age(run / "checkpoints")
+    if not files:
+        raise UserError(f"{run} has no checkpoint to score with; train it first: make resume RUN={run}")
+    if asked is not None:
+        named = [path for path in files if path.name.startswith(asked)]
+        if len(named) == 1 and _is_intact(named[0]):
+            return named[0]
+        known = ", ".join(path.name for path in files if _is_intact(path))
+        raise UserError(f"--checkpoint {asked}: {run} has no such intact checkpoint; there are: {known or 'none'}")
+    result = facts.get("checkpoint") or {}
+    chosen = run / "checkpoints" / result["file"] if "file" in result else files[0]
+    if result.get("rule") == "last" and int(chosen.name.partition("-")[0]) != result["iteration"]:
+        fault = f"{run}: the checkpoint of its result, of iteration {result['iteration']}, is not there"
+    elif not chosen.exists():
+        fault = f"{chosen} is not there, and the run's result is that checkpoint's"
+    elif not _is_intact(chosen):
+        fault = f"{chosen} is damaged (its checksum differs)"
+    else:
+        return chosen
+    intact = next((path.name for path in files if path != chosen and _is_intact(path)), None)
+    other = f", or take another one, which the record will say: --checkpoint {intact}" if intact else ""
+    raise UserError(f"{fault}; restore it from a copy of the run folder{other}")
+
+
+def load(path: Path, run_ids: Collection[str | None] = ()) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU.
+
+    Args:
+        path: the file.
+        run_ids: ids of the runs that it may belong to; empty, or with None among them, takes any.
+
+    Raises:
+        UserError: the file's checksum differs from the one in its name, it holds no checkpoint, or another run's.
     """
     if not _is_intact(path):
-        raise UserError(f"{path} is damaged (its checksum differs); remove it to fall back on the one before it")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        raise UserError(f"{path} is damaged (its checksum differs); delete it to use the previous checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        raise UserError(f"{path} holds no checkpoint ({str(error).splitlines()[0]}); delete it") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(f"{path} holds no checkpoint; delete it")
+    if run_ids and None not in run_ids and checkpoint.get(RUN) not in run_ids:
+        raise UserError(f"{path} was written by another run; remove it from this run folder")
     return checkpoint
 
 
 def by_age(folder: Path) -> list[Path]:
-    """Checkpoint files, the one with most iterations first."""
+    """Return the checkpoint files in a folder, the one after most iterations first.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("00000010-0123456789abcdef.ckpt", "00000020-0123456789abcdef.ckpt", "other.ckpt"):
+        ...         Path(folder, name).touch()
+        ...     [path.name[:8] for path in by_age(Path(folder))]
+        ['00000020', '00000010']
+    """
     return sorted((path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name)), reverse=True)
 
 
 def _is_intact(path: Path) -> bool:
-    named = _NAME.fullmatch(path.name)
-    return named is not None and named[2] == _digest(path.read_bytes())
+    match = _NAME.fullmatch(path.name)
+    return match is not None and match[2] == _digest(path.read_bytes())
 
 
 def _digest(content: bytes) -> str:

@@ -1,16 +1,22 @@
-"""The run folder: the record that is the truth. Everything in it is written atomically."""
+"""The run folder, which holds everything known about a run. All of its files are written atomically."""
 
 import contextlib
 import json
 import os
 import platform
 import secrets
+import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
 
 from anomaly_lab.types import UserError
 
@@ -24,14 +30,31 @@ PACKAGES = (
     "scikit-learn",
     "wandb",
 )
-RENAMED = {"floors": "baselines", "versus_floors": "versus_baselines", "judged": "scored"}  # keys of metrics.json
+_WORK = ".making"  # in the names of run folders that are not whole yet
+RENAMED = {
+    "floors": "baselines",
+    "versus_floors": "versus_baselines",
+    "judged": "scored",
+}  # keys of older metrics.json files
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a whole file or nothing: a reader sees the old content or the new, whatever happens meanwhile.
+    """Write a file atomically: readers see either the old or the new content, even after a crash.
+
+    Args:
+        path: the file; its folder must exist.
+        content: bytes, or text to be encoded as UTF-8.
 
     Raises:
-        UserError: the disk is full, or the place cannot be written.
+        UserError: the disk is full, or the location is not writable.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "note.txt")
+        ...     write_atomic(path, "done")
+        ...     path.read_text()
+        'done'
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -41,49 +64,154 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; make room or choose another place") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free disk space or choose another location"
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error above says more
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically; NaN is refused, for it is not JSON."""
+    """Write a JSON file atomically.
+
+    Raises:
+        ValueError: the content has NaN or an infinity, which JSON does not allow.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder, "a.json"), {"auroc": 0.5})
+        ...     read_json(Path(folder, "a.json"))
+        {'auroc': 0.5}
+    """
     write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file of the record; an absent file reads as empty."""
+    """Read a JSON file of a run folder; a missing file yields an empty mapping.
+
+    Raises:
+        UserError: the file is damaged.
+
+    Examples:
+        >>> read_json(Path("no such file.json"))
+        {}
+    """
     if not path.exists():
         return {}
-    content: dict[str, Any] = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no mapping")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it from a copy of the run folder") from error
     return content
 
 
 def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The content of a metrics.json with today's keys, whenever it was written."""
+    """Convert the keys of an older metrics.json to current ones.
+
+    Examples:
+        >>> in_current_words({"floors": {"pca32": {}}})
+        {'baselines': {'pca32': {}}}
+    """
     return {
         RENAMED.get(key, key): in_current_words(value) if isinstance(value, dict) else value
         for key, value in metrics.items()
     }
 
 
-def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Path:
-    """A new run folder `<runs>/<experiment>/<start>-<marks>-<id>`; marks such as the budget and `twin`."""
+@contextlib.contextmanager
+def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Iterator[Path]:
+    """Make the run folder `<runs>/<experiment>/<start>-<marks>-<id>`, whole or not at all.
+
+    Args:
+        runs: parent folder.
+        experiment: name of the experiment.
+        marks: parts of the folder's name, such as the budget and "twin".
+
+    Yields:
+        A folder to fill, with empty sub-folders `checkpoints` and `samples`. At the end of the block it becomes the run
+        folder, whose place `final_place` tells; after an error, or a kill, there is none.
+
+    Raises:
+        UserError: the folder cannot be created.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as runs:
+        ...     with create(runs, "ganomaly_headct", ("laptop", "twin")) as work:
+        ...         run = final_place(work)
+        ...         before = run.exists()
+        ...     before, sorted(path.name for path in run.iterdir())
+        (False, ['checkpoints', 'samples'])
+    """
     start = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     run = Path(runs) / experiment / "-".join((start, *marks, secrets.token_hex(2)))
+    work = run.with_name(f".{run.name}{_WORK}.{socket.gethostname()}.{os.getpid()}")
     try:
-        (run / "checkpoints").mkdir(parents=True)
-        (run / "samples").mkdir()
+        run.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(run.parent)
+        for name in ("checkpoints", "samples"):
+            (work / name).mkdir(parents=True)
+        yield work
+        work.rename(run)
     except OSError as error:
         raise UserError(f"cannot create the run folder {run}: {error.strerror}; set runs=<folder>") from error
-    return run
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def final_place(work: Path) -> Path:
+    """Return the run folder that a folder yielded by `create` becomes."""
+    return work.with_name(work.name[1:].partition(_WORK)[0])
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine left that were killed inside `create`."""
+    for left in folder.glob(f".*{_WORK}.{socket.gethostname()}.*"):
+        if not psutil.pid_exists(int(left.name.rpartition(".")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_partial_files(run: Path) -> None:
+    """Remove what killed processes left of files that were being written; the caller holds the run's lock."""
+    for partial in run.rglob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keep other processes from training or evaluating a run inside the block.
+
+    Raises:
+        UserError: another process does so.
+    """
+    lock = FileLock(run / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{run} is in use by another process; wait for it or stop it") from error
+    except OSError as error:
+        raise UserError(f"{run} cannot be locked: {error.strerror}; make the folder writable") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_run(path: str) -> Path:
-    """The run folder at `path`.
+    """Return the run folder at `path`.
 
     Raises:
-        UserError: there is none.
+        UserError: it has no config.yaml.
+
+    Examples:
+        >>> open_run("nowhere")
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: nowhere is not a run folder (no config.yaml in it); run folders are ...
     """
     run = Path(path)
     if not (run / "config.yaml").is_file():
@@ -94,13 +222,26 @@ def open_run(path: str) -> Path:
 
 
 def update_provenance(run: Path, **facts: object) -> None:
-    """Add facts to the run's provenance.json."""
+    """Add or replace facts in the run's provenance.json.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     update_provenance(Path(folder), seed=0)
+        ...     update_provenance(Path(folder), finished=None)
+        ...     read_json(Path(folder, "provenance.json"))
+        {'seed': 0, 'finished': None}
+    """
     write_json(run / "provenance.json", read_json(run / "provenance.json") | facts)
 
 
 def provenance() -> dict[str, object]:
-    """What this process runs on: code, versions, machine."""
-    import psutil
+    """Return the facts about this process: start, command, commit, package versions, machine, threads.
+
+    Examples:
+        >>> list(provenance())
+        ['started', 'command', 'git', 'versions', 'machine', 'threads']
+    """
     import torch
 
     return {
@@ -119,7 +260,12 @@ def provenance() -> dict[str, object]:
 
 
 def now() -> str:
-    """This second, in UTC, as ISO 8601."""
+    """Return the current time in UTC as ISO 8601, to the second.
+
+    Examples:
+        >>> len(now())  # such as 2026-01-31T12:00:00+00:00
+        25
+    """
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -137,7 +283,7 @@ def _git() -> dict[str, object]:
             return answer.stdout.strip() if answer.returncode == 0 else None
         return None
 
-    if not ask("ls-files", "run_folder.py"):  # installed: a repository around it is somebody else's
+    if not ask("ls-files", "run_folder.py"):  # installed from a wheel: a repository around it is not this project's
         return {"commit": None, "dirty": None}
     return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
 

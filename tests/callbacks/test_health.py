@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from toys import smooth
 
 from anomaly_lab.callbacks.health import Health
@@ -44,6 +45,9 @@ class Known(Detector):
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("gan", 5, ("generator",)),)
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        return ()
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
         return None if self.fakes is None else self.fakes[:n]
@@ -177,5 +181,5 @@ def test_watching_draws_no_random_number_of_the_trainings(tmp_path: Path) -> Non
 def test_a_missing_file_of_weights_is_said_before_the_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         Health(features=str(tmp_path / "none.pth"))
-    with pytest.raises(ValueError, match="start at 2"):
+    with pytest.raises(ValueError, match="at least 2"):
         Health(samples=1)

@@ -214,7 +214,7 @@ def test_known_lesions_are_outlined_and_compared_but_never_used(tmp_path, run):
     values = np.asarray(nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz").dataobj)
     lesion, brain = np.asarray(nibabel.load(case.mask).dataobj) != 0, np.asarray(nibabel.load(case.image).dataobj) != 0
     inside = binary_fill_holes(brain) | lesion
-    shown = float(re.search(r'lesion: AUROC <b class="num">([\d.]+)', page)[1])
+    shown = float(re.search(r'against the lesion <b class="num">([\d.]+)', page)[1])
     assert shown == pytest.approx(roc_auc_score(lesion[inside], values[inside]), abs=2e-3)
 
 
@@ -226,7 +226,7 @@ def test_a_folder_of_masks_is_matched_by_name(tmp_path):
     a, b = new_cases(tmp_path / "images", tmp_path / "masks")
     assert (a.mask, b.mask) == (None, tmp_path / "masks" / "b.png")
     (tmp_path / "masks" / "b.png").rename(tmp_path / "masks" / "c.png")
-    with pytest.raises(UserError, match="no mask here is named"):
+    with pytest.raises(UserError, match="no mask is named"):
         new_cases(tmp_path / "images", tmp_path / "masks")
 
 
@@ -240,7 +240,7 @@ def test_without_held_out_normals_a_scan_is_measured_by_itself(tmp_path, run):
     found = np.asarray(nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz").dataobj)
     assert (found.min(), found.max()) == (0, 1)
     assert _scores(out)[case.image.name]["pred_label"] == ""
-    assert "No held-out normals" in (out / "index.html").read_text()
+    assert "No validation normals" in (out / "index.html").read_text()
 
 
 def test_what_is_not_scored_is_listed(tmp_path, capsys):
@@ -248,6 +248,4 @@ def test_what_is_not_scored_is_listed(tmp_path, capsys):
         (tmp_path / name).touch()
     assert [case.id for case in new_cases(tmp_path)] == ["a.WEBP"]
     said = " ".join(capsys.readouterr().err.split())
-    assert (
-        "left out, because they are not of a kind that is read or their names are not UTF-8: b.gif, notes.txt" in said
-    )
+    assert "left out, because they are not of a kind that is read or their names are not UTF-8: b.gif, notes" in said

@@ -36,7 +36,7 @@ def saved(run: Path, wgan: Detector, iteration: int = 6) -> Path:
     """The run folder of a WGAN, or of another, at `iteration`."""
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("name: wgan\n")
-    facts = {"run": run.name, "detector": {"phases": {"gan": 6}}, "seconds": {"gan": 12.5}}
+    facts = {"run": run.name, "id": "1f2e", "detector": {"phases": {"gan": 6}}, "seconds": {"gan": 12.5}}
     run_folder.write_json(run / "provenance.json", facts)
     state = {**wgan.state_dict(), "iteration": torch.tensor(iteration)}
     CheckpointFiles().save_checkpoint({"state_dict": state}, run / "checkpoints" / f"{iteration:08d}.ckpt")
@@ -61,7 +61,14 @@ def test_it_has_the_networks_and_stands_at_the_phases_end(tmp_path: Path, wgan: 
     )
     assert (detector.iterations_done, int(detector.iteration), detector.phase.name) == (6, 6, "critic")
     (checkpoint,) = (run / "checkpoints").iterdir()
-    expected = {"run": "source", "checkpoint": checkpoint.name, "phase": "gan", "iterations": 6, "seconds": 12.5}
+    expected = {
+        "run": "source",
+        "id": "1f2e",
+        "checkpoint": checkpoint.name,
+        "phase": "gan",
+        "iterations": 6,
+        "seconds": 12.5,
+    }
     assert facts == expected | {"caveats": []}
 
 
@@ -79,7 +86,7 @@ def test_an_adaptive_augmentation_is_taken_over(tmp_path: Path) -> None:
     ("changes", "iteration", "message"),
     [
         ({}, 5, "phase gan is not finished"),
-        ({"gan_iterations": 7}, 6, "its iterations up to gan are gan 6, these gan 7"),
+        ({"gan_iterations": 7}, 6, "its iterations up to gan are gan 6, but this experiment has gan 7"),
         ({"width": 4}, 6, "generator and critic differ"),
     ],
 )
@@ -165,7 +172,7 @@ def test_any_phase_may_be_taken_over_with_all_before_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no phase critic, only gan, encoder"):
         begin_with(run, detector, "critic")
     longer = FAnoGAN(**{**FANOGAN, "gan_iterations": 7})
-    with pytest.raises(UserError, match="up to encoder are gan 6, encoder 2, these gan 7, encoder 2"):
+    with pytest.raises(UserError, match="up to encoder are gan 6, encoder 2, but this experiment has gan 7"):
         begin_with(run, longer, "encoder")
 
 

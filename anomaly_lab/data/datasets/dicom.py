@@ -1,10 +1,11 @@
-"""Bring your own DICOM: any tree of files, grouped into series by their UID; a series is a case.
+"""Your own DICOM files: any folder tree, grouped into series by SeriesInstanceUID; each series is a case.
 
-Labels: a CSV (`labels.csv` at the root, or another) with a column label, 0 or 1, and one that says which series: `id`,
-`folder` (path below the root) or `series` (SeriesInstanceUID or key); without a CSV, folders called normal and
-anomalous anywhere above the files. Masks, optional: `masks/<id>.nii.gz` on the series' own grid, `masks/<id>.png` of a
-picture. The id of a series is its folder, where it has one to itself, else the name of its file or its key. Names of
-folders and files are shown: if they tell who somebody is, rename them.
+Labels: a CSV file (`labels.csv` at the root, or another one) with a column label, 0 or 1, and a column that identifies
+the series: `id`, `folder` (path relative to the root) or `series` (SeriesInstanceUID or key). Without a CSV file, the
+label follows from folders named normal and anomalous anywhere above the files. Masks are optional:
+`masks/<id>.nii.gz` on the grid of the series, or `masks/<id>.png` for a picture. The id of a series is its folder, if
+the folder contains no other series, otherwise the name of its file or its key. Names of folders and files appear in
+reports: rename them if they identify a person.
 """
 
 from __future__ import annotations
@@ -29,16 +30,28 @@ from anomaly_lab.data.twins.dicom import write_twin
 from anomaly_lab.types import Case, UserError
 
 _LIST, _MASKS = "labels.csv", "masks"
-_WHICH = ("id", "folder", "series")
+_ID_COLUMNS = ("id", "folder", "series")
 _MASK_SUFFIXES = (".nii.gz", ".nii", ".png")
 
 
 class Dicom(PatchDataModule):
-    """Any tree of DICOM files."""
+    """Any folder tree of DICOM files.
+
+    Examples:
+        >>> import shutil, tempfile
+        >>> from pydicom.data import get_testdata_file
+        >>> data = Dicom(root="none", source="twin")
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for name, file in {"normal/p1": "CT_small.dcm", "anomalous/p2": "MR_small.dcm"}.items():
+        ...         (Path(root) / name).mkdir(parents=True)
+        ...         _ = shutil.copy(get_testdata_file(file), Path(root) / name)
+        ...     [(case.id, case.label) for case in data.cases(Path(root))]
+        [('anomalous/p2', 1), ('normal/p1', 0)]
+    """
 
     name = "dicom"
     where_to_get = (
-        "give a folder of DICOM files, in folders called normal and anomalous or with a labels.csv beside them"
+        "give a folder of DICOM files, in folders named normal and anomalous or with a labels.csv beside them"
     )
     twin_version = 1
     version = 1
@@ -55,18 +68,18 @@ class Dicom(PatchDataModule):
         gaps: Literal["refuse", "blank"] = "refuse",
         **arguments: Any,
     ) -> None:
-        """Keep the options; the rest is the base class's.
+        """Set the options of this data set.
 
         Args:
-            labels: the CSV, a path below `root` or a full one; None for `labels.csv` where it is there.
-            normal: names of the folders of normal series, upper and lower case are one.
-            anomalous: names of the folders of anomalous series.
-            unlisted: series without a label are a mistake, or to be ignored.
-            modality: only series of this one (CT, MR, DX, …); None for all.
-            voi: window of a picture, or of volumes under `volume.window=scan`: "first", or the name it has in the
-                header; None leaves the header's windows unread.
-            gaps: a series with slices missing is refused, or has blank planes in their places.
-            **arguments: of PatchDataModule.
+            labels: CSV file with the labels, relative to `root` or absolute; None for `labels.csv`, if it exists.
+            normal: names of the folders of normal series, case-insensitive.
+            anomalous: names of the folders of anomalous series, case-insensitive.
+            unlisted: "fail" raises an error for series without a label, "ignore" leaves them out.
+            modality: use only series of this modality (CT, MR, DX, …); None for all.
+            voi: display window of pictures, and of volumes if `volume.window=scan`: "first", or its explanation in the
+                header; None ignores the windows in the header.
+            gaps: "refuse" rejects a series with missing slices, "blank" fills them with blank planes.
+            **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.labels, self.unlisted, self.modality = labels, unlisted, modality
@@ -78,21 +91,21 @@ class Dicom(PatchDataModule):
         """List the series in the order of their first files."""
         listing = dicom.list_tree(root)
         self.others = len(listing.others)
-        found = _named(root, [series for series in listing.series if self.modality in (None, series.modality)])
-        if not found:
-            kind = "DICOM images" if self.modality is None else f"DICOM images of modality {self.modality}"
-            raise UserError(f"{root}: no {kind}; {self.where_to_get}")
+        all_series = _named(root, [series for series in listing.series if self.modality in (None, series.modality)])
+        if not all_series:
+            wanted = "DICOM images" if self.modality is None else f"DICOM images of modality {self.modality}"
+            raise UserError(f"{root}: no {wanted}; {self.where_to_get}")
         table = root / (self.labels or _LIST)
         if self.labels is not None or table.is_file():
-            labels = _by_list(table, found)
+            labels = _by_list(table, all_series)
         else:
-            labels = {each.id: label for each in found if (label := self._by_folder(each)) is not None}
-        self._all_labelled(root, found, labels)
-        masks = _masks(root / _MASKS, found)
-        return [_case(each, labels[each.id], masks.get(each.id)) for each in found if each.id in labels]
+            labels = {series.id: label for series in all_series if (label := self._by_folder(series)) is not None}
+        self._validate_labels(root, all_series, labels)
+        masks = _masks(root / _MASKS, all_series)
+        return [_case(series, labels[series.id], masks.get(series.id)) for series in all_series if series.id in labels]
 
     def read(self, case: Case) -> Scan:
-        """Read a series as a volume in modality units, a single picture without a place in space as it is shown."""
+        """Read a series as a volume in modality units, a single picture without position as displayed."""
         if not case.slices and not dicom.is_dicom(case.image):
             return read_scan(case, self.in_channels, self.picture)
         if not case.slices and dicom.is_picture(case.image):
@@ -103,11 +116,11 @@ class Dicom(PatchDataModule):
         return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan))
 
     def protocol(self) -> dict[str, Any]:
-        """What `read` makes of a window and of gaps."""
+        """Return the options that change the pixels."""
         return {"voi": self.voi, "gaps": self.gaps}
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
-        """Count series by label, their files, and the files of the tree that are no DICOM images."""
+        """Count series by label, their files, and the files that are not DICOM images."""
         files = sum(1 + len(case.slices) for case in cases)
         return super().census(cases) | {"files": files, "other_files": self.others}
 
@@ -116,21 +129,21 @@ class Dicom(PatchDataModule):
         write_twin(root, seed, size)
 
     def _by_folder(self, series: _Named) -> int | None:
-        """Label by the names of the folders above the files."""
+        """Return the label from the names of the folders above the files; None if they are ambiguous."""
         names = _plain(series.files[0].relative_to(series.root).parts[:-1])
         normal, anomalous = bool(names & self.normal), bool(names & self.anomalous)
         return int(anomalous) if normal != anomalous else None
 
-    def _all_labelled(self, root: Path, found: Sequence[_Named], labels: dict[str, int]) -> None:
-        missing = [each.id for each in found if each.id not in labels]
+    def _validate_labels(self, root: Path, all_series: Sequence[_Named], labels: dict[str, int]) -> None:
+        missing = [series.id for series in all_series if series.id not in labels]
         if missing and (self.unlisted == "fail" or not labels):
-            some = f"{len(missing)} series have no label, {', '.join(missing[:5])}"
-            folders = f"put them under folders called {' or '.join(sorted(self.normal | self.anomalous))}"
-            raise UserError(f"{root}: {some}; {folders}, or list them in {_LIST} with the columns id, label")
+            fault = f"{len(missing)} series have no label, {', '.join(missing[:5])}"
+            folders = f"put them into folders named {' or '.join(sorted(self.normal | self.anomalous))}"
+            raise UserError(f"{root}: {fault}; {folders}, or list them in {_LIST} with the columns id, label")
 
 
 class _Named(NamedTuple):
-    """A series with its place in the tree: `id` unique, `folder` that of its first file below `root`."""
+    """A series with a unique `id` and the `folder` of its first file relative to `root`."""
 
     root: Path
     id: str
@@ -141,16 +154,16 @@ class _Named(NamedTuple):
 
 
 def _named(root: Path, listing: Sequence[Series]) -> list[_Named]:
-    """Series by the clearest name each can have."""
-    tenants: dict[Path, set[str]] = defaultdict(set)
+    """Give each series the most readable unique id: its folder, the name of its file, or its key."""
+    keys_in: dict[Path, set[str]] = defaultdict(set)
     for series in listing:
         for path in series.files:
-            tenants[path.parent].add(series.key)
+            keys_in[path.parent].add(series.key)
     named = []
     for series in listing:
         first = series.files[0]
         folder = _below(root, first.parent)
-        if len(tenants[first.parent]) == 1 and folder != ".":
+        if len(keys_in[first.parent]) == 1 and folder != ".":
             name = folder
         elif len(series.files) == 1:
             name = _below(root, first.with_suffix("") if first.suffix.lower() in {".dcm", ".dicom"} else first)
@@ -160,24 +173,27 @@ def _named(root: Path, listing: Sequence[Series]) -> list[_Named]:
     return named
 
 
-def _by_list(table: Path, found: Sequence[_Named]) -> dict[str, int]:
-    """Labels by id, from the CSV; what is in its column `series` is never repeated, UIDs identify."""
-    places = {"id": _index((each.id, each) for each in found), "folder": _index((each.folder, each) for each in found)}
-    places["series"] = _index((each.key, each) for each in found)
+def _by_list(table: Path, all_series: Sequence[_Named]) -> dict[str, int]:
+    """Return labels by id from the CSV file; errors do not quote its column `series`, because UIDs identify people."""
+    indices = {
+        "id": _index((series.id, series) for series in all_series),
+        "folder": _index((series.folder, series) for series in all_series),
+        "series": _index((series.key, series) for series in all_series),
+    }
     labels: dict[str, int] = {}
     for place, row in read_table(table, ("label",)):
-        column = next((column for column in _WHICH if row.get(column)), None)
+        column = next((column for column in _ID_COLUMNS if row.get(column)), None)
         if column is None:
-            raise UserError(f"{place}: none of the columns {', '.join(_WHICH)} says which series; fill one in")
+            raise UserError(f"{place}: none of the columns {', '.join(_ID_COLUMNS)} identifies the series; fill one in")
         value = _composed(row[column])
-        named = places[column].get(value.strip("/")) or places[column].get(dicom.series_key(value)) or []
-        if not named:
-            raise UserError(f"{place}: no such series below the root of the data (column {column}); put the row right")
+        matches = indices[column].get(value.strip("/")) or indices[column].get(dicom.series_key(value)) or []
+        if not matches:
+            raise UserError(f"{place}: no such series below the root of the data (column {column}); correct the row")
         if row["label"] not in {"0", "1"}:
-            raise UserError(f"{place}: label is {row['label']!r}, not 0 or 1; put it right")
-        if any(each.id in labels for each in named):
+            raise UserError(f"{place}: label is {row['label']!r}, not 0 or 1; correct it")
+        if any(series.id in labels for series in matches):
             raise UserError(f"{place}: the series already has a label; keep one row")
-        labels |= {each.id: int(row["label"]) for each in named}
+        labels |= {series.id: int(row["label"]) for series in matches}
     return labels
 
 
@@ -188,14 +204,14 @@ def _index(pairs: Iterator[tuple[str, _Named]]) -> dict[str, list[_Named]]:
     return dict(index)
 
 
-def _masks(folder: Path, found: Sequence[_Named]) -> dict[str, Path]:
-    """Mask of each series that has one, by id."""
+def _masks(folder: Path, all_series: Sequence[_Named]) -> dict[str, Path]:
+    """Return the mask files by the id of their series."""
     masks: dict[str, Path] = {}
     for path in sorted(files_below(folder)):
         suffix = next((suffix for suffix in _MASK_SUFFIXES if path.name.lower().endswith(suffix)), None)
         if suffix:
             masks[_below(folder, path)[: -len(suffix)]] = path
-    orphans = sorted(masks.keys() - {each.id for each in found})
+    orphans = sorted(masks.keys() - {series.id for series in all_series})
     if orphans:
         raise UserError(f"{masks[orphans[0]]}: no series has the id {orphans[0]}; rename the mask or remove it")
     return masks

@@ -74,7 +74,7 @@ def find_series(root: Path) -> list[Series]:
     Raises:
         UserError: a file starts like DICOM but cannot be read.
 
-    Example:
+    Examples:
         >>> import shutil, tempfile
         >>> from pydicom.data import get_testdata_file
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def list_tree(root: Path) -> Listing:
     Raises:
         UserError: a file starts like DICOM but cannot be read.
 
-    Example:
+    Examples:
         >>> import shutil, tempfile
         >>> from pydicom.data import get_testdata_file
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +118,7 @@ def list_tree(root: Path) -> Listing:
 def series_key(uid: str) -> str:
     """Return the key of the series with this SeriesInstanceUID.
 
-    Example:
+    Examples:
         >>> len(series_key("1.2.826.0.1.3680043.8.498.1"))
         12
     """
@@ -147,7 +147,7 @@ def read_series(files: Sequence[Path], voi: str | None = "first", gaps: Gaps = "
             installed; the files are not one regular volume (`dicom_geometry`); the window is invalid; the volume is
             constant.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> scan = read_series([Path(get_testdata_file("CT_small.dcm"))])
         >>> scan.shape, scan.pixels.dtype, [round(edge, 2) for edge in scan.spacing]
@@ -186,7 +186,7 @@ def read_picture(path: Path, in_channels: int, voi: str | None = "first") -> np.
             is compressed in a way that needs a package which is not installed, is not finite or is constant; the
             window is invalid.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> pixels = read_picture(Path(get_testdata_file("CT_small.dcm")), in_channels=1)
         >>> pixels.shape, pixels.dtype
@@ -215,7 +215,7 @@ def is_deep(path: Path) -> bool:
 
     Only the header is read.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> is_deep(Path(get_testdata_file("CT_small.dcm")))
         True
@@ -236,7 +236,7 @@ def is_picture(path: Path) -> bool:
     Raises:
         UserError: the file cannot be read as DICOM.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> is_picture(Path(get_testdata_file("CT_small.dcm")))  # a slice of a series
         False

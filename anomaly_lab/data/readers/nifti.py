@@ -21,7 +21,7 @@ _BROKEN = (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error)
 def is_nifti(path: Path) -> bool:
     """Return whether the file name ends in .nii or .nii.gz.
 
-    Example:
+    Examples:
         >>> is_nifti(Path("brain.nii.gz")), is_nifti(Path("brain.png"))
         (True, False)
     """
@@ -35,7 +35,7 @@ def read_nifti(path: Path) -> Scan:
         UserError: the file is unreadable, is not NIfTI, does not have three axes, is not finite, is constant or has
             no usable affine.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import nibabel as nib
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +65,7 @@ def read_nifti_mask(path: Path, scan: Scan | None, labels: Collection[int] | Non
     Raises:
         UserError: the file is unreadable, its shape or affine is not that of the scan, or it holds other labels.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import nibabel as nib
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -61,7 +61,7 @@ def read_image(path: Path, in_channels: int, rules: Rules = Rules()) -> np.ndarr
         UserError: the file is unreadable, contains several pictures, is too large, is not finite, is constant or has
             values outside its range.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "grey.png"
@@ -82,7 +82,7 @@ def read_mask(path: Path, rules: Rules = Rules()) -> np.ndarray:
     Raises:
         UserError: the file is unreadable, contains several pictures, or its values do not tell what the lesion is.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "mask.png"
@@ -107,7 +107,7 @@ def picture_size(path: Path, rules: Rules = Rules()) -> tuple[int, int]:
     Raises:
         UserError: the file is unreadable.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "wide.png"
@@ -123,7 +123,7 @@ def picture_size(path: Path, rules: Rules = Rules()) -> tuple[int, int]:
 def is_deep(path: Path) -> bool:
     """Return whether the file stores more than 8 bits per channel, from its header; False if it cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "deep.png"
@@ -198,7 +198,7 @@ def as_picture(values: np.ndarray, in_channels: int, rules: Rules = Rules()) -> 
     Raises:
         UserError: the shape or type is not supported, or pixels are out of range or not finite.
 
-    Example:
+    Examples:
         >>> as_picture(np.array([[0, 255]], np.uint8), 3).shape
         (3, 1, 2)
     """

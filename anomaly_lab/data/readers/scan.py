@@ -19,7 +19,7 @@ class Scan:
         foreground: bool [1, *S], True inside the imaged object; None lets the preprocessing determine it.
         window: display window (centre, width) from the file, in the units of `pixels`, or None.
 
-    Example:
+    Examples:
         >>> Scan(np.zeros((1, 64, 64, 20)), affine=np.diag([0.5, 0.5, 5.0, 1.0])).spacing
         (0.5, 0.5, 5.0)
     """
