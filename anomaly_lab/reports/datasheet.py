@@ -125,7 +125,8 @@ def write_datasheet(path: Path, sheet: Sheet) -> Path:
         >>> import tempfile
         >>> audit = {"shared_patients": [], "crossing": 0, "checked": 2, "compared": 2}
         >>> facts = {"name": "toy", "source": "twin", "census": {"images": 2}, "official": {}, "unsplit": ""}
-        >>> facts |= {"split_rule": "as given", "limits": {}, "skipped": [], "left_out": {}, "remarks": [], "audit": audit}
+        >>> facts |= {"split_rule": "as given", "limits": {}, "skipped": [], "left_out": {}, "remarks": []}
+        >>> facts["audit"] = audit
         >>> settings = {"Patches": {"patch_size": (32, 32)}}
         >>> sheet = Sheet("toy", "2030-01-01", facts, "image", [Count("train", "normal", 2, 2, 2)], settings=settings)
         >>> with tempfile.TemporaryDirectory() as folder:

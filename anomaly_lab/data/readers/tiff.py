@@ -7,6 +7,7 @@ these files, and `is_inverted` and `white` tell what is left to do. Everything e
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ _BIG, _BIG_BIG_ENDIAN = b"II+\0", b"MM\0+"
 _MAGIC = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", _BIG, _BIG_BIG_ENDIAN)  # Pillow takes the third and fourth as well
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 277, 284, 338, 339
+_DEPTH, _DESCRIPTION = 32997, 270
+_STACK = re.compile(r"ImageJ=.*?^images=(?!1$)\d+$", re.DOTALL | re.MULTILINE)  # behind a single directory
 _WHITE_IS_ZERO, _RGB, _YCBCR = 0, 2, 6
 _SIGNED, _FLOAT = 2, 3
 _ASSOCIATED_ALPHA = 1
@@ -47,6 +50,8 @@ def fault(image: TiffImageFile) -> str | None:
         "its colours, of 16 bits, are multiplied by its alpha (ExtraSamples 1)": bits > 8
         and _ASSOCIATED_ALPHA in extra,
         "it holds CMYK colours of 16 bits": image.mode == "CMYK" and bits > 8,
+        "it is a stack of several slices": tags.get(_DEPTH, 1) > 1
+        or bool(_STACK.match(str(tags.get(_DESCRIPTION, "")))),
     }
     return next((text for text, holds in faults.items() if holds), None)
 

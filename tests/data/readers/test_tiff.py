@@ -238,6 +238,19 @@ def test_pages_are_refused(tmp_path):
         read_image(tmp_path / "a.tif", 1)
 
 
+def test_stacks_behind_one_directory_are_refused(tmp_path):
+    stack = np.random.default_rng(0).integers(0, 9, (4, 32, 32), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", volumetric=True, tile=(4, 16, 16))
+    header = "ImageJ=1.54\nimages=4\nslices=4\n"
+    tifffile.imwrite(tmp_path / "b.tif", stack[0], photometric="minisblack", description=header, metadata=None)
+    for name in ("a.tif", "b.tif"):
+        with pytest.raises(UserError, match=r"it is a stack of several slices, which is not supported"):
+            read_image(tmp_path / name, 1)
+    header = "ImageJ=1.54\nimages=1\nslices=4\n"
+    tifffile.imwrite(tmp_path / "c.tif", stack[0], photometric="minisblack", description=header, metadata=None)
+    assert np.array_equal(read_image(tmp_path / "c.tif", 1)[0], stack[0])
+
+
 def test_masks_obey_the_same_tags(tmp_path):
     lesion = np.zeros((20, 30), np.uint16)
     lesion[2:5, 3:9] = 1
