@@ -23,7 +23,7 @@ class Case:
 
     Attributes:
         id: unique within the data set; the name under which its score is reported.
-        patient: group key that may not cross splits; never a name or number from a header, only a hash of it.
+        patient: group key that may not cross splits; never a name or number from a header, nor a hash of it.
         image: the file; of a DICOM series the first of its files.
         label: 0 normal, 1 anomalous; of a whole scan, whatever its patches are.
         mask: file of the known lesion, where there is one.

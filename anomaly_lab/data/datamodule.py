@@ -194,7 +194,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def read(self, case: Case) -> Scan:
         """Read a case with its mask, by the format of its file; of a picture its `box` alone."""
-        scan = read_scan(case, self.in_channels)
+        scan = read_scan(case, self.in_channels, self.preprocessing.volume.tolerance)
         return scan if case.box is None else crop(scan, case.box, case.image)
 
     def protocol(self) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -94,24 +93,3 @@ def score_maps(score: np.ndarray, extent: Sequence[int], zero: float, one: float
     share = (np.asarray(score, np.float64) - zero).clip(0) / ((one - zero) or 1.0)
     column = share.astype(np.float32).reshape(-1, *[1] * len(extent))
     return np.broadcast_to(column, (len(column), *extent))
-
-
-def save_map(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    """Write a map as NIfTI, float32, with nothing of any other header in it.
-
-    Args:
-        path: .nii or .nii.gz.
-        values: [*S], three axes, in the order of `affine`.
-        affine: voxel indices to mm (RAS+), [4, 4]; kept to float32, as the format has it.
-    """
-    nibabel = _nibabel()
-    image = nibabel.Nifti1Image(np.asarray(values, np.float32), affine)
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)
-
-
-def _nibabel() -> Any:
-    """Nibabel, imported when it is needed and without its types, which are half there."""
-    import nibabel
-
-    return nibabel

@@ -15,9 +15,9 @@ from rich.progress import Progress
 from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.readers.dicom_parametric_map import write_parametric_map
 from anomaly_lab.data.readers.files import find_cases
+from anomaly_lab.data.readers.nifti import save_map
 from anomaly_lab.data.store.disk import disk_errors, fresh_folder
 from anomaly_lab.evaluation.maps import filled
-from anomaly_lab.evaluation.stitching import save_map
 from anomaly_lab.metrics import ranking
 from anomaly_lab.pipeline.console import console, say
 from anomaly_lab.pipeline.scorer import ScoredScan, Scorer
@@ -115,7 +115,7 @@ def _write_map(folder: Path, scored: ScoredScan) -> None:
         return
     assert scored.anomaly_map is not None
     name = target.name.removesuffix(".gz").removesuffix(".nii")
-    save_map(target.with_name(f"{name}.nii.gz"), scored.anomaly_map, scored.scan.affine)
+    save_map(target.with_name(f"{name}.nii.gz"), scored.anomaly_map, scored.scan.affine, scored.case.image)
     if scored.case.slices and find_spec("highdicom"):
         files = (scored.case.image, *scored.case.slices)
         try:

@@ -98,7 +98,10 @@ class PatchSampling:
             UserError: the window is larger than the scan; labels come from masks and an anomalous scan has none.
         """
         if self.label == "mask" and label == 1 and scan.mask is None:
-            raise UserError("it is anomalous and has no mask, which data.cut.label=mask needs")
+            raise UserError(
+                "it is anomalous and has no mask, which data.cut.label=mask needs; where there are no masks, set "
+                "data.cut.label=case, else add this one"
+            )
         shape = scan.pixels.shape[1:]
         if self == PatchSampling() and shape == tuple(extent):
             return Windows(np.zeros((1, len(shape)), np.int64), np.array([label]), np.array([False]))

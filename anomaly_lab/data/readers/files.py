@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from anomaly_lab.data.readers import dicom, nifti, pictures
-from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.scan import STRICT, Scan, Tolerance
 from anomaly_lab.types import Case, UserError
 
 
-def read_scan(case: Case, in_channels: int) -> Scan:
+def read_scan(case: Case, in_channels: int, tolerance: Tolerance = STRICT) -> Scan:
     """Read a case with its mask, if it has one.
 
     A single DICOM file without a position is read as a picture, a DICOM series as a volume.
@@ -20,6 +20,7 @@ def read_scan(case: Case, in_channels: int) -> Scan:
     Args:
         case: the case; `case.image` and `case.mask` name its files.
         in_channels: channels of a picture, 1 or 3; volumes always have 1.
+        tolerance: what of volumes and DICOM is let pass.
 
     Raises:
         UserError: a file is unreadable, or the mask does not fit the image.
@@ -35,13 +36,13 @@ def read_scan(case: Case, in_channels: int) -> Scan:
         ((3, 4), dtype('uint8'))
     """
     if nifti.is_nifti(case.image):
-        scan = nifti.read_nifti(case.image)
-        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan)) if case.mask else scan
+        scan = nifti.read_nifti(case.image, tolerance)
+        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
     if case.slices or (dicom.is_dicom(case.image) and not dicom.is_picture(case.image)):
-        scan = dicom.read_series((case.image, *case.slices))
-        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan)) if case.mask else scan
+        scan = dicom.read_series((case.image, *case.slices), tolerance=tolerance)
+        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
     if dicom.is_dicom(case.image):
-        pixels = dicom.read_picture(case.image, in_channels)
+        pixels = dicom.read_picture(case.image, in_channels, tolerance=tolerance)
     else:
         pixels = pictures.read_image(case.image, in_channels)
     mask = None if case.mask is None else pictures.read_mask(case.mask)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from anomaly_lab.data.preprocessing.patches import cut, grid
 from anomaly_lab.data.readers.geometry import displacement, onto, oriented, resampled
-from anomaly_lab.data.readers.nifti import read_nifti
-from anomaly_lab.evaluation.stitching import Stitcher, save_map
+from anomaly_lab.data.readers.nifti import read_nifti, save_map
+from anomaly_lab.evaluation.stitching import Stitcher
 from anomaly_lab.types import UserError
 
 ORIENTATIONS = ["".join(codes) for axes in permutations(["RL", "AP", "SI"]) for codes in product(*axes)]

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
+from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask, save_map
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import UserError
 
@@ -188,3 +188,14 @@ def test_mask_that_does_not_fit_is_named(tmp_path, scan, message):
 def test_a_mask_may_be_read_without_its_scan(tmp_path):
     path = write(tmp_path / "mask.nii.gz", volume(np.uint8, (2, 3, 4)))
     assert read_nifti_mask(path, None).shape == (1, 2, 3, 4)
+
+
+def test_a_saved_map_has_the_affine_and_nothing_else(tmp_path):
+    values, affine = np.random.default_rng(0).normal(size=(3, 4, 5)), np.diag([-1.5, 2, 3, 1])
+    save_map(tmp_path / "map.nii.gz", values, affine)
+    image = nib.load(tmp_path / "map.nii.gz")
+    assert image.get_data_dtype() == np.float32
+    assert np.array_equal(np.asarray(image.dataobj), values.astype(np.float32))
+    assert np.array_equal(image.affine, affine)
+    assert image.header["descrip"].item() == b""
+    assert image.header.get_xyzt_units()[0] == "mm"
