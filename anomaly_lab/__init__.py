@@ -1,11 +1,12 @@
-"""anomaly_lab: GAN-based anomaly detection in medical and X-ray images, evaluated honestly.
+"""anomaly_lab: GAN-based anomaly detection in medical and X-ray images.
 
+Example:
     >>> import anomaly_lab as al
     >>> run = al.train("ganomaly_headct", budget="smoke", data={"source": "twin"})  # doctest: +SKIP
     >>> run.metrics["detector"]["auroc"]["value"]  # doctest: +SKIP
     0.81
 
-Names are looked up when they are used, so that importing the package takes no time.
+The API is imported on first use, so that importing the package is fast.
 """
 
 from importlib import import_module
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _API = ("Run", "evaluate", "experiments", "load", "resume", "show", "train")
 _PACKAGES = {"datasets": "anomaly_lab.data.datasets", "detectors": "anomaly_lab.detectors"}
-__all__ = ["__version__", *_API, *_PACKAGES]  # names, all of them
+__all__ = ["__version__", *_API, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:

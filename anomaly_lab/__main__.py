@@ -1,4 +1,4 @@
-"""The command line: python -m anomaly_lab VERB. Heavy imports wait inside the verbs, --help is quick."""
+"""Command line: `python -m anomaly_lab COMMAND`. Commands import what they need, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from typer.core import TyperGroup
 
 from anomaly_lab.types import UserError
 
-INTERRUPTED = 130  # the shell's status for Ctrl-C
+INTERRUPTED = 130  # exit status of shells after Ctrl-C
 
 
 class FrontDoor(TyperGroup):
-    """Turns a user's error into one line and exit status 2; every other exception keeps its traceback."""
+    """Command group that prints a UserError as one line and exits with status 2.
+
+    All other exceptions keep their traceback.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take `--experiments DIR` before the verb and after it."""
+        """Accept `--experiments DIR` both before and after the command."""
         return list(super().parse_args(ctx, _to_the_front("--experiments", args)))
 
     def invoke(self, ctx: Any) -> Any:
@@ -29,11 +32,11 @@ class FrontDoor(TyperGroup):
         except UserError as error:
             _complain(f"error: {error}")
             raise typer.Exit(2) from error
-        except BrokenPipeError as error:  # who reads the list has seen enough
+        except BrokenPipeError as error:  # the reader of the pipe has exited, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from error
         except KeyboardInterrupt as error:
-            _complain("interrupted; whatever has a run folder is continued by `make resume RUN=…`")
+            _complain("interrupted; to continue a run that has a run folder: make resume RUN=…")
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -42,32 +45,35 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: half the start-up time
+    rich_markup_mode=None,  # plain help halves the start-up time
 )
 
-Name = Annotated[str, typer.Argument(metavar="EXP", help="An experiment; `list` shows all.")]
+Name = Annotated[str, typer.Argument(metavar="EXP", help="Name of an experiment; `list` shows all.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="key=value", help="For example detector.latent_dim=64 seed=1."),
+    typer.Argument(metavar="key=value", help="Settings to override, such as detector.latent_dim=64 seed=1."),
 ]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Path of a run folder.")]
 
 
 @app.callback()
 def about(
     experiments: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Your own experiments, laid over the package's; or set ANOMALY_EXPERIMENTS."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder of your own experiments, which override the package's; or set ANOMALY_EXPERIMENTS.",
+        ),
     ] = None,
 ) -> None:
-    """Trains, judges and compares anomaly detectors for medical and X-ray images."""
+    """Train, evaluate and compare anomaly detectors for medical and X-ray images."""
     if experiments is not None:
-        os.environ["ANOMALY_EXPERIMENTS"] = experiments  # the runs of a study see it, too
+        os.environ["ANOMALY_EXPERIMENTS"] = experiments  # inherited by the processes of a study
 
 
 @app.command("list")
 def list_experiments() -> None:
-    """Show which detector can be trained on which data set, and the experiments of your own."""
+    """List all detectors, data sets and experiments."""
     from anomaly_lab.experiment.listing import listing
 
     console = Console()
@@ -77,7 +83,7 @@ def list_experiments() -> None:
 
 @app.command()
 def show(experiment: Name, overrides: Overrides = None) -> None:
-    """Print the whole resolved experiment, every default filled in."""
+    """Print a resolved experiment with all default values."""
     from anomaly_lab.experiment import config
 
     typer.echo(config.show(config.load(experiment, overrides or [])), nl=False)
@@ -85,10 +91,10 @@ def show(experiment: Name, overrides: Overrides = None) -> None:
 
 @app.command()
 def data(
-    name: Annotated[str, typer.Argument(metavar="DATA", help="A data set or an experiment; `list` shows all.")],
+    name: Annotated[str, typer.Argument(metavar="DATA", help="Name of a data set or experiment; `list` shows all.")],
     overrides: Overrides = None,
 ) -> None:
-    """Build a data set's store, or reuse it, and write its data sheet."""
+    """Build or reuse the store of a data set and write its data sheet."""
     from anomaly_lab.experiment import compose, config
 
     names_experiment = name in compose.whole_files() or name.startswith(tuple(f"{d}_" for d in compose.detectors()))
@@ -100,10 +106,10 @@ def data(
 
 @app.command()
 def train(experiment: Name, overrides: Overrides = None) -> None:
-    """Train an experiment, judge it and write its report."""
+    """Train an experiment, evaluate it and write its report."""
     from anomaly_lab.experiment import config
 
-    config.load(experiment, overrides or [])  # before the engine is imported: a typo is answered sooner
+    config.load(experiment, overrides or [])  # validated before the slow import of the engine
     from anomaly_lab.pipeline import engine
 
     engine.train_by_name(experiment, overrides or [])
@@ -111,7 +117,7 @@ def train(experiment: Name, overrides: Overrides = None) -> None:
 
 @app.command()
 def resume(run: Run) -> None:
-    """Continue a stopped run as if nothing had happened."""
+    """Continue a stopped run from its newest checkpoint."""
     from anomaly_lab.pipeline import engine
 
     engine.resume(run)
@@ -119,7 +125,7 @@ def resume(run: Run) -> None:
 
 @app.command()
 def evaluate(run: Run) -> None:
-    """Judge a run again, from its folder alone."""
+    """Score and evaluate a trained run again; needs its data."""
     from anomaly_lab.pipeline import engine
 
     engine.evaluate(run)
@@ -128,11 +134,14 @@ def evaluate(run: Run) -> None:
 @app.command()
 def predict(
     run: Run,
-    images: Annotated[str, typer.Argument(metavar="INPUT", help="A folder of images.")],
-    out: Annotated[str | None, typer.Option(help="Where the results go, if not beside the run.")] = None,
-    masks: Annotated[str | None, typer.Option(help="Known lesions, named like the images: only shown.")] = None,
+    images: Annotated[str, typer.Argument(metavar="INPUT", help="An image or scan, or a folder of them.")],
+    out: Annotated[str | None, typer.Option(help="Folder for the results; by default in the run folder.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Known lesions, named like the images; only displayed.")] = None,
 ) -> None:
-    """Score new files with a trained run: scores.csv, maps and a page."""
+    """Score new files with a trained run.
+
+    Writes scores.csv, anomaly maps and an HTML page.
+    """
     from anomaly_lab.pipeline import engine
 
     engine.predict(run, images, out, masks)
@@ -140,7 +149,7 @@ def predict(
 
 @app.command()
 def report(run: Run) -> None:
-    """Write a run's report again, from its folder alone."""
+    """Write the report of a run again."""
     from anomaly_lab.pipeline import engine
 
     engine.report(run)
@@ -148,15 +157,19 @@ def report(run: Run) -> None:
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="A file of experiments/studies, without .yaml.")],
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a file in experiments/studies, without .yaml.")],
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="key=value", help="jobs=2 seeds=[0,1] rows=[…] …; other keys go to every run."),
+        typer.Argument(
+            metavar="key=value", help="jobs=2, seeds=[0,1], rows=[…] and the like; other settings apply to all runs."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and for how long.")] = False,
-    page: Annotated[bool, typer.Option("--page", help="Train nothing, write the page of what is finished.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print which runs are missing and how long they would take.")
+    ] = False,
+    page: Annotated[bool, typer.Option("--page", help="Train nothing; write the page from the finished runs.")] = False,
 ) -> None:
-    """Train what a study lacks and write its page, tables and tests."""
+    """Train the missing runs of a study and write its page."""
     from anomaly_lab.studies import command
 
     raise typer.Exit(command.main(name, words or [], dry_run, page))
@@ -164,18 +177,18 @@ def study(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS")] = None) -> None:
-    """Measure speed and memory against a bare hand-written loop."""
+    """Measure speed and memory against a plain training loop."""
     from anomaly_lab.bench import command
 
     command.main(arguments or [])
 
 
 def _to_the_front(option: str, words: list[str]) -> list[str]:
-    """The words of a command line with an option and its value before all others."""
+    """Move an option and its value to the front of a command line's words."""
     for i, word in enumerate(words):
         if word == option or word.startswith(f"{option}="):
-            taken = words[i : i + (2 if word == option else 1)]
-            return [*taken, *words[:i], *words[i + len(taken) :]]
+            matched = words[i : i + (2 if word == option else 1)]
+            return [*matched, *words[:i], *words[i + len(matched) :]]
     return words
 
 
@@ -184,7 +197,7 @@ def _complain(line: str) -> None:
 
 
 def main() -> None:
-    """The console script `anomaly-lab`."""
+    """Run the console script `anomaly-lab`."""
     app(prog_name="anomaly-lab")
 
 

@@ -1,4 +1,4 @@
-"""The Python API: what the command line does, as functions that return objects; `import anomaly_lab as al`."""
+"""Python API: the commands as functions that return objects, available as `import anomaly_lab as al`."""
 
 from __future__ import annotations
 
@@ -16,88 +16,145 @@ from anomaly_lab.pipeline.scorer import Scorer
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder.
+    """A run, identified by its run folder.
 
     Attributes:
-        folder: where it lies.
+        folder: path of the run folder.
+
+    Example:
+        >>> run = Run(Path("runs/ganomaly_headct/20260101-120000-laptop-1a2b"))
+        >>> run.report.name, run.metrics  # empty, as there is no such folder
+        ('report.html', {})
     """
 
     folder: Path
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Content of metrics.json: `metrics["detector"]["auroc"]` has value, low and high; empty before evaluation."""
+        """Content of metrics.json; `metrics["detector"]["auroc"]` has value, low and high. Empty before evaluation."""
         return run_folder.in_current_words(run_folder.read_json(self.folder / "metrics.json"))
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Content of provenance.json: code, versions, data, budget, caveats."""
+        """Content of provenance.json: code, versions, data, budget and caveats."""
         return run_folder.read_json(self.folder / "provenance.json")
 
     @property
     def report(self) -> Path:
-        """The report, an HTML page."""
+        """Path of the HTML report."""
         return self.folder / "report.html"
 
     @property
     def scores(self) -> Path:
-        """scores.csv: id, patient, split, label and raw score of every validation and test case."""
+        """Path of scores.csv, with id, patient, split, label and raw score of every validation and test case."""
         return self.folder / "scores.csv"
 
     def scorer(self) -> Scorer:
-        """What `load` returns of this run."""
+        """Load the trained detector to score new images, as `load` does."""
         return load(self.folder)
 
 
 def experiments() -> list[str]:
-    """Names of all experiments: every detector on every data set, and whole files of your own."""
+    """Return the names of all experiments: every detector on every data set, and complete files of your own.
+
+    Example:
+        >>> "ganomaly_headct" in experiments()
+        True
+    """
     return compose.experiments()
 
 
 def show(experiment: str, **settings: Any) -> str:
-    """A whole experiment as YAML, every default filled in; settings as `train` takes them."""
+    """Format an experiment as YAML with all default values.
+
+    Args:
+        experiment: name of the experiment.
+        settings: values to override, see `train`.
+
+    Example:
+        >>> text = show("ganomaly_headct", budget="smoke", detector={"latent_dim": 8})
+        >>> "latent_dim: 8" in text
+        True
+    """
     return configuration.show(configuration.load(experiment, overrides(settings)))
 
 
 def train(experiment: str, **settings: Any) -> Run:
-    """Train, evaluate and report one experiment, exactly as `make train EXP=…` does.
+    """Train, evaluate and report an experiment, exactly as `make train EXP=…` does.
 
     Args:
-        experiment: its name, see `experiments`.
-        settings: what is laid over it: sections as mappings, `data={"root": "scans"}`, `detector={"lr": 1e-4}`, and
-            `budget`, `seed`, `runs`, `start_from` and the like as they are.
+        experiment: name of the experiment, see `experiments`.
+        settings: values to override. Sections are mappings, `data={"root": "scans"}` or `detector={"lr": 1e-4}`; keys
+            outside sections, such as `budget`, `seed`, `runs` and `start_from`, are given directly.
 
     Returns:
         The finished run.
 
     Raises:
-        UserError: no such experiment, or a setting or a file that cannot be used; one line says which.
+        UserError: there is no such experiment, or a setting or a file is invalid; the message is one line.
+
+    Example:
+        >>> run = train("ganomaly_headct", budget="smoke", data={"source": "twin"})  # doctest: +SKIP
+        >>> run.metrics["detector"]["auroc"]["value"]  # doctest: +SKIP
+        0.81
     """
     return Run(engine.train_by_name(experiment, overrides(settings)))
 
 
 def resume(run: str | Path | Run) -> Run:
-    """Continue a stopped run as if it had never stopped."""
+    """Continue a stopped run from its newest checkpoint; the result equals that of an uninterrupted run.
+
+    Args:
+        run: a run or its folder.
+
+    Raises:
+        UserError: the run does not exist, is finished or is being trained by another process.
+
+    Example:
+        >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
+    """
     return Run(engine.resume(str(_folder(run))))
 
 
 def evaluate(run: str | Path | Run) -> Run:
-    """Score and evaluate a trained run again; needs its data."""
+    """Score and evaluate a trained run again; needs its data.
+
+    Args:
+        run: a run or its folder.
+
+    Raises:
+        UserError: the run does not exist or is not trained.
+
+    Example:
+        >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b").metrics  # doctest: +SKIP
+    """
     engine.evaluate(str(_folder(run)))
     return Run(_folder(run))
 
 
 def load(run: str | Path | Run) -> Scorer:
-    """A trained run that scores new pictures and volumes; the data it was trained on are not needed.
+    """Load a trained run to score new pictures and volumes; its training data are not needed.
+
+    Args:
+        run: a run or its folder.
 
     Raises:
-        UserError: not a run folder, not trained far enough, or never evaluated.
+        UserError: `run` is not a run folder, or the run is not trained far enough or not evaluated.
+
+    Example:
+        >>> scorer = load("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
+        >>> scorer.score("slice.png").is_anomalous  # doctest: +SKIP
+        True
     """
     return Scorer.open(_folder(run))
 
 
 def overrides(settings: Mapping[str, Any], above: str = "") -> list[str]:
-    """Settings in nested mappings as the command line's `key=value` words.
+    """Convert settings in nested mappings to `key=value` words of the command line.
+
+    Args:
+        settings: the settings.
+        above: prefix of the keys, such as "data.".
 
     Example:
         >>> overrides({"seed": 1, "data": {"root": "my scans", "augment": None}})

@@ -1,4 +1,4 @@
-"""Finds the classes of a package by reading its modules, so that a new one is known without a list being edited."""
+"""Find the public classes of a package by importing its modules, so that no list has to be maintained."""
 
 from __future__ import annotations
 
@@ -7,30 +7,40 @@ import pkgutil
 
 
 def classes(package: str) -> dict[str, type]:
-    """Public classes that the modules of a package define, by name; imports them all, sub-packages left out.
+    """Return the public classes that the modules of a package define, by name.
+
+    Imports all modules of the package; sub-packages are ignored.
 
     Example:
         >>> "GANomaly" in classes("anomaly_lab.detectors")
         True
     """
-    found: dict[str, type] = {}
+    public: dict[str, type] = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         if not module.ispkg:
             members = vars(importlib.import_module(module.name)).items()
-            found |= {name: kind for name, kind in members if _is_public(name, kind) and kind.__module__ == module.name}
-    return found
+            public |= {name: value for name, value in members if _is_public(name, value, module.name)}
+    return public
 
 
 def find(package: str, name: str) -> type:
-    """The class of that name; for a package's `__getattr__`.
+    """Return a class of a package by name; for the package's `__getattr__`.
+
+    Args:
+        package: dotted name of the package.
+        name: name of the class.
 
     Raises:
-        AttributeError: the package has none.
+        AttributeError: the package has no such class.
+
+    Example:
+        >>> find("anomaly_lab.detectors", "GANomaly").__module__
+        'anomaly_lab.detectors.ganomaly'
     """
     if not name.startswith("_") and name in (known := classes(package)):
         return known[name]
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 
-def _is_public(name: str, value: object) -> bool:
-    return isinstance(value, type) and not name.startswith("_")
+def _is_public(name: str, value: object, module: str) -> bool:
+    return isinstance(value, type) and not name.startswith("_") and value.__module__ == module

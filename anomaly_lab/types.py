@@ -1,4 +1,4 @@
-"""Nouns that cross every border: Case, Batch, Prediction; phases of a training; the user's error; ranges of values."""
+"""Types that all packages share: Case, Batch, Prediction, training phases, UserError and constraints on settings."""
 
 from __future__ import annotations
 
@@ -14,24 +14,32 @@ if TYPE_CHECKING:  # the command line reads UserError from here before it knows 
 
 
 class UserError(Exception):
-    """Something the user can put right. Shown as one line (what, which file, what to do), exit status 2."""
+    """An error the user can correct.
+
+    It is shown as one line (what is wrong, in which file, what to do); the exit status is 2.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One scan on disk: paths and facts, no pixels.
+    """A scan on disk: paths and metadata, no pixels.
 
     Attributes:
-        id: unique within the data set; the name under which its score is reported.
-        patient: group key that may not cross splits; never a name or number from a header, nor a hash of it.
-        image: the file; of a DICOM series the first of its files.
-        label: 0 normal, 1 anomalous; of a whole scan, whatever its patches are.
-        mask: file of the known lesion, where there is one.
-        class_name: its class in the data set's own words, one of several under label 1; empty where there is one only.
-        split: where the data set's owners put it ("train", "val", "test"), or None where they leave that open.
-        frame: number of the image in a file that holds many.
-        box: region of the image that is the case, (row, column, height, width) in pixels; None for all of it.
+        id: unique within the data set; the score is reported under this name.
+        patient: group key; all cases of a patient belong to the same split. A name or number from a file header is
+            never stored, nor a hash of it.
+        image: the image file; for a DICOM series, the first of its files.
+        label: 0 normal, 1 anomalous. It is the label of the whole scan, even if most of its patches are normal.
+        mask: file with the segmented lesion, if there is one.
+        class_name: class in the terms of the data set, one of several that share label 1; empty if there is only one.
+        split: split assigned by the publishers of the data set ("train", "val", "test"); None if they assign none.
+        frame: index of the image in a multi-frame file.
+        box: region of the image that makes up the case, (row, column, height, width) in pixels; None for all of it.
         slices: the other files of a DICOM series.
+
+    Example:
+        >>> Case(id="scan_7", patient="5f3c", image=Path("scan_7.png"), label=1).split is None
+        True
     """
 
     id: str
@@ -47,10 +55,10 @@ class Case:
 
 
 class Batch(TypedDict, total=False):
-    """What a loader yields.
+    """One item of a data loader.
 
-    image: float32 in [-1, 1]; [B, C, *S] when judging, [minibatches, B, C, *S] when training.
-    label: [B], 0 normal, 1 anomalous. mask: bool [B, 1, *S], where the data set has masks. row: [B], row of the store.
+    image: float32 in [-1, 1]; [B, C, *S] for evaluation, [minibatches, B, C, *S] for training.
+    label: [B], 0 normal, 1 anomalous. mask: bool [B, 1, *S], if the data set has masks. row: [B], row in the store.
     """
 
     image: Tensor
@@ -60,7 +68,7 @@ class Batch(TypedDict, total=False):
 
 
 class Prediction(NamedTuple):
-    """What a detector says of a batch of images; higher = more anomalous, never rescaled.
+    """Output of a detector for a batch of images. Scores are raw and never rescaled; higher = more anomalous.
 
     anomaly_score: [B], unbounded. anomaly_map: [B, 1, *S], non-negative. reconstruction: [B, C, *S] in [-1, 1].
     """
@@ -71,13 +79,13 @@ class Prediction(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A stretch of the training, counted in iterations of the paper's algorithm.
+    """A section of the training; its length is counted in iterations of the paper's algorithm.
 
     Attributes:
-        name: the detector's method `<name>_step` does one iteration of it.
-        iterations: how many.
-        networks: those that move; all others are frozen, in eval mode.
-        minibatches: fresh mini-batches an iteration takes (n_critic in a WGAN phase).
+        name: the detector's method `<name>_step` performs one iteration.
+        iterations: number of iterations.
+        networks: names of the networks that are trained; all others are frozen and in eval mode.
+        minibatches: fresh mini-batches per iteration (n_critic in a WGAN phase).
     """
 
     name: str
@@ -87,17 +95,26 @@ class Phase(NamedTuple):
 
 
 class Schedule(tuple[Phase, ...]):
-    """The phases of a training in their order; everything follows from the number of iterations done."""
+    """The phases of a training in order. The number of iterations done determines the current phase.
+
+    Example:
+        >>> gan = Phase("gan", 10, ("generator", "critic"), minibatches=5)
+        >>> schedule = Schedule([gan, Phase("encoder", 4, ("encoder",))])
+        >>> schedule.iterations, schedule.phase_at(10).name, schedule.span("encoder")
+        (14, 'encoder', range(10, 14))
+        >>> schedule.minibatches_before(12)  # 10 iterations of 5 mini-batches, 2 iterations of 1
+        52
+    """
 
     __slots__ = ()
 
     @property
     def iterations(self) -> int:
-        """Length of the whole training."""
+        """Number of iterations in all phases together."""
         return sum(phase.iterations for phase in self)
 
     def phase_at(self, iteration: int) -> Phase:
-        """The phase that iteration number `iteration` (from 0) belongs to; the last one when training is over."""
+        """Return the phase of iteration number `iteration` (from 0), or the last phase if training is over."""
         for phase in self:
             if iteration < phase.iterations:
                 return phase
@@ -105,16 +122,16 @@ class Schedule(tuple[Phase, ...]):
         return self[-1]
 
     def span(self, name: str) -> range:
-        """The iterations (from 0) of the phase called `name`; empty, at 0, where there is none."""
-        begun = 0
+        """Return the iterations (from 0) of the phase called `name`; an empty range at 0 if there is no such phase."""
+        start = 0
         for phase in self:
             if phase.name == name:
-                return range(begun, begun + phase.iterations)
-            begun += phase.iterations
+                return range(start, start + phase.iterations)
+            start += phase.iterations
         return range(0)
 
     def minibatches_before(self, iteration: int) -> int:
-        """Mini-batches drawn before iteration number `iteration` (from 0)."""
+        """Return the number of mini-batches drawn before iteration number `iteration` (from 0)."""
         drawn = 0
         for phase in self:
             drawn += min(iteration, phase.iterations) * phase.minibatches
@@ -122,7 +139,10 @@ class Schedule(tuple[Phase, ...]):
         return drawn
 
     def epoch_end(self, iteration: int, length: int) -> int:
-        """Where the Lightning epoch that begins at `iteration` ends: after `length` iterations or with the phase."""
+        """Return the iteration at which the Lightning epoch that starts at `iteration` ends.
+
+        An epoch ends after `length` iterations or at the end of the phase, whichever comes first.
+        """
         end = 0
         for phase in self:
             end += phase.iterations
@@ -131,7 +151,7 @@ class Schedule(tuple[Phase, ...]):
         return end
 
     def epochs_left(self, iteration: int, length: int) -> int:
-        """How many Lightning epochs of `length` iterations remain after `iteration`."""
+        """Return the number of Lightning epochs of `length` iterations that remain after `iteration`."""
         epochs = 0
         while iteration < self.iterations:
             iteration = self.epoch_end(iteration, length)
@@ -141,25 +161,29 @@ class Schedule(tuple[Phase, ...]):
 
 @checkable
 class Constraint(Protocol):
-    """What a setting may be, as metadata of an `Annotated` type; `str` says it as in "takes a number in [0, 1]"."""
+    """A restriction on the values of a setting, given as metadata of an `Annotated` type.
+
+    `str` completes the sentence "takes …", for example "takes a number in [0, 1]".
+    """
 
     def admits(self, value: Any) -> bool:
-        """Whether a value, plain Python, may be given."""
+        """Return whether `value`, a plain Python value, is allowed."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number, or each of several, within an interval.
-
-    >>> width = Annotated[int, Range("[1, 4096]")]
-    >>> Range("(0, 1]").admits(0), Range("(0, 1]").admits(1), Range("(0, inf)").admits(float("inf"))
-    (False, True, False)
-    >>> Range("[0, 1]", counts=(3,)).admits([0.1, 0.2, 0.3])
-    True
+    """A number, or every number of a list, must lie within an interval.
 
     Attributes:
-        interval: as written in mathematics: "[" and "]" include the end beside them, "(" and ")" leave it out.
-        counts: how many numbers a list may have; None for any.
+        interval: in mathematical notation: "[" and "]" include the end point, "(" and ")" exclude it.
+        counts: allowed lengths of a list; None for any length.
+
+    Example:
+        >>> width = Annotated[int, Range("[1, 4096]")]
+        >>> Range("(0, 1]").admits(0), Range("(0, 1]").admits(1), Range("(0, inf)").admits(float("inf"))
+        (False, True, False)
+        >>> Range("[0, 1]", counts=(3,)).admits([0.1, 0.2, 0.3])
+        True
     """
 
     interval: str
@@ -176,17 +200,21 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
-        several = f", or a list of {' or '.join(map(str, self.counts))}" if isinstance(self.counts, tuple) else ""
-        return f"a number in {self.interval}{several}"
+        lengths = f", or a list of {' or '.join(map(str, self.counts))}" if isinstance(self.counts, tuple) else ""
+        return f"a number in {self.interval}{lengths}"
 
 
 @dataclass(frozen=True)
 class Square:
-    """Two equal sides in pixels, of `least` to 2048.
+    """Two equal side lengths in pixels, from `least` to 2048.
 
     Attributes:
-        least: smallest side.
-        power_of_two: whether the side must be one.
+        least: smallest side allowed.
+        power_of_two: whether the side must be a power of two.
+
+    Example:
+        >>> Square(8).admits((64, 64)), Square(8).admits((48, 48)), Square(8, power_of_two=False).admits((48, 48))
+        (True, False, True)
     """
 
     least: int
@@ -202,34 +230,48 @@ class Square:
         return f"two equal sides,{' a power of two' * self.power_of_two} from {self.least} to 2048"
 
 
-Channels = Literal[1, 3]  # of a picture: grey or colour
+Channels = Literal[1, 3]  # of an image: grey or colour
 Seed = Annotated[int, Range("[0, 4294967295]")]
 Width = Annotated[int, Range("[1, 4096]")]  # channels of a network
 CodeLength = Annotated[int, Range("[1, 65536]")]  # of a latent code
 Iterations = Annotated[int, Range("[1, 10000000]")]
 Count = Annotated[int, Range("[1, 1000000]")]
 Rate = Annotated[float, Range("(0, 1]")]  # learning rates
-Weight = Annotated[float, Range("[0, 1000000]")]  # of a term of a loss or a score
+Weight = Annotated[float, Range("[0, 1000000]")]  # of a term in a loss or a score
 Fraction = Annotated[float, Range("[0, 1]")]
 
 
 def constraints(annotation: Any) -> Iterator[Constraint]:
-    """The constraints in a type, those of a union's members included.
+    """Yield the constraints in a type annotation, including those of the members of a union.
 
-    >>> [str(found) for found in constraints(Rate | None)]
-    ['a number in (0, 1]']
+    Example:
+        >>> [str(constraint) for constraint in constraints(Rate | None)]
+        ['a number in (0, 1]']
     """
-    yield from (found for found in getattr(annotation, "__metadata__", ()) if isinstance(found, Constraint))
+    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Constraint))
     if not hasattr(annotation, "__metadata__"):
         for member in get_args(annotation):
             yield from constraints(member)
 
 
 def refuse_out_of_range(kind: type, values: Mapping[str, Any]) -> None:
-    """Compare a dataclass's values, or a constructor's arguments, with the constraints of their types.
+    """Check the values of a dataclass, or the arguments of a constructor, against the constraints in their annotations.
+
+    Args:
+        kind: dataclass, or class with an annotated `__init__`.
+        values: value of each field or argument by name; None is always allowed.
 
     Raises:
-        ValueError: a value is not admitted; None always is.
+        ValueError: a value violates its constraint.
+
+    Example:
+        >>> @dataclass
+        ... class Settings:
+        ...     rate: Rate
+        >>> refuse_out_of_range(Settings, {"rate": 0.1})
+        >>> refuse_out_of_range(Settings, {"rate": 2.0})
+        Traceback (most recent call last):
+        ValueError: rate=2.0: takes a number in (0, 1]
     """
     for name, allowed in _constraints_of(kind).items():
         for constraint in allowed:

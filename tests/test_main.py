@@ -94,7 +94,7 @@ def test_a_folder_of_experiments_that_is_not_there_is_one_line(monkeypatch: pyte
     monkeypatch.setenv("ANOMALY_EXPERIMENTS", "")
     result = run("list", "--experiments", "nowhere")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: nowhere: no such folder of experiments")
+    assert result.stderr.startswith("error: nowhere: no such experiments folder")
 
 
 @pytest.mark.parametrize(("name", "kind"), [

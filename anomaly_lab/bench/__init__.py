@@ -1,1 +1,1 @@
-"""Speed and memory, A/B interleaved: of the parts, beside a bare loop, MONAI, a one-by-one search, a peer."""
+"""Benchmarks of speed and memory: interleaved timings against a bare loop, MONAI, a sequential search and a peer."""

@@ -1,4 +1,4 @@
-"""f-AnoGAN's training as one would write it without any framework: what `make bench` measures the framework against."""
+"""f-AnoGAN's training loop in plain PyTorch: the reference that `make bench` measures the framework against."""
 
 import torch
 from omegaconf import DictConfig
@@ -11,7 +11,18 @@ from anomaly_lab.losses.gradient_penalty import gradient_penalty
 
 
 class BareLoop:
-    """f-AnoGAN's two steps as one would write them without any framework."""
+    """f-AnoGAN's training steps in plain PyTorch, on the networks and optimizers of the framework's detector.
+
+    Args:
+        settings: a composed configuration whose `detector` is f-AnoGAN.
+        precision: "fp32", or "bf16" for autocast on the CPU.
+
+    Example:
+        >>> small = ["budget=smoke", "data.patch_size=[32,32]", "detector.width=2", "detector.latent_dim=4"]
+        >>> loop = BareLoop(configuration.load("fanogan_headct", small), precision="fp32")
+        >>> loop.gan(torch.zeros(2, 4, 1, 32, 32))  # two critic steps on four images each, one generator step
+        >>> loop.encoder(torch.zeros(1, 4, 1, 32, 32))  # one encoder step
+    """
 
     def __init__(self, settings: DictConfig, precision: str) -> None:
         torch.manual_seed(0)
@@ -22,6 +33,11 @@ class BareLoop:
         self.optimizer_g, self.optimizer_c, self.optimizer_e = self.detector.configure_optimizers()
 
     def gan(self, batches: Tensor) -> None:
+        """Run one iteration of the phase `gan`: a critic step per mini-batch, then one generator step.
+
+        Args:
+            batches: [n_critic, B, C, H, W] in [-1, 1].
+        """
         self.g.requires_grad_(False)
         self.c.requires_grad_(True)
         for real in batches:
@@ -37,6 +53,11 @@ class BareLoop:
         self._step(self.optimizer_g, loss)
 
     def encoder(self, batches: Tensor) -> None:
+        """Run one encoder step per mini-batch, generator and critic frozen.
+
+        Args:
+            batches: [n, B, C, H, W] in [-1, 1].
+        """
         self.g.eval().requires_grad_(False)
         self.c.eval().requires_grad_(False)
         for image in batches:
@@ -48,7 +69,7 @@ class BareLoop:
         self.c.train()
 
     def distance(self, real: Tensor) -> None:
-        """A critic's step but for the penalty."""
+        """Run a critic step without the gradient penalty, on images [B, C, H, W]."""
         self.c.requires_grad_(True)
         with self._autocast():
             with torch.no_grad():
@@ -57,7 +78,7 @@ class BareLoop:
         self._step(self.optimizer_c, loss)
 
     def penalty(self, real: Tensor) -> None:
-        """The penalty and its gradient alone."""
+        """Run a critic step on the gradient penalty alone, on images [B, C, H, W]."""
         self.c.requires_grad_(True)
         self._step(self.optimizer_c, gradient_penalty(self.c, real, real.flip(0)))
 

@@ -1,6 +1,7 @@
-"""Speed and memory of f-AnoGAN's road, A/B interleaved in one run: medians, their ratios, JSON and a table.
+"""The command `bench`: time f-AnoGAN from loading to scoring; report medians and ratios as JSON and as a table.
 
-Timings are noisy and belong to one machine: read the ratios, and look at the load that is printed with them.
+The variants of a measure are run in turn (A B C A B C …), so that a change of load hits all of them. Timings are noisy
+and hold for one machine only: read the ratios, and check the load that is printed with them.
 """
 
 import argparse
@@ -41,36 +42,43 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def main(arguments: list[str]) -> None:
-    """Measure `fanogan_headct` on its twin, by default at the laptop budget; any `key=value` changes it.
+    """Benchmark `fanogan_headct` on its synthetic twin, at the laptop budget unless overridden.
 
     Args:
-        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, overrides.
+        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, and overrides `key=value` of the
+            configuration.
+
+    Example:
+        From a shell::
+
+            python -m anomaly_lab bench --only scoring --rounds 3 data.batch_size=8
     """
-    parser = argparse.ArgumentParser("bench", description=main.__doc__)
-    parser.add_argument("--out", type=Path, help="where the JSON goes")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
-    parser.add_argument("--only", choices=[*MEASURES], help="one of the measures instead of all")
-    parser.add_argument("--peer", choices=peer.known(), help="GANomaly's training beside a peer's instead of all")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    asked = parser.parse_args(arguments)
-    settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *asked.overrides])
-    out: Path = asked.out or Path(f"runs/bench_{asked.peer}.json" if asked.peer else "runs/bench.json")
-    facts = run_folder.provenance() | {"load_before": os.getloadavg()[0], "rounds": asked.rounds}
-    if asked.peer:
-        times, about = peer.training(asked.peer, asked.rounds)
-        facts["peer"] = about
+    description = (main.__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser("bench", description=description)
+    parser.add_argument("--out", type=Path, help="file for the results (JSON); default: runs/bench.json")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one warm-up round (default: 5)")
+    parser.add_argument("--only", choices=[*MEASURES], help="run this measure instead of all")
+    parser.add_argument("--peer", choices=peer.known(), help="compare GANomaly's training with this library's instead")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
+    options = parser.parse_args(arguments)
+    settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *options.overrides])
+    out: Path = options.out or Path(f"runs/bench_{options.peer}.json" if options.peer else "runs/bench.json")
+    facts = run_folder.provenance() | {"load_before": os.getloadavg()[0], "rounds": options.rounds}
+    if options.peer:
+        times, details = peer.training(options.peer, options.rounds)
+        facts["peer"] = details
     else:
-        times = _measured([asked.only] if asked.only else [*MEASURES], settings, asked.rounds)
+        times = _measure([options.only] if options.only else [*MEASURES], settings, options.rounds)
     medians = {name: statistics.median(values) for name, values in times.items()}
     summary: dict[str, Any] = {"seconds": medians, "ratios": _ratios(medians), "speeds": _speeds(settings, medians)}
-    if not asked.peer:  # it trains elsewhere
+    if not options.peer:  # a peer comparison trains in other processes
         summary["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     out.parent.mkdir(parents=True, exist_ok=True)
     run_folder.write_json(out, facts | summary | {"raw": times, "config": configuration.show(settings)})
     _print(summary, facts, out)
 
 
-def _measured(names: list[str], settings: DictConfig, rounds: int) -> Times:
+def _measure(names: list[str], settings: DictConfig, rounds: int) -> Times:
     data: PatchDataModule = configuration.build(settings.data)
     data.prepare_data()
     times: Times = {}
@@ -81,19 +89,19 @@ def _measured(names: list[str], settings: DictConfig, rounds: int) -> Times:
 
 
 def _interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> Times:
-    """Seconds of each contender, A B C A B C …, after one uncounted round."""
+    """Time the contenders in turn (A B C A B C …), in seconds; the first round is a warm-up and not recorded."""
     times: Times = {name: [] for name in contenders}
-    for counted in range(rounds + 1):
+    for round_number in range(rounds + 1):
         for name, run in contenders.items():
             start = time.perf_counter()
             run()
-            if counted:
+            if round_number:
                 times[name].append(time.perf_counter() - start)
     return times
 
 
 def _loading(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
-    """64 mini-batches of float32 images, with and without augmentation."""
+    """Time loading 64 mini-batches of float32 images, with and without augmentation."""
     schedule = configuration.build(settings.detector).schedule
 
     def draw(augmentation: Any) -> None:
@@ -106,7 +114,7 @@ def _loading(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
 
 
 def _steps(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
-    """One iteration of each phase on ready tensors, by hand, in both precisions; and the parts of a critic step."""
+    """Time the bare loop on tensors in memory, in fp32 and bf16: an iteration of each phase, parts of a critic step."""
     loops = {name: BareLoop(settings, name) for name in PRECISIONS}
     n_critic, size = settings.detector.n_critic, tuple(settings.data.patch_size)
     images = torch.rand(n_critic, data.batch_size, settings.data.in_channels, *size) * 2 - 1
@@ -120,7 +128,7 @@ def _steps(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
 
 
 def _scoring(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
-    """256 images through `score`, in batches of `scoring_batch_size`."""
+    """Time scoring 256 images in batches of `scoring_batch_size`."""
     detector: FAnoGAN = configuration.build(settings.detector)
     images = torch.rand(256, settings.data.in_channels, *settings.data.patch_size) * 2 - 1
     parts = torch.split(images, data.scoring_batch_size)
@@ -128,11 +136,11 @@ def _scoring(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
 
 
 def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
-    """One epoch of each phase: the Trainer with every callback against a bare loop over the same batches.
+    """Time one epoch of each phase: the Trainer with all callbacks against the bare loop on the same batches.
 
-    In processor seconds, for other jobs move the wall's by more than is looked for; with OMP_NUM_THREADS=1, for waiting
-    threads count too. Epochs of 40 iterations: what an epoch's end costs (checkpoint, validation, samples) weighs more
-    than in a run.
+    Times are CPU seconds, because other jobs disturb the wall clock by more than the difference of interest. Run with
+    OMP_NUM_THREADS=1, because waiting threads use CPU time as well. Epochs have at most 40 iterations, so the work at
+    the end of an epoch (checkpoint, validation, samples) weighs more than in a real run.
     """
     settings = settings.copy()
     length = settings.data.epoch_length = min(40, settings.data.epoch_length)
@@ -143,12 +151,12 @@ def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) ->
         with tempfile.TemporaryDirectory() as folder:
             run = run_folder.create(folder, "bench", ("bench",))
             run_folder.write_atomic(run / "config.yaml", configuration.show(settings))
-            road, detector = training.construct(settings)
+            datamodule, detector = training.construct(settings)
             callbacks = [configuration.build(node) for node in settings.callbacks.values()]
-            epochs = detector.schedule.epochs_left(0, road.epoch_length)
-            every = [Randomness(0), *callbacks, clock]
-            trainer = training.trainer_for(settings.trainer, run, every, epochs, plugins=[CheckpointFiles()])
-            trainer.fit(detector, datamodule=road)
+            epochs = detector.schedule.epochs_left(0, datamodule.epoch_length)
+            all_callbacks = [Randomness(0), *callbacks, clock]
+            trainer = training.trainer_for(settings.trainer, run, all_callbacks, epochs, plugins=[CheckpointFiles()])
+            trainer.fit(detector, datamodule=datamodule)
             for callback in callbacks:
                 if isinstance(callback, RunCallback):
                     callback.on_run_end(run)
@@ -167,7 +175,7 @@ def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) ->
 
 
 def _start_up(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
-    """`--help`, and the imports of a training, as processes of their own."""
+    """Time `--help` and the imports of the training engine, each in a fresh process."""
 
     def run(*words: str) -> Callable[[], object]:
         return lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True)
@@ -179,7 +187,7 @@ def _start_up(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times
 
 
 class _Clock(pl.Callback):
-    """Processor seconds from the first batch to the end of the training, without building the objects."""
+    """CPU seconds from the first batch to the end of training; building the objects is not included."""
 
     def __init__(self) -> None:
         self.framework: list[float] = []
@@ -194,24 +202,24 @@ class _Clock(pl.Callback):
 
 
 def _ratios(seconds: dict[str, float]) -> dict[str, float]:
-    found = {}
+    ratios = {}
     if "training by Trainer" in seconds:
-        found["framework overhead, %"] = 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1)
+        ratios["framework overhead, %"] = 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1)
     for ours, theirs in stores.PAIRS + search.PAIRS:
         if ours in seconds:
-            found[f"{theirs} over {ours}"] = seconds[theirs] / seconds[ours]
+            ratios[f"{theirs} over {ours}"] = seconds[theirs] / seconds[ours]
     for part in ("gan step", "encoder step", "critic without penalty"):
         if f"{part} bf16" in seconds:
-            found[f"bf16 over fp32, {part}"] = seconds[f"{part} fp32"] / seconds[f"{part} bf16"]
-    return found | peer.ratios(seconds)
+            ratios[f"bf16 over fp32, {part}"] = seconds[f"{part} fp32"] / seconds[f"{part} bf16"]
+    return ratios | peer.ratios(seconds)
 
 
 def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]:
-    """Images a second."""
+    """Return images per second of the measures that process images."""
     minibatches = (64 // settings.detector.n_critic + 1) * settings.detector.n_critic
     images = minibatches * settings.data.batch_size
-    counted = {"load": images, "load augmented": images, "score": 256}
-    return {name: n / seconds[name] for name, n in counted.items() if name in seconds} | peer.speeds(seconds)
+    num_images = {"load": images, "load augmented": images, "score": 256}
+    return {name: n / seconds[name] for name, n in num_images.items() if name in seconds} | peer.speeds(seconds)
 
 
 def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:
@@ -227,8 +235,11 @@ def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:
     console = Console()
     console.print(table)
     if facts["load_before"] > 0.5:
-        console.print(f"the machine was busy before (load {facts['load_before']:.1f}): trust the ratios at most")
-    console.print(f"all rounds: {out}")
+        console.print(
+            f"The machine was busy when the benchmark started (load average {facts['load_before']:.1f}): "
+            "compare the ratios only, not the seconds."
+        )
+    console.print(f"Times of all rounds: {out}")
 
 
 MEASURES: dict[str, Callable[[DictConfig, PatchDataModule, int], Times]] = {

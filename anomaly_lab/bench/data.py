@@ -1,4 +1,4 @@
-"""Speed and memory of the road of the data, beside MONAI's own pipeline: same files, same windows, same numbers."""
+"""Speed and memory of data preparation and loading, compared with MONAI on the same files and the same windows."""
 
 import json
 import os
@@ -27,48 +27,68 @@ from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.data.twins.brain import draw_brain, write_volume
 
 Times = dict[str, list[float]]
-SHAPE = (240, 240, 155)  # of BraTS
-NUM_VOLUMES = 7  # give a little more than 20 000 windows
-MEMORY_GB = 10.0  # of volumes, uncompressed
-PAIRS = (  # what is compared
+SHAPE = (240, 240, 155)  # voxels of a BraTS volume
+NUM_VOLUMES = 7  # yield slightly more than 20 000 windows
+MEMORY_GB = 10.0  # uncompressed size of the volumes in the memory benchmark
+PAIRS = (  # (ours, theirs): the names whose ratio is reported
     ("store", "MONAI pipeline"),
     ("store batch", "CacheDataset batch"),
     ("store batch as it is", "CacheDataset batch as it is"),
 )
-BAGS = 1_059_231  # SIXray's
+BAGS = 1_059_231  # images in SIXray
 
 
 def store_and_batches(rounds: int) -> Times:
-    """Build a store of about 20 000 patches, and fetch batches of 64, as we do and as MONAI does."""
+    """Time building a store of about 20 000 patches and fetching batches of 64, with this package and with MONAI.
+
+    Args:
+        rounds: recorded rounds, after one warm-up round.
+
+    Returns:
+        Seconds by name, one value per round; `PAIRS` says which names compare. A fetch is timed per batch.
+
+    Raises:
+        RuntimeError: MONAI extracts another number of windows, so the times would not compare.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = write_volumes(Path(folder) / "volumes", NUM_VOLUMES)
         times: Times = {name: [] for pair in PAIRS for name in pair}
-        for counted in range(rounds + 1):
-            store, ours = _timed(lambda: _built(root, Path(folder) / "store"))
-            patches, theirs = _timed(lambda: _by_monai(root))
+        for round_number in range(rounds + 1):
+            store, ours = _timed(lambda: _build_store(root, Path(folder) / "store"))
+            patches, theirs = _timed(lambda: _monai_windows(root))
             if len(patches) != len(store.images):
-                raise RuntimeError(f"MONAI finds {len(patches)} windows, the store holds {len(store.images)}")
-            fetched = _fetch(store, patches)
-            if counted:
-                for name, seconds in zip(times, (ours, theirs, *fetched), strict=True):
+                raise RuntimeError(
+                    f"MONAI extracts {len(patches)} windows, the store holds {len(store.images)}: the times do not "
+                    "compare; check that both pipelines cut the same windows"
+                )
+            fetch_seconds = _fetch(store, patches)
+            if round_number:
+                for name, seconds in zip(times, (ours, theirs, *fetch_seconds), strict=True):
                     times[name].append(seconds)
             shutil.rmtree(Path(folder) / "store")
     return times
 
 
 def memory(gigabytes: float = MEMORY_GB) -> Times:
-    """Peak memory of a process that builds a store of so many GB of volumes, imports included."""
+    """Measure the peak memory of a process that builds a store, its imports included.
+
+    Args:
+        gigabytes: uncompressed size of the volumes the store is built from.
+
+    Returns:
+        One value in GB, under a name that says the size.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = write_volumes(Path(folder) / "volumes", 4, suffix=".nii")
         originals = sorted(root.iterdir())
         for number in range(len(originals), round(gigabytes * 1e9 / (2 * np.prod(SHAPE)))):
-            twin = root / f"patient{number:04d}"
-            twin.mkdir()
+            copy = root / f"patient{number:04d}"
+            copy.mkdir()
             for path in originals[number % len(originals)].iterdir():
-                os.link(path, twin / path.name)  # read as any file is
+                os.link(path, copy / path.name)  # a hard link saves disk space and is read like any other file
         code = (
-            "import sys; from pathlib import Path; from anomaly_lab.bench.data import _built, _peak_gb; "
-            "_built(Path(sys.argv[1]), Path(sys.argv[2]), per_scan=50); print(_peak_gb())"
+            "import sys; from pathlib import Path; from anomaly_lab.bench.data import _build_store, _peak_gb; "
+            "_build_store(Path(sys.argv[1]), Path(sys.argv[2]), per_scan=50); print(_peak_gb())"
         )
         words = [sys.executable, "-c", code, str(root), str(Path(folder) / "store")]
         done = subprocess.run(words, check=True, capture_output=True, text=True)
@@ -76,17 +96,26 @@ def memory(gigabytes: float = MEMORY_GB) -> Times:
 
 
 def million_rows() -> Times:
-    """Seconds and peak memory of listing and splitting SIXray1000's million bags, in a process of its own."""
+    """Measure time and peak memory of listing and splitting SIXray1000's million images, in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         root = _write_lists(Path(folder))
-        code = "import sys, json; from anomaly_lab.bench.data import _listed; print(json.dumps(_listed(sys.argv[1])))"
+        code = (
+            "import sys, json; from anomaly_lab.bench.data import _list_and_split; "
+            "print(json.dumps(_list_and_split(sys.argv[1])))"
+        )
         done = subprocess.run([sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return {"list and split": [found["seconds"]], "peak of the list, GB": [found["peak_gb"]]}
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {"list and split": [result["seconds"]], "peak of the list, GB": [result["peak_gb"]]}
 
 
 def write_volumes(root: Path, count: int, suffix: str = ".nii.gz") -> Path:
-    """Write int16 brains of BraTS' size, each with a block of lesion."""
+    """Write int16 synthetic brains of BraTS size, each with a block-shaped lesion, and return `root`.
+
+    Args:
+        root: folder to fill: `patient0000/flair.nii.gz`, `patient0000/lesion.nii.gz`, …
+        count: number of volumes.
+        suffix: ".nii.gz", or ".nii" for uncompressed files.
+    """
     for number in range(count):
         brain = draw_brain(np.random.default_rng(number), SHAPE, (1.0, 1.0, 1.0))
         image = (brain.image * 500).astype(np.int16)
@@ -99,7 +128,7 @@ def write_volumes(root: Path, count: int, suffix: str = ".nii.gz") -> Path:
     return root
 
 
-def _built(root: Path, store_dir: Path, per_scan: int = 0) -> Store:
+def _build_store(root: Path, store_dir: Path, per_scan: int = 0) -> Store:
     suffix = ".nii.gz" if any(root.rglob("*.nii.gz")) else ".nii"
     data = Nifti(
         root=str(root),
@@ -113,63 +142,63 @@ def _built(root: Path, store_dir: Path, per_scan: int = 0) -> Store:
     return open_or_build(data.plan(data.cases(root)), store_dir, "fail")
 
 
-def _by_monai(root: Path) -> np.ndarray:
-    """MONAI's dictionary transforms over the same files: windows [N, 1, 32, 32], uint16; their masks are dropped."""
+def _monai_windows(root: Path) -> np.ndarray:
+    """Extract the windows of all volumes with MONAI's dictionary transforms: uint16 [N, 1, 32, 32], without masks."""
     from monai.transforms.compose import Compose
     from monai.transforms.intensity.dictionary import NormalizeIntensityd
     from monai.transforms.io.dictionary import LoadImaged
     from monai.transforms.spatial.dictionary import GridPatchd, Orientationd
     from monai.transforms.utility.dictionary import CopyItemsd, EnsureChannelFirstd
 
-    both = ["image", "mask"]
-    overlap: Any = (0, 0, 0.5, 0.5)  # its annotation says float
+    keys = ["image", "mask"]
+    overlap: Any = (0, 0, 0.5, 0.5)  # one value per axis works, although MONAI annotates a single float
     warnings.filterwarnings("ignore", category=UserWarning)
     pipeline = Compose(
         [
-            LoadImaged(both),
-            EnsureChannelFirstd(both),
-            Orientationd(both, axcodes="IPL", labels=None),
-            CopyItemsd(["image"], names=["seen"]),
+            LoadImaged(keys),
+            EnsureChannelFirstd(keys),
+            Orientationd(keys, axcodes="IPL", labels=None),
+            CopyItemsd(["image"], names=["raw"]),
             NormalizeIntensityd("image", nonzero=True),
-            GridPatchd([*both, "seen"], patch_size=(1, 32, 32), overlap=overlap),
+            GridPatchd([*keys, "raw"], patch_size=(1, 32, 32), overlap=overlap),
         ]
     )
-    found = []
+    windows = []
     for folder in sorted(root.iterdir()):
-        cut: Any = pipeline({"image": folder / "flair.nii.gz", "mask": folder / "lesion.nii.gz"})
-        kept = (np.asarray(cut["seen"]) != 0).mean((1, 2, 3, 4)) >= 0.9
-        values = (np.asarray(cut["image"])[kept][:, :, 0] / 3 + 1) / 2
-        found.append(np.rint(values.clip(0, 1) * 65535).astype(np.uint16))
-    return np.concatenate(found)
+        patches: Any = pipeline({"image": folder / "flair.nii.gz", "mask": folder / "lesion.nii.gz"})
+        foreground = (np.asarray(patches["raw"]) != 0).mean((1, 2, 3, 4)) >= 0.9
+        values = (np.asarray(patches["image"])[foreground][:, :, 0] / 3 + 1) / 2
+        windows.append(np.rint(values.clip(0, 1) * 65535).astype(np.uint16))
+    return np.concatenate(windows)
 
 
 def _fetch(store: Store, patches: np.ndarray) -> list[float]:
-    """Seconds of a batch of 64, ours and a CacheDataset's of the same patches: with random flips, and without."""
+    """Time a batch of 64 from the store and from MONAI's CacheDataset of the same patches, with and without flips."""
     from monai.data.dataloader import DataLoader
     from monai.data.dataset import CacheDataset
     from monai.transforms.compose import Compose
     from monai.transforms.spatial.dictionary import RandFlipd
     from monai.transforms.utility.dictionary import EnsureTyped
 
-    batches, size, found = 20, 64, []
+    batches, size, seconds = 20, 64, []
     draws = np.arange(batches * size).reshape(batches, 1, size)
     items = [{"image": patch.astype(np.float32) / 32767.5 - 1} for patch in patches[: batches * size]]
     for augmentation, random in ((Augmentation(flip=0.5), [RandFlipd("image", prob=0.5, spatial_axis=1)]), (None, [])):
         images = TrainingImages(store, np.arange(len(store.images)), augmentation, seed=0)
-        found.append(_timed(partial(_walk, images, draws))[1] / batches)
+        seconds.append(_timed(partial(_load_all, images, draws))[1] / batches)
         cached = CacheDataset(items, Compose([EnsureTyped(["image"]), *random]), progress=False)
         loader = DataLoader(cached, batch_size=size, shuffle=True)
-        found.append(_timed(partial(list, loader))[1] / batches)
-    return found
+        seconds.append(_timed(partial(list, loader))[1] / batches)
+    return seconds
 
 
-def _walk(images: TrainingImages, draws: np.ndarray) -> None:
-    for some in draws:
-        images[some]
+def _load_all(images: TrainingImages, draws: np.ndarray) -> None:
+    for rows in draws:
+        images[rows]
 
 
 def _write_lists(root: Path) -> Path:
-    """SIXray1000's lists, without a picture."""
+    """Write lists of the size of SIXray1000's, without any image, and return `root`."""
     (root / "ImageSet" / "1000").mkdir(parents=True)
     (root / "JPEGImage").mkdir()
     header = "name,Gun,Knife,Wrench,Pliers,Scissors"
@@ -182,8 +211,7 @@ def _write_lists(root: Path) -> Path:
     return root
 
 
-def _listed(root: str) -> dict[str, float]:
-
+def _list_and_split(root: str) -> dict[str, float]:
     start = time.perf_counter()
     options = StoreOptions(enabled=False)
     data = SIXray(root=root, subset=1000, store=options, in_channels=3, source="real", patch_size=(64, 64))
@@ -193,14 +221,14 @@ def _listed(root: str) -> dict[str, float]:
 
 
 def _peak_gb() -> float:
-    """Most memory this process ever held; not `ru_maxrss`, in which a new process begins with its parent's."""
+    """Return this process's peak memory in GB; unlike `ru_maxrss`, it does not start at the parent process's peak."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 2**20
 
 
 def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
-    found = run()
+    result = run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return found, time.perf_counter() - start
+    return result, time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Our GANomaly as a contender: the engine's Trainer on a ready batch, in rounds.
+"""This package's GANomaly as a contender of the peer benchmark: the Trainer on one fixed batch, in timed turns.
 
 Usage: python -m anomaly_lab.bench.ganomaly VARIANT PRECISION
 """
@@ -19,11 +19,16 @@ from anomaly_lab.pipeline import training
 
 
 def main(variant: str, precision: str) -> None:
-    """Train GANomaly at its published width until the input ends."""
+    """Train GANomaly at its published width until standard input is closed; see `pace` for the protocol.
+
+    Args:
+        variant: value of `detector.variant`: whose losses to use ("official", "anomalib", …).
+        precision: value of `trainer.precision`, as "32-true" or "bf16-mixed".
+    """
     _, channels, *size = BATCH
-    changes = (f"data.in_channels={channels}", f"data.patch_size={size}", f"detector.variant={variant}")
-    words = ["budget=paper", "data.source=twin", *changes, f"trainer.precision={precision}", "trainer.accelerator=cpu"]
-    settings = configuration.load("ganomaly_headct", words)
+    model = (f"data.in_channels={channels}", f"data.patch_size={size}", f"detector.variant={variant}")
+    device = (f"trainer.precision={precision}", "trainer.accelerator=cpu")
+    settings = configuration.load("ganomaly_headct", ["budget=paper", "data.source=twin", *model, *device])
     data, detector = training.construct(settings)
     weights = {
         "generator": sum(p.numel() for p in detector.get_submodule("reconstructor").parameters()),
@@ -33,11 +38,11 @@ def main(variant: str, precision: str) -> None:
     detector.training_step = pace.keep(detector.training_step)  # type: ignore[method-assign]
     batch = {"image": torch.rand(1, *BATCH) * 2 - 1}
     batches: Any = [batch] * detector.schedule.iterations
-    ready = DataLoader(batches, batch_size=None, collate_fn=lambda item: item)
+    loader = DataLoader(batches, batch_size=None, collate_fn=lambda item: item)
     with tempfile.TemporaryDirectory() as folder:
         epochs = detector.schedule.epochs_left(0, data.epoch_length)
         trainer = training.trainer_for(settings.trainer, Path(folder), [Randomness(0)], epochs)
-        trainer.fit(detector, ready)
+        trainer.fit(detector, loader)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,13 @@
-"""A training in rounds, for contenders that take turns: so many steps when told, then it waits.
+"""Run a training loop in timed turns on request, so that contenders in several processes can be interleaved.
 
-Only the standard library: a peer's environment has none of the project's packages. A contender says hello with one
-line of JSON, its facts. Each line of its input, a number n, it answers by what n steps took; the input's end is its.
+Protocol, over standard input and output:
+
+1. When its first training step is due, the contender prints one line of JSON: its facts (version, threads, weights).
+2. For each line on its standard input, a number n, it trains n steps and answers with one line of JSON: the times
+   of these steps and its peak memory.
+3. It exits when its standard input is closed.
+
+Only the standard library is used: a peer's environment has none of this project's packages.
 """
 
 import functools
@@ -17,21 +23,30 @@ BATCH = (64, 3, 64, 64)  # images, channels, height, width
 
 
 class Pace:
-    """Counts the steps of this process and waits where a round is over.
+    """Runs the training steps of this process in turns, and waits between two turns.
+
+    From its creation on, file descriptor 1 carries the protocol only: whatever libraries print goes to standard error.
 
     Args:
-        facts: of the hello.
+        facts: content of the first line, for example version, torch, threads and weights.
+
+    Example:
+        In a contender's script::
+
+            pace = Pace(version="1.0", threads=1)
+            model.training_step = pace.keep(model.training_step)
+            trainer.fit(model)  # each line n on standard input now trains n steps
     """
 
     def __init__(self, **facts: Any) -> None:
         self._answers = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what libraries print is no answer
+        os.dup2(2, 1)  # text that libraries print must not mix with the answers
         self._next: dict[str, Any] = facts
         self._left = 0
         self._began = self._inside = (0.0, 0.0)
 
     def keep(self, training_step: Callable[..., Any]) -> Callable[..., Any]:
-        """The same step, which begins when it is its turn. The hello is said when the first one is called."""
+        """Wrap a training step so that it waits for its turn; the first call prints the facts."""
 
         @functools.wraps(training_step)
         def step(*arguments: Any, **named: Any) -> Any:
@@ -52,14 +67,14 @@ class Pace:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             self._next |= {"training": _minus(_clocks(), self._began), "peak_gb": peak}
         print(json.dumps(self._next), file=self._answers, flush=True)
-        order = sys.stdin.readline()
-        if not order:
+        request = sys.stdin.readline()
+        if not request:
             sys.exit()
-        self._left, self._inside, self._began = int(order), (0.0, 0.0), _clocks()
+        self._left, self._inside, self._began = int(request), (0.0, 0.0), _clocks()
 
 
 def _clocks() -> tuple[float, float]:
-    """Seconds of the wall's clock, and of processors in this process."""
+    """Return wall-clock seconds and CPU seconds of this process."""
     return time.perf_counter(), time.process_time()
 
 

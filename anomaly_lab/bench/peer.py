@@ -1,8 +1,8 @@
-"""GANomaly's training beside a peer's own, each in its process and environment, in turns of a few steps.
+"""Compare the speed of GANomaly's training with a peer library's, each in its own process and environment.
 
-Same weights, same batch size, ready tensors, everybody's own Trainer with all it does around a step. By the
-processors' clock where each contender has one thread, for other jobs move the wall's by more than is looked for; by the
-wall's where threads wait for each other.
+Both train networks of the same size on one fixed batch in memory, with their own Trainer and all it does around a
+step, in turns of a few steps. Times are CPU seconds if every contender has one thread, because other jobs disturb the
+wall clock by more than the difference of interest; otherwise wall-clock seconds, because threads wait for each other.
 """
 
 import contextlib
@@ -21,24 +21,33 @@ from anomaly_lab.types import UserError
 Times = dict[str, list[float]]
 PEERS = Path(__file__).parent / "peers"
 ROOT = PEERS.parents[2]
-STEPS = 2  # of a turn
+STEPS = 2  # per turn
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def known() -> list[str]:
-    """The peers that can be measured."""
+    """Return the names of the peers that can be measured.
+
+    Example:
+        >>> known()
+        ['anomalib']
+    """
     return sorted(path.stem for path in PEERS.glob("*.txt"))
 
 
 def contenders(peer: str, root: Path = ROOT) -> dict[str, list[str]]:
-    """Command line of each contender, by its name in the table.
+    """Return the command line of each contender by its name in the table.
+
+    Args:
+        peer: one of `known()`.
+        root: folder whose `.peers/<peer>` is the peer's virtual environment.
 
     Raises:
         UserError: the peer is not installed.
     """
     python = root / ".peers" / peer / "bin" / "python"
     if not python.exists():
-        raise UserError(f"{peer} is not installed ({python} is missing); make bench PEER={peer} does it")
+        raise UserError(f"{peer} is not installed ({python} is missing); `make bench PEER={peer}` installs it")
     ours = [sys.executable, "-m", "anomaly_lab.bench.ganomaly"]
     theirs = [str(python), str(PEERS / f"{peer}_ganomaly.py")]
     commands = {}
@@ -51,53 +60,108 @@ def contenders(peer: str, root: Path = ROOT) -> dict[str, list[str]]:
 
 
 def training(peer: str, rounds: int) -> tuple[Times, dict[str, Any]]:
-    """Seconds a step of each contender, A B C A B C …, after one uncounted round; and what they say of themselves."""
+    """Time this package's GANomaly and a peer's; see `in_turns`.
+
+    Args:
+        peer: one of `known()`.
+        rounds: recorded turns of each contender.
+
+    Raises:
+        UserError: the peer is not installed.
+        RuntimeError: a contender stops early, or the networks differ in size.
+    """
     return in_turns(contenders(peer), rounds)
 
 
 def in_turns(commands: dict[str, list[str]], rounds: int) -> tuple[Times, dict[str, Any]]:
-    """The same of any contenders.
+    r"""Run contenders in turn (A B C A B C …); the first round is a warm-up and not recorded.
+
+    Args:
+        commands: command line of each contender by name; each speaks the protocol of `pace`.
+        rounds: recorded turns of each contender.
+
+    Returns:
+        Seconds per step and peak memory in GB of each contender; and details: the clock used, each contender's facts
+        and all its answers.
 
     Raises:
-        RuntimeError: one of them dies, or their networks differ in size.
+        RuntimeError: a contender stops early, or the networks differ in size.
+
+    Example:
+        >>> script = "from anomaly_lab.bench.pace import Pace\n"
+        >>> script += "step = Pace(weights=1, threads=1).keep(lambda: None)\n"
+        >>> script += "while True: step()"
+        >>> times, details = in_turns({"toy": [sys.executable, "-c", script]}, rounds=3)
+        >>> sorted(times), len(times["step of toy"]), details["clock"]
+        (['peak of toy, GB', 'step of toy'], 3, 'processor')
     """
     with contextlib.ExitStack() as stack:
         started = {name: stack.enter_context(Contender(name, command)) for name, command in commands.items()}
         facts = {name: contender.answer() for name, contender in started.items()}
-        sizes = {name: said["weights"] for name, said in facts.items()}
+        sizes = {name: fact["weights"] for name, fact in facts.items()}
         if len({json.dumps(size, sort_keys=True) for size in sizes.values()}) > 1:
-            raise RuntimeError(f"the networks are not the same: {sizes}")
+            raise RuntimeError(
+                f"the networks differ in their number of weights, so their times do not compare: {sizes}"
+            )
         answers: dict[str, list[dict[str, Any]]] = {name: [] for name in started}
-        for counted in range(rounds + 1):
+        for round_number in range(rounds + 1):
             for name, contender in started.items():
-                said = contender.turn(STEPS)
-                if counted:
-                    answers[name].append(said)
-    clock = 1 if all(said["threads"] == 1 for said in facts.values()) else 0
-    times = {f"step of {name}": [said["training"][clock] / STEPS for said in given] for name, given in answers.items()}
-    times |= {f"peak of {name}, GB": [given[-1]["peak_gb"]] for name, given in answers.items()}
+                answer = contender.turn(STEPS)
+                if round_number:
+                    answers[name].append(answer)
+    clock = 1 if all(fact["threads"] == 1 for fact in facts.values()) else 0
+    times = {f"step of {name}": [turn["training"][clock] / STEPS for turn in turns] for name, turns in answers.items()}
+    times |= {f"peak of {name}, GB": [turns[-1]["peak_gb"]] for name, turns in answers.items()}
     return times, {"clock": ("wall", "processor")[clock], "contenders": facts, "answers": answers}
 
 
 def ratios(seconds: dict[str, float]) -> dict[str, float]:
-    """How many times the peer's images a second ours are, of each pair that was measured."""
+    """Return the speed-up of this package over the peer for each pair of contenders that was measured.
+
+    Args:
+        seconds: median seconds by name; only the names `step of …` are used.
+
+    Example:
+        >>> ratios({"step of ours bf16": 0.5, "step of anomalib fp32": 1.5})
+        {'ours bf16 / anomalib fp32': 3.0}
+    """
     steps = {name.removeprefix("step of "): value for name, value in seconds.items() if name.startswith("step of ")}
     ours = {name: value for name, value in steps.items() if name.startswith("ours")}
     theirs = {name: value for name, value in steps.items() if name not in ours}
     return {
         f"{our} / {their}": theirs[their] / ours[our]
         for our, their in itertools.product(ours, theirs)
-        if our.endswith("bf16") or their.endswith("fp32")  # nobody would compare the others
+        if our.endswith("bf16") or their.endswith("fp32")  # fp32 against bf16 is no fair comparison
     }
 
 
 def speeds(seconds: dict[str, float]) -> dict[str, float]:
-    """Images a second."""
+    """Return images per second of each contender.
+
+    Example:
+        >>> speeds({"step of ours fp32": 2.0})  # a batch has 64 images
+        {'step of ours fp32': 32.0}
+    """
     return {name: BATCH[0] / value for name, value in seconds.items() if name.startswith("step of ")}
 
 
 class Contender:
-    """A process that trains when told; see `pace`. What it prints besides is shown if it dies."""
+    r"""A process that speaks the protocol of `pace`; use as a context manager, which kills the process at its end.
+
+    Args:
+        name: used in error messages.
+        command: command line of the process; other text it prints is shown if it stops early.
+
+    Example:
+        >>> script = "from anomaly_lab.bench.pace import Pace\n"
+        >>> script += "step = Pace(version='1.0').keep(lambda: None)\n"
+        >>> script += "while True: step()"
+        >>> with Contender("toy", [sys.executable, "-c", script]) as contender:
+        ...     facts = contender.answer()
+        ...     answer = contender.turn(steps=5)
+        >>> facts, sorted(answer)
+        ({'version': '1.0'}, ['peak_gb', 'step', 'training'])
+    """
 
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name
@@ -120,17 +184,21 @@ class Contender:
         self._log.close()
 
     def turn(self, steps: int) -> dict[str, Any]:
-        """What it answers after so many steps."""
-        with contextlib.suppress(BrokenPipeError):  # the answer will be missing as well
+        """Let it train `steps` steps and return its answer."""
+        with contextlib.suppress(BrokenPipeError):  # `answer` reports a process that has died
             print(steps, file=self._process.stdin, flush=True)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """Its next line."""
+        """Read its next line of JSON.
+
+        Raises:
+            RuntimeError: the process has stopped; the message ends with the last text it printed.
+        """
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             self._process.wait()
             self._log.seek(0)
-            raise RuntimeError(f"{self.name} died:\n{self._log.read()[-2000:]}")
-        said: dict[str, Any] = json.loads(line)
-        return said
+            raise RuntimeError(f"the benchmark process of {self.name} stopped early:\n{self._log.read()[-2000:]}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer

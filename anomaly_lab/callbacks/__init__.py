@@ -1,1 +1,1 @@
-"""What happens beside the training: the record, checkpoints, samples, dashboards."""
+"""Callbacks that run beside training: metric log, checkpoints, sample images, progress bar, GAN health, dashboards."""

@@ -1,4 +1,4 @@
-"""Chooses the epoch by the test labels, as the official GANomaly code does: for reproduction only."""
+"""Choose the epoch by the test labels, as the official GANomaly code does. For reproduction only."""
 
 from typing import Any
 
@@ -15,51 +15,66 @@ from anomaly_lab.types import UserError
 
 
 class BestTestEpoch(RunCallback):
-    """Gives the detector, when its training ends, the weights it had when its AUROC on the test labels was highest.
+    """Restores, at the end of training, the weights of the epoch with the highest AUROC on the test labels.
 
-    From the first epoch on whose score means something, each ends with all test images scored, patch by patch, in the
-    batches of the final judgement; `cheat/test_auroc` goes to metrics.jsonl. The best weights so far are part of the
-    checkpoint, so a resumed training chooses alike. The last checkpoint holds the chosen weights under the number of
-    the last iteration: they are what is judged, evaluated again and predicted with.
+    Once the detector is ready to score, each epoch ends with scoring all test images, patch by patch, in the batches of
+    the final evaluation, and `cheat/test_auroc` is written to metrics.jsonl. The best weights so far are part of the
+    checkpoint, so a resumed training makes the same choice. The last checkpoint holds the chosen weights under the
+    number of the last iteration: these are the weights that are evaluated and used for prediction.
 
     Attributes:
-        caveat: what must be said wherever the numbers stand.
+        caveat: warning shown wherever the run's numbers are reported.
+
+    Example:
+        In an experiment's YAML file::
+
+            callbacks:
+              best_test_epoch: {_target_: anomaly_lab.callbacks.best_test_epoch.BestTestEpoch}
     """
 
     changes_scores = True
-    caveat = "callbacks.best_test_epoch: the epoch was chosen by its AUROC on the test labels, so that is too good"
+    caveat = (
+        "callbacks.best_test_epoch: the epoch was chosen by its AUROC on the test labels, so the reported AUROC is "
+        "too optimistic"
+    )
 
     def __init__(self) -> None:
         self._best: dict[str, Any] = {}
 
     def checkpoint_choice(self) -> dict[str, Any] | None:
-        """Rule, iteration and AUROC of the chosen epoch, and the AUROC of the last one; None if none was trained."""
-        found = {key: value for key, value in self._best.items() if key != "weights"}
-        return {"rule": "best epoch by test labels", **found} if found else None
+        """Return rule, iteration and AUROC of the chosen epoch, and the last epoch's AUROC; None without any epoch."""
+        choice = {key: value for key, value in self._best.items() if key != "weights"}
+        return {"rule": "best epoch by test labels", **choice} if choice else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.world_size > 1:
-            raise UserError("callbacks.best_test_epoch wants the test split on one process: set trainer.devices=1")
+            raise UserError(
+                f"callbacks.best_test_epoch scores the test split in a single process, but {trainer.world_size} are "
+                "running: set trainer.devices=1"
+            )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         data = data_of(trainer)
         if not len(data.rows["val"]) or len(set(data.store.labels[data.rows["test"]].tolist())) < 2:
-            raise UserError("callbacks.best_test_epoch wants held-out normals, and test images of both classes")
+            raise UserError(
+                "callbacks.best_test_epoch needs validation normals and test images of both classes: raise "
+                "data.split.val_fraction, check the labels, or remove the callback"
+            )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The record of the epoch is not yet written."""
+        """Score the test split and keep the best weights; runs before the epoch's metrics are written."""
         assert isinstance(pl_module, Detector)
         if not pl_module.ready:
             return
-        reached = _test_auroc(trainer, pl_module)
-        pl_module.track({"cheat/test_auroc": torch.tensor(reached)})
-        if reached > self._best.get("auroc", -1.0):
+        test_auroc = _test_auroc(trainer, pl_module)
+        pl_module.track({"cheat/test_auroc": torch.tensor(test_auroc)})
+        if test_auroc > self._best.get("auroc", -1.0):
             weights = {key: value.detach().cpu().clone() for key, value in pl_module.state_dict().items()}
-            self._best = {"iteration": pl_module.iterations_done, "auroc": reached, "weights": weights}
-        self._best["last_auroc"] = reached
+            self._best = {"iteration": pl_module.iterations_done, "auroc": test_auroc, "weights": weights}
+        self._best["last_auroc"] = test_auroc
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The checkpoint of the epoch is not yet written."""
+        """Load the best weights when training is finished; runs before the epoch's checkpoint is written."""
         assert isinstance(pl_module, Detector)
         if pl_module.finished:
             pl_module.load_state_dict({**self._best.pop("weights"), "iteration": pl_module.iteration})
@@ -78,5 +93,5 @@ def _test_auroc(trainer: pl.Trainer, detector: Detector) -> float:
         for batch, scored in score_batches(detector.score, data.test_dataloader(), detector.device)
     ]
     row, score = (np.concatenate(part) for part in zip(*parts, strict=True))
-    test = np.isin(row, data.rows["test"])  # the loader brings the held-out normals as well
+    test = np.isin(row, data.rows["test"])  # the loader also yields the validation normals
     return auroc(data.store.labels[row[test]], score[test])

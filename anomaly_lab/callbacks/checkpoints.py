@@ -1,4 +1,4 @@
-"""Saves checkpoints as a training goes on."""
+"""Save checkpoints during training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +11,21 @@ from anomaly_lab.types import Range
 
 
 class Checkpoints(RunCallback, pl.callbacks.Checkpoint):
-    """Saves at the end of every Lightning epoch, after all other callbacks; keeps the newest few.
+    """Saves a checkpoint at the end of every Lightning epoch, after all other callbacks, and keeps the newest few.
 
     Args:
-        keep: how many of the newest stay; at least 2, so that there is one to fall back on.
+        keep: number of checkpoints to keep, at least 2, so that one is left if the newest cannot be read.
+
+    Example:
+        >>> Checkpoints(keep=5).keep  # on the command line: callbacks.checkpoints.keep=5
+        5
     """
 
     changes_scores = False
 
     def __init__(self, keep: Annotated[int, Range("[2, 100000]")] = 2) -> None:
         if keep < 2:
-            raise ValueError("callbacks.checkpoints.keep must be at least 2: one to fall back on")
+            raise ValueError(f"callbacks.checkpoints.keep={keep}: must be at least 2, so that one checkpoint is spare")
         self.keep = keep
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

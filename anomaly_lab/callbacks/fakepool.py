@@ -1,4 +1,4 @@
-"""Fills the fake pool while a generator learns, and hands it to the detector that is trained against it."""
+"""Fill the fake pool while the generator trains, and pass it to a detector that trains on it."""
 
 import math
 from pathlib import Path
@@ -16,36 +16,41 @@ from anomaly_lab.detectors.families.fake_pool import PHASE, DrawsFromPool, Pool
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.types import Count, UserError
 
-ROWS, COLUMNS = 10, 16  # of its picture
+ROWS, COLUMNS = 10, 16  # of the overview picture samples/fakepool.png
 
 
 class FakePool(RunCallback):
-    """Keeps `count` fresh images of every `every`-th iteration of the phase `gan`, the first included.
+    """Stores `count` generated images at the first and then every `every`-th iteration of the phase `gan`.
 
-    They are drawn in training mode, as the critic sees them, by all ranks: image i of a draw is the work of rank
-    i modulo their number. A resumed run forgets what came after its checkpoint and draws it again, to the same bytes.
-    The pool is complete, and the detector's, when the next phase begins.
+    Images are generated in training mode, as the critic sees them, and shared among the ranks: image i of a draw comes
+    from rank i modulo the number of ranks. A resumed run discards the images drawn after its checkpoint and draws them
+    again, with identical bytes. When the next phase begins the pool is complete, and a detector that trains on it
+    (`DrawsFromPool`) receives it.
 
     Args:
-        every: iterations between two draws (k of the paper).
-        count: images of a draw, over all ranks (n).
+        every: iterations between two draws (k of adGAN's paper).
+        count: images per draw, over all ranks (n of the paper).
+
+    Example:
+        >>> FakePool(every=100, count=64).size(iterations=250)  # drawn at iterations 1, 101 and 201
+        192
     """
 
-    changes_scores = True  # it draws from the global generator, and the pool is what some detectors learn from
+    changes_scores = True  # it draws from the global random generator, and some detectors train on the pool
 
     def __init__(self, every: Count = 100, count: Count = 64) -> None:
         if every < 1 or count < 1:
-            raise ValueError("callbacks.fakepool: every and count start at 1")
+            raise ValueError(f"callbacks.fakepool: every={every} and count={count} must be at least 1")
         self.every, self.count = every, count
         self._folder = Path()
 
     def size(self, iterations: int) -> int:
-        """Images after so many iterations of the phase: ⌈iterations / every⌉ · count."""
+        """Return the number of images after `iterations` of the phase: ⌈iterations / every⌉ · count."""
         return math.ceil(iterations / self.every) * self.count
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
-        run = trainer.strategy.broadcast(str(trainer.default_root_dir))  # only the first rank knows the run folder
+        run = trainer.strategy.broadcast(str(trainer.default_root_dir))  # only rank 0 knows the run folder
         self._folder = Path(run) / fake_pool.FOLDER
         if trainer.is_global_zero:
             self._prepare(trainer, pl_module)
@@ -55,7 +60,7 @@ class FakePool(RunCallback):
         assert isinstance(pl_module, Detector)
         filled = pl_module.iterations_done >= pl_module.schedule.span(PHASE).stop
         if filled and isinstance(pl_module, DrawsFromPool) and pl_module.pool is None:
-            trainer.strategy.barrier()  # another rank may still be writing
+            trainer.strategy.barrier()  # other ranks may still be writing
             pl_module.pool = Pool(self._folder)
 
     def on_train_batch_end(
@@ -74,41 +79,44 @@ class FakePool(RunCallback):
             self._draw(pl_module, places)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write samples/fakepool.png, the pool over time."""
+        """Write samples/fakepool.png: a row of images per selected draw, from the first draw to the last."""
         trainer.strategy.barrier()
         if trainer.is_global_zero and self._folder.exists():
             pool = Pool(self._folder)
             places = _rows_over_time(pool.iterations)
             fake = torch.from_numpy(pool.images[places.ravel()]).float().div(127.5).sub(1)
-            said = ",".join(map(str, pool.iterations[places[:, 0]]))
-            picture = png(grid(fake, places.shape[1]), iterations=said)
+            iterations = ",".join(map(str, pool.iterations[places[:, 0]]))
+            picture = png(grid(fake, places.shape[1]), iterations=iterations)
             write_atomic(Path(trainer.default_root_dir) / "samples" / "fakepool.png", picture)
 
     def _prepare(self, trainer: pl.Trainer, detector: Detector) -> None:
-        """An empty pool for a fresh training, and of a resumed one's what its checkpoint knows of."""
+        """Create an empty pool for a new training; cut a resumed training's pool back to its checkpoint."""
         folder, span, done = self._folder, detector.schedule.span(PHASE), detector.iterations_done
         if span and done == 0:
             data = data_of(trainer)
             fake_pool.create(folder, self.size(len(span)), (data.in_channels, *data.patch_size))
         elif span:
-            left, expected = fake_pool.keep_until(folder, done), self.size(min(done, span.stop) - span.start)
-            if left != expected:
+            kept, expected = fake_pool.keep_until(folder, done), self.size(min(done, span.stop) - span.start)
+            if kept != expected:
                 raise UserError(
-                    f"{folder} holds {left} images where callbacks.fakepool makes {expected}: train anew, or set "
-                    "every and count as in the run it was taken from"
+                    f"{folder} holds {kept} images, but callbacks.fakepool with every={self.every} and "
+                    f"count={self.count} needs {expected}: set every and count as in the run that made the pool, or "
+                    "start a new training"
                 )
 
     def _draw(self, detector: Detector, places: range) -> None:
         if places:
             with torch.no_grad():
-                fake = detector.sample(len(places))  # training mode: the step that has just been done needed it
+                fake = detector.sample(len(places))  # the step just done has left the networks in training mode
             if fake is None:
-                raise UserError(f"callbacks.fakepool: {type(detector).__name__} cannot generate; set it to null")
+                raise UserError(
+                    f"callbacks.fakepool: {type(detector).__name__} cannot generate images; set callbacks.fakepool=null"
+                )
             fake_pool.write(self._folder, places, fake, detector.iterations_done)
 
 
 def _rows_over_time(iterations: np.ndarray) -> np.ndarray:
-    """Places [rows, columns] of a picture of the pool: the first and the last draw, between them ever longer steps."""
+    """Return the pool indices [rows, columns] to show: first draw, last draw, and draws in growing steps between."""
     draws = np.unique(iterations, return_index=True)[1]
     chosen = np.unique(np.geomspace(1, len(draws), min(ROWS, len(draws))).round().astype(int)) - 1
     return draws[chosen, None] + np.arange(min(COLUMNS, len(iterations) // len(draws)))

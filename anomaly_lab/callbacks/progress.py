@@ -1,4 +1,4 @@
-"""A progress bar that counts what is trained and scored: phase, iterations or batches, images a second, time left."""
+"""Progress of training and scoring: phase, iterations or batches, images per second, time left."""
 
 from __future__ import annotations
 
@@ -22,24 +22,27 @@ from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.types import Phase, Range
 
-SECONDS = 30.0  # between two lines where there is no terminal
+SECONDS = 30.0  # between two progress lines where there is no terminal
 
 
 class Meter:
-    """How far one piece of long work is: a bar on a terminal; elsewhere (a log file, a cluster) a line now and then.
+    """Progress display for one long task: a bar on a terminal, otherwise (log file, cluster) a line from time to time.
+
+    Both are written to standard error.
 
     Args:
-        title: of the work.
-        unit: what is counted.
-        done: how many there were already.
-        images: in each, for a speed; 0 for none.
-        seconds: between two lines where there is no terminal.
-        silent: says nothing, for all processes but the first.
-        last_line: whether the end is always worth a line.
+        title: name of the task.
+        unit: what is counted, in the singular.
+        done: units that were already done at the start.
+        images: images per unit, to show images per second; 0 shows no speed.
+        seconds: time between two lines where there is no terminal.
+        silent: show nothing, for all ranks but the first.
+        last_line: always print a line at the end, however short the task.
 
     Example:
         >>> with Meter("scoring", "batch", silent=True) as meter:
-        ...     meter.show(1, 3)
+        ...     for done in (1, 2, 3):
+        ...         meter.show(done, total=3)
     """
 
     def __init__(
@@ -55,8 +58,8 @@ class Meter:
     ) -> None:
         self.title, self.unit, self.images, self.seconds, self.last_line = title, unit, images, seconds, last_line
         self._console = Console(quiet=True) if silent else Console(stderr=True)
-        self._begun_at, self._bar = done, None
-        self._started = self._said = time.monotonic()
+        self._initial, self._bar = done, None
+        self._started = self._last_printed = time.monotonic()
         if self._console.is_terminal and not silent:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -80,32 +83,36 @@ class Meter:
         self.close()
 
     def show(self, done: int, total: int) -> None:
-        """`done` of `total` are behind us."""
+        """Show that `done` of `total` units are done."""
         now = time.monotonic()
-        seconds, fresh = now - self._started, max(1, done - self._begun_at)
-        speed = f"{fresh * self.images / max(seconds, 1e-9):,.0f} images/s" if self.images else ""
+        seconds, new = now - self._started, max(1, done - self._initial)
+        speed = f"{new * self.images / max(seconds, 1e-9):,.0f} images/s" if self.images else ""
         if self._bar is not None:
             self._bar.update(self._bar.tasks[0].id, completed=done, total=total, speed=speed)
-        elif now - self._said >= self.seconds or (done == total and self.last_line):
-            self._said = now
+        elif now - self._last_printed >= self.seconds or (done == total and self.last_line):
+            self._last_printed = now
             self._console.print(
                 f"{self.title}: {self.unit} {done} of {total}, {speed + ', ' if speed else ''}"
-                f"{seconds:.0f} s gone, about {seconds / fresh * (total - done):.0f} s left",
+                f"{seconds:.0f} s elapsed, about {seconds / new * (total - done):.0f} s left",
                 highlight=False,
             )
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Stop the bar and restore the terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 class ProgressBar(RunCallback, pl.callbacks.ProgressBar):
-    """A bar for each phase of the training; without a terminal a line every `seconds`, and at each phase's end.
+    """Progress bar for each phase of training; without a terminal, a line every `seconds` and at the end of a phase.
 
     Args:
-        seconds: between two lines where there is no terminal.
+        seconds: time between two lines where there is no terminal.
+
+    Example:
+        >>> ProgressBar(seconds=5).seconds  # on the command line: callbacks.progress.seconds=5
+        5
     """
 
     changes_scores = False
@@ -118,7 +125,7 @@ class ProgressBar(RunCallback, pl.callbacks.ProgressBar):
         self._phase = ""
 
     def disable(self) -> None:
-        """Say nothing: Lightning asks this of all ranks but the first."""
+        """Show nothing; Lightning calls this on all ranks but the first."""
         self._silent = True
 
     def on_train_batch_start(
@@ -133,7 +140,7 @@ class ProgressBar(RunCallback, pl.callbacks.ProgressBar):
         self._meter = Meter(
             phase.name,
             "iteration",
-            done=pl_module.iterations_done - _before(pl_module, phase),
+            done=pl_module.iterations_done - _iterations_before(pl_module, phase),
             images=phase.minibatches * data_of(trainer).batch_size,
             seconds=self.seconds,
             silent=self._silent,
@@ -151,7 +158,7 @@ class ProgressBar(RunCallback, pl.callbacks.ProgressBar):
         assert isinstance(pl_module, Detector)
         assert self._meter is not None
         phase = next(phase for phase in pl_module.schedule if phase.name == self._phase)
-        self._meter.show(pl_module.iterations_done - _before(pl_module, phase), phase.iterations)
+        self._meter.show(pl_module.iterations_done - _iterations_before(pl_module, phase), phase.iterations)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
@@ -165,6 +172,6 @@ class ProgressBar(RunCallback, pl.callbacks.ProgressBar):
         self._meter, self._phase = None, ""
 
 
-def _before(detector: Detector, phase: Phase) -> int:
-    """Iterations of the phases before this one."""
+def _iterations_before(detector: Detector, phase: Phase) -> int:
+    """Return the number of iterations of all earlier phases."""
     return sum(p.iterations for p in detector.schedule[: detector.schedule.index(phase)])

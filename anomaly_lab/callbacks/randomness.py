@@ -1,4 +1,4 @@
-"""Randomness that resumes by itself: every iteration's is a pure function of seed, iteration and rank."""
+"""Seed every iteration by seed, iteration and rank, so that a resumed training continues with the same numbers."""
 
 import random
 
@@ -12,13 +12,19 @@ from anomaly_lab.types import Seed
 
 
 class Randomness(RunCallback):
-    """Seeds Python, NumPy and torch (all devices) before each iteration: no generator's state need be saved.
+    """Seeds Python, NumPy and torch (all devices) before each iteration, so no generator state has to be saved.
 
-    At an epoch's start would not do: Lightning makes the loader's iterator, which draws a number, sometimes before
-    that and sometimes after.
+    Seeding once per epoch would not suffice: Lightning creates the loader's iterator, which draws a random number,
+    sometimes before the start of the epoch and sometimes after it.
 
     Args:
         seed: of the experiment.
+
+    Example:
+        >>> callback = Randomness(seed=0)
+        >>> trainer = pl.Trainer(callbacks=[callback], logger=False, enable_checkpointing=False, accelerator="cpu")
+        >>> callback in trainer.callbacks
+        True
     """
 
     changes_scores = True
@@ -34,6 +40,6 @@ class Randomness(RunCallback):
         for_python, for_numpy, for_torch = (int(s) for s in np.random.SeedSequence(entropy).generate_state(3))
         random.seed(for_python)
         np.random.seed(for_numpy)
-        torch.default_generator.manual_seed(for_torch)  # torch.manual_seed asks every backend there is: 2 ms
+        torch.default_generator.manual_seed(for_torch)  # torch.manual_seed visits every backend, which takes 2 ms
         if torch.cuda.is_available():
             torch.cuda.manual_seed(for_torch)

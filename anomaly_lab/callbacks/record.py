@@ -1,4 +1,4 @@
-"""The record of a training: metrics.jsonl, the truth that everything else mirrors, and timings.jsonl beside it."""
+"""The log of a training: metrics.jsonl, from which reports and dashboards are made, and timings.jsonl."""
 
 import json
 import math
@@ -18,25 +18,30 @@ from anomaly_lab.types import Count, UserError
 
 
 class DivergedError(UserError):
-    """A loss or a gradient is not finite any more."""
+    """A loss or a gradient is no longer finite."""
 
 
 class Record(RunCallback):
-    """Appends a line with the means of what the detector tracked; stops the training when one is not finite.
+    """Appends the means of the tracked terms to metrics.jsonl and stops the training when one is not finite.
 
-    metrics.jsonl holds nothing that depends on the clock: two runs of the same seed write the same bytes. Images per
-    second and memory go to timings.jsonl. A resumed run first drops the lines after its checkpoint.
+    metrics.jsonl holds nothing that depends on the clock: two runs with the same seed write the same bytes. Images per
+    second go to timings.jsonl. A resumed run first removes the lines after its checkpoint.
 
     Args:
-        every: iterations between two lines; an epoch's end writes one too.
+        every: iterations between two lines; the end of an epoch writes a line, too.
+
+    Example:
+        A line of metrics.jsonl::
+
+            {"iteration": 20, "images": 6400, "phase": "gan", "train/critic": -3.1, "train/generator": 0.7}
     """
 
     changes_scores = False
 
     def __init__(self, every: Count = 10) -> None:
         self.every = every
-        self._clock = 0.0
-        self._since = 0
+        self._clock = 0.0  # time and iteration of the previous line
+        self._last_iteration = 0
         self._phase_seconds: dict[str, float] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,7 +52,7 @@ class Record(RunCallback):
                 keep_until(_folder(trainer) / name, detector.iterations_done)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._clock, self._since = time.perf_counter(), _detector(pl_module).iterations_done
+        self._clock, self._last_iteration = time.perf_counter(), _detector(pl_module).iterations_done
 
     def on_train_batch_end(
         self,
@@ -70,40 +75,59 @@ class Record(RunCallback):
 
     def _write(self, trainer: pl.Trainer, detector: Detector) -> None:
         done, schedule = detector.iterations_done, detector.schedule
-        phase = schedule.phase_at(done - 1)  # the iteration just done; the next may belong to another phase
-        images_of = data_of(trainer).batch_size
+        phase = schedule.phase_at(done - 1)  # of the iteration just done; the next may belong to another phase
+        batch_size = data_of(trainer).batch_size
         drawn = schedule.minibatches_before(done)
         means = _mean_over_ranks(trainer, detector.flush())
         self._refuse_nonfinite(trainer, means, done)
         seconds = time.perf_counter() - self._clock
         self._phase_seconds[phase.name] = self._phase_seconds.get(phase.name, 0.0) + seconds
-        speed = (drawn - schedule.minibatches_before(self._since)) * images_of / max(seconds, 1e-9)
-        self._clock, self._since = time.perf_counter(), done
+        speed = (drawn - schedule.minibatches_before(self._last_iteration)) * batch_size / max(seconds, 1e-9)
+        self._clock, self._last_iteration = time.perf_counter(), done
         if trainer.is_global_zero:
-            head = {"iteration": done, "images": drawn * images_of, "phase": phase.name}
+            head = {"iteration": done, "images": drawn * batch_size, "phase": phase.name}
             _append(_folder(trainer) / "metrics.jsonl", head | means)
             _append(_folder(trainer) / "timings.jsonl", {"iteration": done, "images_per_second": round(speed, 2)})
 
     def _refuse_nonfinite(self, trainer: pl.Trainer, means: dict[str, float], done: int) -> None:
-        bad = sorted(key for key, value in means.items() if not math.isfinite(value))
-        if bad:
+        nonfinite = sorted(key for key, value in means.items() if not math.isfinite(value))
+        if nonfinite:
             saved = sorted((_folder(trainer) / "checkpoints").glob("*.ckpt"))
-            good = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+            last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
             raise DivergedError(
-                f"training diverged by iteration {done}: {', '.join(bad)} not finite; {good}. "
+                f"training diverged by iteration {done}: not finite: {', '.join(nonfinite)}; {last}. "
                 "Try a smaller learning rate, trainer.gradient_clip_val=1 or trainer.precision=32-true"
             )
 
 
 def peak_memory() -> dict[str, float | None]:
-    """Most memory this process has held so far, in GB (2^30 bytes): the machine's and the GPU's."""
+    """Return this process's peak memory so far in GB (2^30 bytes): "ram", and "gpu" (None without a GPU).
+
+    Example:
+        >>> 0 < peak_memory()["ram"] < 1000
+        True
+    """
     unit = 1 if sys.platform == "darwin" else 2**10
     gpu = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
     return {"ram": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, "gpu": gpu}
 
 
 def keep_until(path: Path, iteration: int) -> None:
-    """Drop the lines of a .jsonl file that come after `iteration`, and a last line torn by a kill."""
+    r"""Drop the lines of a .jsonl file that come after `iteration`, and an incomplete last line.
+
+    Args:
+        path: file whose lines have a key "iteration"; it may be missing.
+        iteration: last iteration to keep.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "metrics.jsonl"
+        ...     _ = path.write_text('{"iteration": 10}\n{"iteration": 20}\n{"itera')
+        ...     keep_until(path, 10)
+        ...     path.read_text()
+        '{"iteration": 10}\n'
+    """
     if not path.exists():
         return
     kept = []

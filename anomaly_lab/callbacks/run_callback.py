@@ -1,4 +1,4 @@
-"""RunCallback: what a callback declares of itself, and the moments of a run that Lightning does not know."""
+"""RunCallback: base class of callbacks, with declarations and hooks for a whole run that Lightning does not have."""
 
 from __future__ import annotations
 
@@ -17,50 +17,60 @@ Columns = dict[str, NDArray[Any]]
 
 
 class RunCallback(pl.Callback):
-    """A Lightning callback that takes part in a whole run: training, final scoring, report.
+    """A Lightning callback with hooks for a whole run: training, final scoring and report.
 
-    Any `pl.Callback` may stand in an experiment's section `callbacks`. One that derives from this class can also add
-    columns to the final scoring, look at its result, and act when the report is written.
+    The section `callbacks` of an experiment may name any `pl.Callback`. A subclass of this one can also add columns to
+    the final scoring, use its result, and act when the report has been written.
 
     Attributes:
-        changes_scores: whether the weights or scores of a run may differ with it. A callback that only shows or
-            records says False; a finished run is then reused whether or not it had the callback, and the contract
-            tests hold the class to its word. A `pl.Callback` that says nothing is taken to change them.
-        caveat: what must be said wherever the run's numbers stand; None for nothing.
+        changes_scores: whether the callback can change the weights or scores of a run. One that only displays or
+            records sets it to False; a finished run is then reused whether or not it had the callback, and the
+            contract tests check the claim. A `pl.Callback` without this attribute is taken to change them.
+        caveat: warning shown wherever the run's numbers are reported; None for none.
 
     Example:
-        >>> class Greeting(RunCallback):
+        >>> class Notification(RunCallback):
         ...     changes_scores = False
         ...
         ...     def on_run_end(self, run: Path) -> None:
         ...         print(f"{run.name} is done")
+        >>> Notification().on_run_end(Path("runs/fanogan_headct"))
+        fanogan_headct is done
     """
 
     changes_scores: ClassVar[bool] = True
     caveat: ClassVar[str | None] = None
 
     def checkpoint_choice(self) -> dict[str, Any] | None:
-        """How the final weights were chosen, for the record; None if they are simply the last."""
+        """Return how the final weights were chosen, for provenance.json; None if they are simply the last."""
         return None
 
     def scored_columns(self, data: PatchDataModule, batch: Batch, scored: Scored) -> Columns:
-        """Arrays [B, …] of a scored batch that are gathered beside its scores; called on every rank."""
+        """Return arrays [B, …] to collect with the scores of a batch; called on every rank."""
         return {}
 
     def on_scored(self, run: Path, data: PatchDataModule, detector: Detector, scored: Columns) -> None:
-        """Every validation normal and test case was scored; called on rank 0.
+        """Act after all validation normals and test cases have been scored; called on rank 0.
 
         Args:
-            run: its folder.
-            data: set up.
-            detector: trained, on the device that scored.
-            scored: by row of the store: row, score, the callbacks' columns; anomaly_map, mask where there are masks.
+            run: the run folder.
+            data: the data module, already set up.
+            detector: the trained detector, on the device that scored.
+            scored: arrays in the order of the store's rows: row, score, the callbacks' columns; anomaly_map, and mask
+                where the data set has masks.
         """
 
     def on_run_end(self, run: Path) -> None:
-        """The report is written; called on rank 0."""
+        """Act after the report has been written; called on rank 0."""
 
 
 def changes_scores(callback: type) -> bool:
-    """Whether a run's scores may depend on a callback of this class."""
+    """Return whether a run's scores may depend on a callback of this class.
+
+    Example:
+        >>> class Silent(RunCallback):
+        ...     changes_scores = False
+        >>> changes_scores(Silent), changes_scores(pl.Callback)
+        (False, True)
+    """
     return bool(getattr(callback, "changes_scores", True))

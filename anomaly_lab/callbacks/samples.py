@@ -1,4 +1,4 @@
-"""Pictures of what the generator draws, always from the same noise."""
+"""Save grids of generated images, always from the same noise."""
 
 import hashlib
 import io
@@ -18,11 +18,15 @@ from anomaly_lab.types import Count, Range
 
 
 class Samples(RunCallback):
-    """Writes samples/<iteration>.png at the end of every epoch in which the samples changed.
+    """Writes a grid of generated images, samples/<iteration>.png, at the end of each epoch in which it changed.
 
     Args:
-        side: pictures per row and column.
+        side: images per row and per column.
         every: epochs between two grids.
+
+    Example:
+        >>> Samples(side=4).side  # a grid of 16 images; on the command line: callbacks.samples.side=4
+        4
     """
 
     changes_scores = False
@@ -55,14 +59,37 @@ class Samples(RunCallback):
 
 
 def grid(image: Tensor, side: int) -> Tensor:
-    """Images [rows·side, C, H, W] in [-1, 1], `side` a row, as one picture, uint8 [rows·H, side·W, C]."""
+    """Arrange images in rows.
+
+    Args:
+        image: [rows · side, C, H, W] in [-1, 1].
+        side: images per row.
+
+    Returns:
+        uint8 [rows · H, side · W, C].
+
+    Example:
+        >>> four = torch.tensor([-1.0, 0.0, 0.5, 1.0]).reshape(4, 1, 1, 1)  # four images of one pixel
+        >>> grid(four, side=2)[..., 0].tolist()
+        [[0, 128], [191, 255]]
+    """
     _, c, h, w = image.shape
     rows = image.float().cpu().reshape(-1, side, c, h, w).permute(0, 3, 1, 4, 2)
     return rows.reshape(-1, side * w, c).add(1).mul(127.5).round().clamp(0, 255).byte()
 
 
 def png(picture: Tensor, **notes: str) -> bytes:
-    """A picture, uint8 [H, W, C], as a PNG file with `notes` as its text."""
+    """Encode a picture as a PNG file.
+
+    Args:
+        picture: uint8 [H, W, C], C = 1 (grey) or 3 (RGB).
+        notes: stored as text in the file.
+
+    Example:
+        >>> file = png(torch.zeros(2, 3, 1, dtype=torch.uint8), iteration="10")
+        >>> Image.open(io.BytesIO(file)).size, Image.open(io.BytesIO(file)).info
+        ((3, 2), {'iteration': '10'})
+    """
     buffer, text = io.BytesIO(), PngInfo()
     for key, value in notes.items():
         text.add_text(key, value)

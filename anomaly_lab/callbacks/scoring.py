@@ -1,4 +1,4 @@
-"""The mean score of validation normals while a detector trains."""
+"""Log the mean anomaly score of the validation normals during training."""
 
 from typing import Any
 
@@ -11,9 +11,14 @@ from anomaly_lab.evaluation.scoring import to_arrays
 
 
 class ValidationScore(RunCallback):
-    """Tracks `val/anomaly_score`, the mean score of validation normals, at every validation.
+    """Tracks `val/anomaly_score`, the mean anomaly score of the validation normals, at every validation.
 
-    It uses no label. Before the detector is ready a score means nothing, and nothing is tracked.
+    No label is used. Nothing is tracked before the detector is ready, because its score is meaningless until then.
+
+    Example:
+        A line of metrics.jsonl at the end of an epoch::
+
+            {"iteration": 500, "images": 13600, "phase": "encoder", "train/encoder": 0.12, "val/anomaly_score": 0.034}
     """
 
     changes_scores = False

@@ -1,4 +1,4 @@
-"""Weights & Biases as a mirror: it reads the record as it grows, and may fail without hurting the run."""
+"""Copy a run's log to Weights & Biases; a failure of W&B never stops the run."""
 
 import json
 import netrc
@@ -16,14 +16,18 @@ from anomaly_lab.experiment.run_folder import read_json, update_provenance
 
 
 class WandB(RunCallback):
-    """Mirrors metrics.jsonl, timings.jsonl, sample grids and, in the end, metrics.json to one W&B run, from rank 0.
+    """Copies metrics.jsonl, timings.jsonl, sample grids and finally metrics.json to a W&B run; works on rank 0 only.
 
     Args:
         project: W&B project.
-        entity: W&B user or team; None takes the key's own.
-        mode: `auto` is online with a key (WANDB_API_KEY or ~/.netrc) and offline without; offline runs lie in the
-            run folder and are uploaded by `wandb sync`.
-        tags: of the run.
+        entity: W&B user or team; None uses the default of the API key.
+        mode: `auto` is online with an API key (WANDB_API_KEY or ~/.netrc) and offline without one; offline runs are
+            kept in the run folder and uploaded by `wandb sync`.
+        tags: of the W&B run.
+
+    Example:
+        >>> WandB(project="head_ct", mode="offline").mode  # on the command line: callbacks.wandb.mode=offline
+        'offline'
     """
 
     changes_scores = False
@@ -65,22 +69,22 @@ class WandB(RunCallback):
             self._safely(lambda: self._mirror_pictures(Path(trainer.default_root_dir) / "samples"))
 
     def on_run_end(self, run: Path) -> None:
-        """Mirror the metrics and close the W&B run."""
+        """Copy the final metrics and close the W&B run."""
         if self._run is not None:
             self._safely(lambda: self._summarise(run))
         self._run = None
 
     def _start(self, folder: Path) -> None:
-        import wandb  # 2 s: only where it is used
+        import wandb  # takes 2 s, so only where it is used
 
-        known = read_json(folder / "provenance.json").get("wandb", {}).get("id")
+        run_id = read_json(folder / "provenance.json").get("wandb", {}).get("id")
         config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
             mode=self.mode if self.mode != "auto" else ("online" if _has_key() else "offline"),
             name=f"{folder.parent.name}/{folder.name}",
-            id=known,
+            id=run_id,
             resume="allow",
             dir=folder,
             config=config,
@@ -114,12 +118,12 @@ class WandB(RunCallback):
         self._run.finish()
 
     def _safely(self, action: Callable[[], None]) -> None:
-        """Whatever W&B raises is told once and ends the mirror, never the run."""
+        """Run `action`; an exception of W&B is reported once and ends the copying, not the run."""
         try:
             action()
         except Exception as error:
             Console(stderr=True).print(
-                f"[yellow]W&B failed ({error}): this run goes on without it; its record is whole"
+                f"[yellow]W&B failed ({error}): the run continues without it; all metrics stay in the run folder"
             )
             self.mode, self._run = "disabled", None
 

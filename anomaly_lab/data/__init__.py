@@ -1,1 +1,1 @@
-"""From files on disk to batches: one file a data set, one road for all."""
+"""Data: from files on disk to batches, with one module per data set and a common pipeline for all of them."""

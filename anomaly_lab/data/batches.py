@@ -1,6 +1,6 @@
-"""From rows of the store to batches: which image comes when, and whole batches by one index into the store.
+"""From rows of the store to batches: the order of the training images, and whole batches by one indexing operation.
 
-The order of the training images is a pure function of the seed and the number of the draw, so there is nothing to save.
+The order is a pure function of the seed and the index of the draw, so a checkpoint need not save it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,19 @@ def _pass(seed: int, number: int, size: int) -> np.ndarray:
 
 
 def drawn(draws: np.ndarray, seed: int, size: int) -> np.ndarray:
-    """Element that each draw takes out of `size`: endless passes, every one in a fresh order.
+    """Return the element that each draw selects: endless passes over all elements, each in a new random order.
 
     Args:
-        draws: numbers of the draws, counted from the start of the training; any shape.
-        seed: of the orders.
-        size: how many elements there are.
+        draws: indices of the draws, counted from the start of the training; any shape.
+        seed: seed of the orders.
+        size: number of elements.
 
     Returns:
-        Elements in [0, size), like `draws`: draw s is element s % size of pass s // size.
+        Elements in [0, size), in the shape of `draws`: draw s is element s % size of pass s // size.
+
+    Example:
+        >>> sorted(drawn(np.arange(4), seed=0, size=4).tolist())  # one pass takes every element once
+        [0, 1, 2, 3]
     """
     passes, elements = np.divmod(draws, size)
     chosen = np.empty_like(draws)
@@ -48,13 +52,19 @@ def drawn(draws: np.ndarray, seed: int, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class IterationSampler:
-    """Draw numbers of each iteration of one Lightning epoch, as [minibatches, images on this rank].
+    """Yields the draws of each iteration of one Lightning epoch, as [minibatches, images on this rank].
 
     Attributes:
-        schedule: the training, which tells how many mini-batches an iteration takes.
-        iterations: those of the epoch, counted from the start of the training.
-        batch_size: images of a mini-batch over all ranks; must be divisible by `world_size`.
-        rank, world_size: this process takes its contiguous share of every mini-batch.
+        schedule: the training schedule, which determines the number of mini-batches per iteration.
+        iterations: the iterations of the epoch, counted from the start of the training.
+        batch_size: images per mini-batch over all ranks; must be divisible by `world_size`.
+        rank, world_size: this process takes a contiguous part of every mini-batch.
+
+    Example:
+        >>> from anomaly_lab.types import Phase
+        >>> schedule = Schedule((Phase("gan", iterations=10, networks=(), minibatches=2),))
+        >>> [draws.tolist() for draws in IterationSampler(schedule, range(2), batch_size=3)]
+        [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
     """
 
     schedule: Schedule
@@ -77,13 +87,19 @@ class IterationSampler:
 
 @dataclass
 class TrainingImages(Dataset[Batch]):
-    """Maps the draws of one iteration, [minibatches, B], to a batch: image [minibatches, B, C, *S] and row.
+    """Maps the draws of one iteration, [minibatches, B], to a batch of image [minibatches, B, C, *S] and row.
 
     Attributes:
         store: the pixels.
-        rows: rows of the store that train.
-        augmentation: what changes them, if anything.
-        seed: of the order and of the changes.
+        rows: the training rows of the store.
+        augmentation: applied to the images; None for no augmentation.
+        seed: seed of the order and of the augmentation.
+
+    Example:
+        Needs a data module that is set up, so this block is not executed:
+
+            images = TrainingImages(data.store, data.rows["train"], augmentation=None, seed=0)
+            images[np.arange(6).reshape(2, 3)]["image"].shape  # [2, 3, C, *S]
     """
 
     store: Store | LazyStore
@@ -103,7 +119,7 @@ class TrainingImages(Dataset[Batch]):
 
 @dataclass
 class ScoringImages(Dataset[Batch]):
-    """Maps rows of the store, [B], to a batch: image [B, C, *S], label, row and mask, if there are masks."""
+    """Maps rows of the store, [B], to a batch of image [B, C, *S], label, row and, if the store has masks, mask."""
 
     store: Store | LazyStore
 
@@ -112,5 +128,10 @@ class ScoringImages(Dataset[Batch]):
 
 
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut rows into batches of `size`, the last one shorter."""
+    """Split rows into batches of `size`; the last one may be shorter.
+
+    Example:
+        >>> [batch.tolist() for batch in chunks(np.arange(5), 2)]
+        [[0, 1], [2, 3], [4]]
+    """
     return [rows[i : i + size] for i in range(0, len(rows), size)]

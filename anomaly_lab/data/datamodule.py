@@ -1,4 +1,4 @@
-"""PatchDataModule: from files on disk to batches, the same way for every data set."""
+"""`PatchDataModule`, the base class of all data sets: from files on disk to batches."""
 
 from __future__ import annotations
 
@@ -45,16 +45,20 @@ from anomaly_lab.types import (
     refuse_out_of_range,
 )
 
-MAX_VALIDATION_IMAGES = 512  # held-out normals scored at each validation
+MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation
 
 
 @dataclass(frozen=True)
 class Twin:
-    """The synthetic stand-in for data that are not there.
+    """Settings of the synthetic twin, the generated data set that replaces real files which are not present.
 
     Attributes:
-        seed: of its pictures, apart from the experiment's so that splits vary over the same data.
-        size: pictures, volumes or series.
+        seed: seed of its pictures, separate from that of the experiment, so that splits vary over the same data.
+        size: approximate number of pictures; the twin of a volume data set derives its number of volumes from it.
+
+    Example:
+        >>> Twin(seed=1)
+        Twin(seed=1, size=200)
     """
 
     seed: Seed = 0
@@ -66,14 +70,18 @@ class Twin:
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """How pictures are kept and loaded.
+    """How pictures are stored and loaded.
 
     Attributes:
-        enabled: False reads whole pictures from their files, each time they are asked for; set `num_workers` with it.
-        folder: where stores and twins are kept.
-        on_bad: "skip" leaves broken pictures out and counts them.
+        enabled: False reads whole pictures from their files at every access; set `num_workers` as well.
+        folder: folder of the stores and synthetic twins.
+        on_bad: "fail" stops at a broken picture, "skip" leaves it out and counts it.
         num_workers: processes that load training batches; 0 is fastest for small pictures.
-        scoring_batch_size: images of a batch when judging.
+        scoring_batch_size: images per batch during evaluation.
+
+    Example:
+        >>> StoreOptions(on_bad="skip").scoring_batch_size
+        64
     """
 
     enabled: bool = True
@@ -87,27 +95,48 @@ class StoreOptions:
 
 
 class _Training(Protocol):
-    """What the road of the data wants to know of the detector."""
+    """The part of a detector that the data module uses."""
 
     schedule: Schedule
     iterations_done: int
 
 
 class PatchDataModule(pl.LightningDataModule, ABC):
-    """A data set: where its files lie and who is anomalous (subclass), and the road from there (here).
+    """A data set: a subclass lists its files and labels, this class turns them into batches.
 
-    After `setup`: `store` holds the pixels, `rows` the rows of the store in each split. The trainer needs
+    After `setup`, `store` holds the pixels and `rows` the rows of the store in each split. The trainer needs
     `reload_dataloaders_every_n_epochs=1` and `use_distributed_sampler=False`.
 
     Attributes:
-        name: of the data set, lower case.
-        where_to_get: how to come by the real files and lay them out.
-        twin_version: goes up whenever the twin's pictures change.
-        version: goes up whenever `cases` or `read` change what is read.
-        official: counts that the whole official set must give, by the names of `census`; "images" tells whether it is
-            whole.
-        source: "real" or "twin", known from the start.
+        name: name of the data set, lower case.
+        where_to_get: where to get the real files and how to arrange them; part of error messages.
+        twin_version: version of the synthetic twin; increase it when its pictures change.
+        version: version of `cases` and `read`; increase it when they read something else.
+        official: expected counts of the complete official data set, by the names of `census`; they are compared if the
+            number of images is that of "images".
+        source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> class Squares(PatchDataModule):
+        ...     name, where_to_get = "squares", "draw them"
+        ...
+        ...     def cases(self, root: Path) -> list[Case]:
+        ...         files = sorted(root.glob("*.png"))
+        ...         return [Case(path.stem, path.stem, path, label=int(path.stem == "9")) for path in files]
+        ...
+        ...     def write_twin(self, root: Path, seed: int, size: int) -> None:
+        ...         for i in range(10):
+        ...             image = np.zeros((8, 8), np.uint8)
+        ...             image[: 2 + i // 9] = 255
+        ...             Image.fromarray(image).save(root / f"{i}.png")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = Squares(root="none", patch_size=(8, 8), store=StoreOptions(folder=folder))
+        ...     data.setup()
+        ...     data.source, {name: len(rows) for name, rows in data.rows.items()}
+        ('twin', {'train': 6, 'val': 1, 'test': 3})
     """
 
     name: str
@@ -134,29 +163,30 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         twin: Twin = Twin(),
         store: StoreOptions = StoreOptions(),
     ) -> None:
-        """Check what can be checked without reading a picture.
+        """Validate the arguments; no picture is read.
 
         Args:
             root: folder of the real files.
-            source: "auto" takes the real files if `root` exists, else the synthetic twin.
-            patch_size: height and width the detector sees, in pixels; three numbers for patches of volumes.
-            in_channels: 1 grey or 3 colour.
-            batch_size: images of a training mini-batch, over all devices.
+            source: "real" uses the files in `root`, "twin" the synthetic twin, "auto" the files if `root` exists and
+                otherwise the synthetic twin.
+            patch_size: height and width of the detector's input in pixels; three numbers for patches of volumes.
+            in_channels: 1 for grey, 3 for colour.
+            batch_size: images per training mini-batch, over all devices.
             epoch_length: iterations between two validations and checkpoints.
-            seed: of split, sampling and augmentation.
-            picture: the size that pictures are brought to.
-            volume: axes, spacing and range of volumes; None for Volume's defaults.
-            cut: the windows that become patches; None makes a whole picture one patch, and cuts volumes by
-                PatchSampling's defaults.
-            augment: random changes to training images; None for no change.
-            split: who trains, who is held out and who is judged.
-            limits: most rows of each split, drawn before anything is read where there is no `cut`.
+            seed: seed of split, sampling and augmentation.
+            picture: size to which pictures are resized.
+            volume: axes, spacing and intensity range of volumes; None for the defaults of Volume.
+            cut: selection of the windows that become patches; None makes a whole picture one patch, and cuts volumes
+                by the defaults of PatchSampling.
+            augment: augmentation of training images; None for no augmentation.
+            split: assignment of patients to training, validation and test.
+            limits: maximum number of rows per split; without `cut`, dropped pictures are not read.
             twin: seed and size of the synthetic twin.
-            store: how pictures are kept and loaded.
+            store: how pictures are stored and loaded.
 
         Raises:
-            UserError: `source` is "real" and there is no `root`.
-            ValueError: a number that its type does not admit, or an augmentation that is for volumes alone.
+            UserError: `source` is "real" and `root` does not exist.
+            ValueError: a number is out of range, or a setting of the augmentation applies to volumes only.
         """
         super().__init__()
         refuse_out_of_range(PatchDataModule, locals())
@@ -180,41 +210,41 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.num_workers, self.scoring_batch_size = store.num_workers, store.scoring_batch_size
         self.twin = twin
         self.source, self.folder = self._choose(Path(root), source)
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # more ranks than batches to judge
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # for more ranks than test batches
         self.unsplit = ""
         self._ready = False
 
     @abstractmethod
     def cases(self, root: Path) -> list[Case]:
-        """List the data set, raising UserError where files and lists disagree."""
+        """List the cases of the data set; raise UserError if files and lists disagree."""
 
     @abstractmethod
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic files of the official layout with known lesions."""
+        """Write synthetic files with known lesions in the official layout."""
 
     def read(self, case: Case) -> Scan:
-        """Read a case with its mask, by the format of its file; of a picture its `box` alone."""
+        """Read a case with its mask, in the format of its file; a picture is cropped to the `box` of the case."""
         scan = read_scan(case, self.in_channels, self.preprocessing.volume.tolerance)
         return scan if case.box is None else crop(scan, case.box, case.image)
 
     def protocol(self) -> dict[str, Any]:
-        """Options of the data set that change what is read, JSON-able."""
+        """Return the options of the data set that change what is read, serializable as JSON."""
         return {}
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
-        """Count a data set: images, normal, anomalous and each kind; compared with `official`."""
+        """Count images, normal and anomalous cases and each class; the counts are compared with `official`."""
         normal = sum(case.label == 0 for case in cases)
         counts = {"images": len(cases), "normal": normal, "anomalous": len(cases) - normal}
         return counts | Counter(case.class_name for case in cases if case.class_name)
 
     def prepare_data(self) -> None:
-        """Make the twin and the store, where they are not there yet."""
+        """Create the synthetic twin, if it is used, and the store, unless they exist."""
         self.setup("fit")
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the store and look up the splits; cheap when repeated.
+        """Open the store and determine the rows of each split; repeated calls return at once.
 
-        Under the stage "inspect", data that cannot be split are looked at without: `unsplit` says why, no row is in a
+        With the stage "inspect", data that cannot be split are accepted: `unsplit` holds the reason and no row is in a
         split.
         """
         if self._ready:
@@ -224,7 +254,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         cases = self._listed()
         split = self._split(cases, tolerant=stage == "inspect")
         limits = {} if self.unsplit else self.limits
-        if self.patch_sampling is None and limits:  # whole pictures: those that nobody asks for are not read
+        if self.patch_sampling is None and limits:  # whole pictures: dropped ones need not be read
             rows, limits = rows_of_splits(Index.of_cases(cases), split, self.split_rule, limits), {}
             cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
         self.store_plan = plan = self.plan(cases)
@@ -239,7 +269,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self._ready = True
 
     def _split(self, cases: Sequence[Case], tolerant: bool) -> dict[str, str]:
-        """Split of every case id, by the user's file or drawn."""
+        """Return the split of every case id, from the user's file or drawn."""
         if self.split_rule.file is not None:
             return split_by_file(cases, Path(self.split_rule.file), self.split_rule.within)
         try:
@@ -251,15 +281,17 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             return {case.id: "" for case in cases}
 
     def check_trainable(self) -> None:
-        """Raise UserError where too few normals are left to fill a mini-batch."""
+        """Raise UserError if there are fewer training normals than `batch_size`."""
         normals = len(self.rows["train"])
         if normals < self.batch_size:
-            raise UserError(f"data.batch_size={self.batch_size}: only {normals} normals train, set it no higher")
+            raise UserError(
+                f"data.batch_size={self.batch_size}: only {normals} normals train; set it to at most that number"
+            )
 
     def plan(self, cases: Sequence[Case]) -> StorePlan:
-        """What the store of these cases is made of."""
+        """Return the plan of the store of these cases."""
         protocol = {"class": type(self).__qualname__, "version": self.version, **self.protocol()}
-        first = bool(cases) and is_deep(cases[0].image)  # pictures that are read lazily are taken to be alike
+        first = bool(cases) and is_deep(cases[0].image)  # without a store, all files are assumed to be like the first
         return StorePlan(
             name=self.name,
             root=self.folder,
@@ -274,28 +306,35 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         )
 
     def _listed(self) -> list[Case]:
-        """The cases, compared with what the whole official set must give."""
+        """Return the cases, after comparing their counts with those of the official data set."""
         cases = self.cases(self.folder)
         if not cases:
             raise UserError(f"{self.folder}: the list of cases is empty; {self.where_to_get}")
         if len({case.id for case in cases}) < len(cases):
-            twice = [id for id, times in Counter(case.id for case in cases).items() if times > 1][:5]
-            raise UserError(f"{self.folder}: the ids {', '.join(twice)} appear twice; keep one of each")
+            repeated = [id for id, times in Counter(case.id for case in cases).items() if times > 1][:5]
+            raise UserError(f"{self.folder}: the ids {', '.join(repeated)} appear twice; keep one of each")
         self.counted = self.census(cases)
         if self.source == "real" and self.counted.get("images") == self.official.get("images"):
             for name, count in self.official.items():
                 if self.counted.get(name, 0) != count:
-                    found = self.counted.get(name, 0)
-                    raise UserError(f"{self.folder}: {found} {name}, the official set has {count}; is it intact?")
+                    actual = self.counted.get(name, 0)
+                    raise UserError(
+                        f"{self.folder}: {actual} {name}, the official set has {count}; check whether files are missing"
+                    )
         return cases
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Load the rest of the current Lightning epoch: an item per iteration, [minibatches, B, C, *S]."""
+        """Return the loader of the rest of the current Lightning epoch.
+
+        It yields one item per iteration, image [minibatches, B, C, *S].
+        """
         training = cast("_Training", self._trainer().lightning_module)
         self.check_trainable()
         rank, world_size = self._rank_and_size()
         if self.batch_size % world_size:
-            raise UserError(f"data.batch_size={self.batch_size} is not divisible by {world_size} devices; make it so")
+            raise UserError(
+                f"data.batch_size={self.batch_size} is not divisible by {world_size} devices; use a multiple of it"
+            )
         done = training.iterations_done
         epoch = range(done, training.schedule.epoch_end(done, self.epoch_length))
         sampler = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
@@ -303,45 +342,53 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         return self._loader(images, sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Load at most MAX_VALIDATION_IMAGES validation normals, the same on every rank: their mean score is logged."""
-        watched = chunks(self.rows["val"][:MAX_VALIDATION_IMAGES], self.scoring_batch_size)
-        return self._loader(ScoringImages(self.store), watched, self._scoring_workers())
+        """Return the loader of the validation normals, whose mean score is logged.
+
+        It yields at most MAX_VALIDATION_IMAGES images, the same ones on every rank.
+        """
+        batches = chunks(self.rows["val"][:MAX_VALIDATION_IMAGES], self.scoring_batch_size)
+        return self._loader(ScoringImages(self.store), batches, self._scoring_workers())
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Load the held-out normals, which set the threshold, then the test split.
+        """Return the loader of the validation normals, which set the threshold, followed by the test split.
 
-        Whole batches are dealt to the ranks, so that batches are the same under any number of processes.
+        Each rank gets whole batches, so that batches are the same with any number of processes.
         """
         rank, world_size = self._rank_and_size()
-        judged = np.concatenate([self.rows["val"], self.rows["test"]])
-        mine = chunks(judged, self.scoring_batch_size)[rank::world_size]
-        return self._loader(ScoringImages(self.store), mine, self._scoring_workers())
+        rows = np.concatenate([self.rows["val"], self.rows["test"]])
+        batches = chunks(rows, self.scoring_batch_size)[rank::world_size]
+        return self._loader(ScoringImages(self.store), batches, self._scoring_workers())
 
     def images(self, split: str, at_most: int | None = None) -> Iterator[Tensor]:
-        """Yield the images of a split, [B, C, *S] in [-1, 1], without augmentation; `at_most` of them, by the seed."""
+        """Yield the images of a split in batches [B, C, *S] in [-1, 1], without augmentation.
+
+        Args:
+            split: "train", "val" or "test".
+            at_most: maximum number of images, drawn by the seed; None for all.
+        """
         rows = self.rows[split]
         if at_most is not None and at_most < len(rows):
             rows = np.sort(stream(self.seed, "image sample").permutation(rows)[:at_most])
-        for some in chunks(rows, self.scoring_batch_size):
-            yield to_float(self.store.images[some])
+        for batch in chunks(rows, self.scoring_batch_size):
+            yield to_float(self.store.images[batch])
 
     def scoring_plan(self, bits: int) -> StorePlan:
-        """How new scans are read and cut: as the store's were, but into every window that has something to see.
+        """Return the plan by which new scans are read and cut; `setup` is not needed.
 
-        Nothing was learned about windows of mere background where `data.cut.foreground` kept them from training. Needs
-        no set-up.
+        It is that of the store, but with all windows of the grid. If `data.cut.foreground` excluded background from
+        the training, windows without any foreground are left out, because the detector never saw such windows.
 
         Args:
-            bits: of the run's stored pixels, 8 or 16.
+            bits: bits of the stored pixels of the run, 8 or 16.
         """
-        patch_sampling, given = None, self.patch_sampling
-        if given:
-            some = math.ulp(0.0) if given.foreground else 0.0
-            patch_sampling = PatchSampling(overlap=given.overlap, plane=given.plane, foreground=some)
+        patch_sampling, trained = None, self.patch_sampling
+        if trained:
+            foreground = math.ulp(0.0) if trained.foreground else 0.0  # the smallest positive fraction: any foreground
+            patch_sampling = PatchSampling(overlap=trained.overlap, plane=trained.plane, foreground=foreground)
         return replace(self.plan([]), patch_sampling=patch_sampling, bits=bits)
 
     def facts(self) -> dict[str, Any]:
-        """Tell what the record and the report say of the data."""
+        """Return the facts about the data for the record and the report."""
         labels, patients = self.store.labels, np.array(self.store.index.columns["patient"])
         count = {name: Counter(labels[rows].tolist()) for name, rows in self.rows.items()}
         return {
@@ -350,7 +397,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "root": str(self.folder),
             "fingerprint": self.store.fingerprint,
             "bits": 8 * self.store.images.dtype.itemsize,
-            "store": self.store.folder.name if self.stored else "none: pictures are read when asked for",
+            "store": self.store.folder.name if self.stored else "none: pictures are read on demand",
             "counts": {name: {"normal": count[name][0], "anomalous": count[name][1]} for name in SPLITS},
             "patients": {name: len(np.unique(patients[rows])) for name, rows in self.rows.items()},
             "split_rule": self._split_rule(),
@@ -368,13 +415,13 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             return f"none ({self.unsplit})"
         if self.split_rule.file is not None:
             return f"file {self.split_rule.file}"
-        return f"the owners' split where there is one; {self.split_rule}" if self.by_owners else str(self.split_rule)
+        return f"official split where there is one; {self.split_rule}" if self.by_owners else str(self.split_rule)
 
     def _choose(self, root: Path, source: str) -> tuple[Literal["real", "twin"], Path]:
         if source != "twin" and root.exists():
             return "real", root
         if source == "real":
-            raise UserError(f"{root}: no such folder (data.root); {self.where_to_get}; or data.source=twin")
+            raise UserError(f"{root}: no such folder (data.root); {self.where_to_get}; or set data.source=twin")
         twin = f"{self.name}-v{self.twin_version}-seed{self.twin.seed}-{self.twin.size}"
         return "twin", self.store_dir / "twins" / twin
 
@@ -389,20 +436,28 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         return DataLoader(images, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin)
 
     def _scoring_workers(self) -> int:
-        """Processes that load what is judged: none where it is one index into the store."""
+        """Return the number of processes that load evaluation batches: none with a store, where loading is indexing."""
         return 0 if self.stored else self.num_workers
 
     def _rank_and_size(self) -> tuple[int, int]:
-        """Rank of this process and number of processes."""
+        """Return the rank of this process and the number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _trainer(self) -> pl.Trainer:
         if self.trainer is None:
-            raise RuntimeError("training batches follow the detector's schedule: attach the data to a Trainer")
+            raise RuntimeError(
+                "training batches depend on the detector's schedule: attach the data module to a Trainer"
+            )
         return self.trainer
 
 
 def data_of(trainer: pl.Trainer) -> PatchDataModule:
-    """The data set a Trainer was given."""
-    data: PatchDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, its types don't say so
+    """Return the data module of a Trainer.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> data_of(SimpleNamespace(datamodule="the data module"))
+        'the data module'
+    """
+    data: PatchDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, missing in its types
     return data

@@ -1,1 +1,1 @@
-"""Which labels decide what, and the report."""
+"""Evaluation of scores and maps: thresholds from validation normals, metrics, baselines, stitching of patches."""

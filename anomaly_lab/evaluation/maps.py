@@ -1,4 +1,4 @@
-"""From the maps of a scan's windows to one map of the scan."""
+"""Merge the maps of a scan's windows into one map of the scan."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def whole_map(
     across: int | None = None,
     foreground: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """The windows' maps as one, averaged where they overlap, 0 where there is no window.
+    """Merge the maps of a scan's windows: averaged where windows overlap, 0 where there is no window.
 
     Args:
-        maps: [n, *P].
+        maps: maps of the windows, [n, *P].
         locations: first pixel of each window, [n, D].
-        shape: sizes *S of the scan.
-        across: axis that two-dimensional windows of a volume are perpendicular to; None for windows of D axes.
-        foreground: [*S]; the map is 0 outside it.
+        shape: size *S of the scan, D axes.
+        across: axis of a volume that its two-dimensional windows are perpendicular to; None for windows of D axes.
+        foreground: [*S]; the map is set to 0 outside the foreground with its holes filled. None keeps the whole map.
 
     Returns:
         float32 [*S].
@@ -39,6 +39,12 @@ def whole_map(
 
 
 def filled(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Foreground [*S] without holes: fluid in a CT's brain window is as dark as air."""
+    """Return the foreground [*S] with its holes filled; in a CT's brain window, fluid is as dark as the air outside.
+
+    Example:
+        >>> ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+        >>> filled(ring).astype(int).tolist()
+        [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
+    """
     without_holes: NDArray[np.bool_] = binary_fill_holes(foreground)
     return without_holes

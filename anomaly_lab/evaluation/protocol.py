@@ -1,7 +1,7 @@
-"""Which labels decide what: validation normals set the threshold, test labels only measure the result.
+"""The evaluation protocol: validation normals set the threshold, and test labels only measure the result.
 
-`evaluate_scores` turns scores.csv into metrics.json; baselines are evaluated by the same rules as the detector. Two
-more rules set the threshold on the test split, to reproduce published figures; whatever they touch says so (`CAVEATS`).
+`evaluate_scores` turns scores.csv into metrics.json and treats the baselines like the detector. Two further rules set
+the threshold on the test split, to reproduce published figures; their results carry a warning (`CAVEATS`).
 """
 
 import math
@@ -19,19 +19,18 @@ from anomaly_lab.metrics.thresholds import Threshold
 from anomaly_lab.types import UserError
 
 RULES = {
-    "normal_quantile": "quantile of held-out normals",
+    "normal_quantile": "quantile of validation normals",
     "test_max_f1": "highest F1 on the test labels",
     "test_min_max": "a fifth of the range of the test scores",
 }
 CAVEATS = {
-    "test_max_f1": "evaluation.threshold=test_max_f1: decisions are made where F1 on the test labels is highest; "
-    "accuracy, F1 and the like are too good, AUROC is not touched",
-    "test_min_max": "evaluation.threshold=test_min_max: decisions are made at a fifth of the range of the test scores; "
-    "accuracy, F1 and the like depend on which other cases are judged, AUROC is not touched",
+    "test_max_f1": "evaluation.threshold=test_max_f1: the threshold is where F1 on the test labels is highest; "
+    "accuracy, F1 and the like are too optimistic, AUROC is not affected",
+    "test_min_max": "evaluation.threshold=test_min_max: the threshold lies at a fifth of the range of the test scores; "
+    "accuracy, F1 and the like depend on which other cases are evaluated, AUROC is not affected",
 }
-RANGE_FRACTION = (
-    0.2  # the fixed threshold of the official GANomaly code, on scores that it scales to [0, 1] over the test set
-)
+# Fixed threshold of the official GANomaly code, which scales the scores to [0, 1] over the test set.
+RANGE_FRACTION = 0.2
 CONFIDENCE = 0.95
 
 
@@ -42,35 +41,46 @@ def evaluate_scores(
     seed: int = 0,
     rule: ThresholdRule = "normal_quantile",
 ) -> dict[str, Any]:
-    """The content of metrics.json, but for its pixels; numbers that do not exist are None.
+    """Compute the content of metrics.json, except its pixel metrics; undefined numbers are None.
 
     Args:
-        scores: every val and test case.
-        quantile: share of normals meant to stay at or below the threshold.
-        replicates: of the bootstrap.
+        scores: all validation and test cases.
+        quantile: fraction of normals that should score at or below the threshold.
+        replicates: number of bootstrap replicates; patients are drawn.
         seed: of the bootstrap.
-        rule: how the threshold is drawn, the detector's and each floor's.
+        rule: how the threshold is set, for the detector and for each baseline.
+
+    Returns:
+        JSON-ready tables: counts, threshold, detector, baselines, trivial rules, versus_baselines, oracle, bootstrap.
 
     Raises:
         UserError: there are no test cases.
+
+    Example:
+        >>> validation = [("val", 0, score / 20) for score in range(20)]  # 20 normals: scores 0 to .95
+        >>> test = [("test", 0, 0.1), ("test", 0, 0.3), ("test", 1, 0.2), ("test", 1, 2.0)]
+        >>> split, label, score = zip(*validation, *test)
+        >>> names = [f"case{i:02}" for i in range(24)]
+        >>> scores = Scores(names, names, list(split), np.array(label), np.array(score))
+        >>> metrics = evaluate_scores(scores, replicates=10)
+        >>> metrics["threshold"]["value"], metrics["detector"]["auroc"]["value"]
+        (0.95, 0.75)
     """
     test = scores.of("test")
     if not test.any():
-        raise UserError(
-            "scores: no case of the test split, so there is nothing to evaluate_scores; see data.split.file"
-        )
+        raise UserError("scores: there is no case of the test split to evaluate; check data.split.file")
     label, patient = scores.label[test], np.array(scores.patient)[test].tolist()
     columns = {"detector": scores.score, **scores.baselines}
-    cuts = {name: _cut(rule, scores, values, quantile) for name, values in columns.items()}
-    ratings = {name: (values[test], cuts[name].value) for name, values in columns.items()}
+    cutoffs = {name: _threshold(rule, scores, values, quantile) for name, values in columns.items()}
+    ratings = {name: (values[test], cutoffs[name].value) for name, values in columns.items()}
     replicated = statistics.bootstrap(label, patient, ratings, replicates, seed)
     tables = {name: _table(label, *ratings[name], replicated[name]) for name in columns}
-    f1, at = thresholds.best_f1(label, scores.score[test])
-    strata = {"replicates": replicates, "unit": "patient", "strata": "label", "level": CONFIDENCE, "seed": seed}
+    best_f1, best_threshold = thresholds.best_f1(label, scores.score[test])
+    bootstrap = {"replicates": replicates, "unit": "patient", "strata": "label", "level": CONFIDENCE, "seed": seed}
     content: dict[str, Any] = _without_nan(
         {
             "counts": {split: _counts(scores, split) for split in ("val", "test")},
-            "threshold": {"rule": RULES[rule], "uses_test": rule in CAVEATS, **cuts["detector"]._asdict()},
+            "threshold": {"rule": RULES[rule], "uses_test": rule in CAVEATS, **cutoffs["detector"]._asdict()},
             "detector": tables.pop("detector"),
             "baselines": tables,
             "trivial": {
@@ -78,31 +88,38 @@ def evaluate_scores(
                 "all_normal": thresholds.confusion_metrics(label, np.zeros_like(label, bool)),
             },
             "versus_baselines": _versus_baselines(label, ratings, replicated),
-            "oracle": {"best_f1": {"value": f1, "threshold": at}},
-            "bootstrap": strata,
+            "oracle": {"best_f1": {"value": best_f1, "threshold": best_threshold}},
+            "bootstrap": bootstrap,
         }
     )
     return content
 
 
 def evaluate_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
-    """What metrics.json says of the maps of the detector and of each floor; numbers that do not exist are None.
+    """Compute the pixel metrics of metrics.json for detector and baselines; undefined numbers are None.
 
     Args:
-        measured: "detector" and the baselines, on the same pixels.
+        measured: "detector" and each baseline by name, measured on the same pixels.
+
+    Example:
+        >>> detector = Pointing({"auroc": 0.9}, {"auroc": np.array([0.8, 0.9, 1.0])}, 3)  # three patients
+        >>> baseline = Pointing({"auroc": 0.7}, {"auroc": np.array([0.7, 0.7, 0.7])}, 3)
+        >>> metrics = evaluate_maps({"detector": detector, "pca_32": baseline})
+        >>> metrics["auroc"]["value"], metrics["versus_baselines"]["best"], metrics["versus_baselines"]["beaten"]
+        (0.9, 'pca_32', True)
     """
     tables = {
-        name: {metric: _left_out(value, found.without[metric]) for metric, value in found.figures.items()}
-        for name, found in measured.items()
+        name: {metric: _jackknife(value, pointing.without[metric]) for metric, value in pointing.figures.items()}
+        for name, pointing in measured.items()
     }
-    ours = measured["detector"]
+    detector = measured["detector"]
     best = max(measured.keys() - {"detector"}, key=lambda name: (measured[name].figures["auroc"], name))
-    floor = measured[best]
-    gain = ours.figures["auroc"] - floor.figures["auroc"]
-    difference = _left_out(gain, ours.without["auroc"] - floor.without["auroc"], least=-1.0)
+    baseline = measured[best]
+    gain = detector.figures["auroc"] - baseline.figures["auroc"]
+    difference = _jackknife(gain, detector.without["auroc"] - baseline.without["auroc"], least=-1.0)
     content: dict[str, Any] = {
-        "num_masks": ours.num_masks,
-        "patients": len(ours.without["auroc"]),
+        "num_masks": detector.num_masks,
+        "patients": len(detector.without["auroc"]),
         "level": CONFIDENCE,
         **tables.pop("detector"),
         "baselines": tables,
@@ -111,14 +128,14 @@ def evaluate_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
     return dict(_without_nan(content))
 
 
-def _left_out(value: float, without: Floats, least: float = 0.0) -> dict[str, float]:
-    """A figure with its jackknife interval, cut to [least, 1]."""
+def _jackknife(value: float, without: Floats, least: float = 0.0) -> dict[str, float]:
+    """Return a figure with its jackknife interval, clipped to [least, 1]; `without` leaves out a patient at a time."""
     low, high = np.clip(statistics.jackknife(value, without, CONFIDENCE), least, 1.0).tolist()
     return {"value": value, "low": low, "high": high}
 
 
-def _cut(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -> Threshold:
-    """The threshold on `values` [N], the detector's or a floor's; by two of the rules no normal was held out for it."""
+def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -> Threshold:
+    """Set the threshold on `values` [N], scores of the detector or a baseline; two rules use only the test split."""
     test = scores.of("test")
     if rule == "test_max_f1":
         return Threshold(thresholds.best_f1(scores.label[test], values[test])[1], math.nan, 0)
@@ -129,7 +146,7 @@ def _cut(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -
 
 
 def _table(label: Labels, score: Floats, threshold: float, replicated: Mapping[str, Floats]) -> dict[str, Any]:
-    """Every metric with its value and interval."""
+    """Return every metric with its value and bootstrap interval."""
     values = {
         "auroc": ranking.auroc(label, score),
         "average_precision": ranking.average_precision(label, score),
@@ -148,28 +165,29 @@ def _estimate(value: float, replicated: Floats) -> dict[str, float]:
 def _versus_baselines(
     label: Labels, ratings: Mapping[str, tuple[Floats, float]], replicated: Mapping[str, Mapping[str, Floats]]
 ) -> dict[str, Any] | None:
-    """The detector against the better floor, on the same replicates."""
+    """Compare the detector with the better baseline on the same bootstrap replicates; None without baselines."""
     auroc = {name: ranking.auroc(label, score) for name, (score, _) in ratings.items()}
-    ours = auroc.pop("detector")
+    detector = auroc.pop("detector")
     if not auroc:
         return None
     best = max(auroc, key=lambda name: auroc[name])
     paired = replicated["detector"]["auroc"] - replicated[best]["auroc"]
-    difference = _estimate(ours - auroc[best], paired)
+    difference = _estimate(detector - auroc[best], paired)
     beaten = difference["value"] > 0
-    sentence = _sentence(best, ours, auroc[best], difference)
+    sentence = _sentence(best, detector, auroc[best], difference)
     return {"best": best, "difference": difference, "beaten": beaten, "sentence": sentence}
 
 
-def _sentence(best: str, ours: float, floor: float, difference: Mapping[str, float]) -> str:
+def _sentence(best: str, detector: float, baseline: float, difference: Mapping[str, float]) -> str:
+    """Return the comparison as a sentence, from both AUROCs and their difference."""
     value, low, high = difference["value"], difference["low"], difference["high"]
     if math.isnan(value):
-        return "The detector cannot be compared with a floor: the test split holds one class only."
+        return "The detector cannot be compared with a baseline: all test cases have the same label."
     name = {"mean_image": "mean-image", "pca_32": "PCA-32"}.get(best, best)
     verdict = "beats" if value > 0 else "does not beat"
-    doubt = "excludes 0" if low > 0 or high < 0 else "includes 0, so these cases do not settle it"
+    doubt = "excludes 0" if low > 0 or high < 0 else "includes 0, so these cases do not settle the comparison"
     return (
-        f"The detector {verdict} the {name} floor: AUROC {_short(ours)} against {_short(floor)} "
+        f"The detector {verdict} the {name} baseline: AUROC {_short(detector)} against {_short(baseline)} "
         f"(difference {_short(value, '+')}, 95 % interval {_short(low, '+')} to {_short(high, '+')}). "
         f"The interval {doubt}."
     )
@@ -185,7 +203,7 @@ def _counts(scores: Scores, split: str) -> dict[str, int]:
 
 
 def _without_nan(value: Any) -> Any:
-    """The same with None for nan, all the way down: JSON has no nan."""
+    """Replace NaN by None, recursively: JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""scores.csv: one row a case, raw scores that read back bit for bit."""
+"""scores.csv: one row per case, with raw scores that survive writing and reading bit for bit."""
 
 import csv
 import io
@@ -22,18 +22,25 @@ COLUMNS = ("id", "patient", "split", "label", "score", "p_value", "pred_label")
 
 @dataclass(frozen=True)
 class Scores:
-    """One row a case: who it is, what it is and how anomalous it looks.
+    """Scores of all evaluated cases, one row per case.
 
     Attributes:
-        id: unique.
-        patient: group key; the bootstrap draws patients.
-        split: "val" (held-out normals) or "test".
+        id: unique case ids.
+        patient: patient of each case; the bootstrap draws patients.
+        split: "val" (validation normals) or "test".
         label: [N], 0 normal, 1 anomalous.
-        score: [N], the detector's, raw, finite.
-        baselines: name -> [N], the same from a method without training.
+        score: the detector's raw scores, [N], finite; higher = more anomalous.
+        baselines: name -> scores of a baseline, [N], finite.
 
     Raises:
-        UserError: an id comes twice, or a score is not finite.
+        UserError: an id occurs twice, or a score is not finite.
+
+    Example:
+        >>> scores = Scores(["a", "b"], ["p1", "p2"], ["val", "test"], np.array([0, 1]), np.array([0.25, 0.5]))
+        >>> print(scores.to_csv(threshold=0.3), end="")
+        id,patient,split,label,score,p_value,pred_label
+        a,p1,val,0,0.25,1.0,0
+        b,p2,test,1,0.5,0.5,1
     """
 
     id: list[str]
@@ -44,29 +51,34 @@ class Scores:
     baselines: dict[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be judged."""
+        """Validate the rows: unique ids, finite scores."""
         for id, times in Counter(self.id).most_common(1):
             if times > 1:
-                raise UserError(f"scores: id {id!r} comes {times} times; every case is scored once")
+                raise UserError(
+                    f"scores: id {id!r} occurs {times} times, but a case must have one row; remove the others"
+                )
         for name, values in {"score": self.score, **self.baselines}.items():
             for row in np.flatnonzero(~np.isfinite(values))[:1]:
-                raise UserError(f"scores: the {name} of {self.id[row]!r} is {values[row]}; did the training diverge?")
+                raise UserError(
+                    f"scores: the {name} of {self.id[row]!r} is {values[row]}, not a finite number; the training may "
+                    "have diverged: check metrics.jsonl"
+                )
 
     @classmethod
     def read(cls, path: Path) -> "Scores":
-        """Reads a scores.csv; columns beyond the known ones are baselines.
+        """Read a scores.csv; columns beyond the known ones are baselines.
 
         Raises:
-            UserError: the file is missing or a row cannot be used; names the file and the row.
+            UserError: the file is missing or a row is invalid; the message names the file and the line.
         """
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read as scores; evaluate the run to write them") from error
+            raise UserError(f"{path}: cannot be read as scores; evaluate the run to write it again") from error
         missing = [column for column in COLUMNS[:5] if not rows or column not in rows[0]]
         if missing:
-            raise UserError(f"{path}: has no rows with {', '.join(missing)}; evaluate the run to write them")
+            raise UserError(f"{path}: no rows with {', '.join(missing)}; evaluate the run to write it again")
         numbers = [_numbers(row, f"{path}, line {line}") for line, row in enumerate(rows, 2)]
         columns = {name: np.array([row[name] for row in numbers]) for name in numbers[0]}
         label, score = columns.pop("label").astype(np.int64), columns.pop("score")
@@ -74,9 +86,11 @@ class Scores:
         return cls(id, patient, split, label, score, columns)
 
     def to_csv(self, threshold: float | None = None) -> str:
-        """The text of scores.csv; its scores read back bit for bit.
+        """Return the text of scores.csv; its scores read back bit for bit.
 
-        p_value is empty without val normals, pred_label (score above `threshold`) without a threshold.
+        Args:
+            threshold: cases with a higher score get pred_label 1; None leaves the column empty. The column p_value is
+                empty without validation normals.
         """
         columns = {name: getattr(self, name) for name in COLUMNS[:3]}
         columns |= {
@@ -93,15 +107,16 @@ class Scores:
         return text.getvalue()
 
     def by_case(self, case: NDArray[Any], rule: Rule, k: int) -> tuple["Scores", NDArray[np.intp]]:
-        """One score a case, of its patches by a named rule; baselines by the same one.
+        """Combine the scores of patches into one score per case, for the detector and each baseline.
 
         Args:
-            case: [N], the case of each patch; all of its patches lie in one split.
-            rule: see `stitching.case_scores`.
-            k: see there.
+            case: [N], the case of each patch; all patches of a case belong to one split.
+            rule: how to combine, see `stitching.case_scores`.
+            k: patches of the rule "top_k".
 
         Returns:
-            The cases, sorted by id, each anomalous if one of its patches is; where the highest patch of each is, [M].
+            The M cases, sorted by id, each anomalous if one of its patches is; and for each case the index of its
+            patch with the highest score, [M].
         """
         ids, score = case_scores(self.score, case, rule, k)
         number = np.searchsorted(ids, case)
@@ -114,35 +129,41 @@ class Scores:
         return Scores([str(id) for id in ids], patient, split, label, score, baselines), highest
 
     def p_values(self) -> Floats:
-        """Conformal p-value of each case, [N], a val normal's against the others; nan without val normals."""
+        """Return each case's conformal p-value against the validation normals, [N]; NaN without validation normals.
+
+        A validation normal is compared with the other validation normals.
+        """
         n = int(self.normals.sum())
         if n == 0:
             return np.full(len(self.id), np.nan)
         p = thresholds.conformal_p_values(self.score, self.score[self.normals])
-        return np.where(self.normals, (p * (n + 1) - 1) / n, p)  # a val normal is itself among the n
+        return np.where(self.normals, (p * (n + 1) - 1) / n, p)  # a validation normal counts itself among the n
 
     @property
     def normals(self) -> NDArray[np.bool_]:
-        """The held-out normals, [N]: all that the threshold may see. No test label is asked."""
+        """Mask of the validation normals, [N], the only cases that may set the threshold; uses no test label."""
         normal: NDArray[np.bool_] = self.label == 0
         return self.of("val") & normal
 
     def of(self, split: str) -> NDArray[np.bool_]:
-        """The cases of a split, [N]."""
+        """Return a mask of the cases of a split, [N]."""
         member: NDArray[np.bool_] = np.array(self.split) == split
         return member
 
 
 def _texts(values: Floats) -> list[str]:
-    """Numbers as the shortest text that reads back to the same bits; nan is left empty."""
+    """Format numbers as the shortest text that reads back to the same bits; NaN becomes empty text."""
     return ["" if math.isnan(value) else repr(value) for value in values.tolist()]
 
 
 def _numbers(row: Mapping[str, str], where: str) -> dict[str, float]:
-    """The numbers of a row: label, score and baselines."""
+    """Return the numbers of a row: label, score and baselines."""
     if row["split"] not in ("val", "test") or row["label"] not in ("0", "1"):
-        raise UserError(f"{where}: split must be val or test and label 0 or 1; evaluate the run to write it anew")
+        raise UserError(
+            f"{where}: split must be val or test and label 0 or 1, not {row['split']!r} and {row['label']!r}; "
+            "evaluate the run to write it again"
+        )
     try:
         return {name: float(row[name]) for name in row if name in ("label", "score") or name not in COLUMNS}
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: a score is not a number; evaluate the run to write it anew") from error
+        raise UserError(f"{where}: a score is not a number; evaluate the run to write it again") from error

@@ -1,4 +1,4 @@
-"""From a detector's answers to plain arrays: the one way for validation, test, prediction and the galleries."""
+"""Convert predictions to NumPy arrays; validation, testing, prediction and galleries all use these functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Score = Callable[[Batch], Prediction]
 
 
 class Scored(NamedTuple):
-    """A batch's predictions as arrays on the host, without a graph.
+    """Predictions of a batch as NumPy arrays.
 
     Attributes:
         score: float64 [B], higher = more anomalous.
@@ -29,7 +29,7 @@ class Scored(NamedTuple):
 
 
 def to_arrays(prediction: Prediction) -> Scored:
-    """A prediction as arrays.
+    """Convert a prediction to NumPy arrays, detached and on the CPU.
 
     Example:
         >>> to_arrays(Prediction(torch.tensor([0.5, 2.0]))).score.tolist()
@@ -48,11 +48,18 @@ def score_batches(
 
     Args:
         score: a detector's `score`.
-        batches: with `image` [B, C, *S] in [-1, 1] and whatever else the caller wants back.
+        batches: with `image` [B, C, *S] in [-1, 1]; other entries are passed through.
         device: where the detector's weights are.
 
     Yields:
-        Each batch as it came, and its scores.
+        Each batch unchanged, and its scores.
+
+    Example:
+        >>> def mean_brightness(batch: Batch) -> Prediction:
+        ...     return Prediction(batch["image"].mean((1, 2, 3)))
+        >>> batches = [Batch(image=torch.full((2, 1, 4, 4), value)) for value in (0.0, 0.5)]
+        >>> [scored.score.tolist() for _, scored in score_batches(mean_brightness, batches)]
+        [[0.0, 0.0], [0.5, 0.5]]
     """
     for batch in batches:
         yield batch, to_arrays(score(Batch(image=batch["image"].to(device))))

@@ -1,1 +1,1 @@
-"""From a name and overrides to a checked experiment, the run folder that keeps it, and what makes two runs alike."""
+"""Compose and validate experiments, read and write run folders, fingerprint runs."""

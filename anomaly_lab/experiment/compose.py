@@ -1,17 +1,18 @@
-"""Finds the YAML files that an experiment is made of, and lays them over each other.
+"""Find the YAML files of an experiment and merge them.
 
-An experiments folder holds
+An experiments folder has this layout:
 
-    defaults.yaml                            what all share
-    detectors/<detector>.yaml                a method, with its budgets
-    datasets/<dataset>.yaml                  a data set, with its budgets
-    pairs/<detector>_<dataset>.yaml          what was tuned for the two together
-    <name>.yaml                              a whole experiment of its own
+    defaults.yaml                            values shared by all experiments
+    detectors/<detector>.yaml                a method and its budgets
+    datasets/<dataset>.yaml                  a data set and its budgets
+    pairs/<detector>_<dataset>.yaml          values tuned for this combination
+    <name>.yaml                              a complete experiment in one file
     studies/<study>.yaml
 
-The experiment `<detector>_<dataset>` is composed of the first four, in that order; a whole file of that name wins.
-Where a detector or a data set `extends` another one, the pairs of that one count, too. A user's folders are laid over
-the package's file by file: `datasets/headct.yaml` there need only hold what differs, say `data.root`.
+The experiment `<detector>_<dataset>` is composed of the first four, in this order; each file overrides the ones before.
+A complete file of the same name takes precedence. If a detector or a data set `extends` another one, the pair files of
+that one apply as well. A user's folder overrides the package's file by file: its `datasets/headct.yaml` only needs the
+values that differ, for example `data.root`.
 """
 
 from __future__ import annotations
@@ -32,23 +33,24 @@ from yaml import MarkedYAMLError, YAMLError
 from anomaly_lab.experiment.schema import did_you_mean, in_current_keys, sentence
 from anomaly_lab.types import UserError
 
-Tree = dict[str, Any]  # sections, sections within them, values; plain Python
+Tree = dict[str, Any]  # nested sections of plain Python values
 BUDGETS = ("paper", "laptop", "smoke")
-ENVIRONMENT = "ANOMALY_EXPERIMENTS"  # names the user's own folder; `--experiments` sets it
+ENVIRONMENT = "ANOMALY_EXPERIMENTS"  # variable with the user's experiments folder; `--experiments` sets it
 DEFAULTS, DETECTORS, DATASETS, PAIRS = "defaults", "detectors", "datasets", "pairs"
-OLD_BASES = {"gan": DEFAULTS}  # of the former folder `_base`; all others became data sets
+OLD_BASES = {"gan": DEFAULTS}  # files of the former folder `_base` that did not become data sets
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One YAML file.
+    """Content of one YAML file.
 
     Attributes:
-        name: as the experiment's `layers` list it, `detectors/fanogan`; with its folder where that is the user's.
-        values: its sections.
-        budgets: for each budget the values it lays over those of all layers, and its own `at_most`.
-        at_most: numbers to which the values of general layers are lowered.
-        general: a detector's, a data set's or everybody's; those of a pair and of a whole file are never lowered.
+        name: entry in the experiment's `layers`, such as `detectors/fanogan`; includes the folder if it is the user's.
+        values: the sections of the file.
+        budgets: by budget, the values that override those of all layers, and the budget's own `at_most`.
+        at_most: upper limits for numbers in general layers.
+        general: whether the file is the defaults, a detector or a data set. `at_most` limits apply to general layers
+            only, never to pairs and complete experiments.
     """
 
     name: str
@@ -58,60 +60,103 @@ class Layer:
     general: bool = True
 
 
-# -- where the files are
+# -- locating the files
 
 
 def package_folder() -> Path:
-    """The experiments that come with the package; in a checkout a link to the folder beside it."""
+    """Return the folder of the experiments that ship with the package; in a checkout it is a link to `experiments`.
+
+    Example:
+        >>> (package_folder() / "detectors" / "fanogan.yaml").is_file()
+        True
+    """
     return Path(__file__).parents[1] / "_experiments"
 
 
 def folders() -> list[Path]:
-    """The experiments folders from the package's own to the most particular: `./experiments`, then the user's choice.
+    """Return the experiments folders in order of increasing precedence.
+
+    These are the package's folder, `./experiments`, and the folder given by `--experiments` or `ANOMALY_EXPERIMENTS`.
 
     Raises:
-        UserError: the folder that the user chose does not exist.
+        UserError: the folder that the user specified does not exist.
+
+    Example:
+        >>> folders()[0] == package_folder()
+        True
     """
-    found, here = [package_folder()], Path("experiments")
-    if here.is_dir() and not (found[0].is_dir() and here.samefile(found[0])):
-        found.append(here)
+    existing, here = [package_folder()], Path("experiments")
+    if here.is_dir() and not (existing[0].is_dir() and here.samefile(existing[0])):
+        existing.append(here)
     if chosen := os.environ.get(ENVIRONMENT):
         if not Path(chosen).is_dir():
-            raise UserError(f"{chosen}: no such folder of experiments (--experiments or {ENVIRONMENT})")
-        if not any(folder.exists() and Path(chosen).samefile(folder) for folder in found):
-            found.append(Path(chosen))
-    return found
+            raise UserError(f"{chosen}: no such experiments folder; check --experiments or {ENVIRONMENT}")
+        if not any(folder.exists() and Path(chosen).samefile(folder) for folder in existing):
+            existing.append(Path(chosen))
+    return existing
 
 
 def detectors() -> dict[str, str]:
-    """First comment line of every detector, by name."""
+    """Return the description (first comment line) of every detector, by name.
+
+    Example:
+        >>> detectors()["dcgan"]
+        'DCGAN: its discriminator is the detector.'
+    """
     return _comments(f"{DETECTORS}/*.yaml")
 
 
 def datasets() -> dict[str, str]:
-    """First comment line of every data set, by name."""
+    """Return the description (first comment line) of every data set, by name.
+
+    Example:
+        >>> [name for name in datasets() if "mnist" in name]
+        ['abmnist', 'mnist']
+    """
     return _comments(f"{DATASETS}/*.yaml")
 
 
 def whole_files() -> dict[str, str]:
-    """First comment line of every experiment that has a whole file, by name."""
+    """Return the description (first comment line) of every experiment that is a complete file, by name.
+
+    Example:
+        >>> "fanogan_headct" in whole_files()  # composed of a detector and a data set instead
+        False
+    """
     return {name: line for name, line in _comments("*.yaml").items() if name != DEFAULTS}
 
 
 def studies() -> dict[str, Path]:
-    """The file of every study, by name."""
-    found = {path.stem: path for folder in folders() for path in folder.glob("studies/*.yaml")}
-    return {name: found[name] for name in sorted(found)}
+    """Return the file of every study, by name.
+
+    Example:
+        >>> "adgan_tables" in studies()
+        True
+    """
+    paths = {path.stem: path for folder in folders() for path in folder.glob("studies/*.yaml")}
+    return {name: paths[name] for name in sorted(paths)}
 
 
 def experiments() -> list[str]:
-    """Every name that `load` takes: all pairs, and all whole files."""
+    """Return the name of every experiment: all pairs `<detector>_<dataset>` and all complete files, sorted.
+
+    Example:
+        >>> "fanogan_headct" in experiments()
+        True
+    """
     pairs = {f"{detector}_{dataset}" for detector in detectors() for dataset in datasets()}
     return sorted(pairs | set(whole_files()))
 
 
 def is_tuned(detector: str, dataset: str) -> bool:
-    """Whether a pair has values of its own: a file in `pairs`, of what it extends as well, or a whole file."""
+    """Return whether a detector was tuned for a data set.
+
+    This is the case if there is a pair file, for the two or for those that they extend, or a complete file.
+
+    Example:
+        >>> is_tuned("ganomaly", "abmnist"), is_tuned("ganomaly", "chexpert")
+        (True, False)
+    """
     return bool(_pair_files(detector, dataset)) or _whole(f"{detector}_{dataset}") is not None
 
 
@@ -125,23 +170,31 @@ def _first_comment(path: Path) -> str:
     return next((line.lstrip("# ").rstrip() for line in lines if line.startswith("#")), "")
 
 
-# -- which files an experiment is made of
+# -- selecting the files of an experiment
 
 
 def layers_of(experiment: str) -> list[Layer]:
-    """The layers of an experiment, from the most general to the most particular.
+    """Return the layers of an experiment, from the most general to the most specific.
 
     Raises:
-        UserError: there is no such experiment, its name can be read in two ways, or a file is wrong.
+        UserError: there is no such experiment, its name is ambiguous, or a file is invalid.
+
+    Example:
+        >>> [layer.name for layer in layers_of("ganomaly_abmnist")]
+        ['defaults', 'detectors/ganomaly', 'datasets/abmnist', 'pairs/ganomaly_abmnist']
     """
     return _layers(_files_of(experiment, ()))
 
 
 def layers_of_dataset(dataset: str) -> list[Layer]:
-    """The layers of a data set alone, without a detector.
+    """Return the layers of a data set without a detector.
 
     Raises:
-        UserError: there is none of that name, or a file is wrong.
+        UserError: there is no such data set, or a file is invalid.
+
+    Example:
+        >>> [layer.name for layer in layers_of_dataset("headct")]
+        ['defaults', 'datasets/headct']
     """
     if dataset not in datasets():
         raise UserError(f"no data set '{dataset}'.{did_you_mean(dataset, datasets())} `make list` shows all")
@@ -153,7 +206,7 @@ def _layers(files: Sequence[Path]) -> list[Layer]:
 
 
 def _files_of(experiment: str, below: tuple[Path, ...]) -> list[Path]:
-    """The files of an experiment; `below` are the files that extend it."""
+    """Return the files of an experiment; `below` is the chain of files that extend it."""
     if whole := _whole(experiment):
         return _with_extended(whole, below)
     known_detectors, known_datasets = detectors(), datasets()
@@ -163,35 +216,39 @@ def _files_of(experiment: str, below: tuple[Path, ...]) -> list[Path]:
         raise UserError(f"no experiment '{experiment}'.{_closest(experiment, halves)} `make list` shows all")
     if len(pairs) > 1:
         meant = " or ".join(f"{DETECTORS}/{detector} with {DATASETS}/{dataset}" for detector, dataset in pairs)
-        raise UserError(f"'{experiment}' can be read as {meant}: rename one of these files")
+        raise UserError(f"'{experiment}' is ambiguous, it can be read as {meant}: rename one of these files")
     detector, dataset = pairs[0]
     general = [*_named(DEFAULTS), *_with_bases(DETECTORS, detector), *_with_bases(DATASETS, dataset)]
     return general + _pair_files(detector, dataset)
 
 
 def _closest(experiment: str, halves: Sequence[tuple[str, str]]) -> str:
-    """What may have been meant; where one half is right, what can stand beside it."""
+    """Suggest existing names; if one half of the name exists, for the other half only."""
     for detector, dataset in halves:
         if detector in detectors():
-            return f" {detector} is a detector, but '{dataset}' no data set.{did_you_mean(dataset, datasets())}"
+            return (
+                f" {detector} is a detector, but there is no data set '{dataset}'.{did_you_mean(dataset, datasets())}"
+            )
         if dataset in datasets():
-            return f" {dataset} is a data set, but '{detector}' no detector.{did_you_mean(detector, detectors())}"
+            return (
+                f" {dataset} is a data set, but there is no detector '{detector}'.{did_you_mean(detector, detectors())}"
+            )
     return did_you_mean(experiment, experiments())
 
 
 def _whole(name: str) -> Path | None:
-    """The whole file of an experiment, the most particular one."""
-    found = _named(name) if name in whole_files() else []
-    return found[-1] if found else None
+    """Return the complete file of an experiment from the folder of highest precedence, or None."""
+    files = _named(name) if name in whole_files() else []
+    return files[-1] if files else None
 
 
 def _named(name: str) -> list[Path]:
-    """Every file `<name>.yaml`, the package's first."""
+    """Return every file `<name>.yaml`, in order of increasing precedence."""
     return [path for folder in folders() if (path := folder / f"{name}.yaml").is_file()]
 
 
 def _pair_files(detector: str, dataset: str) -> list[Path]:
-    """Files of a pair and of the pairs of what its halves extend, from the general to the particular."""
+    """Return the files of a pair, after those of the pairs that its detector and data set extend."""
     chains = [
         list(dict.fromkeys(path.stem for path in _with_bases(group, name)))
         for group, name in ((DETECTORS, detector), (DATASETS, dataset))
@@ -200,11 +257,11 @@ def _pair_files(detector: str, dataset: str) -> list[Path]:
 
 
 def _with_bases(group: str, name: str, below: tuple[Path, ...] = ()) -> list[Path]:
-    """The files of a detector or a data set, behind those of what it extends."""
+    """Return the files of a detector or a data set, after those of the ones it extends."""
     files = _named(f"{group}/{name}")
     if not files:
         raise UserError(f"{below[-1]}: extends {group}/{name}, which does not exist.{did_you_mean(name, _in(group))}")
-    return [found for path in files for found in _with_extended(path, below, group)]
+    return [member for path in files for member in _with_extended(path, below, group)]
 
 
 def _in(group: str) -> dict[str, str]:
@@ -212,9 +269,9 @@ def _in(group: str) -> dict[str, str]:
 
 
 def _with_extended(path: Path, below: tuple[Path, ...], group: str = "") -> list[Path]:
-    """A file behind those that it extends."""
+    """Return a file after those that it extends."""
     if path in below:
-        raise UserError(f"{below[-1]}: extends {path}, which extends it: take one of the two out")
+        raise UserError(f"{below[-1]}: extends {path}, which extends this file in turn: remove one of the two")
     below, files = (*below, path), []
     for base in _extends(path):
         files += _with_bases(group, base, below) if group else _base(base, below)
@@ -222,7 +279,7 @@ def _with_extended(path: Path, below: tuple[Path, ...], group: str = "") -> list
 
 
 def _base(name: str, below: tuple[Path, ...]) -> list[Path]:
-    """The files of what a whole file extends: an experiment, or a path below an experiments folder."""
+    """Return the files of what a complete file extends: an experiment, or a path below an experiments folder."""
     folder, _, stem = name.rpartition("/")
     if folder == "_base" and not _named(name):
         name = OLD_BASES.get(stem, f"{DATASETS}/{stem}")
@@ -236,9 +293,9 @@ def _base(name: str, below: tuple[Path, ...]) -> list[Path]:
             return _files_of(name, below)
         except UserError as error:
             raise UserError(f"{below[-1]}: extends: {error}") from error
-    if not (found := _named(name)):
+    if not (files := _named(name)):
         raise UserError(f"{folders()[-1] / name}.yaml does not exist, but {below[-1]} extends it")
-    return _with_extended(found[-1], below)
+    return _with_extended(files[-1], below)
 
 
 def _extends(path: Path) -> list[str]:
@@ -246,14 +303,21 @@ def _extends(path: Path) -> list[str]:
     return [str(base) for base in ([bases] if isinstance(bases, str) else bases)]
 
 
-# -- reading and laying
+# -- reading and merging
 
 
 def read(path: Path) -> Tree:
-    """The mapping in a YAML file.
+    """Read a YAML file.
+
+    Returns:
+        A copy of its mapping; interpolations such as `${seed}` are left unresolved.
 
     Raises:
-        UserError: it cannot be read or is no mapping; names the line.
+        UserError: the file cannot be read, is not valid YAML (the message states the line) or is not a mapping.
+
+    Example:
+        >>> read(package_folder() / "defaults.yaml")["data"]["seed"]
+        '${seed}'
     """
     try:
         return copy.deepcopy(_parsed(path, path.read_text(encoding="utf-8")))
@@ -270,7 +334,7 @@ def read(path: Path) -> Tree:
 def _parsed(path: Path, text: str) -> Tree:
     node = OmegaConf.load(io.StringIO(text))
     if not isinstance(node, DictConfig):
-        raise UserError(f"{path}: must be a mapping of sections, not a list")
+        raise UserError(f"{path}: must contain a mapping of sections, not a list")
     return cast(Tree, OmegaConf.to_container(node, resolve=False))
 
 
@@ -280,10 +344,10 @@ def _layer(path: Path) -> Layer:
     budgets, at_most = (_mapping(path, key, tree.pop(key, None)) for key in ("budgets", "at_most"))
     for budget, values in budgets.items():
         if budget not in BUDGETS:
-            raise UserError(f"{path}: budgets.{budget}: there are {', '.join(BUDGETS)}")
-        laid = _mapping(path, f"budgets.{budget}", values)
-        caps = _mapping(path, f"budgets.{budget}.at_most", laid.pop("at_most", None))
-        budgets[budget] = _current(_nested(laid)) | {"at_most": _current(_nested(caps))}
+            raise UserError(f"{path}: budgets.{budget}: unknown budget; the budgets are {', '.join(BUDGETS)}")
+        changes = _mapping(path, f"budgets.{budget}", values)
+        caps = _mapping(path, f"budgets.{budget}.at_most", changes.pop("at_most", None))
+        budgets[budget] = _current(_nested(changes)) | {"at_most": _current(_nested(caps))}
     tree, at_most = _current(tree), _current(_nested(at_most))
     root = next(folder for folder in reversed(folders()) if path.is_relative_to(folder))
     name = path.relative_to(root).with_suffix("").as_posix()
@@ -299,7 +363,15 @@ def _current(tree: Tree) -> Tree:
 
 
 def tell_of_new_keys(used: Mapping[str, str]) -> None:
-    """Say once in yellow how each key that was given under an old name is called now."""
+    """Print the current name of each deprecated key, once per key and process, in yellow on stderr.
+
+    Args:
+        used: current name by deprecated name, as `in_current_keys` returns it.
+
+    Example:
+        >>> tell_of_new_keys({"data.twin_size": "data.twin.size"})  # doctest: +SKIP
+        data.twin_size is now data.twin.size; the old name will be removed in the next release
+    """
     for old, new in used.items():
         _tell(old, new)
 
@@ -308,7 +380,9 @@ def tell_of_new_keys(used: Mapping[str, str]) -> None:
 def _tell(old: str, new: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(f"[yellow]{old} is now {new}; the old key goes with the next release", soft_wrap=True)
+    Console(stderr=True).print(
+        f"[yellow]{old} is now {new}; the old name will be removed in the next release", soft_wrap=True
+    )
 
 
 def _mapping(path: Path, key: str, value: Any) -> Tree:
@@ -318,32 +392,53 @@ def _mapping(path: Path, key: str, value: Any) -> Tree:
 
 
 def composed(layers: Sequence[Layer], budget: str | None = None) -> Tree:
-    """The values of all layers, then those of a budget, each over the ones before.
+    """Merge the values of all layers, then those of a budget; later values override earlier ones.
 
-    What general layers say is lowered to the `at_most` of any layer: a detector's batch to what a data set has images
-    for, a data set's test images to what a slow detector can score. Pairs and whole files come as they are.
+    Numbers in general layers are limited by the `at_most` of any layer: a detector's batch size by the number of images
+    of a data set, the number of test images of a data set by what a slow detector can score. Pairs and complete
+    experiments are not limited.
+
+    Example:
+        >>> detector = Layer("detectors/a", {"data": {"batch_size": 64}, "seed": 0}, {"smoke": {"seed": 1}})
+        >>> dataset = Layer("datasets/b", {}, at_most={"data": {"batch_size": 16}})
+        >>> composed([detector, dataset], "smoke")
+        {'data': {'batch_size': 16}, 'seed': 1}
     """
-    given = [(layer, dict(layer.budgets.get(budget, {})) if budget else {}) for layer in layers]
+    budgeted = [(layer, dict(layer.budgets.get(budget, {})) if budget else {}) for layer in layers]
     caps: Tree = {}
-    for layer, values in given:
+    for layer, values in budgeted:
         for at_most in (layer.at_most, values.pop("at_most", {})):
             caps = _merged(caps, _lowered(at_most, caps))
     whole = caps
-    for layer, _ in given:
+    for layer, _ in budgeted:
         whole = _merged(whole, _lowered(layer.values, caps) if layer.general else layer.values)
-    for layer, values in given:
+    for layer, values in budgeted:
         whole = _merged(whole, _lowered(values, caps) if layer.general else values)
     return copy.deepcopy(whole)
 
 
 def changed_by_budget(layers: Sequence[Layer], budget: str) -> Tree:
-    """Every value that a budget changes, by dotted key."""
-    before, after = (dict(leaves(composed(layers, taken))) for taken in (None, budget))
+    """Return every value that a budget changes, by dotted key.
+
+    Example:
+        >>> changed_by_budget([Layer("a", {"seed": 0, "x": 1}, {"smoke": {"seed": 1}})], "smoke")
+        {'seed': 1}
+    """
+    before, after = (dict(leaves(composed(layers, name))) for name in (None, budget))
     return {key: value for key, value in after.items() if key not in before or before[key] != value}
 
 
 def leaves(tree: Tree, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a tree with its dotted key."""
+    """Iterate over the values of a tree with their dotted keys.
+
+    Args:
+        tree: nested mappings; an empty mapping counts as a value.
+        above: prefix of the keys.
+
+    Example:
+        >>> list(leaves({"seed": 0, "data": {"size": 32, "limits": {}}}))
+        [('seed', 0), ('data.size', 32), ('data.limits', {})]
+    """
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{above}{key}.")
@@ -352,16 +447,16 @@ def leaves(tree: Tree, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _merged(below: Tree, above: Tree) -> Tree:
-    """One tree laid over another; only mappings are merged."""
+    """Merge `above` into a copy of `below`; values other than mappings are replaced."""
     whole = dict(below)
     for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(whole.get(key), dict)
-        whole[key] = _merged(whole[key], value) if both else value
+        is_section = isinstance(value, dict) and isinstance(whole.get(key), dict)
+        whole[key] = _merged(whole[key], value) if is_section else value
     return whole
 
 
 def _nested(values: Tree) -> Tree:
-    """Dotted keys as a tree."""
+    """Convert dotted keys to nested mappings."""
     tree: Tree = {}
     for key, value in values.items():
         for part in reversed(key.split(".")):
@@ -371,10 +466,10 @@ def _nested(values: Tree) -> Tree:
 
 
 def _lowered(value: Any, cap: Any) -> Any:
-    """A value, or its parts, lowered to `cap` where that has numbers."""
+    """Limit a number, or each number in a mapping or list, to the corresponding number in `cap`."""
     if isinstance(value, dict) and isinstance(cap, dict):
         return {key: _lowered(part, cap.get(key)) for key, part in value.items()}
     if isinstance(value, list) and isinstance(cap, list) and len(value) == len(cap):
         return [_lowered(part, limit) for part, limit in zip(value, cap, strict=True)]
-    both = isinstance(value, int | float) and isinstance(cap, int | float)
-    return min(value, cap) if both else value
+    comparable = isinstance(value, int | float) and isinstance(cap, int | float)
+    return min(value, cap) if comparable else value

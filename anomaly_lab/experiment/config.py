@@ -1,6 +1,6 @@
-"""Experiments: read a YAML, lay a budget and the user's overrides over it, check it, build objects.
+"""Load an experiment, apply a budget and the user's overrides, validate it and build the objects it describes.
 
-The signature of a class is the schema of its section (schema.py); there is no second list of what is allowed.
+The signature of a class is the schema of its section, see `schema`; no other list states what is allowed.
 """
 
 from __future__ import annotations
@@ -32,23 +32,28 @@ from anomaly_lab.types import Count, Range, Seed, UserError
 
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
-OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # what may be said of a data set without a detector
-SECTIONS = ("data", "detector", "trainer")  # each names a class, as every callback does
+OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # keys accepted for a data set without a detector
+SECTIONS = ("data", "detector", "trainer")  # sections that name a class by _target_, as every callback does
 
 
 @dataclass
 class Evaluation:
-    """How scores are judged.
+    """Settings of the evaluation.
 
     Attributes:
-        threshold: where decisions are made: "normal_quantile", a quantile of the held-out normals' scores. To reproduce
-            what others published, and bannered: "test_max_f1", where F1 on the test labels is highest (anomalib), or
-            "test_min_max", at .2 of the range of the test scores (the official GANomaly code).
-        quantile: that of the held-out normals; fraction in (0, 1).
-        replicates: of the bootstrap behind the intervals.
-        case_score: what is judged: patches one by one ("none"), or cases, each with the "max" or the "mean" of its
-            patches' scores or the mean of the `top_k` highest.
-        top_k: patches that "top_k" takes.
+        threshold: rule for the decision threshold. "normal_quantile" is a quantile of the scores of the validation
+            normals (held-out normal images). The other two use the test set, exist to reproduce published results and
+            put a warning on the report: "test_max_f1" maximises F1 on the test labels (anomalib), "test_min_max" is at
+            0.2 of the range of the test scores (the official GANomaly code).
+        quantile: quantile of the validation normals' scores, in (0, 1).
+        replicates: number of bootstrap replicates for the confidence intervals.
+        case_score: unit of the evaluation: "none" evaluates patches individually; the others evaluate cases by the
+            "max" or the "mean" of their patches' scores, or by the mean of the highest `top_k` ("top_k").
+        top_k: number of patches for "top_k".
+
+    Example:
+        >>> Evaluation(case_score="top_k", top_k=5).threshold
+        'normal_quantile'
     """
 
     threshold: ThresholdRule = "normal_quantile"
@@ -60,16 +65,22 @@ class Evaluation:
 
 @dataclass
 class Experiment:
-    """The sections of an experiment; data, detector, trainer and each callback name a class by `_target_`.
+    """Sections of an experiment; data, detector, trainer and each callback name a class by `_target_`.
 
     Attributes:
-        name: the first half of the run's name; the file's name unless said otherwise.
-        budget: auto (paper with a GPU, else laptop) or one of BUDGETS; after loading, the one that was taken.
-        budgets: of the budget that was taken the values it changed, by dotted key.
-        layers: the files it was made of, see `compose`, from the most general to the most particular.
-        runs: folder of the run folders.
-        start_from: run folder whose finished phase, networks and fake pool, is taken over; None trains from scratch.
-        start_phase: the phase that is taken over, with all before it.
+        name: folder of the runs in `runs`; the experiment's name by default.
+        seed: seed of all random streams.
+        budget: "auto" (paper with a GPU, laptop otherwise) or one of BUDGETS; after loading, the budget in use.
+        budgets: for the budget in use, the values it changed, by dotted key.
+        layers: names of the files the experiment was composed of, see `compose`, from general to specific.
+        data: the data module.
+        detector: the detector.
+        trainer: the Lightning Trainer, except the arguments that the engine sets.
+        callbacks: the callbacks by name.
+        evaluation: threshold, confidence intervals and unit of the evaluation.
+        runs: parent folder of the run folders.
+        start_from: run folder for a warm start: its networks and fake pool are reused; None trains from scratch.
+        start_phase: last phase that a warm start reuses, together with all phases before it.
     """
 
     name: str = MISSING
@@ -88,25 +99,58 @@ class Experiment:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """The experiment `name`, its budget and then `key=value` overrides laid over it, checked and resolved.
+    """Load, validate and resolve an experiment.
+
+    Args:
+        name: name of the experiment, `<detector>_<dataset>` or a complete file.
+        overrides: `key=value` words, applied after the experiment's budget.
 
     Raises:
-        UserError: no such experiment, or anything in it or in the overrides that is wrong; names the key.
+        UserError: there is no such experiment, or a value in it or in the overrides is invalid; the message names the
+            key.
+
+    Example:
+        >>> config = load("ganomaly_headct", ["budget=smoke", "detector.latent_dim=8"])
+        >>> config.detector.latent_dim, list(config.data.patch_size), config.layers[1]
+        (8, [32, 32], 'detectors/ganomaly')
     """
     return _of_layers(name, compose.layers_of(name), overrides)
 
 
 def load_data(dataset: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """A data set without a detector: an experiment whose one section is `data`.
+    """Load a data set without a detector: an experiment whose only section is `data`.
+
+    Args:
+        dataset: name of the data set.
+        overrides: `key=value` words for the keys in OF_DATA_ALONE.
 
     Raises:
-        UserError: no such data set, or anything in it or in the overrides that is wrong; names the key.
+        UserError: there is no such data set, or a value in it or in the overrides is invalid; the message names the
+            key.
+
+    Example:
+        >>> config = load_data("headct", ["budget=smoke"])
+        >>> config.data._target_, config.detector
+        ('anomaly_lab.data.datasets.headct.HeadCT', None)
     """
     return _of_layers(dataset, compose.layers_of_dataset(dataset), overrides, ("data",))
 
 
 def recall(path: Path) -> DictConfig:
-    """The resolved experiment that a run folder keeps in its `config.yaml`, checked again."""
+    """Read and validate the resolved experiment in a run folder's `config.yaml`.
+
+    Args:
+        path: the file. Keys and class paths of earlier versions are converted.
+
+    Example:
+        >>> import tempfile
+        >>> config = load("ganomaly_headct", ["budget=smoke"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "config.yaml")
+        ...     _ = path.write_text(show(config))
+        ...     recall(path) == config
+        True
+    """
     stored, _ = in_current_keys(compose.read(path))
     with _naming(str(path)):
         config = merged(OmegaConf.structured(Experiment), stored)
@@ -114,15 +158,29 @@ def recall(path: Path) -> DictConfig:
 
 
 def show(config: DictConfig) -> str:
-    """The whole experiment as YAML, every default filled in."""
+    """Format an experiment as YAML with all default values.
+
+    Example:
+        >>> print(show(load("ganomaly_headct", ["budget=smoke"])).splitlines()[0])
+        name: ganomaly_headct
+    """
     return OmegaConf.to_yaml(config)
 
 
 def build(node: DictConfig, **extra: Any) -> Any:
-    """The object a section describes, given plain Python only; `extra` arguments are the caller's and win.
+    """Construct the object that a section describes.
+
+    Args:
+        node: a validated section; its values reach the constructor as plain Python objects.
+        extra: further constructor arguments, which override those of the section.
 
     Raises:
-        UserError: the constructor refuses a value (ValueError or Lightning's MisconfigurationException).
+        UserError: the constructor rejects a value with ValueError or Lightning's MisconfigurationException.
+
+    Example:
+        >>> config = load("ganomaly_headct", ["budget=smoke"])
+        >>> type(build(config.detector)).__name__
+        'GANomaly'
     """
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
@@ -138,24 +196,24 @@ def build(node: DictConfig, **extra: Any) -> Any:
 def _of_layers(
     name: str, layers: Sequence[Layer], overrides: Sequence[str], sections: Sequence[str] = SECTIONS
 ) -> DictConfig:
-    """The experiment that these layers and overrides make, checked."""
-    asked = _parse(overrides)
+    """Compose and validate an experiment from layers and overrides."""
+    requested = _parse(overrides)
     with _naming(name):
         written = compose.composed(layers).get("budget", "auto")
-        budget = _budget(str(asked.pop("budget", written)), [known for layer in layers for known in layer.budgets])
+        budget = _budget(str(requested.pop("budget", written)), [known for layer in layers for known in layer.budgets])
         config = merged(OmegaConf.structured(Experiment(name=name)), compose.composed(layers, budget))
         config.budget, config.budgets = budget, {budget: compose.changed_by_budget(layers, budget)}
         callbacks = list(config.callbacks)
-        if "detector" not in sections and (strange := [str(key) for key in asked if key not in OF_DATA_ALONE]):
-            raise UserError(f"{strange[0]}: a data set without a detector takes {', '.join(OF_DATA_ALONE)}")
-        config = merged(config, asked)
+        if "detector" not in sections and (unknown := [str(key) for key in requested if key not in OF_DATA_ALONE]):
+            raise UserError(f"{unknown[0]}: a data set without a detector takes {', '.join(OF_DATA_ALONE)}")
+        config = merged(config, requested)
         config.layers = [layer.name for layer in layers]
         return _complete(config, callbacks, sections)
 
 
 def _parse(overrides: Sequence[str]) -> DictConfig:
-    """The values that `key=value` words ask for, under today's keys, each laid over the ones before."""
-    asked = OmegaConf.create()
+    """Parse `key=value` words into a configuration with current keys; later words override earlier ones."""
+    requested = OmegaConf.create()
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not (equals and all(key.split("."))):
@@ -164,31 +222,37 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
             given: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
             current, used = in_current_keys(given)
             tell_of_new_keys(used)
-            asked = cast(DictConfig, OmegaConf.merge(asked, current))
+            requested = cast(DictConfig, OmegaConf.merge(requested, current))
         except YAMLError as error:
-            raise UserError(f"'{override}': what follows '=' is not valid YAML") from error
+            raise UserError(f"'{override}': the text after '=' is not valid YAML") from error
         except OmegaConfBaseException as error:
             raise UserError(f"'{override}': {sentence(error)}") from error
         except TypeError as error:
-            raise UserError(f"'{override}': another word gives a list where this one gives a section") from error
-    return asked
+            raise UserError(f"'{override}': another override gives a list where this one gives a section") from error
+    return requested
 
 
 def _budget(budget: str, offered: Sequence[str]) -> str:
-    """The budget to take: the one asked for, by hardware if that is auto."""
+    """Return the budget to use: the requested one, or the one for this hardware if that is "auto"."""
     if budget == "auto":
-        import torch  # only here: whoever names a budget needn't wait for it
+        import torch  # imported here because it is slow and not needed when the budget is given
 
         budget = "paper" if torch.cuda.is_available() else "laptop"
     if budget not in BUDGETS:
-        raise UserError(f"unknown budget '{budget}', there are auto, {', '.join(BUDGETS)}")
+        raise UserError(f"unknown budget '{budget}'; the budgets are auto, {', '.join(BUDGETS)}")
     if budget not in offered:
-        raise UserError(f"has no budget '{budget}': add budgets.{budget} to its YAML")
+        raise UserError(f"no budget '{budget}': add budgets.{budget} to its YAML")
     return budget
 
 
 def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[str] = SECTIONS) -> DictConfig:
-    """`config` with its sections laid over their schemas, resolved; `callbacks` are those its YAML has."""
+    """Merge each section into its schema, resolve interpolations and validate all values.
+
+    Args:
+        config: the merged experiment.
+        callbacks: names of the callbacks in its YAML files, for suggestions.
+        sections: the sections it has.
+    """
     if "detector" not in sections:
         config.detector, config.callbacks = None, {}
     for name, node in list(config.callbacks.items()):
@@ -199,7 +263,7 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
     named = (*sections, *(f"callbacks.{name}" for name in config.callbacks))
     for section in named:
         OmegaConf.update(config, section, checked(section, OmegaConf.select(config, section)), merge=False)
-    _interpolate(config, named)  # last, so that ${data.patch_size} sees the override
+    _interpolate(config, named)  # after merging, so that ${data.patch_size} sees the override
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"Missing mandatory value: {', '.join(missing)}")
     refuse_impossible("", Experiment, cast(dict[str, Any], OmegaConf.to_container(config)))
@@ -210,10 +274,11 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
 
 
 def _interpolate(config: DictConfig, sections: Sequence[str]) -> None:
-    """Put the values in the place of `${…}`.
+    """Resolve `${…}` in place.
 
     Raises:
-        UserError: a value suits the key it comes from, but not the one it goes to, which is named.
+        UserError: a value is valid for the key it comes from, but not for the key that refers to it; the message names
+            the latter.
     """
     try:
         OmegaConf.resolve(config)
@@ -229,11 +294,13 @@ def _interpolate(config: DictConfig, sections: Sequence[str]) -> None:
 
 @contextmanager
 def _naming(experiment: str) -> Iterator[None]:
-    """Has every complaint say which experiment it is about."""
+    """Prefix the message of every error with the name of the experiment."""
     try:
         yield
     except UserError as error:
         raise UserError(f"{experiment}: {error}") from error
     except OmegaConfBaseException as error:
-        key = error.full_key or "a value that another section is given as well"  # ${…} is checked where it arrives
+        key = (
+            error.full_key or "a value used by another section through ${…}"
+        )  # such values are checked where they are used
         raise UserError(f"{experiment}: {key}: {sentence(error)}") from error

@@ -1,10 +1,11 @@
-"""Tells whether two runs are the same run: by what was configured and by the code that made its numbers.
+"""Fingerprints that tell whether two runs have the same configuration and were computed by the same code.
 
-With the data's own fingerprint, which the record holds, they identify a run whatever it is called and wherever it lies.
+Together with the fingerprint of the data, which the run folder records, they identify a run independently of its name
+and location.
 
-Code is followed from the modules that train and score, or evaluate, through their imports. What counts of a file is its
-syntax tree without docstrings; what counts of an import is the content of the imported file. So renaming a module,
-a comment or a word of documentation changes nothing, and an edit of a threshold rule does.
+The code fingerprint covers the modules that train and score, or that evaluate, and everything they import within the
+package. A file contributes its syntax tree without docstrings, an import contributes the content of the imported file.
+Renaming a module or editing a comment or a docstring therefore changes nothing; editing a threshold rule does.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from anomaly_lab.types import UserError
 Purpose = Literal["training", "evaluation"]
 
 PACKAGE = Path(__file__).parents[1]
-NAMES_AND_PLACES = (  # keys that say what a run is called, where things lie and what is shown
+NAMES_AND_PLACES = (  # keys without effect on the numbers: names, locations and information
     "name",
     "runs",
     "budgets",
@@ -36,32 +37,49 @@ NAMES_AND_PLACES = (  # keys that say what a run is called, where things lie and
     "data.store.folder",
     "data.store.num_workers",
 )
-DEFAULTS_OF_NEW_KEYS = {  # keys that older records lack, and what those meant
+DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value they imply
     "evaluation.threshold": "normal_quantile",
     "start_phase": "gan",
 }
-ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # the modules all code of a purpose is reached from
+ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed
     "training": ("anomaly_lab.pipeline.training", "anomaly_lab.pipeline.warm_start"),
     "evaluation": ("anomaly_lab.pipeline.evaluate",),
 }
-TWINS = "anomaly_lab.data.twins."  # what they write is in the data's own fingerprint
+TWINS = "anomaly_lab.data.twins."  # synthetic twins: the data fingerprint covers what they generate
 
 
 def of_config(config: Mapping[str, Any], start: str | None = None) -> str:
-    """Hash of a resolved experiment without names and places, 16 hex digits.
+    """Hash a resolved experiment without its names and locations.
 
     Args:
-        config: as config.yaml has it, plain Python.
-        start: identity of the run whose finished phase it starts from.
+        config: content of config.yaml as plain Python.
+        start: identity of the run that it warm-starts from.
+
+    Returns:
+        16 hex digits.
+
+    Example:
+        >>> of_config({"name": "a", "seed": 0}) == of_config({"name": "b", "seed": 0})
+        True
+        >>> of_config({"name": "a", "seed": 0}) == of_config({"name": "a", "seed": 1})
+        False
     """
     return _digest(json.dumps([_effective(config), start], sort_keys=True, default=str))
 
 
 def of_code(config: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes of the code that an experiment's numbers depend on, 16 hex digits each.
+    """Hash the code that an experiment's numbers depend on.
+
+    Args:
+        config: content of config.yaml as plain Python.
 
     Returns:
-        "training": of weights and raw scores; "evaluation": of what is made of the scores.
+        16 hex digits each: "training" for the code that determines weights and raw scores, "evaluation" for the code
+        that computes metrics from the scores.
+
+    Example:
+        >>> sorted(of_code({"detector": {"_target_": "anomaly_lab.detectors.ganomaly.GANomaly"}}))
+        ['evaluation', 'training']
     """
     kept = _effective(config)
     sections = [kept.get("data"), kept.get("detector"), *(kept.get("callbacks") or {}).values()]
@@ -94,7 +112,7 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _changes_scores(target: str) -> bool:
-    """What a callback's class says of itself; True if it says nothing, or cannot be found any more."""
+    """Return the `changes_scores` of a callback's class; True if it has none or no longer exists."""
     with suppress(UserError, ImportError):
         return bool(getattr(locate(target), "changes_scores", True))
     return True
@@ -102,7 +120,7 @@ def _changes_scores(target: str) -> bool:
 
 @cache
 def _module(name: str) -> str | None:
-    """Hash of a module of this package with all it imports in turn; None for any other, and for twins."""
+    """Hash a module of this package and all it imports; None for other modules and for synthetic twins."""
     path = _file(name)
     if path is None or name.startswith(TWINS):
         return None
@@ -114,7 +132,7 @@ def _module(name: str) -> str | None:
 
 
 def _imported(line: str) -> str:
-    """An import with the hash of a module of this package in place of its name, and the names taken from it."""
+    """Describe an import `module:name`; modules of this package are replaced by their hash."""
     module, _, name = line.partition(":")
     if f"{module}.".startswith(TWINS):
         return "a twin"
@@ -124,12 +142,12 @@ def _imported(line: str) -> str:
 
 
 class _Content(ast.NodeTransformer):
-    """Takes docstrings and imports out of a syntax tree; the latter are noted as `module:name`."""
+    """Transformer that removes docstrings and imports from a syntax tree; collects imports as `module:name`."""
 
     def __init__(self, imports: set[str]) -> None:
         self.imports = imports
 
-    def visit_Import(self, node: ast.Import) -> None:  # ast's name
+    def visit_Import(self, node: ast.Import) -> None:  # name required by ast
         self.imports |= {f"{alias.name}:" for alias in node.names}
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
@@ -146,12 +164,12 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """Whether it is a docstring, or a text that stands where one could."""
+    """Return whether a statement is a docstring or another bare constant."""
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of this package; None for any other, and for a package without content."""
+    """Return the file of a module of this package; None for other modules and for packages."""
     package, _, rest = module.partition(".")
     path = PACKAGE.joinpath(*rest.split(".")).with_suffix(".py") if rest else None
     return path if path is not None and package == PACKAGE.name and path.is_file() else None

@@ -1,4 +1,4 @@
-"""What `make list` prints: which detector can be trained on which data set, and which pairs have their own values."""
+"""The output of `make list`: a grid of detectors and data sets that marks the tuned pairs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from collections.abc import Iterator, Sequence
 from anomaly_lab.experiment import compose
 
 TUNED, UNTUNED = "*", "."
-LEGEND = "any pair is an experiment, <detector>_<dataset>; * has values of its own"
+LEGEND = "every pair is an experiment, <detector>_<dataset>; * marks pairs with tuned values"
 
 
 def listing(width: int | None = None) -> Iterator[str]:
-    """Lines of a grid, detectors × data sets, of the data sets, and of the experiments with a whole file.
+    """Format the grid detectors × data sets, the data sets, and the experiments that are complete files.
 
     Args:
-        width: of the terminal, in characters: names above the columns stand upright where they are too wide. None for
-            a pipe: each block is then a line of headings and a line for each row, its words parted by blanks.
+        width: width of the terminal in characters; column headings are written vertically if the grid is wider. None
+            for a pipe: lines are not shortened, headings stay horizontal, and the legend is omitted.
+
+    Returns:
+        The lines.
+
+    Example:
+        >>> print(next(listing())[:36])
+        detector       abmnist  brats2017  c
     """
     detectors, datasets, whole = compose.detectors(), compose.datasets(), compose.whole_files()
     first = max(map(len, ("experiment", *detectors, *datasets, *whole)))

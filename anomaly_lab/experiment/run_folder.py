@@ -1,4 +1,4 @@
-"""The run folder: the record that is the truth. Everything in it is written atomically."""
+"""The run folder, which holds everything known about a run. All of its files are written atomically."""
 
 import contextlib
 import json
@@ -24,14 +24,30 @@ PACKAGES = (
     "scikit-learn",
     "wandb",
 )
-RENAMED = {"floors": "baselines", "versus_floors": "versus_baselines", "judged": "scored"}  # keys of metrics.json
+RENAMED = {
+    "floors": "baselines",
+    "versus_floors": "versus_baselines",
+    "judged": "scored",
+}  # keys of older metrics.json files
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a whole file or nothing: a reader sees the old content or the new, whatever happens meanwhile.
+    """Write a file atomically: readers see either the old or the new content, even after a crash.
+
+    Args:
+        path: the file; its folder must exist.
+        content: bytes, or text to be encoded as UTF-8.
 
     Raises:
-        UserError: the disk is full, or the place cannot be written.
+        UserError: the disk is full, or the location is not writable.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "note.txt")
+        ...     write_atomic(path, "done")
+        ...     path.read_text()
+        'done'
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -41,18 +57,36 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; make room or choose another place") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free disk space or choose another location"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically; NaN is refused, for it is not JSON."""
+    """Write a JSON file atomically.
+
+    Raises:
+        ValueError: the content has NaN or an infinity, which JSON does not allow.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder, "a.json"), {"auroc": 0.5})
+        ...     read_json(Path(folder, "a.json"))
+        {'auroc': 0.5}
+    """
     write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file of the record; an absent file reads as empty."""
+    """Read a JSON file of a run folder; a missing file yields an empty mapping.
+
+    Example:
+        >>> read_json(Path("no such file.json"))
+        {}
+    """
     if not path.exists():
         return {}
     content: dict[str, Any] = json.loads(path.read_text())
@@ -60,7 +94,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The content of a metrics.json with today's keys, whenever it was written."""
+    """Convert the keys of an older metrics.json to current ones.
+
+    Example:
+        >>> in_current_words({"floors": {"pca32": {}}})
+        {'baselines': {'pca32': {}}}
+    """
     return {
         RENAMED.get(key, key): in_current_words(value) if isinstance(value, dict) else value
         for key, value in metrics.items()
@@ -68,7 +107,26 @@ def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Path:
-    """A new run folder `<runs>/<experiment>/<start>-<marks>-<id>`; marks such as the budget and `twin`."""
+    """Create the run folder `<runs>/<experiment>/<start>-<marks>-<id>`.
+
+    Args:
+        runs: parent folder.
+        experiment: name of the experiment.
+        marks: parts of the folder's name, such as the budget and "twin".
+
+    Returns:
+        The new folder, with empty sub-folders `checkpoints` and `samples`.
+
+    Raises:
+        UserError: the folder cannot be created.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as runs:
+        ...     run = create(runs, "ganomaly_headct", ("laptop", "twin"))
+        ...     "-laptop-twin-" in run.name, sorted(path.name for path in run.iterdir())
+        (True, ['checkpoints', 'samples'])
+    """
     start = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     run = Path(runs) / experiment / "-".join((start, *marks, secrets.token_hex(2)))
     try:
@@ -80,10 +138,16 @@ def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Path:
 
 
 def open_run(path: str) -> Path:
-    """The run folder at `path`.
+    """Return the run folder at `path`.
 
     Raises:
-        UserError: there is none.
+        UserError: it has no config.yaml.
+
+    Example:
+        >>> open_run("nowhere")
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: nowhere is not a run folder (no config.yaml in it); run folders are ...
     """
     run = Path(path)
     if not (run / "config.yaml").is_file():
@@ -94,12 +158,26 @@ def open_run(path: str) -> Path:
 
 
 def update_provenance(run: Path, **facts: object) -> None:
-    """Add facts to the run's provenance.json."""
+    """Add or replace facts in the run's provenance.json.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     update_provenance(Path(folder), seed=0)
+        ...     update_provenance(Path(folder), finished=None)
+        ...     read_json(Path(folder, "provenance.json"))
+        {'seed': 0, 'finished': None}
+    """
     write_json(run / "provenance.json", read_json(run / "provenance.json") | facts)
 
 
 def provenance() -> dict[str, object]:
-    """What this process runs on: code, versions, machine."""
+    """Return the facts about this process: start, command, commit, package versions, machine, threads.
+
+    Example:
+        >>> list(provenance())
+        ['started', 'command', 'git', 'versions', 'machine', 'threads']
+    """
     import psutil
     import torch
 
@@ -119,7 +197,12 @@ def provenance() -> dict[str, object]:
 
 
 def now() -> str:
-    """This second, in UTC, as ISO 8601."""
+    """Return the current time in UTC as ISO 8601, to the second.
+
+    Example:
+        >>> len(now())  # such as 2026-01-31T12:00:00+00:00
+        25
+    """
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -137,7 +220,7 @@ def _git() -> dict[str, object]:
             return answer.stdout.strip() if answer.returncode == 0 else None
         return None
 
-    if not ask("ls-files", "run_folder.py"):  # installed: a repository around it is somebody else's
+    if not ask("ls-files", "run_folder.py"):  # installed from a wheel: a repository around it is not this project's
         return {"commit": None, "dirty": None}
     return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
 

@@ -1,4 +1,4 @@
-"""What a section of an experiment may hold: the signature of the class it names, found by dotted path."""
+"""Schemas of the sections of an experiment, derived from the signatures of the classes that they name."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _DATASETS = (
     *("headct", "mias", "mias_patches", "rsna", "chexpert", "oct2017", "tsukazaki", "sixray", "isic2016"),
     *("brats2017", "mnist", "abmnist", "folder", "nifti", "dicom"),
 )
-MOVED = {  # modules that older run folders name, and where they are now
+MOVED = {  # current name of each module that older run folders may refer to
     **{f"anomaly_lab.data.{name}": f"anomaly_lab.data.datasets.{name}" for name in _DATASETS},
 }
 
-_LENGTH = "a training is as long as its phases: set detector.<phase>_iterations, or another budget"
-_INTERVAL = "validation and checkpoints come every data.epoch_length iterations: set that"
-_RECORD = "logging and checkpoints are entries of the section `callbacks`"
-_WHOLE = "every case is scored and every iteration done: try budget=smoke for a short run"
-KEYS = {  # of the data module, as older experiments and run folders have them, and where they are now
+_LENGTH = "the phases determine the length of the training: set detector.<phase>_iterations, or another budget"
+_INTERVAL = "validation and checkpoints happen every data.epoch_length iterations: set data.epoch_length"
+_RECORD = "logging and checkpoints are configured in the section `callbacks`"
+_WHOLE = "all cases are scored and all iterations run: use budget=smoke for a short run"
+KEYS = {  # current key of each data module parameter that older experiments and run folders may contain
     "data.splits": "data.split.file",
     **{f"data.{name}": f"data.split.{name}" for name in ("train_normals", "val_fraction", "folds", "fold")},
     "data.contamination": "data.split.contamination",
@@ -41,25 +41,25 @@ KEYS = {  # of the data module, as older experiments and run folders have them, 
     "data.twin_size": "data.twin.size",
     "data.resize": "data.picture.size",
     "data.fit": "data.picture.fit",
-    "data.store": "data.store.enabled",  # where it is no section
+    "data.store": "data.store.enabled",  # if the value is not a section
     "data.store_dir": "data.store.folder",
     **{f"data.{name}": f"data.store.{name}" for name in ("on_bad", "num_workers", "scoring_batch_size")},
 }
-ENGINE_SETS = {  # Trainer's keys that the engine decides on, and what to use instead
+ENGINE_SETS = {  # arguments of the Trainer that the engine sets, and what to use instead
     **dict.fromkeys(("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"), _LENGTH),
     **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch"), _INTERVAL),
     "reload_dataloaders_every_n_epochs": _INTERVAL,
     **dict.fromkeys(("logger", "callbacks", "enable_checkpointing"), _RECORD),
-    **dict.fromkeys(("fast_dev_run", "overfit_batches", "barebones"), "try budget=smoke for a short run"),
+    **dict.fromkeys(("fast_dev_run", "overfit_batches", "barebones"), "use budget=smoke for a short run"),
     **dict.fromkeys((f"limit_{stage}_batches" for stage in ("train", "val", "test", "predict")), _WHOLE),
-    "num_sanity_val_steps": "the engine validates at data.epoch_length only",
-    "inference_mode": "a detector's `predict` decides itself about gradients",
-    "use_distributed_sampler": "the data module deals the cases to the processes",
-    "default_root_dir": "set `runs`, the folder of the run folders",
+    "num_sanity_val_steps": "the engine validates every data.epoch_length iterations only",
+    "inference_mode": "the detector's `predict` decides whether gradients are computed",
+    "use_distributed_sampler": "the data module distributes the cases to the processes",
+    "default_root_dir": "set `runs`, the parent folder of the run folders",
 }
 
 
-FOREIGN: dict[tuple[str, str], tuple[Constraint, ...]] = {  # what parameters admit whose types are not ours to write
+FOREIGN: dict[tuple[str, str], tuple[Constraint, ...]] = {  # constraints on parameters of third-party classes
     ("Trainer", "accumulate_grad_batches"): (Range("[1, 65536]"),),
     ("Trainer", "gradient_clip_val"): (Range("(0, inf)"),),
     ("Trainer", "num_nodes"): (Range("[1, 65536]"),),
@@ -67,10 +67,22 @@ FOREIGN: dict[tuple[str, str], tuple[Constraint, ...]] = {  # what parameters ad
 
 
 def checked(section: str, node: Any) -> DictConfig:
-    """One section over the schema read from its class's signature.
+    """Merge a section into the schema of its class and validate keys and types.
+
+    Args:
+        section: dotted name of the section, such as "data" or "callbacks.health", for messages.
+        node: the section.
+
+    Returns:
+        The section with all default values.
 
     Raises:
-        UserError: no such class, a key it does not take or the engine sets, a value of the wrong type.
+        UserError: the class does not exist, a key is unknown or set by the engine, or a value has the wrong type.
+
+    Example:
+        >>> node = OmegaConf.create({TARGET: "anomaly_lab.callbacks.samples.Samples"})
+        >>> "every" in checked("callbacks.samples", node)
+        True
     """
     if not isinstance(node, DictConfig) or TARGET not in node:
         raise UserError(f"{section} must be a mapping that names its class by {TARGET}")
@@ -83,7 +95,25 @@ def checked(section: str, node: Any) -> DictConfig:
 
 
 def merged(schema: DictConfig, node: DictConfig | Mapping[str, Any], prefix: str = "") -> DictConfig:
-    """`node` over `schema`; if that fails, key by key, so that every complaint names its key."""
+    """Merge `node` into `schema`; after a failure key by key, so that the message names the key.
+
+    Args:
+        schema: a structured configuration.
+        node: the values.
+        prefix: prefix of the keys in messages, such as "data.".
+
+    Raises:
+        UserError: a key is unknown, or a value has the wrong type.
+
+    Example:
+        >>> schema = OmegaConf.structured(make_dataclass("Toy", [("width", int, 8)]))
+        >>> merged(schema, {"width": "16"}).width
+        16
+        >>> merged(schema, {"widht": 16}, "detector.")
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: detector.widht: Key 'widht' not in 'Toy'. Did you mean: 'width'?
+    """
     values: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else node
     _refuse_other_containers(schema, values, prefix)
     with contextlib.suppress(OmegaConfBaseException, TypeError):
@@ -97,38 +127,49 @@ def merged(schema: DictConfig, node: DictConfig | Mapping[str, Any], prefix: str
             if isinstance(error, ConfigKeyError) and "Did you mean" not in why:
                 inner: Any = error.object_type if "." in str(error.full_key) else None
                 takes = [known.name for known in fields(inner)] if is_dataclass(inner) else allowed
-                why = f"{why}. It takes: {', '.join(takes)}"
+                why = f"{why}. Valid keys: {', '.join(takes)}"
             raise UserError(f"{prefix}{error.full_key or key}: {why}") from error
         except TypeError as error:
-            raise UserError(f"{prefix}{key}: a section is given for a list, or a list for a section") from error
+            raise UserError(
+                f"{prefix}{key}: got a section where a list belongs, or a list where a section belongs"
+            ) from error
     return schema
 
 
 def _refuse_other_containers(schema: DictConfig, values: Mapping[str, Any], prefix: str) -> None:
-    """Raise UserError for a list in place of a section and the other way round, which OmegaConf cannot merge."""
+    """Raise UserError for a list in place of a section or vice versa, which OmegaConf cannot merge."""
     for key, value in values.items():
         below = schema._get_node(key) if key in schema else None
         if isinstance(below, DictConfig) and isinstance(value, list | tuple):
-            raise UserError(f"{prefix}{key}: a section belongs here, {key}.<name>=…, not a list")
+            raise UserError(f"{prefix}{key}: must be a section, {key}.<name>=…, not a list")
         if isinstance(below, ListConfig | TupleConfig) and isinstance(value, Mapping):
-            raise UserError(f"{prefix}{key}: a list belongs here, not a section")
+            raise UserError(f"{prefix}{key}: must be a list, not a section")
         if isinstance(below, DictConfig) and isinstance(value, Mapping):
-            if below._is_none():  # `cut: null`, a section that is not there yet
-                kind = below._metadata.ref_type
-                below = OmegaConf.structured(kind) if is_dataclass(kind) else OmegaConf.create()
+            if below._is_none():  # an optional section that is switched off, `cut: null`
+                section = below._metadata.ref_type
+                below = OmegaConf.structured(section) if is_dataclass(section) else OmegaConf.create()
             _refuse_other_containers(below, value, f"{prefix}{key}.")
 
 
 def refuse_impossible(prefix: str, kind: type, values: Mapping[str, Any]) -> None:
-    """Compare resolved values with what the types of a class's parameters admit, and try its dataclass sections.
+    """Validate resolved values against the constraints in the types of a class's parameters, and its sections.
 
     Args:
-        prefix: of the keys in a complaint, such as "data.".
+        prefix: prefix of the keys in messages, such as "data.".
         kind: the class.
-        values: of its parameters, plain Python.
+        values: values of its parameters as plain Python objects.
 
     Raises:
-        UserError: a value that its type does not admit, or values that a section refuses; names the key.
+        UserError: a value violates a constraint, or a dataclass section rejects its values; the message names the key.
+
+    Example:
+        >>> from anomaly_lab.types import Rate
+        >>> class Toy:
+        ...     def __init__(self, rate: Rate = 0.5) -> None: ...
+        >>> refuse_impossible("detector.", Toy, {"rate": 2})
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: detector.rate=2: takes a number in (0, 1]
     """
     for name, parameter in _parameters(kind).items():
         if (value := values.get(name)) is None:
@@ -142,21 +183,31 @@ def refuse_impossible(prefix: str, kind: type, values: Mapping[str, Any]) -> Non
 
 
 def arguments(prefix: str, kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a class's parameters as it takes them: sections are instances of their dataclass.
+    """Convert the values of a section to constructor arguments: dataclass parameters become instances.
+
+    Args:
+        prefix: prefix of the keys in messages.
+        kind: the class.
+        values: values of its parameters as plain Python objects.
 
     Raises:
-        UserError: a section refuses its values.
+        UserError: a dataclass rejects its values.
+
+    Example:
+        >>> from anomaly_lab.data.datamodule import PatchDataModule
+        >>> arguments("data.", PatchDataModule, {"limits": {"train": 100}, "batch_size": 8})["limits"].train
+        100
     """
-    taken = dict(values)
+    converted = dict(values)
     for name, parameter in _parameters(kind).items():
         section, value = _section(parameter.annotation), values.get(name)
         if section and isinstance(value, Mapping):
-            taken[name] = _instance(f"{prefix}{name}", section, value)
-    return taken
+            converted[name] = _instance(f"{prefix}{name}", section, value)
+    return converted
 
 
 def _instance(key: str, section: type, values: Mapping[str, Any]) -> Any:
-    """A dataclass of the values of its section; lists become tuples."""
+    """Construct the dataclass of a section; lists become tuples."""
     try:
         return section(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except ValueError as error:
@@ -164,40 +215,65 @@ def _instance(key: str, section: type, values: Mapping[str, Any]) -> Any:
 
 
 def _section(annotation: Any) -> type | None:
-    """The dataclass in a parameter's type, `Volume` in `Volume | None`; None where there is none."""
+    """Return the dataclass in a parameter's type, such as `Volume` in `Volume | None`, or None."""
     members = [annotation, *get_args(annotation)]
     return next((member for member in members if isinstance(member, type) and is_dataclass(member)), None)
 
 
 def locate(path: str, prefix: str = "") -> type:
-    """The class at a dotted path; `prefix` opens the complaint when there is none."""
+    """Import the class at a dotted path.
+
+    Args:
+        path: the path; names of earlier versions are converted.
+        prefix: start of the error message.
+
+    Raises:
+        UserError: there is no such module or class.
+
+    Example:
+        >>> locate("anomaly_lab.detectors.ganomaly.GANomaly").__name__
+        'GANomaly'
+        >>> locate("anomaly_lab.detectors.ganomaly.Ganomaly")
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: no class 'Ganomaly' in anomaly_lab.detectors.ganomaly. Did you mean: 'GANomaly'...
+    """
     package, _, name = moved(str(path)).rpartition(".")
     if not package or not all(part.isidentifier() for part in package.split(".")):
         raise UserError(f"{prefix}'{path}' is not the dotted path of a class")
     try:
-        found = getattr(importlib.import_module(package), name, None)
+        value = getattr(importlib.import_module(package), name, None)
     except (ModuleNotFoundError, ValueError) as error:
         if isinstance(error, ModuleNotFoundError) and not f"{package}.".startswith(f"{error.name}."):
-            raise  # the module is there, but something it imports is not
+            raise  # the module exists, but one of its imports does not
         raise UserError(f"{prefix}no module '{package}'.{did_you_mean(package, _neighbours(package))}") from error
-    if not isinstance(found, type):
+    if not isinstance(value, type):
         members = vars(importlib.import_module(package))
-        classes = [known for known, value in members.items() if isinstance(value, type)]
+        classes = [known for known, member in members.items() if isinstance(member, type)]
         raise UserError(f"{prefix}no class '{name}' in {package}.{did_you_mean(name, classes)}")
-    return found
+    return value
 
 
 def moved(path: str) -> str:
-    """The dotted path under which a class is found today."""
+    """Return the current dotted path of a class.
+
+    Example:
+        >>> moved("anomaly_lab.data.headct.HeadCT")
+        'anomaly_lab.data.datasets.headct.HeadCT'
+    """
     package, _, name = path.rpartition(".")
     return f"{MOVED[package]}.{name}" if package in MOVED else path
 
 
 def in_current_keys(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A tree of sections whose keys are today's, and which of KEYS it had.
+    """Convert deprecated keys of a tree of sections.
 
-    >>> in_current_keys({"seed": 0, "data": {"root": "a", "twin_size": 60}})
-    ({'seed': 0, 'data': {'root': 'a', 'twin': {'size': 60}}}, {'data.twin_size': 'data.twin.size'})
+    Returns:
+        The tree with current keys, and the current name of each deprecated key that was found.
+
+    Example:
+        >>> in_current_keys({"seed": 0, "data": {"root": "a", "twin_size": 60}})
+        ({'seed': 0, 'data': {'root': 'a', 'twin': {'size': 60}}}, {'data.twin_size': 'data.twin.size'})
     """
     data, used = tree.get("data"), {}
     if not isinstance(data, Mapping):
@@ -212,27 +288,43 @@ def in_current_keys(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question with the words closest to `word`, or nothing where none is close."""
+    """Return a question that suggests the words most similar to `word`; empty if none is similar.
+
+    Example:
+        >>> did_you_mean("fanogn", ["fanogan", "ganomaly"])
+        " Did you mean: 'fanogan'?"
+        >>> did_you_mean("xyz", ["fanogan"])
+        ''
+    """
     close = get_close_matches(word, list(known), n=3)
     return f" Did you mean: {', '.join(repr(match) for match in close)}?" if close else ""
 
 
 def sentence(error: OmegaConfBaseException) -> str:
-    """The first line of OmegaConf's message, the others repeat the key; without its unfilled placeholders."""
+    """Return the first line of OmegaConf's message without unfilled placeholders; the other lines repeat the key.
+
+    Example:
+        >>> config = OmegaConf.structured(make_dataclass("Toy", [("width", int, 8)]))
+        >>> try:
+        ...     config.width = "wide"
+        ... except OmegaConfBaseException as error:
+        ...     print(sentence(error))
+        Value 'wide' of type 'str' could not be converted to Integer
+    """
     return str(error).splitlines()[0].replace("'$VALUE' of type '$VALUE_TYPE'", "of an element")
 
 
 def _refuse_what_the_engine_sets(trainer: Mapping[str, Any]) -> None:
     for key in trainer:
         for taken in get_close_matches(str(key), ENGINE_SETS, n=1, cutoff=0.9):
-            raise UserError(f"trainer.{taken} is not yours to set: {ENGINE_SETS[taken]}")
+            raise UserError(f"trainer.{taken} is set by the engine: {ENGINE_SETS[taken]}")
     if str(precision := trainer.get("precision")) in ("16", "16-mixed", "16-true"):
         raise UserError(f"trainer.precision={precision}: gradient penalties overflow in fp16, use bf16-mixed")
 
 
 @cache
 def _schema(target: type, omitted: tuple[str, ...] = ()) -> DictConfig:
-    """A structured configuration with a field for each parameter of the constructor."""
+    """Create a structured configuration with a field for each parameter of the constructor."""
     schema: DictConfig = OmegaConf.structured(_mirror(target, omitted))
     schema[TARGET] = f"{target.__module__}.{target.__qualname__}"
     return schema
@@ -240,7 +332,7 @@ def _schema(target: type, omitted: tuple[str, ...] = ()) -> DictConfig:
 
 @cache
 def _mirror(kind: type, omitted: tuple[str, ...] = ()) -> type:
-    """A dataclass with a field for each parameter of a class, of types that OmegaConf can check."""
+    """Create a dataclass with a field for each parameter of a class, with types that OmegaConf can check."""
     entries: list[tuple[str, Any, Any]] = [] if is_dataclass(kind) else [(TARGET, str, MISSING)]
     for name, parameter in _parameters(kind).items():
         if name in omitted:
@@ -259,21 +351,21 @@ def _mirror(kind: type, omitted: tuple[str, ...] = ()) -> type:
 
 @cache
 def _parameters(target: type) -> dict[str, inspect.Parameter]:
-    """What a constructor takes; where it hands `**arguments` on, what the next class's takes as well."""
-    taken: dict[str, inspect.Parameter] = {}
+    """Return the parameters of a constructor, and of the base class's if it passes on `**arguments`."""
+    parameters: dict[str, inspect.Parameter] = {}
     for owner in inspect.getmro(target):
         if "__init__" not in vars(owner):
             continue
         own = list(inspect.signature(vars(owner)["__init__"], eval_str=True).parameters.values())[1:]
         named = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        taken = {p.name: p for p in named} | taken  # the subclass's default wins
+        parameters = {p.name: p for p in named} | parameters  # the subclass's default takes precedence
         if not any(p.kind is p.VAR_KEYWORD for p in own):
             break
-    return taken
+    return parameters
 
 
 def _without_constraints(annotation: Any) -> Any:
-    """A type as OmegaConf knows it, without what `Annotated` adds to it or to the members of a union."""
+    """Remove the metadata of `Annotated` from a type and from the members of a union."""
     if hasattr(annotation, "__metadata__"):
         return _without_constraints(annotation.__origin__)
     if get_origin(annotation) is Sequence:
@@ -283,12 +375,12 @@ def _without_constraints(annotation: Any) -> Any:
     members = [_without_constraints(member) for member in get_args(annotation)]
     alternatives = [member for member in members if member is not type(None)]
     if len(alternatives) > 1 and any(isinstance(get_origin(member), type) for member in alternatives):
-        return Any  # a number or several: OmegaConf would not take [1, 2] for tuple[float, float]
+        return Any  # such as float | tuple[float, float]: OmegaConf would reject [1, 2]
     return reduce(or_, members)
 
 
 def _supported(annotation: Any) -> Any:
-    """The annotation, or Any where OmegaConf cannot check it."""
+    """Return the annotation, or Any if OmegaConf cannot check it."""
     try:
         OmegaConf.structured(make_dataclass("Probe", [("value", annotation, field(default=MISSING))]))
     except OmegaConfBaseException:
@@ -297,10 +389,10 @@ def _supported(annotation: Any) -> Any:
 
 
 def _neighbours(module: str) -> list[str]:
-    """Modules of the package that `module` would be in."""
+    """Return the modules of the package that `module` would be in."""
     package = module.rpartition(".")[0]
     try:
         path = importlib.import_module(package).__path__
     except (ImportError, ValueError, AttributeError):
         return []
-    return [f"{package}.{found.name}" for found in pkgutil.iter_modules(path)]
+    return [f"{package}.{info.name}" for info in pkgutil.iter_modules(path)]

@@ -1,1 +1,1 @@
-"""Losses: pure tensors; a loss that needs a network takes it as an argument."""
+"""Losses as functions of tensors; a loss that needs a network takes it as an argument."""

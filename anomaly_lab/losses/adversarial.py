@@ -1,16 +1,36 @@
-"""Adversarial losses on the outputs of a critic, one function for each side."""
+"""Wasserstein losses of critic and generator, computed from the critic's outputs."""
 
 from torch import Tensor
 
 
 def wasserstein_critic_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """What a Wasserstein critic descends: mean D(fake) - mean D(real), minus its estimate of the distance.
+    """Return the loss of a Wasserstein critic, mean D(fake) - mean D(real): minus its estimate of the distance.
 
-    Arjovsky et al. 2017, algorithm 1; `real`, `fake`: critic outputs, [B].
+    Arjovsky et al. 2017, algorithm 1.
+
+    Args:
+        real: critic outputs for real images, [B].
+        fake: critic outputs for generated images, [B].
+
+    Example:
+        >>> import torch
+        >>> wasserstein_critic_loss(real=torch.tensor([3.0, 5.0]), fake=torch.tensor([-1.0, 0.0])).item()
+        -4.5
     """
     return fake.mean() - real.mean()
 
 
 def wasserstein_generator_loss(fake: Tensor) -> Tensor:
-    """What the generator descends: - mean D(fake); `fake`: critic outputs, [B]."""
+    """Return the generator's loss, -mean D(fake).
+
+    Arjovsky et al. 2017, algorithm 1.
+
+    Args:
+        fake: critic outputs for generated images, [B].
+
+    Example:
+        >>> import torch
+        >>> wasserstein_generator_loss(torch.tensor([-1.0, 0.0])).item()
+        0.5
+    """
     return -fake.mean()

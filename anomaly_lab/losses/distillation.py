@@ -1,4 +1,4 @@
-"""How far a student's layers are from the teacher's, per sample."""
+"""Distances between the feature maps of a student and a teacher, per sample."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,44 @@ from anomaly_lab.losses.reconstruction import mean_squared
 
 
 def directions(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Sum over layers of 1 - cosine of the angle between the flattened maps, each [B, C, *S]; [B], in float32."""
+    """Return the sum over layers of 1 - cosine similarity of the flattened feature maps, in float32.
+
+    Salehi et al. 2021, L_dir.
+
+    Args:
+        student: feature maps of each layer, [B, C, *S].
+        teacher: feature maps of the same shapes.
+
+    Returns:
+        [B].
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[[[1.0, 0.0]]]])
+        >>> directions([x, x], [5 * x, x.flip(3)]).tolist()  # parallel in the first layer, orthogonal in the second
+        [1.0]
+    """
     pairs = zip(student, teacher, strict=True)
     cosines = [F.cosine_similarity(s.float().flatten(1), t.float().flatten(1)) for s, t in pairs]
     return (1 - torch.stack(cosines)).sum(0)
 
 
 def values(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Sum over layers of the mean squared difference of the maps, each [B, C, *S]; [B], in float32."""
+    """Return the sum over layers of the mean squared difference of the feature maps, in float32.
+
+    Salehi et al. 2021, L_val.
+
+    Args:
+        student: feature maps of each layer, [B, C, *S].
+        teacher: feature maps of the same shapes.
+
+    Returns:
+        [B].
+
+    Example:
+        >>> import torch
+        >>> student = [torch.zeros(1, 1, 2, 2), torch.zeros(1, 4, 1, 1)]
+        >>> values(student, [layer + 1 for layer in student]).tolist()  # each layer differs by 1 everywhere
+        [2.0]
+    """
     return torch.stack([mean_squared(s, t) for s, t in zip(student, teacher, strict=True)]).sum(0)

@@ -1,4 +1,4 @@
-"""Penalties on a critic's slope."""
+"""Gradient penalty of the Wasserstein GAN."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -8,33 +8,42 @@ from torch import Tensor
 
 
 @runtime_checkable
-class KnowsItsSlope(Protocol):
-    """A critic that computes its derivative towards images cheaper than autograd does."""
+class HasSlope(Protocol):
+    """A critic with a faster way than autograd to compute its gradient with respect to images."""
 
     def slope(self, image: Tensor) -> Tensor:
-        """[B, C, *S] -> of the same shape, with a graph for the weights."""
+        """Return the gradient for images [B, C, *S], of the same shape, with a graph for the critic's weights."""
         ...
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    """Squared distance from 1 of the critic's slope between real and fake (Gulrajani et al. 2017, eq. 3).
+    """Return the mean squared deviation from 1 of the critic's gradient norm between real and generated images.
 
-    Computed in float32 under any precision: a slope's norm needs the digits.
+    Gulrajani et al. 2017, eq. 3, without the weight lambda. Computed in float32 at any precision: the norm would lose
+    too many digits in bfloat16.
 
     Args:
-        critic: image [B, C, *S] -> score [B]; must not mix samples, so no batch norm. It may know its own slope.
+        critic: image [B, C, *S] -> output [B]. It must not mix samples, so it may not contain batch norm. If it has a
+            method `slope`, that is used in place of autograd.
         real: images, [B, C, *S].
-        fake: generated images, like `real`.
+        fake: generated images, [B, C, *S].
 
     Returns:
-        Mean over the batch, a scalar with a graph for the critic's weights.
+        A scalar with a graph for the critic's weights.
+
+    Example:
+        >>> def critic(image):  # its gradient is 1 for each of the 4 pixels, so the norm is 2
+        ...     return image.flatten(1).sum(1)
+        >>> x = torch.zeros(4, 1, 2, 2)
+        >>> round(gradient_penalty(critic, x, x + 1).item(), 4)
+        1.0
     """
     with torch.autocast(real.device.type, enabled=False):
         real, fake = real.detach().float(), fake.detach().float()
-        t = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)  # one number a sample, not a voxel
+        t = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)  # one number per sample, not per voxel
         between = torch.lerp(real, fake, t)
-        slope = critic.slope(between) if isinstance(critic, KnowsItsSlope) else _slope(critic, between)
-        norm = (slope.flatten(1).square().sum(1) + 1e-12).sqrt()  # the root has no derivative at 0
+        slope = critic.slope(between) if isinstance(critic, HasSlope) else _slope(critic, between)
+        norm = (slope.flatten(1).square().sum(1) + 1e-12).sqrt()  # 1e-12: the root has no derivative at 0
         return (norm - 1).square().mean()
 
 

@@ -1,1 +1,1 @@
-"""Metrics on raw scores and maps, computed once from all of them."""
+"""Metrics of raw scores and anomaly maps, computed once from all of them."""

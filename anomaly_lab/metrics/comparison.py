@@ -1,7 +1,7 @@
-"""Are two methods different, and do two tables agree: paired tests over repeats, DeLong within a split, rank agreement.
+"""Comparison of methods and of tables: paired tests over repeats, DeLong's test on one split, rank agreement.
 
-A repeat (the same seed, so the same split) pairs two methods; with k repeats a Wilcoxon test can't give less than
-2^(1-k), so that five pairs never reach p < .05 and three never get below .25: the effect sizes say more then.
+Two methods are paired by repeat (the same seed, so the same split). With k repeats, the p-value of a Wilcoxon test is
+at least 2^(1-k): five pairs never reach p < .05, three never get below .25. Effect sizes are then more informative.
 """
 
 import math
@@ -14,11 +14,11 @@ from scipy import stats
 
 from anomaly_lab.metrics.ranking import Floats, Labels
 
-Patients = NDArray[np.generic]  # [N], a name or number for each case
+Patients = NDArray[np.generic]  # [N], name or number of the patient of each case
 
 
 class Summary(NamedTuple):
-    """Repeats of one figure: how many, mean, sample standard deviation, interval of the mean; nan where undefined."""
+    """Repeats of one metric: number, mean, sample standard deviation, interval of the mean; nan where undefined."""
 
     n: int
     mean: float
@@ -28,15 +28,15 @@ class Summary(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """A against B over n repeats; p-values are two-sided, positive effects favour A; nan where undefined.
+    """Comparison of A with B over n repeats. p-values are two-sided, positive effects favour A; nan where undefined.
 
     Attributes:
-        n: pairs.
+        n: number of pairs.
         difference: mean of A - B.
-        effect: Cohen's d_z, the mean difference in units of the differences' standard deviation.
+        effect: Cohen's d_z, the mean difference divided by the standard deviation of the differences.
         rank_biserial: share of the rank sum that favours A minus the share that favours B, in [-1, 1].
         t: p-value of the paired t-test.
-        wilcoxon: p-value of the signed-rank test, exact where no two differences tie and none is 0.
+        wilcoxon: p-value of the signed-rank test, exact if no two differences tie and none is 0.
     """
 
     n: int
@@ -48,9 +48,9 @@ class Paired(NamedTuple):
 
 
 class DeLong(NamedTuple):
-    """AUROC of A and B on the same cases, the interval of A - B and its two-sided p-value.
+    """AUROC of A and B on the same cases, interval of A - B and its two-sided p-value.
 
-    p is 1 where both rank every pair of cases alike, and nan where one of the classes has fewer than two patients.
+    p is 1 if both rank every pair of cases alike, and nan if one of the classes has fewer than two patients.
     """
 
     a: float
@@ -61,7 +61,7 @@ class DeLong(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """Rank agreement of two columns of n figures: Spearman's rho and Kendall's tau-b with their p-values."""
+    """Rank agreement of two columns of n values: Spearman's rho and Kendall's tau-b with their p-values."""
 
     n: int
     spearman: float
@@ -71,7 +71,13 @@ class Agreement(NamedTuple):
 
 
 def summary(values: Sequence[float], level: float = 0.95) -> Summary:
-    """Mean of repeats with Student's interval, cut to [0, 1], where every rank metric lies."""
+    """Return the mean of repeats with Student's interval, clipped to [0, 1], the range of every rank metric.
+
+    Example:
+        >>> result = summary([0.7, 0.8, 0.9])
+        >>> round(result.mean, 3), round(result.low, 3), round(result.high, 3)
+        (0.8, 0.552, 1.0)
+    """
     n = len(values)
     mean = float(np.mean(values)) if n else math.nan
     if n < 2:
@@ -82,13 +88,20 @@ def summary(values: Sequence[float], level: float = 0.95) -> Summary:
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
-    """Compare two methods on the same repeats, a[i] and b[i] being of one seed.
+    """Compare two methods on the same repeats; a[i] and b[i] have the same seed.
 
     Raises:
         ValueError: the two differ in length.
+
+    Example:
+        >>> result = paired([0.9, 0.8, 0.9], [0.7, 0.7, 0.6])
+        >>> round(result.difference, 3), round(result.effect, 3), result.rank_biserial, result.wilcoxon
+        (0.2, 2.0, 1.0, 0.25)
     """
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} repeats of one and {len(b)} of the other can't be paired")
+        raise ValueError(
+            f"{len(a)} repeats of one and {len(b)} of the other can't be paired: give the same seeds of both"
+        )
     difference = np.subtract(a, b, dtype=np.float64)
     n = len(difference)
     if n < 2:
@@ -97,18 +110,23 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
     biserial = _rank_biserial(difference)
     if not difference.any():
         return Paired(n, 0.0, 0.0, biserial, 1.0, 1.0)
-    if sd < 1e-12 * abs(mean):  # the same difference each time: no spread to measure it by
+    if sd < 1e-12 * abs(mean):  # the same difference in all repeats: d_z is infinite
         return Paired(n, mean, math.inf * mean, biserial, 0.0, _wilcoxon(difference))
     return Paired(n, mean, mean / sd, biserial, float(stats.ttest_rel(a, b).pvalue), _wilcoxon(difference))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of a family of p-values (Holm 1979); nan stays nan and does not count."""
+    """Return p-values corrected by Holm's step-down method (Holm 1979); nan stays nan and is not counted.
+
+    Example:
+        >>> holm([0.01, 0.04, math.nan, 0.03])
+        [0.03, 0.06, nan, 0.06]
+    """
     adjusted = [math.nan] * len(p)
-    known = sorted((value, i) for i, value in enumerate(p) if not math.isnan(value))
+    defined = sorted((value, i) for i, value in enumerate(p) if not math.isnan(value))
     highest = 0.0
-    for rank, (value, i) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - rank) * value))
+    for rank, (value, i) in enumerate(defined):
+        highest = max(highest, min(1.0, (len(defined) - rank) * value))
         adjusted[i] = highest
     return adjusted
 
@@ -116,7 +134,15 @@ def holm(p: Sequence[float]) -> list[float]:
 def auroc_interval(
     label: Labels, score: Floats, patient: Patients | None = None, level: float = 0.95
 ) -> tuple[float, float]:
-    """DeLong's interval of one AUROC, cut to [0, 1]; nan with fewer than two patients of a class; see `delong`."""
+    """Return DeLong's interval of one AUROC, clipped to [0, 1]; nan if a class has fewer than two patients.
+
+    Arguments as in `delong`.
+
+    Example:
+        >>> low, high = auroc_interval(np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 4.0]))  # AUROC 0.75
+        >>> round(low, 2), high
+        (0.06, 1.0)
+    """
     area, placements = _placements(label, score)
     error = _error(label, placements, patient)
     if math.isnan(error):
@@ -126,16 +152,22 @@ def auroc_interval(
 
 
 def delong(label: Labels, a: Floats, b: Floats, patient: Patients | None = None, level: float = 0.95) -> DeLong:
-    """Test two AUROCs measured on the same cases (DeLong, DeLong and Clarke-Pearson 1988, eq. 4–5).
+    """Test the difference of two AUROCs measured on the same cases.
 
-    Cases of one patient need not be independent, whichever class they are of (Obuchowski 1997, Biometrics 53, 567-578);
-    with one case a patient that is DeLong's own.
+    DeLong, DeLong and Clarke-Pearson 1988, eq. 4–5. Cases of one patient may be correlated, whatever their class
+    (Obuchowski 1997, Biometrics 53, 567-578); with one case per patient this is DeLong's own test.
 
     Args:
         label: [N], 0 normal, 1 anomalous.
         a, b: [N], raw scores, higher = more anomalous.
-        patient: [N], who each case is of; None: a patient of its own.
-        level: of the interval.
+        patient: [N], patient of each case; None if each case is a patient of its own.
+        level: coverage of the interval.
+
+    Example:
+        >>> label, score = np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 4.0])
+        >>> result = delong(label, score, 10 * score)  # the same ranking
+        >>> result.a, result.b, result.p
+        (0.75, 0.75, 1.0)
     """
     (area_a, placed_a), (area_b, placed_b) = _placements(label, a), _placements(label, b)
     difference = area_a - area_b
@@ -146,7 +178,13 @@ def delong(label: Labels, a: Floats, b: Floats, patient: Patients | None = None,
 
 
 def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement:
-    """Whether two tables put the same methods in the same order; nan with fewer than three or all tied."""
+    """Compute how well two tables agree on the order of the same methods; nan with fewer than three or if all tie.
+
+    Example:
+        >>> result = agreement([0.7, 0.8, 0.9, 0.95], [0.6, 0.65, 0.8, 0.7])
+        >>> round(result.kendall, 3)  # 5 of 6 pairs agree: (5 - 1) / 6
+        0.667
+    """
     n = len(ours)
     if n < 3 or len(set(ours)) == 1 or len(set(theirs)) == 1:
         return Agreement(n, *[math.nan] * 4)
@@ -155,9 +193,9 @@ def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement:
 
 
 def _placements(label: Labels, score: Floats) -> tuple[float, Floats]:
-    """AUROC, and for each case [N] the share of the other class it is ranked rightly against.
+    """Return the AUROC, and for each case [N] the share of the other class against which it is ranked correctly.
 
-    By mid-ranks in O(N log N) (Sun and Xu 2014), where the definition compares every pair.
+    Computed from mid-ranks in O(N log N) (Sun and Xu 2014), where the definition compares every pair.
     """
     anomalous = label == 1
     p, n = int(anomalous.sum()), int((~anomalous).sum())
@@ -171,26 +209,27 @@ def _placements(label: Labels, score: Floats) -> tuple[float, Floats]:
 
 
 def _error(label: Labels, placements: Floats, patient: Patients | None) -> float:
-    """Standard error of an AUROC, or of a difference of two, from its placements [N]."""
-    _, whose = np.unique(np.arange(len(label)) if patient is None else patient, return_inverse=True)
+    """Return the standard error of an AUROC, or of a difference of two, from its placements [N]."""
+    _, patient_index = np.unique(np.arange(len(label)) if patient is None else patient, return_inverse=True)
+    num_patients = patient_index.max() + 1
     sums, variance = [], 0.0
     for cases in (label == 1, label == 0):
-        patients = len(np.unique(whose[cases]))
-        if patients < 2:
+        patients_of_class = len(np.unique(patient_index[cases]))
+        if patients_of_class < 2:
             return math.nan
-        away = (placements[cases] - placements[cases].mean()) / cases.sum()
-        sums.append(np.bincount(whose[cases], away, minlength=whose.max() + 1))
-        variance += patients / (patients - 1) * float(np.square(sums[-1]).sum())
-    everybody = whose.max() + 1
-    variance += 2 * everybody / (everybody - 1) * float(sums[0] @ sums[1])  # patients who have cases of both classes
+        deviation = (placements[cases] - placements[cases].mean()) / cases.sum()
+        sums.append(np.bincount(patient_index[cases], deviation, minlength=num_patients))
+        variance += patients_of_class / (patients_of_class - 1) * float(np.square(sums[-1]).sum())
+    covariance = float(sums[0] @ sums[1])  # of the two classes, from patients with cases of both
+    variance += 2 * num_patients / (num_patients - 1) * covariance
     return math.sqrt(max(0.0, variance))
 
 
 def _rank_biserial(difference: Floats) -> float:
-    """Kerby 2014's simple difference formula for signed ranks; 0 where nothing differs."""
-    moved = difference[difference != 0]
-    ranks: NDArray[np.float64] = stats.rankdata(np.abs(moved))
-    return float((np.sign(moved) * ranks).sum() / ranks.sum()) if len(moved) else 0.0
+    """Return the matched-pairs rank-biserial correlation (simple difference formula of Kerby 2014); 0 if all are 0."""
+    nonzero = difference[difference != 0]
+    ranks: NDArray[np.float64] = stats.rankdata(np.abs(nonzero))
+    return float((np.sign(nonzero) * ranks).sum() / ranks.sum()) if len(nonzero) else 0.0
 
 
 def _wilcoxon(difference: ArrayLike) -> float:

@@ -1,4 +1,4 @@
-"""How good a generator's images are: distances between two sets of features, and how far apart a set's members are."""
+"""Quality of generated images: distances between two sets of features, and diversity within a set."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,10 +7,20 @@ Rows = NDArray[np.floating]
 
 
 def frechet_distance(x: Rows, y: Rows) -> float:
-    """Squared Fréchet distance of two Gaussians with the means and covariances of x [n, F] and y [m, F] (FID's form).
+    """Return the squared Fréchet distance between Gaussians fitted to two sets of features (the form of FID).
 
-    Heusel et al. 2017. Its trace of a root is the sum of the singular values of A Bᵀ, where AᵀA and BᵀB are the
-    covariances: exact for fewer images than features as well, though the distance is then biased upwards.
+    Heusel et al. 2017. The trace of the matrix square root is computed as the sum of the singular values of A Bᵀ, where
+    AᵀA and BᵀB are the covariances. This is exact even for fewer images than features, but the distance is then biased
+    upwards.
+
+    Args:
+        x: features of one set, [n, F].
+        y: features of the other set, [m, F].
+
+    Example:
+        >>> x = np.array([[-1.0, 0.0], [1.0, 0.0]])
+        >>> round(frechet_distance(x, x + [0.0, 3.0]), 6)  # equal covariances, means 3 apart
+        9.0
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     a, b = ((z - z.mean(0)) / np.sqrt(len(z) - 1) for z in (x, y))
@@ -19,9 +29,19 @@ def frechet_distance(x: Rows, y: Rows) -> float:
 
 
 def kernel_distance(x: Rows, y: Rows) -> float:
-    """Unbiased squared maximum mean discrepancy of x [n, F] and y [m, F] under the kernel (x·y / F + 1)³ (KID's form).
+    """Return the unbiased squared maximum mean discrepancy of two sets of features (the form of KID).
 
-    Bińkowski et al. 2018, over all pairs and no subsets: nothing is drawn. May be negative.
+    Bińkowski et al. 2018, with their kernel (x·y / F + 1)³. All pairs are used instead of random subsets, so the result
+    is deterministic. It may be negative.
+
+    Args:
+        x: features of one set, [n, F].
+        y: features of the other set, [m, F].
+
+    Example:
+        >>> x = np.array([[0.0], [0.0]])
+        >>> kernel_distance(x, np.array([[1.0], [1.0]]))  # (0 + 1)³ + (1 + 1)³ - 2 · (0 + 1)³
+        7.0
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
 
@@ -37,7 +57,12 @@ def kernel_distance(x: Rows, y: Rows) -> float:
 
 
 def spread(x: Rows) -> float:
-    """Mean Euclidean distance between two different rows of x [n, F]."""
+    """Return the mean Euclidean distance between two different rows of x [n, F].
+
+    Example:
+        >>> float(spread(np.array([[0.0, 0.0], [3.0, 4.0]])))
+        5.0
+    """
     x = np.asarray(x, np.float64)
     squared = np.square(x).sum(1)
     distance = np.sqrt(np.clip(squared[:, None] + squared - 2 * x @ x.T, 0, None))

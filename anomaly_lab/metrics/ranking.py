@@ -1,9 +1,8 @@
-"""Rank metrics of raw scores: what a detector knows before any threshold is drawn.
+"""Rank metrics of raw scores: how well a detector separates the classes before any threshold is chosen.
 
-`label` [N] is 0 for normal and 1 for anomalous, `score` [N] is unbounded, higher = more anomalous. Only the
-order of the scores counts, and equal scores count as equal. With cases of one class only there is nothing to
-rank: the answer is nan, and a curve has no points. scikit-learn ranks; torchmetrics distorts unbounded
-scores.
+`label` [N] is 0 for normal and 1 for anomalous. `score` [N] is unbounded, higher = more anomalous. Only the order of
+the scores matters, and equal scores are ties. If all cases are of one class, the metrics are nan and the curves are
+empty. scikit-learn does the ranking, because torchmetrics distorts unbounded scores.
 """
 
 import math
@@ -15,35 +14,57 @@ from sklearn import metrics
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-ROUNDING = 1e-9  # forgives the rounding in 1 - 0.95 and in sums of weights; far below one case's share
+ROUNDING = 1e-9  # tolerance for rounding in 1 - 0.95 and in sums of weights; far smaller than 1 / number of cases
 
 
 def auroc(label: Labels, score: Floats) -> float:
-    """Probability that an anomalous case scores higher than a normal one, ties counting half; in [0, 1]."""
+    """Return the probability that an anomalous case scores higher than a normal one; a tie counts half. In [0, 1].
+
+    Example:
+        >>> auroc(np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 9.0]))  # 3 of 4 pairs are in the right order
+        0.75
+    """
     return float(metrics.roc_auc_score(label, score)) if _has_both(label) else math.nan
 
 
 def average_precision(label: Labels, score: Floats) -> float:
-    """Mean precision over the anomalous cases, each at its own score as the threshold; in (0, 1].
+    """Return the mean precision over the anomalous cases, each at its own score as the threshold; in (0, 1].
 
-    Its chance level is the share of anomalous cases, so it compares only between equal class counts.
+    The chance level is the share of anomalous cases, so values are comparable only between equal class proportions.
+
+    Example:
+        >>> average_precision(np.array([0, 1, 1]), np.array([2.0, 1.0, 3.0]))  # mean of 1/1 and 2/3
+        0.8333333333333333
     """
     return float(metrics.average_precision_score(label, score)) if _has_both(label) else math.nan
 
 
 def sensitivity_at_specificity(label: Labels, score: Floats, specificity: float = 0.95) -> float:
-    """Highest share of anomalous cases found by a threshold that leaves `specificity` of the normals alone.
+    """Return the highest sensitivity of any threshold whose specificity is at least `specificity`.
 
-    Only thresholds that these scores can reach count: nothing is interpolated.
+    Only thresholds between these scores are considered; nothing is interpolated.
+
+    Example:
+        >>> label, score = np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 9.0])
+        >>> sensitivity_at_specificity(label, score), sensitivity_at_specificity(label, score, 0.5)
+        (0.5, 1.0)
     """
     if not _has_both(label):
         return math.nan
-    fpr, tpr, _ = metrics.roc_curve(label, score, drop_intermediate=False)  # a point on a line is reachable, too
+    fpr, tpr, _ = metrics.roc_curve(
+        label, score, drop_intermediate=False
+    )  # points on a straight section are thresholds, too
     return float(tpr[fpr <= 1 - specificity + ROUNDING].max())
 
 
 def roc_curve(label: Labels, score: Floats) -> tuple[Floats, Floats]:
-    """False and true positive rate at the thresholds where the curve turns, from (0, 0) to (1, 1)."""
+    """Return false and true positive rates at the corners of the ROC curve, from (0, 0) to (1, 1).
+
+    Example:
+        >>> fpr, tpr = roc_curve(np.array([0, 1]), np.array([0.0, 1.0]))
+        >>> fpr.tolist(), tpr.tolist()
+        ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
+    """
     if not _has_both(label):
         return np.empty(0), np.empty(0)
     fpr, tpr, _ = metrics.roc_curve(label, score)
@@ -51,7 +72,13 @@ def roc_curve(label: Labels, score: Floats) -> tuple[Floats, Floats]:
 
 
 def pr_curve(label: Labels, score: Floats) -> tuple[Floats, Floats]:
-    """Recall and precision at every threshold, recall rising from 0 to 1."""
+    """Return recall and precision at every threshold, in order of increasing recall from 0 to 1.
+
+    Example:
+        >>> recall, precision = pr_curve(np.array([0, 1]), np.array([0.0, 1.0]))
+        >>> recall.tolist(), precision.tolist()
+        ([0.0, 1.0, 1.0], [1.0, 1.0, 0.5])
+    """
     if not _has_both(label):
         return np.empty(0), np.empty(0)
     precision, recall, _ = metrics.precision_recall_curve(label, score)

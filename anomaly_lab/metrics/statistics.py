@@ -1,11 +1,11 @@
-"""How far the numbers could be from the truth: a stratified bootstrap by patient.
+"""Confidence intervals: a stratified bootstrap over patients, and the jackknife.
 
-Efron and Tibshirani 1993, An Introduction to the Bootstrap, §13.3 (percentile interval). Patients are drawn
-with replacement, not cases, since the cases of a patient resemble each other; within strata (patients with
+Efron and Tibshirani 1993, An Introduction to the Bootstrap, §13.3 (percentile interval). The bootstrap draws patients
+with replacement, not cases, because the cases of a patient are correlated. It draws within strata (patients with
 normal cases only, with anomalous cases only, with both), so that no replicate loses a class.
 
-A replicate is a column of case weights (how often the case was drawn), so that the cases are sorted once and
-every metric of every replicate is a sum over the sorted cases. Replicates come in blocks to bound the memory.
+A replicate is a column of case weights (how often the case was drawn). The cases are therefore sorted only once, and
+every metric of every replicate is a sum over the sorted cases. Replicates are computed in blocks to limit the memory.
 """
 
 import math
@@ -18,7 +18,7 @@ from scipy import stats
 from anomaly_lab.metrics.ranking import ROUNDING, Floats, Labels
 from anomaly_lab.metrics.thresholds import rates
 
-BLOCK = 320_000  # weights handled at once: few enough for a processor's cache
+BLOCK = 320_000  # number of weights per block: few enough for a processor's cache
 
 
 def bootstrap(
@@ -28,17 +28,23 @@ def bootstrap(
     replicates: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, Floats]]:
-    """Every metric of every rating on the same replicates, so that differences between ratings are paired.
+    """Compute every metric of every rating on the same replicates, so that differences between ratings are paired.
 
     Args:
         label: [N], 0 normal, 1 anomalous.
-        patient: group key of each case, N of them.
-        ratings: name -> (score [N], threshold); a threshold of nan leaves the metrics at the threshold nan.
-        replicates: how many.
-        seed: the same seed draws the same replicates.
+        patient: group key of each of the N cases.
+        ratings: name -> (score [N], threshold); a threshold of nan makes the metrics at the threshold nan.
+        replicates: number of replicates.
+        seed: seed of the draws.
 
     Returns:
         rating -> metric -> [replicates].
+
+    Example:
+        >>> label, score = np.array([0, 0, 1, 1]), np.array([1.0, 2.0, 3.0, 4.0])
+        >>> samples = bootstrap(label, ["a", "b", "c", "d"], {"detector": (score, 2.5)}, replicates=3)
+        >>> samples["detector"]["auroc"].tolist()  # the classes are separated in every replicate
+        [1.0, 1.0, 1.0]
     """
     blocks = [
         {name: weighted_metrics(label, *rating, weight) for name, rating in ratings.items()}
@@ -51,15 +57,31 @@ def bootstrap(
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of the replicates, (low, high); nan when any replicate is."""
+    """Return the percentile interval (low, high) that covers the middle `level` of the replicates; nan if any is nan.
+
+    Example:
+        >>> low, high = interval(np.arange(101.0), level=0.9)
+        >>> round(low, 6), round(high, 6)
+        (5.0, 95.0)
+    """
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def jackknife(value: float, without: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Normal interval of a figure from its values without each of K patients, [K]; nan with fewer than two patients.
+    """Return the normal-theory interval (low, high) of a metric; nan with fewer than two patients.
 
     Efron and Tibshirani 1993, eq. 11.5.
+
+    Args:
+        value: the metric of all patients.
+        without: the metric with each of the K patients left out, [K].
+        level: coverage of the interval.
+
+    Example:
+        >>> low, high = jackknife(0.5, np.array([0.4, 0.6]))  # standard error √(1/2 · (0.1² + 0.1²)) = 0.1
+        >>> round(low, 3), round(high, 3)
+        (0.304, 0.696)
     """
     k = len(without)
     if k < 2:
@@ -70,10 +92,16 @@ def jackknife(value: float, without: Floats, level: float = 0.95) -> tuple[float
 
 
 def draw_weights(label: Labels, patient: Sequence[str], replicates: int, seed: int) -> Iterator[NDArray[np.int32]]:
-    """How often each case is drawn: blocks [N, R] with `replicates` columns in all."""
+    """Yield how often each case is drawn, in blocks [N, R] with `replicates` columns in total.
+
+    Example:
+        >>> (weight,) = draw_weights(np.array([0, 0, 1]), ["a", "a", "b"], replicates=2, seed=0)
+        >>> weight.tolist()  # one patient per stratum: each is drawn once in every replicate
+        [[1, 1], [1, 1], [1, 1]]
+    """
     random = np.random.default_rng(seed)
     names, row = np.unique(np.asarray(patient), return_inverse=True)
-    # each patient's stratum: 1 only normal cases, 2 only anomalous ones, 3 both
+    # The stratum of each patient: 1 normal cases only, 2 anomalous cases only, 3 both.
     stratum = 2 * (np.bincount(row, label == 1) > 0) + (np.bincount(row, label == 0) > 0)
     members = [np.flatnonzero(stratum == value) for value in np.unique(stratum)]
     step = max(1, BLOCK // len(label))
@@ -86,23 +114,39 @@ def draw_weights(label: Labels, patient: Sequence[str], replicates: int, seed: i
 
 
 def weighted_metrics(label: Labels, score: Floats, threshold: float, weight: NDArray[np.int32]) -> dict[str, Floats]:
-    """The metrics of `ranking` and `thresholds` under case weights [N, R]: metric -> [R].
+    """Compute the metrics of `ranking` and `thresholds` under case weights.
 
-    Every rank metric is a sum over the anomalous cases, highest first, of how much weight of normals lies
-    above the case (`above`) or at least as high (`reached`), and of anomalous cases that high (`found`).
+    Every rank metric is a sum over the anomalous cases in order of decreasing score. For each of them, `above` is the
+    weight of the normal cases with a higher score, `reached` that of the normal cases with at least the same score, and
+    `detected` that of the anomalous cases with at least the same score.
+
+    Args:
+        label: [N], 0 normal, 1 anomalous.
+        score: [N], higher = more anomalous.
+        threshold: a case is called anomalous above it; nan makes the metrics at the threshold nan.
+        weight: how often each case counts in each of R replicates, [N, R].
+
+    Returns:
+        metric -> [R].
+
+    Example:
+        >>> weight = np.array([[1, 1], [1, 3], [1, 1]], np.int32)  # the second column counts case 1 three times
+        >>> metrics = weighted_metrics(np.array([0, 0, 1]), np.array([1.0, 3.0, 2.0]), 2.5, weight)
+        >>> metrics["auroc"].tolist(), metrics["specificity"].tolist()
+        ([0.5, 0.25], [0.5, 0.25])
     """
     order = np.argsort(-score, kind="stable")
     anomalous, normal = order[label[order] == 1], order[label[order] == 0]
     w, w_normal = weight[anomalous], weight[normal]
-    depth, depth_normal = -score[anomalous], -score[normal]  # ascending, as searchsorted wants them
+    depth, depth_normal = -score[anomalous], -score[normal]  # ascending, as searchsorted requires
     above = _weight_before(w_normal, np.searchsorted(depth_normal, depth, side="left"))
     reached = _weight_before(w_normal, np.searchsorted(depth_normal, depth, side="right"))
-    found = _weight_before(w, np.searchsorted(depth, depth, side="right"))
+    detected = _weight_before(w, np.searchsorted(depth, depth, side="right"))
 
     p, n = w.sum(0, dtype=np.float64), w_normal.sum(0, dtype=np.float64)
     allowed = np.floor((0.05 + ROUNDING) * n).astype(np.int32)
-    precision = found / np.maximum(found + reached, 1)  # where it is 0 / 0, w is 0 as well
-    with np.errstate(invalid="ignore", divide="ignore"):  # one class only: 0 / 0 = nan, as in `ranking`
+    precision = detected / np.maximum(detected + reached, 1)  # where this is 0 / 0, w is 0 as well
+    with np.errstate(invalid="ignore", divide="ignore"):  # with one class only, 0 / 0 = nan, as in `ranking`
         ranks = {
             "auroc": 1 - (w * (above + reached)).sum(0) / (2 * p * n),
             "average_precision": n * (w * precision).sum(0) / (n * p),
@@ -115,15 +159,15 @@ def weighted_metrics(label: Labels, score: Floats, threshold: float, weight: NDA
 
 
 def _draw_with_replacement(random: np.random.Generator, n: int, size: int) -> NDArray[np.int64]:
-    """How often each of n things is drawn in n draws, [n, size]."""
+    """Return how often each of n items is drawn in n draws with replacement, [n, size]."""
     drawn = random.integers(n, size=(n, size), dtype=np.int32)
-    drawn *= np.int32(size)  # n * size stays below BLOCK, or below n
+    drawn *= np.int32(size)  # no overflow: n * size is at most BLOCK, or n
     drawn += np.arange(size, dtype=np.int32)
     return np.bincount(drawn.ravel(), minlength=n * size).reshape(n, size)
 
 
 def _weight_before(weight: NDArray[np.int32], count: NDArray[np.intp]) -> NDArray[np.int32]:
-    """Sum of the first `count[i]` weights of each column: [n, R] and [m] -> [m, R]."""
+    """Return the sum of the first `count[i]` weights of each column: [n, R] and [m] -> [m, R]."""
     total = np.zeros((len(weight) + 1, weight.shape[1]), np.int32)
     np.cumsum(weight, axis=0, out=total[1:])
     return total[count]

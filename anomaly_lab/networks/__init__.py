@@ -1,1 +1,1 @@
-"""Networks by architecture: pure tensors, no losses, no files."""
+"""Networks by architecture: they know tensors only, no losses and no files of a run."""

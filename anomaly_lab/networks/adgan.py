@@ -1,9 +1,10 @@
-"""Strided 5×5 generator, critic and encoder for square pictures of any power-of-two side >= 8 (adGAN's at 32×32).
+"""adGAN's strided 5×5 generator, critic and encoder, for square images of any power-of-two side >= 8.
 
-Shen, Chen, Wang, Zhang 2020, IEEE Access 8, figure 1. There are n = log2(side / 4) strided layers; counted from the
-picture, layer i gives width · min(2^i, 8) channels. A 4×4 layer ends the critic, so that its last unit sees the whole
-picture. At width 64, latent_dim 128 and 32×32 there are 1 555 073 and 3 124 225 weights for one channel, 1 558 275 and
-3 127 425 for three. The paper leaves open the slope .2, the batch norm after the linear layer and the first weights.
+Shen, Chen, Wang, Zhang 2020, IEEE Access 8, figure 1 (at 32×32). There are n = log2(side / 4) strided layers; layer i,
+counted from the image, has width · min(2^i, 8) channels. The critic ends in a 4×4 layer, so that its last unit sees the
+whole image. At width 64, latent_dim 128 and 32×32, generator and critic have 1 555 073 and 3 124 225 parameters for one
+channel, 1 558 275 and 3 127 425 for three. The paper does not state the slope .2, the batch norm after the linear layer
+and the initialisation; they are our choice.
 """
 
 import itertools
@@ -19,22 +20,37 @@ SLOPE = 0.2
 
 
 def layer_widths(patch_size: Sequence[int], width: int) -> list[int]:
-    """Channels of the strided layers, from the picture inward, and of the 4×4 layer that follows them.
-
-    32×32, width 64 -> [64, 128, 256, 512]; 64×64 -> [64, 128, 256, 512, 512].
+    """Return the channels of the strided layers, from the image inward, and of the 4×4 layer that follows them.
 
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 8.
+
+    Example:
+        >>> layer_widths((32, 32), 64), layer_widths((64, 64), 64)
+        ([64, 128, 256, 512], [64, 128, 256, 512, 512])
     """
     side = patch_size[0]
     if len(patch_size) != 2 or patch_size[1] != side or side < 8 or side & (side - 1):
-        raise ValueError(f"patch_size {tuple(patch_size)}: the strided networks need a square, a power of two >= 8")
+        raise ValueError(
+            f"patch_size {tuple(patch_size)}: the strided networks need a square whose side is a power of two >= 8"
+        )
     layers = (side // BOTTOM).bit_length() - 1
     return [width * min(2**i, 8) for i in range(layers + 1)]
 
 
 class AdGANGenerator(nn.Module):
-    """z [B, latent_dim] -> fake [B, out_channels, S, S] in [-1, 1]; batch norm."""
+    """Generator: z [B, latent_dim] -> image [B, out_channels, S, S] in [-1, 1]; with batch norm.
+
+    Args:
+        latent_dim: length of z.
+        out_channels: 1 or 3.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+
+    Example:
+        >>> AdGANGenerator(latent_dim=8, out_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 8)).shape
+        torch.Size([2, 1, 32, 32])
+    """
 
     def __init__(self, latent_dim: int, out_channels: int, patch_size: Sequence[int], width: int = 64) -> None:
         super().__init__()
@@ -53,7 +69,19 @@ class AdGANGenerator(nn.Module):
 
 
 class AdGANCritic(nn.Module):
-    """image [B, C, S, S] -> unbounded discriminator_output [B]; no norm, so that it mixes no samples."""
+    """Critic: image [B, C, S, S] -> output [B], unbounded; without normalisation, so that it does not mix samples.
+
+    Args:
+        in_channels: 1 or 3.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+
+    Example:
+        >>> critic = AdGANCritic(in_channels=1, patch_size=(32, 32), width=4)
+        >>> image = torch.zeros(2, 1, 32, 32)
+        >>> critic(image).shape, critic.features(image).shape
+        (torch.Size([2]), torch.Size([2, 32]))
+    """
 
     def __init__(self, in_channels: int, patch_size: Sequence[int], width: int = 64) -> None:
         super().__init__()
@@ -67,7 +95,7 @@ class AdGANCritic(nn.Module):
         initialise(self)
 
     def features(self, image: Tensor) -> Tensor:
-        """What the last layer sees, [B, F]."""
+        """Return the input of the last layer, [B, F]."""
         h: Tensor = self.layers(image)
         return h.flatten(1)
 
@@ -76,10 +104,11 @@ class AdGANCritic(nn.Module):
         return score.squeeze(1)
 
     def slope(self, image: Tensor) -> Tensor:
-        """Derivative of the scores towards their images, [B, C, S, S], with a graph for the weights.
+        """Return the gradient of the outputs with respect to their images, [B, C, S, S], with a graph for the weights.
 
-        Between its kinks the critic is linear, so its slope is a pass back through its layers, and the gradient of a
-        penalty on it is a first derivative: two thirds of the time of torch's second one.
+        Away from the kinks of its leaky ReLUs the critic is linear, so the gradient is a backward pass through its
+        layers. The gradient of a penalty on it is then a first derivative, which takes two thirds of the time of
+        autograd's second derivative.
         """
         convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
         gains, h = [], image
@@ -92,13 +121,25 @@ class AdGANCritic(nn.Module):
         for layer, gain in zip(reversed(convolutions), reversed(gains), strict=True):
             padding, stride = layer.padding, layer.stride
             assert isinstance(padding, tuple)
-            more = [step - 1 for step in stride]
-            slope = functional.conv_transpose2d(slope * gain, layer.weight, None, stride, padding, more)
+            output_padding = [step - 1 for step in stride]
+            slope = functional.conv_transpose2d(slope * gain, layer.weight, None, stride, padding, output_padding)
         return slope
 
 
 class AdGANEncoder(nn.Module):
-    """image [B, C, S, S] -> z [B, latent_dim] in [-1, 1]: the critic's layers with as many last units; no norm."""
+    """Encoder: image [B, C, S, S] -> z [B, latent_dim] in [-1, 1]; the critic's layers with latent_dim tanh outputs.
+
+    Args:
+        in_channels: 1 or 3.
+        latent_dim: length of z.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+
+    Example:
+        >>> encoder = AdGANEncoder(in_channels=1, latent_dim=8, patch_size=(32, 32), width=4)
+        >>> encoder(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 8])
+    """
 
     def __init__(self, in_channels: int, latent_dim: int, patch_size: Sequence[int], width: int = 64) -> None:
         super().__init__()
@@ -111,14 +152,21 @@ class AdGANEncoder(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Weights as in the authors' WGAN-GP code: uniform, by fan in and fan out; biases 0.
+    """Initialise the weights as the authors' WGAN-GP code does: uniform, scaled by fan in and fan out; biases 0.
 
-    Standard deviation √(4/(fan_in+fan_out)) before a rectifier, √(2/(fan_in+fan_out)) of layers called `last`; the fan
-    on the coarse side of a strided layer is divided by stride². Linear layers are Glorot's.
+    The standard deviation is √(4/(fan_in+fan_out)) for layers followed by a rectifier and √(2/(fan_in+fan_out)) for
+    layers called `last`. The fan on the coarse side of a strided layer is divided by stride². Linear layers are
+    Glorot-uniform.
+
+    Example:
+        >>> layer = nn.Sequential(nn.Conv2d(1, 4, 5, stride=2))
+        >>> initialise(layer)
+        >>> layer[0].bias.tolist(), bool(layer[0].weight.abs().max() <= (3 * 4 / (25 * (4 / 4 + 1))) ** 0.5)
+        ([0.0, 0.0, 0.0, 0.0], True)
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            coarse, fine = module.weight.shape[:2]  # an upward convolution's weight has its axes the other way round
+            coarse, fine = module.weight.shape[:2]  # transposed convolutions swap the axes of the weight
             fans = math.prod(module.kernel_size) * (coarse / math.prod(module.stride) + fine)
             bound = math.sqrt(3 * (2 if name == "last" else 4) / fans)
             nn.init.uniform_(module.weight, -bound, bound)
@@ -130,5 +178,5 @@ def initialise(network: nn.Module) -> None:
 
 
 def _up(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
-    """Twice the side; the padding TensorFlow calls "same"."""
+    """Return a layer that doubles the side, with the padding that TensorFlow calls "same"."""
     return nn.ConvTranspose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1)

@@ -1,10 +1,10 @@
-"""The networks of ALAD: generator, encoder, and discriminators of (image, code), of two images and of two codes.
+"""The networks of ALAD: generator, encoder, and discriminators of (image, code), of image pairs and of code pairs.
 
-Zenati et al. 2018, ICDM; sizes of the authors' code for 32×32 pictures, here for squares of a power-of-two side >= 8.
-Encoder, generator and the discriminator of pairs have n = log2(side / 4) strided 4×4 convolutions of
-width · min(2^i, 8) channels, counted from the picture. At width 128, 32×32, three channels and latent_dim 100 there are
-3 449 572 weights in the encoder and 3 449 475 in the generator, 11 859 329, 222 785 and 14 977 in the discriminators.
-Layers that are not the last are spectrally normalised on demand.
+Zenati et al. 2018, ICDM; sizes of the authors' code for 32×32 images, here for squares of a power-of-two side >= 8.
+Encoder, generator and the discriminator of (image, code) have n = log2(side / 4) strided 4×4 convolutions of
+width · min(2^i, 8) channels, counted from the image. At width 128, 32×32, three channels and latent_dim 100 the encoder
+has 3 449 572 parameters, the generator 3 449 475, the discriminators 11 859 329, 222 785 and 14 977. Spectral norm is
+optional and applies to all layers but the last.
 """
 
 import itertools
@@ -23,7 +23,14 @@ Pairing = Literal["channels", "height"]
 
 
 def normalise(network: nn.Module, spectral: bool) -> None:
-    """Draw the weights; bound the largest singular value of all layers but those called `last`, if `spectral`."""
+    """Initialise the weights, and apply spectral norm to all layers but those called `last` if `spectral` is set.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 4))
+        >>> normalise(network, spectral=True)
+        >>> round(torch.linalg.matrix_norm(network.eval()[0].weight, 2).item(), 2)  # the largest singular value
+        1.0
+    """
     draw_weights(network, 0.01)
     for name, module in list(network.named_modules()):
         if spectral and name != "last" and isinstance(module, nn.Conv2d | nn.Linear):
@@ -31,7 +38,7 @@ def normalise(network: nn.Module, spectral: bool) -> None:
 
 
 def _dense(*sizes: int) -> nn.Sequential:
-    """Linear layers of so many inputs and outputs, each followed by a rectifier and dropout."""
+    """Return linear layers of the given sizes, each followed by a leaky ReLU and dropout."""
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(sizes):
         layers += [nn.Linear(a, b), nn.LeakyReLU(SLOPE), nn.Dropout(0.2)]
@@ -44,7 +51,19 @@ def _down(in_channels: int, out_channels: int) -> list[nn.Module]:
 
 
 class ALADEncoder(nn.Module):
-    """image [B, C, S, S] -> code z [B, latent_dim]; batch norm."""
+    """Encoder: image [B, C, S, S] -> code z [B, latent_dim]; with batch norm.
+
+    Args:
+        in_channels: 1 or 3.
+        latent_dim: length of z.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+        spectral: whether to apply spectral norm.
+
+    Example:
+        >>> ALADEncoder(1, latent_dim=8, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 8])
+    """
 
     def __init__(
         self, in_channels: int, latent_dim: int, patch_size: Sequence[int], width: int = 128, spectral: bool = True
@@ -61,7 +80,18 @@ class ALADEncoder(nn.Module):
 
 
 class ALADGenerator(nn.Module):
-    """z [B, latent_dim] -> fake [B, out_channels, S, S] in [-1, 1]; batch norm, never spectral norm."""
+    """Generator: z [B, latent_dim] -> image [B, out_channels, S, S] in [-1, 1]; with batch norm, without spectral norm.
+
+    Args:
+        latent_dim: length of z.
+        out_channels: 1 or 3.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+
+    Example:
+        >>> ALADGenerator(latent_dim=8, out_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 8)).shape
+        torch.Size([2, 1, 32, 32])
+    """
 
     def __init__(self, latent_dim: int, out_channels: int, patch_size: Sequence[int], width: int = 128) -> None:
         super().__init__()
@@ -78,7 +108,20 @@ class ALADGenerator(nn.Module):
 
 
 class PairDiscriminator(nn.Module):
-    """D_xz: image [B, C, S, S] and code z [B, latent_dim] -> logit [B] of "the image is real, z the encoder's"."""
+    """D_xz: image [B, C, S, S] and code z [B, latent_dim] -> logit [B] of "a real image and its encoding".
+
+    Args:
+        in_channels: 1 or 3.
+        latent_dim: length of z.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+        spectral: whether to apply spectral norm.
+
+    Example:
+        >>> discriminator = PairDiscriminator(1, latent_dim=8, patch_size=(32, 32), width=4)
+        >>> discriminator(torch.zeros(2, 1, 32, 32), torch.zeros(2, 8)).shape
+        torch.Size([2])
+    """
 
     def __init__(
         self, in_channels: int, latent_dim: int, patch_size: Sequence[int], width: int = 128, spectral: bool = True
@@ -100,9 +143,20 @@ class PairDiscriminator(nn.Module):
 
 
 class ImageDiscriminator(nn.Module):
-    """D_xx: two images [B, C, S, S] -> logit [B] of "the second is the first"; no norm but the spectral one.
+    """D_xx: two images [B, C, S, S] -> logit [B] of "the second equals the first"; no normalisation but spectral norm.
 
-    `pairing` says how the two are laid together: as channels, or one below the other as in the authors' code.
+    Args:
+        in_channels: 1 or 3.
+        patch_size: height and width of the images.
+        width: channels of the second layer; the first has half as many.
+        spectral: whether to apply spectral norm.
+        pairing: how the images are concatenated: along `channels`, or along `height` as in the authors' code.
+
+    Example:
+        >>> discriminator = ImageDiscriminator(1, patch_size=(32, 32), width=4)
+        >>> x = torch.zeros(2, 1, 32, 32)
+        >>> discriminator(x, x).shape
+        torch.Size([2])
     """
 
     def __init__(
@@ -125,7 +179,7 @@ class ImageDiscriminator(nn.Module):
         normalise(self, spectral)
 
     def features(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """What the last layer sees of two images, [B, F]."""
+        """Return the input of the last layer for two images, [B, F]."""
         h: Tensor = self.layers(torch.cat([x, x_hat], self.axis))
         return h
 
@@ -135,7 +189,17 @@ class ImageDiscriminator(nn.Module):
 
 
 class CodeDiscriminator(nn.Module):
-    """D_zz: two codes [B, latent_dim] -> logit [B] of "the second is the first"."""
+    """D_zz: two codes [B, latent_dim] -> logit [B] of "the second equals the first".
+
+    Args:
+        latent_dim: length of a code.
+        width: twice the size of the first layer.
+        spectral: whether to apply spectral norm.
+
+    Example:
+        >>> CodeDiscriminator(latent_dim=8, width=8)(torch.zeros(2, 8), torch.zeros(2, 8)).shape
+        torch.Size([2])
+    """
 
     def __init__(self, latent_dim: int, width: int = 128, spectral: bool = True) -> None:
         super().__init__()
@@ -149,7 +213,13 @@ class CodeDiscriminator(nn.Module):
 
 
 class ALADDiscriminators(nn.Module):
-    """The three that are trained side by side: `pairs`, `images` and `codes`, no weight in common."""
+    """The three discriminators, trained together with one optimiser; they share no weights.
+
+    Args:
+        pairs: D_xz, of an image and a code.
+        images: D_xx, of two images.
+        codes: D_zz, of two codes.
+    """
 
     def __init__(self, pairs: PairDiscriminator, images: ImageDiscriminator, codes: CodeDiscriminator) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""ALOCC's denoising auto-encoder and discriminator of 5×5 convolutions, for squares of a power-of-two side >= 8.
+"""ALOCC's denoising autoencoder and discriminator of 5×5 convolutions, for squares of a power-of-two side >= 8.
 
 Sabokrou, Khalooei, Fathy, Adeli 2018, CVPR, figure 2. Each has n = log2(side / 4) strided stages of width · 2^i
-channels, counted from the picture, and no dense bottleneck. At width 64 and one channel: 2 052 481 and 1 030 529
-weights at 32×32. Batch norm's eps as in the authors' code.
+channels (at most 8 · width), counted from the image, and no dense bottleneck. At width 64, one channel and 32×32 they
+have 2 052 481 and 1 030 529 parameters. The eps of batch norm is that of the authors' code.
 """
 
 import itertools
@@ -27,12 +27,21 @@ def _up(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class Reconstructor(nn.Module):
-    """image [B, C, S, S] -> reconstruction [B, C, S, S] in (-1, 1). The paper calls it R.
+    """Autoencoder, R in the paper: image [B, C, S, S] -> reconstruction [B, C, S, S] in (-1, 1).
+
+    Args:
+        in_channels: 1 or 3.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
 
     Attributes:
-        initial_error: its mean squared error before training; whoever trains it keeps these three.
-        error: running mean of its error in training.
-        stopped_at: iterations after which it was good enough, -1 before.
+        initial_error: mean squared error before training. The detector that trains R maintains this and the other two.
+        error: running mean of the training error.
+        stopped_at: number of iterations after which training stopped; -1 before.
+
+    Example:
+        >>> Reconstructor(in_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     initial_error: Tensor
@@ -55,7 +64,17 @@ class Reconstructor(nn.Module):
 
 
 class ALOCCDiscriminator(nn.Module):
-    """image [B, C, S, S] -> logit of "real" [B]; batch norm but in the first stage, as in the authors' code."""
+    """Discriminator: image [B, C, S, S] -> logit of "real" [B]; batch norm in all stages but the first, as in the code.
+
+    Args:
+        in_channels: 1 or 3.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+
+    Example:
+        >>> ALOCCDiscriminator(in_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2])
+    """
 
     def __init__(self, in_channels: int, patch_size: Sequence[int], width: int = 64) -> None:
         super().__init__()

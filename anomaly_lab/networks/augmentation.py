@@ -1,8 +1,8 @@
-"""Differentiable augmentation of all that a discriminator sees, real and fake, lest it learn few images by heart.
+"""Differentiable augmentation of all images a discriminator sees, so that it does not memorise a small data set.
 
 DiffAugment: Zhao, Liu, Lin, Zhu, Han 2020, arXiv:2006.10738. ADA: Karras, Aittala, Hellsten, Laine, Lehtinen, Aila
-2020, arXiv:2006.06676. Every transform is drawn for each image by torch's global generator, and gradients flow through
-it; float32 under any precision, and the result may leave [-1, 1].
+2020, arXiv:2006.06676. Every transform is drawn per image from torch's global generator, and gradients flow through it.
+Computed in float32 at any precision; the result may leave [-1, 1].
 """
 
 import math
@@ -19,17 +19,25 @@ Draw = Callable[..., Tensor]  # torch.rand or torch.randn -> [B, 1, 1, 1]
 
 
 class Augmentation(nn.Module):
-    """images, each [B, C, H, W] -> the same, transformed alike: row i of each by the same draws. Here: untouched."""
+    """Base class of augmentations, by itself the identity: images [B, C, H, W] -> the transformed images.
+
+    Row i of all arguments is transformed with the same random draws.
+
+    Example:
+        >>> x = torch.zeros(2, 1, 8, 8)
+        >>> Augmentation()(x)[0] is x
+        True
+    """
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
         return images
 
     def track(self, signs: Tensor) -> None:
-        """Note the signs [B] of the discriminator's outputs for real images."""
+        """Record the signs [B] of the discriminator's outputs for real images; only ADA uses them."""
 
 
 class _Drawn(Augmentation):
-    """Transforms all images together, with draws that they share."""
+    """Base class that transforms all images with shared random draws."""
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
         n, times, device = len(images[0]), len(images), images[0].device
@@ -44,35 +52,51 @@ class _Drawn(Augmentation):
 
     @abstractmethod
     def transform(self, image: Tensor, draw: Draw) -> Tensor:
-        """Images [B, C, H, W] -> the same shape."""
+        """Transform images [B, C, H, W]; the shape stays the same."""
 
 
 class DiffAugment(_Drawn):
-    """Colour, translation by up to an eighth and a cut-out of half the side, always, as in the authors' code."""
+    """Colour jitter, translation by up to an eighth, and a cut-out of half the side, always applied, as in the code.
+
+    Example:
+        >>> x = torch.rand(2, 1, 8, 8)
+        >>> first, second = DiffAugment()(x, x)  # the same draws for both arguments
+        >>> first.shape, bool((first == second).all())
+        (torch.Size([2, 1, 8, 8]), True)
+    """
 
     def transform(self, image: Tensor, draw: Draw) -> Tensor:
         image = saturated(image + draw() - 0.5, 2 * draw())
         image = contrasted(image, draw() + 0.5)
         sides = image.shape[2:]
-        image = translated(image, *(whole(draw(), 2 * far + 1) - far for far in ((side + 4) // 8 for side in sides)))
+        reach = [(side + 4) // 8 for side in sides]
+        image = translated(image, *(whole(draw(), 2 * limit + 1) - limit for limit in reach))
         return cut_out(image, *(whole(draw(), side + 1 - half(side) % 2) for side in sides))
 
 
 class ADA(_Drawn):
-    """Each transform strikes an image with probability p, which follows the discriminator's overfitting.
+    """Adaptive augmentation: each transform is applied to an image with probability p, which follows overfitting.
 
-    Flip, quarter turns, translation by whole pixels up to an eighth, isotropic scale 2^N(0, .2), rotation by any angle
-    as one warp of square images, then brightness N(0, .2) and contrast 2^N(0, .5).
-    ≠ paper: bilinear and without the filter against aliasing; no anisotropic scale, fractional translation, luma flip,
-    hue nor saturation.
+    Flip, quarter turns, translation by whole pixels up to an eighth, isotropic scale 2^N(0, .2) and rotation by any
+    angle are combined into one warp of square images; brightness N(0, .2) and contrast 2^N(0, .5) follow. ≠ paper:
+    bilinear interpolation without an anti-aliasing filter; no anisotropic scale, fractional translation, luma flip, hue
+    or saturation.
 
-    Every time it adapts, p moves towards r = `TARGET`, r being the mean sign of the discriminator's outputs for real
-    images: up if r is above, for a discriminator sure of its reals has learnt them by heart.
+    Each call of `adapt` moves p by the sign of r - `TARGET`, where r is the mean sign of the discriminator's outputs
+    for real images: p rises if r is above the target, because a discriminator that is sure of real images has memorised
+    them.
+
+    Example:
+        >>> ada = ADA()
+        >>> ada.track(torch.ones(64))  # the discriminator is sure of every real image
+        >>> ada.adapt(share=0.01)
+        >>> ada.p > 0
+        tensor(True)
     """
 
     TARGET = 0.6
-    SPEED = 500_000  # images for p to go from 0 to 1
-    LEAST_SHARE = 0.2  # ≠ paper: or this share of the training, if that is faster: ours may be a hundredth of theirs
+    SPEED = 500_000  # number of real images in which p can rise from 0 to 1
+    LEAST_SHARE = 0.2  # ≠ paper: p can rise that far in this share of the training; ours may be 100 times shorter
 
     p: Tensor
     seen: Tensor
@@ -80,69 +104,97 @@ class ADA(_Drawn):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("p", torch.zeros(()))
-        self.register_buffer("seen", torch.zeros(2))  # sum of signs and their number since p last moved
+        self.register_buffer("seen", torch.zeros(2))  # sum and number of signs since p was last adapted
 
     def track(self, signs: Tensor) -> None:
         self.seen += torch.stack([signs.sum(), signs.new_tensor(len(signs))])
 
     def adapt(self, share: float) -> None:
-        """Move p by what was watched since it last moved; `share`: fraction of the training that was."""
+        """Move p by the signs recorded since the last call; `share` is the fraction of the training that they cover."""
         total, count = self.seen
         step = (count / self.SPEED).clamp_min(share / self.LEAST_SHARE) * count.sign()
         self.p += step * (total / count.clamp_min(1) - self.TARGET).sign()
-        self.p.clamp_(0, 1)  # ≠ code: it has no upper end, where p would take long to come back
+        self.p.clamp_(0, 1)  # ≠ code: without an upper limit, p would take long to come back
         self.seen.zero_()
 
     def transform(self, image: Tensor, draw: Draw) -> Tensor:
-        matrix, struck = self.matrix(draw, image.shape[-1])
-        image = torch.where(struck, warped(image, matrix), image)  # the others keep their bits
+        matrix, is_warped = self.matrix(draw, image.shape[-1])
+        image = torch.where(is_warped, warped(image, matrix), image)  # other images stay bit-identical
         image = image + self.maybe(draw, 0.2 * draw(torch.randn), 0.0)
         return image * self.maybe(draw, torch.exp2(0.5 * draw(torch.randn)), 1.0)
 
     def maybe(self, draw: Draw, value: Tensor, otherwise: float) -> Tensor:
-        """The value with probability p."""
+        """Return `value` with probability p, `otherwise` with probability 1 - p, drawn per image."""
         return torch.where(draw() < self.p, value, otherwise)
 
     def matrix(self, draw: Draw, side: int) -> tuple[Tensor, Tensor]:
-        """Where each pixel comes from, [B, 2, 3], and whether that is elsewhere, [B, 1, 1, 1]."""
+        """Draw source coordinates as affine matrices [B, 2, 3], and return whether they move a pixel, [B, 1, 1, 1]."""
         mirror = self.maybe(draw, 1.0 - 2.0 * whole(draw(), 2), 1.0)
         turn = self.maybe(draw, math.pi / 2 * whole(draw(), 4), 0.0)
-        far = self.maybe(draw, torch.ones_like(turn), 0.0)  # one decision for both axes
-        right, down = (far * torch.round(0.125 * side * (2 * draw() - 1)) * 2 / side for _ in range(2))
+        is_moved = self.maybe(draw, torch.ones_like(turn), 0.0)  # one decision for both axes
+        right, down = (is_moved * torch.round(0.125 * side * (2 * draw() - 1)) * 2 / side for _ in range(2))
         scale = self.maybe(draw, torch.exp2(0.2 * draw(torch.randn)), 1.0)
         angle = self.maybe(draw, math.pi * (2 * draw() - 1), 0.0)
         upright = rotation(turn) * torch.stack([mirror, torch.ones_like(mirror)], 1).view(-1, 2, 1)
         linear = upright @ rotation(angle) * scale.view(-1, 1, 1)
         offset = upright @ torch.stack([right, down], 1).view(-1, 2, 1)
-        idle = (mirror == 1) & (turn == 0) & (right == 0) & (down == 0) & (scale == 1) & (angle == 0)
-        return torch.cat([linear, offset], 2), ~idle
+        identity = (mirror == 1) & (turn == 0) & (right == 0) & (down == 0) & (scale == 1) & (angle == 0)
+        return torch.cat([linear, offset], 2), ~identity
 
 
 def make(name: AugmentD) -> Augmentation:
-    """The augmentation of that name."""
-    kinds: dict[str, type[Augmentation]] = {"none": Augmentation, "diffaugment": DiffAugment, "ada": ADA}
-    return kinds[name]()
+    """Return the augmentation called `name`.
+
+    Example:
+        >>> make("ada").p.item()  # ADA starts with p = 0
+        0.0
+    """
+    classes: dict[str, type[Augmentation]] = {"none": Augmentation, "diffaugment": DiffAugment, "ada": ADA}
+    return classes[name]()
 
 
 def whole(u: Tensor, n: int) -> Tensor:
-    """0, …, n - 1, equally likely, of uniform numbers in [0, 1); n times the largest of these may round to n."""
+    """Map uniform numbers in [0, 1) to the integers 0, …, n - 1 with equal probability.
+
+    The clamp is needed because the largest float below 1 times n may round to n.
+
+    Example:
+        >>> whole(torch.tensor([0.0, 0.3, 0.99]), 4).tolist()
+        [0, 1, 3]
+    """
     return (u * n).floor().clamp(max=n - 1).long()
 
 
 def saturated(image: Tensor, factor: Tensor) -> Tensor:
-    """Distance of each pixel's channels from their mean, multiplied; one channel stays as it is."""
+    """Scale the distance of each pixel's channels from their mean by `factor`; a grey image stays as it is.
+
+    Example:
+        >>> saturated(torch.tensor([[[[0.0]], [[1.0]]]]), torch.tensor(2.0)).flatten().tolist()
+        [-0.5, 1.5]
+    """
     mean = image.mean(1, keepdim=True)
     return (image - mean) * factor + mean
 
 
 def contrasted(image: Tensor, factor: Tensor) -> Tensor:
-    """Distance from the image's mean, multiplied."""
+    """Scale the distance of each pixel from the image's mean by `factor`.
+
+    Example:
+        >>> contrasted(torch.tensor([[[[0.0, 1.0]]]]), torch.tensor(2.0)).flatten().tolist()
+        [-0.5, 1.5]
+    """
     mean = image.mean((1, 2, 3), keepdim=True)
     return (image - mean) * factor + mean
 
 
 def translated(image: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Moved by whole pixels [B, 1, 1, 1]; what comes in is 0, a middle grey."""
+    """Translate each image by whole pixels `down` and `right` [B, 1, 1, 1]; new pixels are 0, a middle grey.
+
+    Example:
+        >>> one = torch.ones(1, 1, 1, 1, dtype=torch.long)
+        >>> translated(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), down=0 * one, right=one)[0, 0].tolist()
+        [[0.0, 1.0], [0.0, 3.0]]
+    """
     height, width = image.shape[2:]
     row = torch.arange(height, device=image.device).view(1, 1, -1, 1) - down
     column = torch.arange(width, device=image.device).view(1, 1, 1, -1) - right
@@ -152,7 +204,13 @@ def translated(image: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def cut_out(image: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """A square of half the side, about a pixel [B, 1, 1, 1], becomes 0; what of it is outside the image is lost."""
+    """Set a square of half the side, centred on pixel (row, column) [B, 1, 1, 1], to 0; it may reach over the border.
+
+    Example:
+        >>> centre = torch.full((1, 1, 1, 1), 2)
+        >>> cut_out(torch.ones(1, 1, 4, 4), row=centre, column=centre)[0, 0, 1].tolist()
+        [1.0, 0.0, 0.0, 1.0]
+    """
     height, width = image.shape[2:]
     rows = torch.arange(height, device=image.device).view(1, 1, -1, 1) - row + half(height) // 2
     columns = torch.arange(width, device=image.device).view(1, 1, 1, -1) - column + half(width) // 2
@@ -161,17 +219,37 @@ def cut_out(image: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 
 def half(side: int) -> int:
-    """Rounded up."""
+    """Return half the side, rounded up.
+
+    Example:
+        >>> half(5)
+        3
+    """
     return (side + 1) // 2
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """[B, 1, 1, 1] -> [B, 2, 2]."""
+    """Return rotation matrices [B, 2, 2] of angles [B, 1, 1, 1] in radians.
+
+    Example:
+        >>> rotation(torch.full((1, 1, 1, 1), math.pi / 2)).round()[0].int().tolist()
+        [[0, -1], [1, 0]]
+    """
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2)
 
 
 def warped(image: Tensor, matrix: Tensor) -> Tensor:
-    """Each pixel from where `matrix` [B, 2, 3] says, in coordinates (x, y) of [-1, 1]; mirrored at the border."""
+    """Resample images at the coordinates given by affine matrices, mirrored at the border.
+
+    Args:
+        image: [B, C, H, W].
+        matrix: maps output to input coordinates (x, y) in [-1, 1], [B, 2, 3].
+
+    Example:
+        >>> flip = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+        >>> warped(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), flip)[0, 0].tolist()
+        [[2.0, 1.0], [4.0, 3.0]]
+    """
     grid = F.affine_grid(matrix.to(image), list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

@@ -1,9 +1,9 @@
-"""A plain convolutional auto-encoder with a short code, for square pictures of a power-of-two side >= 8.
+"""A plain convolutional autoencoder with a short code, for square images of a power-of-two side >= 8.
 
-Sizes as in MedIAnomaly's matched pair of AE and VAE (Cai et al. 2024): n = log2(side / 4) strided 4×4 convolutions
-without biases; counted from the picture, stage i has width · min(2^i, 4) channels, and one dense layer as wide as
-the 4×4 map stands on either side of the code. At width 16, 64×64, one channel and a code of 16 there are 1 175 152
-weights in the encoder and 1 176 032 in the decoder.
+Sizes of MedIAnomaly's matched pair of AE and VAE (Cai et al. 2024): n = log2(side / 4) strided 4×4 convolutions
+without biases; stage i, counted from the image, has width · min(2^i, 4) channels. On either side of the code there is a
+dense layer as wide as the 4×4 map. At width 16, 64×64, one channel and a code of 16 the encoder has 1 175 152
+parameters, the decoder 1 176 032.
 """
 
 import itertools
@@ -16,16 +16,31 @@ from anomaly_lab.networks.stages import BOTTOM, stage_widths
 
 
 def widths_of(patch_size: Sequence[int], width: int) -> list[int]:
-    """Channels of the stages, from the picture inward: 64×64, width 16 -> [16, 32, 64, 64].
+    """Return the channels of the stages, from the image inward.
 
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 8.
+
+    Example:
+        >>> widths_of((64, 64), 16)
+        [16, 32, 64, 64]
     """
     return [min(channels, 4 * width) for channels in stage_widths(patch_size, width)]
 
 
 class ConvolutionalEncoder(nn.Module):
-    """image [B, C, S, S] -> numbers [B, outputs]; batch norm."""
+    """Encoder: image [B, C, S, S] -> [B, outputs]; with batch norm.
+
+    Args:
+        in_channels: 1 or 3.
+        outputs: length of the output.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+
+    Example:
+        >>> ConvolutionalEncoder(1, outputs=8, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 8])
+    """
 
     def __init__(self, in_channels: int, outputs: int, patch_size: Sequence[int], width: int = 16) -> None:
         super().__init__()
@@ -43,7 +58,18 @@ class ConvolutionalEncoder(nn.Module):
 
 
 class ConvolutionalDecoder(nn.Module):
-    """Code z [B, latent_dim] -> reconstruction [B, C, S, S], unbounded; batch norm."""
+    """Decoder: code z [B, latent_dim] -> reconstruction [B, out_channels, S, S], unbounded; with batch norm.
+
+    Args:
+        latent_dim: length of z.
+        out_channels: 1 or 3.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+
+    Example:
+        >>> ConvolutionalDecoder(latent_dim=8, out_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 8)).shape
+        torch.Size([2, 1, 32, 32])
+    """
 
     def __init__(self, latent_dim: int, out_channels: int, patch_size: Sequence[int], width: int = 16) -> None:
         super().__init__()
@@ -62,7 +88,21 @@ class ConvolutionalDecoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Encoder and decoder that are trained as one; a variational one's encoder says mean and log variance of z."""
+    """Encoder and decoder trained as one network; a variational encoder outputs mean and log variance of z.
+
+    Args:
+        in_channels: 1 or 3.
+        latent_dim: length of z.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+        variational: whether it is a VAE.
+
+    Example:
+        >>> network = Autoencoder(1, latent_dim=8, patch_size=(32, 32), width=4).eval()
+        >>> reconstruction, code, log_variance = network(torch.zeros(2, 1, 32, 32))
+        >>> reconstruction.shape, code.shape, bool(log_variance.any())
+        (torch.Size([2, 1, 32, 32]), torch.Size([2, 8]), False)
+    """
 
     def __init__(
         self, in_channels: int, latent_dim: int, patch_size: Sequence[int], width: int = 16, variational: bool = False
@@ -73,10 +113,10 @@ class Autoencoder(nn.Module):
         self.decoder = ConvolutionalDecoder(latent_dim, in_channels, patch_size, width)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruction [B, C, S, S] of images like it, and mean and log variance [B, latent_dim] of z.
+        """Return the reconstruction [B, C, S, S], and mean and log variance [B, latent_dim] of z.
 
-        Of a variational one z is drawn when training, and is its mean when judging: a score is no matter of chance.
-        Of a plain one z is the mean and the variance 1.
+        A VAE samples z in training mode and uses its mean in eval mode, so that scores are deterministic. A plain
+        autoencoder returns its code as the mean and a log variance of 0.
         """
         code = self.encoder(image)
         if not self.variational:

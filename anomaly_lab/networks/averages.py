@@ -1,4 +1,4 @@
-"""Moving averages of the weights of networks that are trained against each other, which never settle themselves."""
+"""Exponential moving averages of network weights, which smooth the oscillations of adversarial training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,28 +8,37 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class Averages(nn.Module):
-    """A copy of each network with exponential moving averages of its weights; the copies judge, they are not trained.
+    """A copy of each network with exponential moving averages of its weights, used for scoring and never trained.
 
-    Batch norm's statistics and spectral norm's vectors are the network's present ones.
+    Batch-norm statistics and the vectors of spectral norm are copied from the network, not averaged.
 
     Args:
         owner: the module that holds the networks.
-        names: of the owner's networks.
-        decay: what remains of an average in an iteration; it looks back over 1 / (1 - decay) of them.
+        names: names of the networks in `owner`.
+        decay: weight of the previous average in an update; the average covers about 1 / (1 - decay) iterations.
+
+    Example:
+        >>> owner = nn.ModuleDict({"net": nn.Linear(1, 1, bias=False)})
+        >>> averages = Averages(owner, ["net"], decay=0.5)
+        >>> for weight in (2.0, 4.0):
+        ...     _ = nn.init.constant_(owner["net"].weight, weight)
+        ...     averages.follow(owner)
+        >>> averages["net"].weight.item()  # 0.5 · 2 + 0.5 · 4
+        3.0
     """
 
     def __init__(self, owner: nn.Module, names: Sequence[str], decay: float) -> None:
         super().__init__()
-        averaging: Callable[[float], Any] = get_ema_multi_avg_fn  # torch leaves it without types
+        averaging: Callable[[float], Any] = get_ema_multi_avg_fn  # torch does not annotate it
         copies = {name: AveragedModel(owner.get_submodule(name), multi_avg_fn=averaging(decay)) for name in names}
         self.copies = nn.ModuleDict(copies).requires_grad_(False)
 
     def follow(self, owner: nn.Module) -> None:
-        """Take the owner's present weights into the averages; the first time they are the averages."""
+        """Update the averages with the owner's current weights; the first call copies them."""
         for name, copy in self.copies.items():
             assert isinstance(copy, AveragedModel)
             copy.update_parameters(owner.get_submodule(name))
 
     def __getitem__(self, name: str) -> Any:
-        """The network `name` with averaged weights."""
+        """Return the network `name` with averaged weights."""
         return self.copies[name].module

@@ -15,12 +15,29 @@ Norm = Callable[[int], nn.Module]
 
 
 def layer_norm(channels: int) -> nn.Module:
-    """Normalises each sample over C, H, W, with a scale and a shift per channel: mixes no samples."""
+    """Return a layer that normalises each sample over C, H, W, with scale and shift per channel; it mixes no samples.
+
+    Example:
+        >>> import torch
+        >>> layer_norm(2)(torch.tensor([[[[1.0]], [[3.0]]]])).flatten().round().tolist()
+        [-1.0, 1.0]
+    """
     return nn.GroupNorm(1, channels)
 
 
 class UpBlock(nn.Module):
-    """[B, in_channels, H, W] -> [B, out_channels, 2H, 2W]; nearest-neighbour upsampling before the convolutions."""
+    """Block [B, in_channels, H, W] -> [B, out_channels, 2H, 2W]; nearest-neighbour upsampling before the convolutions.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        norm: makes a normalisation layer for a number of channels.
+
+    Example:
+        >>> import torch
+        >>> UpBlock(4, 2)(torch.zeros(1, 4, 8, 8)).shape
+        torch.Size([1, 2, 16, 16])
+    """
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
@@ -32,13 +49,24 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.interpolate(F.relu(self.norm1(x)), scale_factor=2.0))
         h = self.conv2(F.relu(self.norm2(h)))
-        # A 1×1 convolution and nearest-neighbour upsampling commute; in this order it costs a quarter.
+        # A 1×1 convolution and nearest-neighbour upsampling commute; convolving first costs a quarter.
         out: Tensor = h + F.interpolate(self.shortcut(x), scale_factor=2.0)
         return out
 
 
 class DownBlock(nn.Module):
-    """[B, in_channels, H, W] -> [B, out_channels, H/2, W/2]; 2×2 mean pooling after the convolutions."""
+    """Block [B, in_channels, H, W] -> [B, out_channels, H/2, W/2]; 2×2 mean pooling after the convolutions.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        norm: makes a normalisation layer for a number of channels.
+
+    Example:
+        >>> import torch
+        >>> DownBlock(2, 4)(torch.zeros(1, 2, 8, 8)).shape
+        torch.Size([1, 4, 4, 4])
+    """
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm = layer_norm) -> None:
         super().__init__()
@@ -48,7 +76,7 @@ class DownBlock(nn.Module):
         self.shortcut = Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, twice: bool = False) -> Tensor:
-        """`twice`: as `Conv2d`'s."""
+        """Apply the block; `twice` as in `Conv2d.forward`."""
         h = self.conv1(F.relu(self.norm1(x)), twice)
         h = self.conv2(F.relu(self.norm2(h)), twice)
         out: Tensor = F.avg_pool2d(h, 2) + self.shortcut(F.avg_pool2d(x, 2), twice)
@@ -56,10 +84,16 @@ class DownBlock(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Weights as in the authors' WGAN-GP code: uniform, by fan in and fan out; biases 0.
+    """Initialise the weights as the authors' WGAN-GP code does: uniform, scaled by fan in and fan out; biases 0.
 
-    Convolutions followed by a ReLU (the 3×3 ones of the blocks) have standard deviation √(4/(fan_in+fan_out)), the
-    first and last convolution and the 1×1 shortcuts √(2/(fan_in+fan_out)), linear layers Glorot's.
+    The standard deviation is √(4/(fan_in+fan_out)) for convolutions followed by a ReLU (the 3×3 ones of the blocks) and
+    √(2/(fan_in+fan_out)) for the first and last convolution and the 1×1 shortcuts. Linear layers are Glorot-uniform.
+
+    Example:
+        >>> block = DownBlock(1, 1)
+        >>> initialise(block)
+        >>> bool(block.conv1.weight.abs().max() <= (3 * 4 / (9 + 9)) ** 0.5), block.conv2.bias.item()
+        (True, 0.0)
     """
     residual = {
         id(conv)

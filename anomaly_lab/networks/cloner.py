@@ -1,4 +1,4 @@
-"""The cloner of Multi-KD: a narrow VGG whose last four blocks end in maps of the teacher's shapes."""
+"""The cloner of Multi-KD: a narrow VGG whose last four blocks end in feature maps of the teacher's shapes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,23 +9,28 @@ from torch import Tensor, nn
 
 from anomaly_lab.networks.teachers import Backbone
 
-CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each block, VGG-16's
+CONVOLUTIONS = (2, 2, 3, 3, 3)  # number per block, as in VGG-16
 
 
 class Cloner(nn.Module):
-    """image [B, 3, H, W] -> four maps of the sizes and channels of the teacher's taps.
+    """Student network: image [B, 3, H, W] -> four feature maps with the sizes and channels of the teacher's taps.
 
-    Blocks of 3×3 convolutions without bias; batch norm and ReLU after each but a block's last, which has ReLU only.
-    A block then pools as the teacher shrinks, so that its values lie where the teacher's do; the teacher's other ways
-    to shrink, such as strided convolutions, become max-pooling with the same window.
+    Blocks consist of 3×3 convolutions without bias. Each is followed by batch norm and ReLU, the last of a block by
+    ReLU only. Each block ends in max-pooling with the window by which the teacher's block shrinks the image, so that
+    the positions of the maps correspond, even if the teacher uses strided convolutions.
 
     Args:
-        backbone: of the teacher; for VGG-16 and width 16 the plan is the authors'
+        backbone: backbone of the teacher. For VGG-16 and width 16 the channels are those of the authors' code:
             16,16,M,16,128,M,16,16,256,M,16,16,512,M,16,16,512,M.
-        width: channels within the blocks and of the first; 0 for the teacher's, a cloner of equal size.
+        width: channels of the first block and within the others; 0 for those of the teacher, a cloner of equal size.
 
     Attributes:
-        scale: [4], what the teacher's taps are to be divided by before they are compared; 1 unless somebody sets it.
+        scale: [4], by which the teacher's taps are divided before the comparison; 1 unless set by the detector.
+
+    Example:
+        >>> from anomaly_lab.networks.teachers import BACKBONES
+        >>> [tuple(tap.shape) for tap in Cloner(BACKBONES["vgg16"], width=4)(torch.zeros(2, 3, 32, 32))]
+        [(2, 128, 8, 8), (2, 256, 4, 4), (2, 512, 2, 2), (2, 512, 1, 1)]
     """
 
     scale: Tensor
@@ -50,9 +55,17 @@ class Cloner(nn.Module):
 
 @contextmanager
 def guided(network: nn.Module) -> Iterator[None]:
-    """What is computed inside has guided gradients: no ReLU of `network` lets a negative one pass.
+    """Compute guided gradients inside the context: no ReLU of `network` passes a negative gradient.
 
-    Springenberg et al. 2015. Both the forward and the backward pass must happen inside.
+    Springenberg et al. 2015. Both the forward and the backward pass must run inside.
+
+    Example:
+        >>> x = torch.tensor([1.0], requires_grad=True)
+        >>> relu = nn.ReLU()
+        >>> with guided(relu):
+        ...     (-relu(x)).sum().backward()
+        >>> x.grad.item() == 0  # the gradient -1 is blocked
+        True
     """
     relus = [module for module in network.modules() if isinstance(module, nn.ReLU)]
     hooks = [relu.register_full_backward_hook(_positive) for relu in relus]
@@ -68,7 +81,7 @@ def _positive(_: nn.Module, towards_input: tuple[Tensor, ...], __: object) -> tu
 
 
 def _layers(channels: list[int]) -> list[nn.Module]:
-    """Convolutions from each number of channels to the next."""
+    """Return convolutions from each number of channels to the next, with norm and activation."""
     layers: list[nn.Module] = []
     for i, (before, after) in enumerate(pairwise(channels), start=2):
         convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)

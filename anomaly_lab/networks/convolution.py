@@ -1,8 +1,9 @@
-"""A 2-D convolution that can be differentiated twice at the price of its first derivative.
+"""A 2-D convolution whose second derivative costs as much as its first.
 
-A gradient penalty differentiates a gradient. Torch then computes the weight's share as a convolution whose kernel is as
-large as the picture, which takes 1.7 to 3.9 times as long as an ordinary weight gradient of as many operations (8×8 to
-64×64 pixels, 512 to 64 channels, on a CPU). Here a derivative of any order is one of three ordinary operations.
+A gradient penalty differentiates a gradient. For that, torch computes the weight gradient as a convolution whose kernel
+is as large as the image, which takes 1.7 to 3.9 times as long as an ordinary weight gradient with the same number of
+operations (8×8 to 64×64 pixels, 512 to 64 channels, on a CPU). Here, a derivative of any order is one of three ordinary
+operations: convolution, input gradient or weight gradient.
 """
 
 from itertools import zip_longest
@@ -13,60 +14,67 @@ from torch import Tensor, nn
 
 
 class Conv2d(nn.Conv2d):
-    """[B, in_channels, H, W] -> [B, out_channels, H, W]: `nn.Conv2d` of stride 1, padded with zeros to keep the size.
+    """`nn.Conv2d` of stride 1, zero-padded to keep the size: [B, in_channels, H, W] -> [B, out_channels, H, W].
 
     Args:
-        in_channels, out_channels: as `nn.Conv2d`'s.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
         kernel_size: side of the kernel, odd.
-        bias: whether to add one number a channel.
+        bias: whether to add a bias per channel.
+
+    Example:
+        >>> conv = Conv2d(1, 2, 3)
+        >>> x = torch.rand(1, 1, 8, 8)
+        >>> conv(x).shape, torch.allclose(conv(x), conv(x, twice=True), atol=1e-6)
+        (torch.Size([1, 2, 8, 8]), True)
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
 
     def forward(self, x: Tensor, twice: bool = False) -> Tensor:
-        """`twice`: the result will be differentiated twice; for once, torch's own convolution has less overhead."""
+        """Convolve; set `twice` if the result is differentiated twice. Otherwise torch's convolution has less overhead."""
         if twice and torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type):
             return _convolve(x, self.weight, self.bias)
-        return super().forward(x)  # autocast knows torch's own operations only
+        return super().forward(x)  # autocast supports torch's own operations only
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    # Views, because the engine does not say of a leaf whether its gradient is asked for.
+    # Views, because autograd does not tell for a leaf whether its gradient is needed.
     y: Tensor = _Convolution.apply(*(t if t is None else t.view_as(t) for t in (x, weight, bias)))
     return y
 
 
 class _Convolution(torch.autograd.Function):
-    """x [B, C, H, W], weight [D, C, k, k], bias [D] or None -> [B, D, H, W]."""
+    """Convolution: x [B, C, H, W], weight [D, C, k, k], bias [D] or None -> [B, D, H, W]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        # Unlike conv2d deaf to autocast, which a caller may leave on during backward.
+        # Unlike conv2d, this ignores autocast, which a caller may leave enabled during backward.
         y: Tensor = torch.ops.aten.convolution(x, weight, bias, *_geometry(weight))
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        # `needs_input_grad` does not know that a slope towards the image asks for no weight's gradient.
-        nodes: list[Any] = [node for node, _ in ctx.next_functions]  # of `bias` none, if there is none
-        asked = [
+        # `needs_input_grad` is also true for weights when only the gradient of the image is requested.
+        nodes: list[Any] = [node for node, _ in ctx.next_functions]  # no node for a missing bias
+        requested = [
             needed and torch._C._will_engine_execute_node(node)
             for needed, node in zip_longest(ctx.needs_input_grad, nodes)
         ]
         if not torch.is_grad_enabled():
-            return _gradients(gradient, x, weight, asked)
+            return _gradients(gradient, x, weight, requested)
         return (
-            _InputGradient.apply(gradient, weight, x.detach()) if asked[0] else None,
-            _WeightGradient.apply(gradient, x, weight.detach()) if asked[1] else None,
-            gradient.sum((0, 2, 3)) if asked[2] else None,
+            _InputGradient.apply(gradient, weight, x.detach()) if requested[0] else None,
+            _WeightGradient.apply(gradient, x, weight.detach()) if requested[1] else None,
+            gradient.sum((0, 2, 3)) if requested[2] else None,
         )
 
 
 class _InputGradient(torch.autograd.Function):
-    """Gradient towards y [B, D, H, W], weight -> towards x, of `like`'s shape."""
+    """Input gradient: gradient of y [B, D, H, W] and weight -> gradient of x, of the shape of `like`."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, weight: Tensor, like: Tensor) -> Tensor:
@@ -85,7 +93,7 @@ class _InputGradient(torch.autograd.Function):
 
 
 class _WeightGradient(torch.autograd.Function):
-    """Gradient towards y [B, D, H, W], x [B, C, H, W] -> towards the weight, of `like`'s shape."""
+    """Weight gradient: gradient of y [B, D, H, W] and x [B, C, H, W] -> gradient of the weight, shaped like `like`."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, like: Tensor) -> Tensor:
@@ -103,14 +111,14 @@ class _WeightGradient(torch.autograd.Function):
         )
 
 
-def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, asked: list[bool]) -> tuple[Tensor, ...]:
-    """Towards x, weight and bias, in one call; None where not `asked`."""
-    found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
-        gradient, x, weight, [len(weight)], *_geometry(weight), asked
+def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, requested: list[bool]) -> tuple[Tensor, ...]:
+    """Return the gradients of x, weight and bias from one call; None where not requested."""
+    gradients: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        gradient, x, weight, [len(weight)], *_geometry(weight), requested
     )
-    return found
+    return gradients
 
 
 def _geometry(weight: Tensor) -> tuple[Any, ...]:
-    """Stride, padding, dilation, transposed, output padding, groups."""
+    """Return stride, padding, dilation, transposed, output padding and groups."""
     return [1, 1], [side // 2 for side in weight.shape[2:]], [1, 1], False, [0, 0], 1

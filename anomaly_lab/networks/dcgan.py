@@ -1,8 +1,8 @@
-"""DCGAN's generator and discriminator of 4×4 convolutions, for square pictures of a power-of-two side >= 8.
+"""DCGAN's generator and discriminator of 4×4 convolutions, for square images of a power-of-two side >= 8.
 
-Radford, Metz, Chintala 2016, ICLR. Each has n = log2(side / 4) stages; counted from the picture, stage i works at
-width · min(2^i, 8) channels. At width 64, latent_dim 100 and one channel: 1 066 880 and 661 248 weights at 32×32,
-3 574 656 and 2 763 520 at 64×64. No biases: batch norm has its own.
+Radford, Metz, Chintala 2016, ICLR. Each has n = log2(side / 4) stages; stage i, counted from the image, has width ·
+min(2^i, 8) channels. At width 64, latent_dim 100 and one channel they have 1 066 880 and 661 248 parameters at 32×32, 3
+574 656 and 2 763 520 at 64×64. There are no biases, because batch norm has its own.
 """
 
 import itertools
@@ -16,7 +16,18 @@ from anomaly_lab.networks.stages import BOTTOM, initialise, stage_widths
 
 
 class DCGANGenerator(nn.Module):
-    """z [B, latent_dim] -> fake [B, out_channels, S, S] in [-1, 1]; batch norm."""
+    """Generator: z [B, latent_dim] -> image [B, out_channels, S, S] in [-1, 1]; with batch norm.
+
+    Args:
+        latent_dim: length of z.
+        out_channels: 1 or 3.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+
+    Example:
+        >>> DCGANGenerator(latent_dim=8, out_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 8)).shape
+        torch.Size([2, 1, 32, 32])
+    """
 
     def __init__(self, latent_dim: int, out_channels: int, patch_size: Sequence[int], width: int = 64) -> None:
         super().__init__()
@@ -38,7 +49,19 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """image [B, C, S, S] -> logit of "real" [B]; batch norm but in the first stage."""
+    """Discriminator: image [B, C, S, S] -> logit of "real" [B]; batch norm in all stages but the first.
+
+    Args:
+        in_channels: 1 or 3.
+        patch_size: height and width of the image.
+        width: channels at half the resolution.
+
+    Example:
+        >>> discriminator = DCGANDiscriminator(in_channels=1, patch_size=(32, 32), width=4)
+        >>> image = torch.zeros(2, 1, 32, 32)
+        >>> discriminator(image).shape, discriminator.features(image).shape
+        (torch.Size([2]), torch.Size([2, 256]))
+    """
 
     def __init__(self, in_channels: int, patch_size: Sequence[int], width: int = 64) -> None:
         super().__init__()
@@ -50,7 +73,7 @@ class DCGANDiscriminator(nn.Module):
         initialise(self)
 
     def features(self, image: Tensor) -> Tensor:
-        """What the last layer sees, [B, F]: AnoGAN's f."""
+        """Return the input of the last layer, [B, F]: f in AnoGAN."""
         h: Tensor = self.stages(image)
         return h.flatten(1)
 

@@ -1,4 +1,4 @@
-"""What a kernel method sees of an image: its pixels or a pretrained network's features, and principal components."""
+"""Input features of kernel methods: pixels or features of a pretrained network, and their principal components."""
 
 from pathlib import Path
 
@@ -10,11 +10,19 @@ from torch import Tensor, nn
 from anomaly_lab.networks.pretrained import Normalisation, Normalised
 from anomaly_lab.types import UserError
 
-EXPLAINED = 0.95  # share of the variance that the kept principal axes explain
+EXPLAINED_VARIANCE = 0.95  # share of the variance that the retained principal axes explain
 
 
 class Pixels(nn.Module):
-    """image [B, C, *S] in [-1, 1] -> its values in [0, 1], [B, num_features]."""
+    """Pixel values: image [B, C, *S] in [-1, 1] -> [B, num_features] in [0, 1].
+
+    Args:
+        num_features: number of values of an image.
+
+    Example:
+        >>> Pixels(num_features=2)(torch.tensor([[[[-1.0, 1.0]]]])).tolist()
+        [[0.0, 1.0]]
+    """
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -25,38 +33,44 @@ class Pixels(nn.Module):
 
 
 class SqueezeNetFeatures(nn.Module):
-    """image [B, C, H, W] in [-1, 1] -> mean over positions of SqueezeNet 1.0's last features, [B, 512].
+    """Pooled features of SqueezeNet 1.0: image [B, C, H, W] in [-1, 1] -> mean of the last feature map, [B, 512].
 
-    Iandola et al. 2016. Never trained here: `load` fills it with weights learnt on ImageNet.
+    Iandola et al. 2016. The network is never trained here; `load` reads weights trained on ImageNet.
 
     Args:
-        normalisation: what the weights expect.
+        normalisation: input normalisation that the weights expect.
+
+    Example:
+        >>> SqueezeNetFeatures()(torch.zeros(1, 1, 32, 32)).shape  # random weights: see `load`
+        torch.Size([1, 512])
     """
 
     num_features = 512
-    side = 128  # pixels the image is brought to: at 32 its last feature map would be a single one
+    side = 128  # images are resized to this many pixels; at 32, the last feature map would be a single pixel
 
     def __init__(self, normalisation: Normalisation = "imagenet") -> None:
         super().__init__()
-        from torchvision.models import squeezenet1_0  # only who asks for it waits for torchvision
+        from torchvision.models import squeezenet1_0  # imported here, because torchvision takes long to import
 
         self.features = squeezenet1_0(weights=None).features.requires_grad_(False)
         self.normalised = Normalised(normalisation)
 
     def load(self, file: str) -> None:
-        """Take torchvision's weights from a local file.
+        """Read torchvision's weights from a local file.
 
         Raises:
-            UserError: there is no such file, or it holds something else.
+            UserError: the file is missing or contains something else.
         """
         if not Path(file).is_file():
             raise UserError(f"detector.weights={file}: no such file; give torchvision's squeezenet1_0 weights (.pth)")
         try:
             weights = torch.load(file, map_location="cpu", weights_only=True)
-            ours = {key.removeprefix("features."): w for key, w in weights.items() if key.startswith("features.")}
-            self.features.load_state_dict(ours)
+            trunk = {key.removeprefix("features."): w for key, w in weights.items() if key.startswith("features.")}
+            self.features.load_state_dict(trunk)
         except Exception as error:
-            raise UserError(f"{file}: not the weights of torchvision's squeezenet1_0; give those") from error
+            raise UserError(
+                f"{file}: not the weights of torchvision's squeezenet1_0; give its state dict (.pth)"
+            ) from error
 
     def forward(self, image: Tensor) -> Tensor:
         image = F.interpolate(image.float(), size=self.side, mode="bilinear", antialias=True)
@@ -66,13 +80,21 @@ class SqueezeNetFeatures(nn.Module):
 
 
 class Projection(nn.Module):
-    """x [B, D] -> coordinates on whitened principal axes, [B, components]; x itself without any.
+    """Whitening: x [B, D] -> coordinates on the principal axes, [B, components]; x itself if `components` is 0.
 
-    The axes that are not needed to explain 95 % of the variance are 0, and so are the coordinates on them.
+    Axes beyond those that explain 95 % of the variance are 0, and so are the coordinates on them.
 
     Args:
         num_features: D.
-        components: most axes; 0 for none.
+        components: maximum number of axes; 0 for no projection.
+
+    Example:
+        >>> projection = Projection(num_features=2, components=2)
+        >>> projection.learn(torch.tensor([[-3.0, 1.0], [3.0, 1.0]]))  # varies along the first feature only
+        >>> projection.dimensions
+        1
+        >>> [round(abs(x), 3) for x in projection(torch.tensor([[3.0, 1.0]]))[0].tolist()]  # 3 / √18
+        [0.707, 0.0]
     """
 
     mean: Tensor
@@ -85,16 +107,16 @@ class Projection(nn.Module):
 
     @property
     def dimensions(self) -> int:
-        """How many coordinates vary."""
+        """Number of coordinates that vary."""
         return int(self.axes.any(1).sum()) if len(self.axes) else len(self.mean)
 
     def learn(self, x: Tensor) -> None:
-        """Take the principal axes of rows x [n, D], each divided by the deviation along it."""
+        """Fit the principal axes to rows x [n, D]; each axis is divided by the standard deviation along it."""
         if not len(self.axes):
             return
         pca = PCA(min(len(self.axes), *x.shape), random_state=0).fit(x.cpu().double().numpy())
         explained = torch.from_numpy(pca.explained_variance_ratio_).cumsum(0)
-        kept = min(int((explained < EXPLAINED).sum()) + 1, len(explained))
+        kept = min(int((explained < EXPLAINED_VARIANCE).sum()) + 1, len(explained))
         deviation = torch.from_numpy(pca.explained_variance_[:kept]).sqrt()
         self.mean.copy_(torch.from_numpy(pca.mean_))
         self.axes.zero_()

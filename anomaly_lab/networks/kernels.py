@@ -1,4 +1,4 @@
-"""What a kernel method knows after learning, as tensors of fixed shape: rows, and a Gaussian kernel about each."""
+"""Fitted kernel methods as tensors of fixed shape: rows of features, and a Gaussian kernel around each."""
 
 import torch
 from torch import Tensor, nn
@@ -7,14 +7,21 @@ from anomaly_lab.networks.features import Projection
 
 
 class KernelMachine(nn.Module):
-    """x [B, D] -> offset + Σ_i weight_i · exp(-gamma · |x - row_i|²), [B], between projected rows.
+    """Kernel expansion: x [B, D] -> offset + Σ_i weight_i · exp(-gamma · |x - row_i|²), [B], between projected rows.
 
-    Nothing is lost to rounding: sums are float64 wherever the device has it.
+    Sums are computed in float64 wherever the device supports it, so that rounding errors stay negligible.
 
     Args:
-        capacity: most rows that can be gathered.
+        capacity: maximum number of rows.
         num_features: D.
-        components: most principal axes the rows are projected on; 0 for none.
+        components: maximum number of principal axes to project the rows on; 0 for none.
+
+    Example:
+        >>> machine = KernelMachine(capacity=2, num_features=1)
+        >>> machine.gather(torch.tensor([[0.0], [1.0]]))
+        >>> machine.learnt(torch.tensor([2.0, 0.0]), gamma=1.0, offset=-1.0)
+        >>> machine(torch.tensor([[0.0]])).item()  # 2 · exp(0) - 1
+        1.0
     """
 
     rows: Tensor
@@ -33,36 +40,36 @@ class KernelMachine(nn.Module):
         self.register_buffer("offset", torch.zeros(()))
 
     def gather(self, rows: Tensor) -> None:
-        """Add rows [n, D]; those that no longer fit are left out."""
-        begin = int(self.count)
-        rows = rows[: len(self.rows) - begin]
-        self.rows[begin : begin + len(rows)] = rows
+        """Append rows [n, D]; rows beyond the capacity are dropped."""
+        start = int(self.count)
+        rows = rows[: len(self.rows) - start]
+        self.rows[start : start + len(rows)] = rows
         self.count += len(rows)
 
     def project(self) -> Tensor:
-        """Learn the projection from the gathered rows, which are returned projected, [n, F] float64."""
+        """Fit the projection to the gathered rows and return them projected, [n, F] in float64."""
         gathered = self.rows[: int(self.count)]
         self.projection.learn(gathered)
         return self.projected(gathered)
 
     def learnt(self, weights: Tensor, gamma: float, offset: float) -> None:
-        """Keep what was learnt: a weight for each gathered row [n], the kernel's width, the sum's offset."""
+        """Store the fitted parameters: a weight for each gathered row [n], gamma of the kernel, offset of the sum."""
         self.weights.zero_()
         self.weights[: len(weights)] = weights
         self.gamma.fill_(gamma)
         self.offset.fill_(offset)
 
     def support(self) -> tuple[Tensor, Tensor]:
-        """Projected rows that have a weight, [n, F], and their weights [n]."""
+        """Return the projected rows with a non-zero weight, [n, F], and their weights [n]."""
         used = self.weights.nonzero().squeeze(1)
         return self.projected(self.rows[used]), precise(self.weights[used])
 
     def projected(self, x: Tensor) -> Tensor:
-        """`x` [B, D] -> [B, F]."""
+        """Project x [B, D] -> [B, F]."""
         return precise(self.projection(x))
 
     def exponents(self, x: Tensor, rows: Tensor) -> Tensor:
-        """-gamma · |x - row|² of each x [B, D] and each projected row [n, F], [B, n]."""
+        """Return -gamma · |x - row|² for each x [B, D] and each projected row [n, F], [B, n]."""
         return -self.gamma * squared_distances(self.projected(x), rows)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,17 +79,35 @@ class KernelMachine(nn.Module):
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j|², [n, m], of rows x [n, F] and y [m, F]; by one matrix product, so give it float64."""
+    """Return |x_i - y_j|², [n, m], of rows x [n, F] and y [m, F].
+
+    It is computed from one matrix product, which needs float64.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
+        >>> squared_distances(x, x).tolist()
+        [[0.0, 25.0], [25.0, 0.0]]
+    """
     lengths = x.square().sum(1)[:, None] + y.square().sum(1)
     return torch.addmm(lengths, x, y.T, alpha=-2).clamp_min(0)
 
 
 def scale(rows: Tensor) -> float:
-    """1 / (F · variance of all values) of rows [n, F]: scikit-learn's gamma="scale"; 1 where they do not vary."""
+    """Return 1 / (F · variance of all values) of rows [n, F], scikit-learn's gamma="scale"; 1 if they do not vary.
+
+    Example:
+        >>> scale(torch.tensor([[0.0, 4.0]]))  # 1 / (2 · 4)
+        0.125
+    """
     spread = rows.shape[1] * float(rows.var(correction=0))
     return 1 / spread if spread > 0 else 1.0
 
 
 def precise(x: Tensor) -> Tensor:
-    """`x` in float64; in float32 on Apple's GPU, which has no other."""
+    """Convert x to float64, or to float32 on Apple's GPU, which does not support float64.
+
+    Example:
+        >>> precise(torch.zeros(1)).dtype
+        torch.float64
+    """
     return x.float() if x.device.type == "mps" else x.double()

@@ -1,4 +1,4 @@
-"""What the weights of a pretrained image classifier expect to see."""
+"""Input normalisation of pretrained image classifiers."""
 
 from typing import Literal
 
@@ -6,16 +6,21 @@ import torch
 from torch import Tensor, nn
 
 Normalisation = Literal["unit", "imagenet", "caffe"]
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green, blue in [0, 1]
-_CAFFE_MEAN = (104 / 255, 117 / 255, 123 / 255)  # of its blue, green, red
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of red, green, blue on ImageNet, in [0, 1]
+_CAFFE_MEAN = (104 / 255, 117 / 255, 123 / 255)  # of blue, green, red on ImageNet
 
 
 class Normalised(nn.Module):
-    """image [B, 3, H, W] in [0, 1], red first -> the same as the weights expect it.
+    """Normalisation: RGB image [B, 3, H, W] in [0, 1] -> the input that the weights expect.
 
     Args:
-        normalisation: `unit` the image as it is, `imagenet` less ImageNet's mean and divided by its deviation
-            (torchvision's weights), `caffe` blue first, 0..255 less (104, 117, 123).
+        normalisation: `unit` leaves the image as it is; `imagenet` subtracts ImageNet's mean and divides by its
+            standard deviation (torchvision's weights); `caffe` converts to BGR in 0..255 and subtracts (104, 117, 123).
+
+    Example:
+        >>> black = torch.zeros(1, 3, 1, 1)
+        >>> Normalised("caffe")(black).flatten().round().int().tolist()
+        [-104, -117, -123]
     """
 
     mean: Tensor

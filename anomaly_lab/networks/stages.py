@@ -1,4 +1,4 @@
-"""What networks of power-of-two stages share: channels by stage, and DCGAN's first weights."""
+"""Building blocks of networks with power-of-two stages: channels per stage and DCGAN's initialisation."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,33 @@ BOTTOM = 4  # side of the smallest feature map
 
 
 def stage_widths(patch_size: Sequence[int], width: int) -> list[int]:
-    """Channels of the stages, from the picture inward: 64×64, width 64 -> [64, 128, 256, 512].
+    """Return the channels of the stages, from the image inward: width · min(2^i, 8).
 
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 8.
+
+    Example:
+        >>> stage_widths((64, 64), 64)
+        [64, 128, 256, 512]
     """
     side = patch_size[0]
     if len(patch_size) != 2 or patch_size[1] != side or side < 8 or side & (side - 1):
-        raise ValueError(f"patch_size {tuple(patch_size)}: these networks need a square, a power of two >= 8")
+        raise ValueError(
+            f"patch_size {tuple(patch_size)}: these networks need a square whose side is a power of two >= 8"
+        )
     stages = (side // BOTTOM).bit_length() - 1
     return [width * min(2**i, 8) for i in range(stages)]
 
 
 def initialise(network: nn.Module) -> None:
-    """DCGAN's weights: N(0, 0.02), batch norm N(1, 0.02); biases 0."""
+    """Initialise the weights as DCGAN does: N(0, 0.02), batch norm N(1, 0.02); biases 0.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(1000)
+        >>> initialise(norm)
+        >>> 0.01 < norm.weight.std() < 0.03, bool(norm.bias.any())
+        (tensor(True), False)
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.02)

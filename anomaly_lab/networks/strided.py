@@ -1,8 +1,8 @@
-"""4×4 convolutions of stride 2 that halve or double a picture, as matrix products where the maps are small.
+"""4×4 convolutions of stride 2 that halve or double an image, computed as matrix products where the maps are small.
 
-A processor's convolution visits the whole kernel once an image. From 256 channels to 512 on a 4×4 map that is 8 MB for
-16 pixels: a product that first lays the windows of all images side by side takes a quarter of the time in bfloat16,
-under half in float32. Of large maps, and on a GPU, torch's own convolution is the faster one.
+A CPU convolution reads the whole kernel once per image. From 256 to 512 channels on a 4×4 map that is 8 MB for 16
+pixels. A matrix product over the windows of all images takes a quarter of the time in bfloat16, and less than half in
+float32. On large maps and on a GPU, torch's own convolution is faster.
 """
 
 from typing import Any
@@ -11,11 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL = 4  # side of the smaller map up to which the product is the faster one
+MAX_SIDE = 4  # of the smaller map: up to here the matrix product is faster
 
 
 class HalvingConv2d(nn.Conv2d):
-    """[B, in_channels, 2 S, 2 T] -> [B, out_channels, S, T]: `nn.Conv2d` of kernel 4, stride 2, padding 1, no bias."""
+    """`nn.Conv2d` of kernel 4, stride 2, padding 1, no bias: [B, in_channels, 2 S, 2 T] -> [B, out_channels, S, T].
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+
+    Example:
+        >>> conv = HalvingConv2d(2, 3)
+        >>> x = torch.rand(1, 2, 8, 8)
+        >>> torch.allclose(conv(x), F.conv2d(x, conv.weight, stride=2, padding=1), atol=1e-6)
+        True
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 4, 2, 1, bias=False)
@@ -29,7 +40,18 @@ class HalvingConv2d(nn.Conv2d):
 
 
 class DoublingConv2d(nn.ConvTranspose2d):
-    """[B, in_channels, S, T] -> [B, out_channels, 2 S, 2 T]: the same of `nn.ConvTranspose2d`."""
+    """`nn.ConvTranspose2d` of kernel 4, stride 2, padding 1, no bias: [B, C, S, T] -> [B, out_channels, 2 S, 2 T].
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+
+    Example:
+        >>> conv = DoublingConv2d(2, 3)
+        >>> x = torch.rand(1, 2, 4, 4)
+        >>> torch.allclose(conv(x), F.conv_transpose2d(x, conv.weight, stride=2, padding=1), atol=1e-6)
+        True
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 4, 2, 1, bias=False)
@@ -43,11 +65,11 @@ class DoublingConv2d(nn.ConvTranspose2d):
 
 
 def _pays(x: Tensor, height: int, width: int) -> bool:
-    return x.device.type == "cpu" and height * width <= SMALL**2
+    return x.device.type == "cpu" and height * width <= MAX_SIDE**2
 
 
 class _Windows(torch.autograd.Function):
-    """[B, C, 2 S, 2 T] -> [B, S, T, 4 · 4 · C]: what a kernel sees at each of its places."""
+    """[B, C, 2 S, 2 T] -> [B, S, T, 4 · 4 · C]: the input of the kernel at each position."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -61,12 +83,14 @@ class _Windows(torch.autograd.Function):
 
 
 class _Picture(torch.autograd.Function):
-    """[B, S, T, 4 · 4 · C] -> [B, C, 2 S, 2 T]: each pixel the sum of its copies; the transpose of `_Windows`."""
+    """[B, S, T, 4 · 4 · C] -> [B, C, 2 S, 2 T]: each pixel is the sum of its copies; the transpose of `_Windows`."""
 
     @staticmethod
     def forward(ctx: Any, windows: Tensor) -> Tensor:
         batch, height, width, size = windows.shape
-        halves = windows.view(batch, height, width, 2, 2, 2, 2, size // 16)  # row and column: which pair, which of it
+        halves = windows.view(
+            batch, height, width, 2, 2, 2, 2, size // 16
+        )  # row and column of the kernel, as pair and position
         padded = windows.new_zeros(
             batch, height + 1, 2, width + 1, 2, size // 16, dtype=torch.promote_types(windows.dtype, torch.float32)
         )

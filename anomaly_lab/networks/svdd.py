@@ -1,7 +1,7 @@
-"""Deep SVDD's networks: an encoder that cannot output a constant, its mirrored decoder, and what surrounds them.
+"""Deep SVDD's networks: encoder, mirrored decoder, input normalisation and hypersphere.
 
-Ruff et al. 2018, "Deep one-class classification"; layers as in the authors' code. Neither biases nor learnt scales:
-with them the encoder could map every image to the sphere's centre.
+Ruff et al. 2018, "Deep one-class classification"; layers as in the authors' code. There are no biases and batch norm
+has no learnt scale: with them, the encoder could map every image to the centre of the sphere.
 """
 
 import itertools
@@ -13,31 +13,50 @@ from torch import Tensor, nn
 
 BOTTOM = 4  # side of the decoder's first feature map
 GREY, COLOUR = (8, 4), (32, 64, 128)  # channels of the authors' networks for MNIST and CIFAR-10, both at 32×32
-LATENT = {GREY: 32, COLOUR: 128}
+LATENT_DIMS = {GREY: 32, COLOUR: 128}
 
 
 def stage_widths(in_channels: int, patch_size: Sequence[int]) -> list[int]:
-    """Channels after each halving; beyond 32×32 the last number is repeated, so that the smallest map stays as it is.
+    """Return the channels of the stages; beyond 32×32 the last is repeated, so that the smallest map keeps its size.
 
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 32.
+
+    Example:
+        >>> stage_widths(1, (32, 32)), stage_widths(3, (64, 64))
+        ([8, 4], [32, 64, 128, 128])
     """
     side = patch_size[0]
     if len(patch_size) != 2 or patch_size[1] != side or side < 32 or side & (side - 1):
-        raise ValueError(f"patch_size {tuple(patch_size)}: Deep SVDD needs a square, a power of two >= 32")
+        raise ValueError(f"patch_size {tuple(patch_size)}: Deep SVDD needs a square whose side is a power of two >= 32")
     widths = GREY if in_channels == 1 else COLOUR
     return [*widths, *[widths[-1]] * ((side // 32).bit_length() - 1)]
 
 
 def latent_dim(in_channels: int) -> int:
-    """Length of the authors' code: 32 for grey images, 128 for colour."""
-    return LATENT[GREY if in_channels == 1 else COLOUR]
+    """Return the length of the code in the authors' networks: 32 for grey images, 128 for colour.
+
+    Example:
+        >>> latent_dim(in_channels=1), latent_dim(in_channels=3)
+        (32, 128)
+    """
+    return LATENT_DIMS[GREY if in_channels == 1 else COLOUR]
 
 
 class SVDDEncoder(nn.Module):
-    """image [B, C, S, S] -> code [B, 32], of three channels [B, 128].
+    """Encoder: image [B, C, S, S] -> code [B, 32] for grey images, [B, 128] for colour.
 
-    A stage: 5×5 convolution, batch norm, leaky ReLU, 2×2 maximum. 9 192 weights for 32×32 grey, 520 544 for colour.
+    A stage consists of 5×5 convolution, batch norm, leaky ReLU and 2×2 max-pooling. At 32×32 there are 9 192 parameters
+    for grey images, 520 544 for colour.
+
+    Args:
+        in_channels: 1 or 3.
+        patch_size: height and width of the image.
+
+    Example:
+        >>> encoder = SVDDEncoder(in_channels=1, patch_size=(32, 32))
+        >>> encoder(torch.zeros(2, 1, 32, 32)).shape, sum(weight.numel() for weight in encoder.parameters())
+        (torch.Size([2, 32]), 9192)
     """
 
     def __init__(self, in_channels: int, patch_size: Sequence[int]) -> None:
@@ -59,7 +78,16 @@ class SVDDEncoder(nn.Module):
 
 
 class SVDDDecoder(nn.Module):
-    """code [B, F] -> image [B, C, S, S] in (0, 1): the encoder's widths mirrored, from F/16 maps of 4×4."""
+    """Decoder: code [B, F] -> image [B, C, S, S] in (0, 1); it mirrors the encoder, starting from F/16 maps of 4×4.
+
+    Args:
+        out_channels: 1 or 3.
+        patch_size: height and width of the image.
+
+    Example:
+        >>> SVDDDecoder(out_channels=1, patch_size=(32, 32))(torch.zeros(2, 32)).shape
+        torch.Size([2, 1, 32, 32])
+    """
 
     def __init__(self, out_channels: int, patch_size: Sequence[int]) -> None:
         super().__init__()
@@ -69,7 +97,7 @@ class SVDDDecoder(nn.Module):
             nn.ConvTranspose2d(a, b, 5, padding=2, bias=False) for a, b in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(b, eps=1e-4, affine=False) for b in widths[1:-1])
-        self.doublings = (patch_size[0] // BOTTOM).bit_length() - 1  # before each of the last convolutions
+        self.doublings = (patch_size[0] // BOTTOM).bit_length() - 1  # upsampling steps, before the last convolutions
 
     def forward(self, code: Tensor) -> Tensor:
         h = code.view(len(code), -1, BOTTOM, BOTTOM)
@@ -82,7 +110,16 @@ class SVDDDecoder(nn.Module):
 
 
 class SVDDAutoencoder(nn.Module):
-    """image in [0, 1] -> reconstruction, both [B, C, S, S]; its encoder is where Deep SVDD starts."""
+    """Autoencoder: image in [0, 1] -> reconstruction, both [B, C, S, S]; Deep SVDD starts from its encoder.
+
+    Args:
+        in_channels: 1 or 3.
+        patch_size: height and width of the image.
+
+    Example:
+        >>> SVDDAutoencoder(in_channels=1, patch_size=(32, 32))(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 1, 32, 32])
+    """
 
     def __init__(self, in_channels: int, patch_size: Sequence[int]) -> None:
         super().__init__()
@@ -95,9 +132,16 @@ class SVDDAutoencoder(nn.Module):
 
 
 class ContrastNorm(nn.Module):
-    """image [B, C, *S] -> each minus its mean, over its mean absolute value, then brought to the normals' range [0, 1].
+    """Global contrast normalisation (L1), then scaling to [0, 1] by the range over the training normals.
 
-    The range is that of all images ever given to `measure`.
+    image [B, C, *S] -> (image - mean) / mean absolute deviation of each image, mapped from [low, high] to [0, 1]; the
+    range is that of all images given to `measure`.
+
+    Example:
+        >>> norm = ContrastNorm()
+        >>> norm.measure(torch.tensor([[[[0.0, 2.0]]]]))  # contrast -1 and 1
+        >>> norm(torch.tensor([[[[10.0, 30.0]]]])).flatten().tolist()
+        [0.0, 1.0]
     """
 
     low: Tensor
@@ -109,7 +153,7 @@ class ContrastNorm(nn.Module):
         self.register_buffer("high", torch.tensor(-torch.inf))
 
     def measure(self, image: Tensor) -> None:
-        """Widen the range by images [B, C, *S]."""
+        """Extend the range to images [B, C, *S]."""
         contrast = self._contrast(image)
         self.low.copy_(torch.minimum(self.low, contrast.min()))
         self.high.copy_(torch.maximum(self.high, contrast.max()))
@@ -123,7 +167,22 @@ class ContrastNorm(nn.Module):
 
 
 class Hypersphere(nn.Module):
-    """code [B, F] -> squared distance from the centre, [B]; radius 0 until it is set."""
+    """Squared distance of a code [B, F] from the centre of the sphere, [B].
+
+    Args:
+        num_features: F.
+
+    Attributes:
+        centre: [F].
+        count: number of codes in the mean.
+        radius: R; 0 until it is set.
+
+    Example:
+        >>> sphere = Hypersphere(num_features=2)
+        >>> sphere.include(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
+        >>> sphere(torch.tensor([[1.0, 3.0]])).item()  # centre (1, 0)
+        9.0
+    """
 
     centre: Tensor
     count: Tensor
@@ -136,12 +195,12 @@ class Hypersphere(nn.Module):
         self.register_buffer("radius", torch.zeros(()))
 
     def include(self, code: Tensor) -> None:
-        """Move the centre to the mean of all codes included so far, these [B, F] as well."""
+        """Update the centre, the mean of all codes given so far, with codes [B, F]."""
         self.count += len(code)
         self.centre += (code - self.centre).sum(0) / self.count
 
     def push(self, least: float = 0.1) -> None:
-        """Move coordinates nearer to 0 than `least` out to ±`least`: a weight of 0 would reach them too easily."""
+        """Move centre coordinates within `least` of 0 to ±`least`, because weights of 0 could reach a value near 0."""
         sign = torch.where(self.centre < 0, -1.0, 1.0)
         self.centre.copy_(torch.where(self.centre.abs() < least, sign * least, self.centre))
 

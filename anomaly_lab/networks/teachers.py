@@ -1,6 +1,6 @@
-"""Teachers: torchvision's image classifiers, frozen, with four of their layers tapped.
+"""Teacher networks: frozen image classifiers of torchvision, with the outputs of four layers tapped.
 
-Their weights come from a local file and are never downloaded; random ones are for trying things out.
+Their weights are read from a local file and never downloaded; random weights are for trials.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ _HALVE: Pool = partial(nn.MaxPool2d, 2)
 
 
 class Backbone(NamedTuple):
-    """A classifier, cut into five blocks. All but the first end in a tap.
+    """A classifier, cut into five blocks; all but the first end in a tap.
 
     Attributes:
-        trunk: its submodule with the layers in a row; empty for the classifier itself.
-        taps: names of the tapped layers, the children of the trunk after which a block ends.
+        trunk: name of the submodule that holds the layers in sequence; empty for the classifier itself.
+        taps: names of the tapped layers, the children of the trunk with which a block ends.
         widths: channels at the end of each block.
-        pools: max-pooling with the windows by which each block shrinks the image, whatever the layer that does it.
+        pools: max-pooling with the windows by which each block shrinks the image, whichever layer does it.
     """
 
     trunk: str
@@ -57,13 +57,17 @@ BACKBONES = {
 
 
 class Teacher(nn.Module):
-    """image [B, 3, H, W] in [0, 1], red first -> the four tapped layers, each [B, C', H', W'].
+    """Frozen classifier: RGB image [B, 3, H, W] in [0, 1] -> the four tapped layers, each [B, C', H', W'].
 
-    Its weights are He-normal until `load` brings others; they get no gradient, and it never leaves eval mode.
+    The weights are He-normal until `load` replaces them. They get no gradient, and the network stays in eval mode.
 
     Args:
-        name: one of BACKBONES.
-        normalisation: what the weights expect.
+        name: a key of BACKBONES.
+        normalisation: input normalisation that the weights expect.
+
+    Example:
+        >>> [tuple(tap.shape) for tap in Teacher("squeezenet1_0")(torch.zeros(1, 3, 64, 64))]
+        [(1, 96, 14, 14), (1, 256, 7, 7), (1, 512, 3, 3), (1, 512, 3, 3)]
     """
 
     def __init__(self, name: str, normalisation: Normalisation = "imagenet") -> None:
@@ -78,24 +82,29 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def load(self, file: str) -> str:
-        """Take the weights from a state dict of torchvision's network; returns the file's SHA-256, 16 hex digits.
+        """Read the weights from a state dict of torchvision's network.
+
+        Returns:
+            The first 16 hex digits of the file's SHA-256.
 
         Raises:
-            UserError: there is no such file, or it holds something else.
+            UserError: the file is missing or contains something else.
         """
         if not Path(file).is_file():
             url = get_model_weights(self.name).DEFAULT.url
             raise UserError(
                 f"detector.teacher_weights={file or '(empty)'}: no such file; get torchvision's {self.name} from {url} "
-                "(with detector.teacher_input=imagenet), or set detector.teacher_weights=random to try things out"
+                "(with detector.teacher_input=imagenet), or set detector.teacher_weights=random for a trial"
             )
         try:
             weights = torch.load(file, map_location="cpu", weights_only=True)
             prefix, wanted = f"{self.backbone.trunk}.".removeprefix("."), self.trunk.state_dict().keys()
-            found = {key: weights[prefix + key] for key in wanted if prefix + key in weights}
-            self.trunk.load_state_dict(found)
+            trunk = {key: weights[prefix + key] for key in wanted if prefix + key in weights}
+            self.trunk.load_state_dict(trunk)
         except Exception as error:
-            raise UserError(f"{file}: not the weights of torchvision's {self.name}; give those") from error
+            raise UserError(
+                f"{file}: not the weights of torchvision's {self.name}; give its state dict (.pth)"
+            ) from error
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -108,7 +117,14 @@ class Teacher(nn.Module):
 
 
 def draw(network: nn.Module) -> None:
-    """He-normal convolutions, biases 0: activations neither fade nor grow with depth (≠ code: Xavier)."""
+    """Initialise convolutions He-normally and biases with 0, so that activations keep their size (≠ code: Xavier).
+
+    Example:
+        >>> layer = nn.Conv2d(100, 100, 1)
+        >>> draw(layer)
+        >>> 0.13 < layer.weight.std() < 0.15  # √(2 / 100)
+        tensor(True)
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -119,13 +135,13 @@ def draw(network: nn.Module) -> None:
 
 
 def _trunk(name: str) -> nn.Sequential:
-    """The layers up to the last tap, their weights not yet set."""
+    """Return the layers up to the last tap, with uninitialised weights."""
     backbone = BACKBONES[name]
-    with torch.device("meta"):  # VGG's classifier alone would take half a gigabyte
+    with torch.device("meta"):  # no memory: VGG's dense layers alone would take half a gigabyte
         layers = list(get_model(name, weights=None).get_submodule(backbone.trunk).named_children())
     names = [child for child, _ in layers]
     trunk = nn.Sequential(OrderedDict(layers[: names.index(backbone.taps[-1]) + 1]))
     for module in trunk.modules():
         if isinstance(module, nn.ReLU):
-            module.inplace = False  # a tap must not be overwritten by the layer after it
+            module.inplace = False  # the next layer must not overwrite a tap
     return trunk.to_empty(device="cpu")

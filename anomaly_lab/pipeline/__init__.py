@@ -1,1 +1,1 @@
-"""What the verbs of the command line do: train, resume, evaluate, predict, inspect."""
+"""The commands: train, resume, evaluate, predict, report and inspect."""

@@ -1,4 +1,4 @@
-"""All that is said on the console before, during and after a run, and what Lightning is kept from saying."""
+"""Console output of a run, and suppression of Lightning's own messages."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-MAX_LISTED_PAIRS = 10  # pairs of alike pictures that are named; the report and the data sheet list them all
+MAX_LISTED_PAIRS = 10  # pairs of similar pictures to print; the report and the data sheet list all of them
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
 _NOISE = (
     ".*treespec, LeafSpec.*",  # Lightning 2.6 on a recent torch
-    ".*does not have many workers.*",  # a batch is one index into a memory map
-    ".*but have no `val_dataloader`.*",  # measuring what the paper's budget would take
-    ".*in eval mode at the start of training.*",  # training_step sets each phase's modes
+    ".*does not have many workers.*",  # loading a batch is a single memory-map lookup
+    ".*but have no `val_dataloader`.*",  # while the cost of the paper budget is measured
+    ".*in eval mode at the start of training.*",  # training_step sets the modes for each phase
 )
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -26,7 +26,13 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Lightning's devices, tips and known warnings are not shown inside: our own first lines say what runs where."""
+    """Hide Lightning's info messages and known harmless warnings within the context.
+
+    Example:
+        >>> with quiet_lightning():
+        ...     logging.getLogger("pytorch_lightning").getEffectiveLevel() == logging.WARNING
+        True
+    """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -42,22 +48,35 @@ def quiet_lightning() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """A line of plain text; brackets in names are shown as they are."""
+    """Print a line of plain text on stderr; square brackets are printed literally.
+
+    Example:
+        >>> say("run: runs/ganomaly_headct")  # printed on stderr
+    """
     console.print(escape(text))
 
 
 def warn(text: str) -> None:
-    """A line that must not be missed."""
+    """Print a line in bold yellow on stderr.
+
+    Example:
+        >>> warn("SYNTHETIC TWIN")  # printed on stderr
+    """
     console.print(f"[bold yellow]{escape(text)}[/]")
 
 
 def announce(run: Path, facts: dict[str, Any], where_to_get: str) -> None:
-    """The first lines of a training: what runs on what, and for how long.
+    """Print the header of a training run: data source, caveats, budget, expected duration, splits and run folder.
 
     Args:
-        run: its folder.
-        facts: its provenance.
-        where_to_get: the data set's advice.
+        run: the run folder.
+        facts: its provenance, the content of provenance.json.
+        where_to_get: the data set's instructions for obtaining the real files.
+
+    Example:
+        >>> announce(run, facts, data.where_to_get)  # doctest: +SKIP
+        budget laptop: gan 1000 iterations
+        data: train 67 normal + 0 anomalous, val 8 normal + 0 anomalous, ...
     """
     announce_source(facts["source"], where_to_get)
     for caveat in facts["detector"]["caveats"]:
@@ -66,15 +85,23 @@ def announce(run: Path, facts: dict[str, Any], where_to_get: str) -> None:
     if "paper" in facts:
         hours = facts["paper"]["estimated_seconds"] / 3600
         cost = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
-        say(f"budget=paper would be {_lengths(facts['paper']['phases'])} iterations, about {cost} on this machine")
+        say(f"budget=paper would run {_lengths(facts['paper']['phases'])} iterations, about {cost} on this machine")
     if "started_from" in facts:
-        say(f"phase {facts['started_from']['phase']} is taken over from {facts['started_from']['run']}")
+        say(f"warm start: phase {facts['started_from']['phase']} of {facts['started_from']['run']}")
     announce_data(facts["data"])
     say(f"run: {run}")
 
 
 def announce_source(source: str, where_to_get: str) -> None:
-    """Say it if the pictures are generated."""
+    """Print a warning if the pictures come from a synthetic twin, that is, are generated.
+
+    Args:
+        source: "real" or "twin".
+        where_to_get: the data set's instructions for obtaining the real files.
+
+    Example:
+        >>> announce_source("real", "download it")  # prints nothing
+    """
     if source == "twin":
         console.print(
             "[bold yellow]SYNTHETIC TWIN[/]: generated pictures, not patients. "
@@ -83,7 +110,16 @@ def announce_source(source: str, where_to_get: str) -> None:
 
 
 def announce_data(facts: dict[str, Any]) -> None:
-    """What is in the splits, what was left out, what the leakage audit found."""
+    """Print the sizes of the splits, the number of skipped files and the findings of the leakage audit.
+
+    Args:
+        facts: what `PatchDataModule.facts` returns.
+
+    Example:
+        >>> audit = {"identical": [], "near_identical": [], "crossing": 0, "shared_patients": [], "checked": 2}
+        >>> counts = {"test": {"normal": 1, "anomalous": 1}}
+        >>> announce_data({"counts": counts, "skipped": [], "audit": audit})  # printed on stderr
+    """
     counts = ", ".join(
         f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["counts"].items()
     )
@@ -91,8 +127,8 @@ def announce_data(facts: dict[str, Any]) -> None:
     audit = facts["audit"]
     pairs = [(kind, pair) for kind in ("identical", "near_identical") for pair in audit[kind]]
     for kind, pair in pairs[:MAX_LISTED_PAIRS]:
-        both, where = " and ".join(pair["ids"]), " / ".join(pair["splits"])
-        say(f"leakage audit: {both} are {kind.replace('_', ' ')} ({where})")
+        ids, splits = " and ".join(pair["ids"]), " / ".join(pair["splits"])
+        say(f"leakage audit: {ids} are {kind.replace('_', ' ')} ({splits})")
     if len(pairs) > MAX_LISTED_PAIRS:
         say(f"leakage audit: and {len(pairs) - MAX_LISTED_PAIRS} more such pairs")
     crossing = f"{audit['crossing']} pairs and {len(audit['shared_patients'])} patients across splits"

@@ -1,4 +1,4 @@
-"""The verbs: from a configuration to a report, and what can be done with a run folder afterwards."""
+"""The commands: train an experiment, then resume, evaluate, report or predict with its run folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,19 @@ from anomaly_lab.types import UserError
 
 
 def train_by_name(experiment: str, overrides: Sequence[str]) -> Path:
-    """Train an experiment with `key=value` overrides; a laptop's budget is compared with the publication's."""
+    """Train an experiment by name.
+
+    Args:
+        experiment: name of the experiment.
+        overrides: `key=value` words. At the laptop budget, the cost of the paper budget is estimated for comparison.
+
+    Returns:
+        The run folder.
+
+    Example:
+        >>> train_by_name("ganomaly_headct", ["budget=smoke"])  # doctest: +SKIP
+        PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
+    """
     config = configuration.load(experiment, overrides)
     reduced = config.budget == "laptop"
     return train(config, configuration.load(experiment, [*overrides, "budget=paper"]) if reduced else None)
@@ -52,11 +64,21 @@ def train_by_name(experiment: str, overrides: Sequence[str]) -> Path:
 
 @quiet_lightning()
 def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
-    """Train, evaluate and report one experiment in a new run folder, whose path is returned.
+    """Train, evaluate and report an experiment in a new run folder.
 
     Args:
-        config: resolved.
-        paper: the same experiment at the publication's budget, with which a reduced one is compared.
+        config: the resolved experiment.
+        paper: the same experiment at the paper budget, to report what that would cost; None to omit this.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: the data cannot be read or are too few, `start_from` does not fit, or the folder cannot be written.
+
+    Example:
+        >>> train(configuration.load("ganomaly_headct", ["budget=smoke"]))  # doctest: +SKIP
+        PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
     data, detector = construct(config)
     pretrained = detector.load_pretrained()
@@ -66,7 +88,7 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
     run = Path()
     if _is_first_rank():
         data.prepare_data()
-        data.setup()  # before the run folder: data that cannot be used leave nothing behind
+        data.setup()  # before the run folder is created, so that unusable data leave nothing behind
         data.check_trainable()
         facts = provenance(config, data, detector, pretrained, start.record() if start else None)
         facts["precision"] = str(precision_for(config.trainer.precision))
@@ -82,7 +104,18 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
 
 
 def inspect(config: DictConfig) -> Path:
-    """Build or reuse the store of an experiment, say what it holds and write its data sheet, whose path is returned."""
+    """Build or reuse the store of an experiment, print its content and write its data sheet.
+
+    Args:
+        config: the resolved experiment, with or without a detector.
+
+    Returns:
+        The data sheet.
+
+    Example:
+        >>> inspect(configuration.load_data("headct"))  # doctest: +SKIP
+        PosixPath('runs/headct/data/datasheet.html')
+    """
     data: PatchDataModule = configuration.build(config.data)
     announce_source(data.source, data.where_to_get)
     if data.source == "real":
@@ -100,13 +133,27 @@ def inspect(config: DictConfig) -> Path:
 
 @quiet_lightning()
 def resume(path: str) -> Path:
-    """Continue a run from its newest intact checkpoint as if it had never stopped."""
+    """Continue a run from its newest intact checkpoint; the result equals that of an uninterrupted run.
+
+    Args:
+        path: the run folder.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: the run does not exist, is finished or is being trained by another process.
+
+    Example:
+        >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
+        PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b')
+    """
     run = run_folder.open_run(path)
     config = configuration.recall(run / "config.yaml")
     facts = run_folder.read_json(run / "provenance.json")
     torch.set_num_threads(facts.get("threads", torch.get_num_threads()))
     if facts.get("finished"):
-        raise UserError(f"{run} is finished: there is nothing to resume; to evaluate it again: make evaluate RUN={run}")
+        raise UserError(f"{run} is finished, there is nothing to resume; to evaluate it again: make evaluate RUN={run}")
     checkpoint = checkpoint_files.newest(run)
     data, detector = construct(config)
     if checkpoint is None:
@@ -116,7 +163,7 @@ def resume(path: str) -> Path:
     if _is_first_rank():
         data.prepare_data()
         data.setup()
-        say(f"resuming {run} from {'its beginning (no checkpoint yet)' if checkpoint is None else checkpoint.name}")
+        say(f"resuming {run} from {'the beginning (no checkpoint yet)' if checkpoint is None else checkpoint.name}")
         entry = {"at": run_folder.now(), "from": checkpoint and checkpoint.name}
         run_folder.update_provenance(run, resumed=[*facts.get("resumed", []), entry])
     return _fit_and_evaluate(config, run, data, detector, checkpoint)
@@ -124,27 +171,65 @@ def resume(path: str) -> Path:
 
 @quiet_lightning()
 def evaluate(path: str) -> Path:
-    """Score and evaluate a trained run again, from its folder alone and on one process."""
+    """Score and evaluate a trained run again in one process; needs the run folder and the data.
+
+    Args:
+        path: the run folder.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: the run does not exist or is not trained.
+
+    Example:
+        >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
+        PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
+    """
     run = run_folder.open_run(path)
     config, data, detector = _restore(run)
     with Meter("scoring", "batch") as meter:
         scored = score_all(data, detector, device=device_for(config.trainer.accelerator), progress=meter.show)
-    assert scored is not None, "one process scores everything"
+    assert scored is not None, "a single process scores all cases"
     evaluate_run(run, _evaluation(config), data, detector, scored)
     _note_evaluating_code(run, config)
     return _reported(run)
 
 
 def report(path: str) -> Path:
-    """Write a run's report again from its record."""
+    """Write a run's report again from the files in its folder.
+
+    Args:
+        path: the run folder.
+
+    Returns:
+        The report.
+
+    Example:
+        >>> report("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
+        PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
+    """
     return _reported(run_folder.open_run(path))
 
 
 def predict(path: str, folder: str, out: str | None = None, masks: str | None = None) -> Path:
-    """Score every picture and volume in or below `folder` with a trained run: scores.csv, a map of each and a page.
+    """Score pictures and volumes with a trained run; write scores.csv, anomaly maps and index.html.
+
+    Args:
+        path: the run folder.
+        folder: a file, or a folder that is searched recursively.
+        out: folder for the results; `<run>/predictions/<folder>` by default.
+        masks: known lesions, a file or a folder of files named like the images; used for display only.
+
+    Returns:
+        The folder with the results.
 
     Raises:
         UserError: the run is not trained, or there is nothing to score.
+
+    Example:
+        >>> predict("runs/ganomaly_headct/20260101-120000-laptop-1a2b", "new_scans")  # doctest: +SKIP
+        PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/predictions/new_scans')
     """
     run = run_folder.open_run(path)
     scorer = Scorer.open(run)
@@ -157,7 +242,7 @@ def predict(path: str, folder: str, out: str | None = None, masks: str | None = 
 
 
 def _restore(run: Path) -> tuple[DictConfig, PatchDataModule, Detector]:
-    """Configuration, data and trained detector of a run."""
+    """Return configuration, data and trained detector of a run."""
     config = configuration.recall(run / "config.yaml")
     data, detector = construct(config)
     load_weights(run, detector)
@@ -170,7 +255,7 @@ def _fit_and_evaluate(
     config: DictConfig, run: Path, data: PatchDataModule, detector: Detector, checkpoint: Path | None
 ) -> Path:
     if config.trainer.precision == "bf16-mixed" and emulates_bfloat16() and _is_first_rank():
-        say("trainer.precision=bf16-mixed: this processor only emulates it, training in float32 instead")
+        say("trainer.precision=bf16-mixed: this processor only emulates bfloat16, training in float32 instead")
     named: list[pl.Callback] = [configuration.build(node) for node in config.callbacks.values()]
     with _alone(run):
         trainer = trainer_for(
@@ -198,10 +283,10 @@ def _fit_and_evaluate(
 
 
 def _conclude(run: Path, detector: Detector, callbacks: list[RunCallback]) -> None:
-    """What comes after the evaluation: the record is closed, the report written."""
+    """Complete the provenance of an evaluated run and write its report."""
     chosen = (callback.checkpoint_choice() for callback in callbacks)
     choice = next(filter(None, chosen), {"rule": "last", "iteration": detector.iterations_done})
-    threads = torch.get_num_threads()  # Lightning shares the cores out among processes: evaluate needs as many
+    threads = torch.get_num_threads()  # Lightning divides the cores among processes; `evaluate` needs the same number
     run_folder.update_provenance(run, finished=run_folder.now(), checkpoint=choice, threads=threads)
     _reported(run)
     for callback in callbacks:
@@ -209,14 +294,14 @@ def _conclude(run: Path, detector: Detector, callbacks: list[RunCallback]) -> No
 
 
 def _reported(run: Path) -> Path:
-    """Write a run's report and say where it is."""
+    """Write a run's report and print its path."""
     page = write_report(run)
     console.print(f"report: {page}")
     return page
 
 
 def _note_evaluating_code(run: Path, config: DictConfig) -> None:
-    """The weights were made by the code of the record, the metrics by today's."""
+    """Record the fingerprint of the current evaluation code; that of the training code is kept."""
     before = run_folder.read_json(run / "provenance.json").get("code", "")
     training = before["training"] if isinstance(before, dict) else before
     plain: Any = OmegaConf.to_container(config)
@@ -231,13 +316,13 @@ def _evaluation(config: DictConfig) -> Evaluation:
 
 
 def _beginning(config: DictConfig, detector: Detector) -> int:
-    """Iterations that were done when the run's first epoch began."""
+    """Return the number of iterations that were done before the run's first epoch, by a warm start."""
     return detector.schedule.span(config.start_phase).stop if config.start_from else 0
 
 
 @contextlib.contextmanager
 def _alone(run: Path) -> Iterator[None]:
-    """Holds the run folder for this process; ranks but the first have none."""
+    """Lock the run folder for this process; only the first rank has one."""
     if not _is_first_rank():
         yield
         return
@@ -250,5 +335,5 @@ def _alone(run: Path) -> Iterator[None]:
 
 
 def _is_first_rank() -> bool:
-    """Before Lightning knows: launchers say the rank in the environment."""
+    """Return whether this is rank 0 by the launcher's environment variables; Lightning does not know it yet."""
     return all(os.environ.get(key, "0") == "0" for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"))

@@ -1,4 +1,4 @@
-"""From scores to metrics: baselines on the same split, threshold, intervals, pixels, and the report's galleries."""
+"""Evaluate a run's scores: threshold, metrics with confidence intervals, baselines, pixel metrics and galleries."""
 
 import io
 from pathlib import Path
@@ -17,9 +17,9 @@ from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.segmentation import pointing
 
-GALLERY_CASES = 6  # pictures of each kind in the report's galleries
-READ_IMAGES = 256  # images read at once
-FIXED_CASES = 3  # of each class, the same in every run
+GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
+READ_IMAGES = 256  # images that are read at once
+FIXED_CASES = 3  # cases of each class that every run shows
 
 
 def evaluate_run(
@@ -32,18 +32,21 @@ def evaluate_run(
     """Write scores.csv, metrics.json and samples/gallery.npz of a run.
 
     Args:
-        run: its folder.
-        evaluation: rule and quantile of the threshold, replicates of the bootstrap, patches or cases.
+        run: the run folder.
+        evaluation: rule and quantile of the threshold, bootstrap replicates, patches or cases.
         data: the data set, set up.
-        detector: trained; draws the galleries.
-        scored: what `training.score_all` returns: every validation normal and test case once.
+        detector: the trained detector, which computes reconstructions and maps for the galleries.
+        scored: result of `training.score_all`, with every validation normal and test case once.
+
+    Example:
+        >>> evaluate_run(run, Evaluation(), data, detector, score_all(data, detector))  # doctest: +SKIP
     """
     splits = ("val", "test")
     rows = np.concatenate([data.rows[split] for split in splits])
     score = scored["score"][np.searchsorted(scored["row"], rows)]
-    others = (batch for split in splits for batch in data.images(split))
+    batches = (batch for split in splits for batch in data.images(split))
     fitted = Baselines.fit(data.images("train", at_most=MAX_IMAGES))
-    baselines = {name: values.numpy() for name, values in fitted.scores(others).items()}
+    baselines = {name: values.numpy() for name, values in fitted.scores(batches).items()}
     facts = {name: np.array(data.store.index.columns[name])[rows] for name in ("id", "case", "patient")}
     scores = Scores(
         id=facts["id"].tolist(),
@@ -69,7 +72,7 @@ def evaluate_run(
 
 
 def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, baselines: Baselines) -> dict[str, Any] | None:
-    """Of the test cases whose lesion, or its absence, is known."""
+    """Evaluate the maps of the test cases with known lesions; None if there are none."""
     if "mask" not in scored:
         return None
     known = np.isin(scored["row"], data.rows["test"]) & ~data.store.index.has_role("unmasked")[scored["row"]]
@@ -87,7 +90,7 @@ def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, baselines: Bas
 
 
 def _write_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: PatchDataModule, detector: Detector) -> None:
-    """Store kind, id and row of the chosen cases with what the detector made of them."""
+    """Save the chosen cases, given as (kind, id, row), with the detector's output."""
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     if not exhibits:
@@ -111,21 +114,24 @@ def _write_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: Patch
 
 
 def _extremes(scores: Scores, threshold: float | None) -> list[tuple[str, int]]:
-    """Kind and position of the most extreme test scores: highest of what was flagged, lowest of what was not."""
+    """Return (outcome, position) of the most extreme test scores: the highest flagged and the lowest unflagged ones.
+
+    Outcomes are "tp", "fp", "tn" and "fn"; there are at most GALLERY_CASES of each.
+    """
     if threshold is None:
         return []
-    test, called = scores.of("test"), scores.score > threshold
+    test, predicted = scores.of("test"), scores.score > threshold
     order = np.argsort(-scores.score, kind="stable")
     kinds = {"tp": (1, True), "fp": (0, True), "tn": (0, False), "fn": (1, False)}
     chosen = []
     for kind, (label, flagged) in kinds.items():
-        members = [int(i) for i in order if test[i] and scores.label[i] == label and called[i] == flagged]
+        members = [int(i) for i in order if test[i] and scores.label[i] == label and predicted[i] == flagged]
         chosen += [(kind, i) for i in (members if flagged else members[::-1])[:GALLERY_CASES]]
     return chosen
 
 
 def _fixed(scores: Scores) -> list[tuple[str, int]]:
-    """The first test cases of each class by name: every run on this split keeps them, to show methods side by side."""
+    """Return the first test cases of each class by id; they are the same in all runs, to compare methods on them."""
     test, by_name = scores.of("test"), np.argsort(np.array(scores.id), kind="stable")
     members = ([int(i) for i in by_name if test[i] and scores.label[i] == label] for label in (1, 0))
-    return [("fixed", i) for some in members for i in some[:FIXED_CASES]]
+    return [("fixed", i) for positions in members for i in positions[:FIXED_CASES]]

@@ -1,4 +1,4 @@
-"""Looks into a data set before anything is trained on it: the data sheet, and a manifest of every row of the store."""
+"""Inspect a data set before training: write the data sheet and a manifest of all rows of the store."""
 
 import csv
 import io
@@ -18,8 +18,8 @@ from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
 
-GALLERY_PATCHES = 12  # patches of each class
-MAX_CLASSES = 24  # that are shown
+GALLERY_PATCHES = 12  # patches shown of each class
+MAX_CLASSES = 24  # classes shown
 MANIFEST = ("id", "case", "patient", "label", "class_name", "split", "location", "role", "file")
 SHARED = (
     "name",
@@ -31,7 +31,7 @@ SHARED = (
     "limits",
     "skipped",
     "audit",
-)  # facts with their own place
+)  # facts with a place of their own on the data sheet
 OTHER = (
     "root",
     "fingerprint",
@@ -39,22 +39,29 @@ OTHER = (
     "counts",
     "patients",
     "contamination",
-)  # facts that are shown otherwise or not at all
+)  # facts that are shown in another form or not at all
 
 Names = NDArray[np.str_]
 
 
 def inspect(folder: Path, experiment: str, data: PatchDataModule, facts: dict[str, Any]) -> Path:
-    """Write datasheet.html and manifest.csv into a folder and return the path of the former.
+    """Write datasheet.html and manifest.csv of a data set.
 
     Args:
-        folder: where to; made if need be.
-        experiment: its name.
+        folder: the folder for both; created if necessary.
+        experiment: name of the experiment or data set.
         data: the data set, set up.
-        facts: what `data.facts()` says.
+        facts: what `data.facts()` returns.
+
+    Returns:
+        The data sheet.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be created.
+
+    Example:
+        >>> inspect(Path("runs/headct/data"), "headct", data, data.facts())  # doctest: +SKIP
+        PosixPath('runs/headct/data/datasheet.html')
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +73,12 @@ def inspect(folder: Path, experiment: str, data: PatchDataModule, facts: dict[st
 
 
 def splits_of_rows(data: PatchDataModule) -> Names:
-    """Split of every row of the store, [N]; empty for those left out."""
+    """Return the split of every row of the store, [N]; an empty string for rows in no split.
+
+    Example:
+        >>> np.unique(splits_of_rows(data)).tolist()  # doctest: +SKIP
+        ['', 'test', 'train', 'val']
+    """
     split = np.full(len(data.store.index), "", dtype="U5")
     for name, rows in data.rows.items():
         split[rows] = name
@@ -74,10 +86,20 @@ def splits_of_rows(data: PatchDataModule) -> Names:
 
 
 def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split: Names) -> Sheet:
-    """What the data sheet shows."""
+    """Collect the content of the data sheet.
+
+    Args:
+        experiment: name of the experiment or data set.
+        data: the data set, set up.
+        facts: what `data.facts()` returns.
+        split: what `splits_of_rows` returns, [N].
+
+    Example:
+        >>> sheet = collect("headct", data, data.facts(), splits_of_rows(data))  # doctest: +SKIP
+    """
     columns, labels = data.store.index.columns, data.store.labels
-    kinds = np.array(columns["class_name"])
-    named = np.where(labels == 0, "normal", np.where(kinds == "", "anomalous", kinds))
+    class_names = np.array(columns["class_name"])
+    named = np.where(labels == 0, "normal", np.where(class_names == "", "anomalous", class_names))
     unmasked = data.store.index.has_role("unmasked")
     scans = _scans(data)
     shown = (split != "") | bool(data.unsplit)
@@ -93,7 +115,7 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
         unmasked=len(np.unique(np.array(columns["case"])[unmasked & (split != "")])),
         scans=scans,
         galleries={
-            kind: _exhibits(data, split, shown & (named == kind)) for kind in _ordered(named[shown])[:MAX_CLASSES]
+            name: _exhibits(data, split, shown & (named == name)) for name in _ordered(named[shown])[:MAX_CLASSES]
         },
         store=_store(data),
         settings=_nameless(_settings(data, facts, scans is not None and scans.volumes), data.folder),
@@ -101,7 +123,7 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
 
 
 def _manifest(data: PatchDataModule, split: Names) -> bytes:
-    """Every row of the store with its split, as CSV."""
+    """Return every row of the store with its split, as CSV."""
     file = io.BytesIO()
     with io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True) as text:
         writer = csv.writer(text, lineterminator="\n")
@@ -112,32 +134,34 @@ def _manifest(data: PatchDataModule, split: Names) -> bytes:
 
 
 def _ordered(named: Names) -> list[str]:
-    """The classes that occur, normal first."""
-    return sorted(np.unique(named).tolist(), key=lambda kind: (kind != "normal", kind))
+    """Return the classes that occur, normal first."""
+    return sorted(np.unique(named).tolist(), key=lambda name: (name != "normal", name))
 
 
 def _counts(data: PatchDataModule, split: Names, named: Names) -> list[Count]:
-    """Rows, scans and patients of each class in each split, and of what is in none."""
+    """Count rows, scans and patients of each class in each split and in none."""
     columns = data.store.index.columns
     scans, patients = (np.unique(np.array(columns[name]), return_inverse=True)[1] for name in ("case", "patient"))
     counts = []
     for name in (*SPLITS, ""):
-        for kind in _ordered(named[split == name]):
-            rows = np.flatnonzero((split == name) & (named == kind))
-            counts.append(Count(name, kind, len(rows), len(np.unique(scans[rows])), len(np.unique(patients[rows]))))
+        for class_name in _ordered(named[split == name]):
+            rows = np.flatnonzero((split == name) & (named == class_name))
+            counts.append(
+                Count(name, class_name, len(rows), len(np.unique(scans[rows])), len(np.unique(patients[rows])))
+            )
     return counts
 
 
 def _left_out(data: PatchDataModule, split: Names) -> dict[str, int]:
-    """Why rows of the store are in no split; the first reason that holds counts."""
+    """Count the rows that are in no split by reason; a row counts for the first reason that applies."""
     index, labels = data.store.index, data.store.labels
     of_case = np.array([data.split[case] for case in index.columns["case"]])
-    random, judged = index.has_role("random"), of_case != "train"
+    random, evaluated = index.has_role("random"), of_case != "train"
     reasons = {
         "their scan is in no split": of_case == "",
-        "drawn at random in a scan that is not trained on": random & judged,
-        "anomalous, in a scan that is trained on or held out": (labels == 1) & (of_case != "test"),
-        "on the grid of a scan that is trained on at random windows": ~random & ~judged & bool(random.any()),
+        "random window of a scan that is not trained on": random & evaluated,
+        "anomalous, in a scan of the training or validation split": (labels == 1) & (of_case != "test"),
+        "grid window of a scan whose random windows are trained on": ~random & ~evaluated & bool(random.any()),
         "beyond data.limits": np.ones(len(labels), bool),
     }
     rest, counts = split == "", {}
@@ -148,7 +172,7 @@ def _left_out(data: PatchDataModule, split: Names) -> dict[str, int]:
 
 
 def _exhibits(data: PatchDataModule, split: Names, members: NDArray[np.bool_]) -> list[Exhibit]:
-    """Some patches of a class, drawn by the seed from all splits."""
+    """Draw patches of a class from all splits, with the seed of the data set."""
     rows = np.flatnonzero(members)
     rows = np.sort(stream(data.seed, "data sheet").permutation(rows)[:GALLERY_PATCHES])
     batch = data.store.batch(rows)
@@ -164,10 +188,10 @@ def _exhibits(data: PatchDataModule, split: Names, members: NDArray[np.bool_]) -
 
 
 def _scans(data: PatchDataModule) -> ScanSummary | None:
-    """Facts of the scans that were read; None where none was."""
+    """Summarise the facts of the scans that were read; None if none was."""
     columns = data.store.index.columns
-    both = zip(columns["case"], data.store.labels.tolist(), strict=True)
-    anomalous = {case for case, label in both if label == 1}
+    labelled = zip(columns["case"], data.store.labels.tolist(), strict=True)
+    anomalous = {case for case, label in labelled if label == 1}
     summary = None
     for fact in data.store.scans():
         if "skipped" not in fact:
@@ -186,14 +210,23 @@ def _store(data: PatchDataModule) -> dict[str, str]:
     }
     if isinstance(store, Store):
         return {"Store": store.folder.name, "On disk": _megabytes(store), **facts}
-    return {"Store": "none: pictures are read when they are asked for", **facts}
+    return {"Store": "none: pictures are read on demand", **facts}
 
 
 def origin(data: PatchDataModule, seconds: float) -> str:
-    """Whether the store was built, in how many seconds, or reused; its name, rows and size."""
+    """Describe the store in one line: built or reused, rows, size and name.
+
+    Args:
+        data: the data set, set up.
+        seconds: duration of the set-up.
+
+    Example:
+        >>> origin(data, 2.0)  # doctest: +SKIP
+        'built in 2.0 s, 200 rows, 0.8 MB (headct-1a2b3c4d)'
+    """
     store = data.store
     if not isinstance(store, Store):
-        return f"none, {len(store.index)} pictures are read when they are asked for"
+        return f"none, {len(store.index)} pictures are read on demand"
     how = "reused" if store.reused else f"built in {seconds:.1f} s"
     return f"{how}, {len(store.index)} rows, {_megabytes(store)} ({store.folder.name})"
 
@@ -203,13 +236,13 @@ def _megabytes(store: Store) -> str:
 
 
 def _settings(data: PatchDataModule, facts: dict[str, Any], volumes: bool) -> dict[str, dict[str, Any]]:
-    """Everything that decided about the pixels and the windows, by group."""
+    """Return all settings that affect pixels and windows, by group."""
     preparation = data.preprocessing
     picture = {"size": preparation.size or "as it is", "fit": preparation.fit}
     patch_sampling = (
         asdict(data.patch_sampling)
         if data.patch_sampling
-        else {"windows": "as volumes are cut by default" if volumes else "none"}
+        else {"windows": "the default windows of volumes" if volumes else "none"}
     )
     return {
         "Preprocessing": asdict(preparation.volume) if volumes else picture,
@@ -220,7 +253,7 @@ def _settings(data: PatchDataModule, facts: dict[str, Any], volumes: bool) -> di
 
 
 def _nameless(value: Any, root: Path) -> Any:
-    """The value without the names of this machine's folders."""
+    """Remove the paths of this machine's folders from a value."""
     if isinstance(value, dict):
         return {key: _nameless(item, root) for key, item in value.items()}
     if isinstance(value, list | tuple):

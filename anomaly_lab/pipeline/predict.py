@@ -1,4 +1,4 @@
-"""Scores new files with a trained run and writes what it says of them: a table, maps, a page."""
+"""Score new files with a trained run and write a table of scores, anomaly maps and an HTML page."""
 
 import csv
 import io
@@ -27,46 +27,59 @@ from anomaly_lab.types import Case, UserError
 
 
 def new_cases(source: Path, masks: Path | None = None) -> list[Case]:
-    """What is to be scored: every picture and scan in or below `source`.
+    """Find the pictures and scans to score.
 
     Args:
-        source: a file, or a folder that is searched with all its subfolders; an id is the path below it.
-        masks: known lesions, a file for a file or a folder of files named like theirs; only shown, never used.
+        source: a file, or a folder that is searched recursively; the id of a case is its path below the folder.
+        masks: known lesions, for display only: one file if `source` is a file, or a folder of files that are named like
+            the images.
 
     Raises:
-        UserError: nothing to score, or a mask of nothing.
+        UserError: there is nothing to score, or no mask matches.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (8, 8)).save(f"{folder}/slice.png")
+        ...     [case.id for case in new_cases(Path(folder))]
+        ['slice.png']
     """
     cases = find_cases(source) if source.exists() else []
     if not cases:
-        raise UserError(f"{source}: no pictures, NIfTI volumes or DICOM files in it or below; give INPUT=<folder>")
+        raise UserError(f"{source}: no pictures, NIfTI volumes or DICOM files found; give INPUT=<folder>")
     if masks is None:
         return cases
     paths = {case.id: masks / case.id if masks.is_dir() else masks for case in cases}
     if not any(path.is_file() for path in paths.values()):
-        raise UserError(f"{masks}: no mask here is named like its picture or scan, as {cases[0].id}; see MASKS=…")
+        raise UserError(f"{masks}: no mask is named like a picture or scan, such as {cases[0].id}; check MASKS=…")
     return [replace(case, mask=paths[case.id] if paths[case.id].is_file() else None) for case in cases]
 
 
 def predict_files(name: str, scorer: Scorer, cases: list[Case], out: Path) -> Path:
-    """Write scores.csv (id, score, p_value, pred_label), a map of every case, and index.html, a page of them.
+    """Score cases and write scores.csv (id, score, p_value, pred_label), a map of every case and index.html.
 
-    maps/<id>.png for pictures; maps/<id>.nii.gz for volumes, on the scan's own grid with its affine; for a DICOM series
-    maps/<id>.map.dcm as well, a Parametric Map, where highdicom is installed. Where the detector has no map and a scan
-    several windows, the map says how the scores of the windows over a pixel compare with the run's validation normals:
-    0 is their least, 1 its threshold; averaged where windows overlap. A run without validation normals measures from
-    the scan's own least score to its highest.
+    Maps are written as `maps/<id>.png` for pictures and as `maps/<id>.nii.gz` for volumes, on the grid of the scan with
+    its affine. A DICOM series also gets `maps/<id>.map.dcm`, a Parametric Map, if highdicom is installed.
+
+    If the detector has no map and a scan has several windows, the map shows the scores of the windows, averaged where
+    they overlap and scaled linearly: 0 is the lowest score of the run's validation normals, 1 is the run's threshold.
+    For a run without validation normals, the scale is from the lowest to the highest score of the scan.
 
     Args:
-        name: of the run.
-        scorer: of the run.
-        cases: see `new_cases`.
-        out: the folder to write; whole or not at all, an older one is replaced.
+        name: name of the run, for the title of the page.
+        scorer: the scorer of the run.
+        cases: the cases, see `new_cases`.
+        out: the output folder; written completely or not at all, an existing one is replaced.
 
     Returns:
         `out`.
 
     Raises:
-        UserError: an unreadable file.
+        UserError: a file cannot be read.
+
+    Example:
+        >>> predict_files(run.name, Scorer.open(run), new_cases(Path("scans")), Path("out"))  # doctest: +SKIP
+        PosixPath('out')
     """
     findings: list[Finding] = []
     with disk_errors(out.parent), fresh_folder(out) as work, Progress(console=console) as progress:
@@ -84,18 +97,19 @@ def predict_files(name: str, scorer: Scorer, cases: list[Case], out: Path) -> Pa
 
 
 def _table(findings: list[Finding]) -> str:
-    """scores.csv."""
+    """Format scores.csv."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["id", "score", "p_value", "pred_label"])
-    for found in findings:
-        p_value = "" if found.p_value is None else repr(found.p_value)
-        writer.writerow([found.id, repr(found.score), p_value, "" if found.called is None else int(found.called)])
+    for finding in findings:
+        p_value = "" if finding.p_value is None else repr(finding.p_value)
+        pred_label = "" if finding.called is None else int(finding.called)
+        writer.writerow([finding.id, repr(finding.score), p_value, pred_label])
     return table.getvalue()
 
 
 def _with_pictures(finding: Finding, scored: ScoredScan, whole: NDArray[np.float32]) -> Finding:
-    """The finding with its pictures, and how well the map's pixels tell the lesion, if it is known."""
+    """Add pictures to a finding and, if the lesion is known, the pixel AUROC of the map."""
     scan = scored.cut.scan
     image = to_float(scan.pixels[None])[0].numpy()
     mask = None if scan.mask is None else scan.mask[0]
@@ -120,10 +134,10 @@ def _write_map(folder: Path, scored: ScoredScan) -> None:
         files = (scored.case.image, *scored.case.slices)
         try:
             write_parametric_map(target.with_name(f"{target.name}.map.dcm"), scored.anomaly_map, files)
-        except UserError as error:  # a header that lacks something: the NIfTI map is there
-            say(f"no Parametric Map of {scored.case.id}: {error}")
+        except UserError as error:  # an incomplete header; the NIfTI map was written
+            say(f"no Parametric Map for {scored.case.id}: {error}")
 
 
 def _write_picture(path: Path, anomaly_map: NDArray[np.float32]) -> None:
-    """Save a map as 16-bit grey; 0 to 2, the largest distance in [-1, 1], fill the range, so maps stay comparable."""
+    """Save a map as 16-bit grey; 0 to 2, the largest difference of pixels in [-1, 1], map to the full range."""
     Image.fromarray((anomaly_map.clip(0, 2) / 2 * 65535).round().astype(np.uint16)).save(path)

@@ -1,4 +1,4 @@
-"""What the record says of a run before it begins: what runs on what, with which code and data."""
+"""Provenance of a run: its configuration, code, data and machine, recorded before training starts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ def provenance(
     pretrained: Mapping[str, Any],
     start: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The content of provenance.json.
+    """Return the content of provenance.json at the start of a run.
 
     Args:
-        config: resolved.
-        data: set up.
-        detector: as its training begins.
-        pretrained: what it loaded from elsewhere.
-        start: what `WarmStart.record` says; None for a cold start.
+        config: the resolved experiment.
+        data: the data set, set up.
+        detector: the detector before training.
+        pretrained: facts about pretrained weights, from `Detector.load_pretrained`.
+        start: what `WarmStart.record` returns; None for training from scratch.
+
+    Example:
+        >>> provenance(config, data, detector, {}, None)["source"]  # doctest: +SKIP
+        'twin'
     """
     plain: Any = OmegaConf.to_container(config)
     caveats = [*detector.caveats, *_switched_on(config), *(start or {}).get("caveats", [])]
@@ -54,13 +58,21 @@ def provenance(
 
 
 def published(paper: DictConfig) -> dict[str, Any]:
-    """Lengths of the publication's training and what they would cost here."""
+    """Return the phases of the paper budget and the seconds they would take on this machine.
+
+    Args:
+        paper: the experiment, resolved at the paper budget.
+
+    Example:
+        >>> published(configuration.load("fanogan_headct", ["budget=paper"]))  # doctest: +SKIP
+        {'phases': {'gan': 50000, 'encoder': 50000}, 'estimated_seconds': 190000}
+    """
     detector: Detector = configuration.build(paper.detector)
     return {"phases": _iterations(detector), "estimated_seconds": round(estimated_seconds(paper))}
 
 
 def _switched_on(config: DictConfig) -> list[str]:
-    """What must be said of the reproduction switches of this experiment, wherever its numbers stand."""
+    """Return the caveats of the reproduction switches that are on; they accompany the results everywhere."""
     of_callbacks = [getattr(locate(node[TARGET]), "caveat", None) for node in config.callbacks.values()]
     return [caveat for caveat in (CAVEATS.get(config.evaluation.threshold), *of_callbacks) if caveat]
 

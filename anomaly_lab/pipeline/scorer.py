@@ -1,7 +1,7 @@
-"""Scores new scans with a trained run: its preprocessing, its weights, its threshold, its validation normals.
+"""Score new scans with a trained run, using its preprocessing, weights, threshold and validation normals.
 
-Nothing of the training data is needed. A detector that has no map of its own gets one from its scores: a window slides
-over the scan, and each score fills its window.
+The training data are not needed. If the detector has no anomaly map, one is made from its scores: windows are scored
+across the scan, and each score fills its window.
 """
 
 from __future__ import annotations
@@ -38,17 +38,18 @@ from anomaly_lab.types import Batch, Case, UserError
 
 @dataclass(frozen=True)
 class ScoredScan:
-    """What a run says of one scan.
+    """A scan with its score and anomaly map.
 
     Attributes:
-        case: it.
-        score: raw; higher = more anomalous.
-        p_value: (1 + validation normals that score at least as high) / (1 + all of them); None without any.
-        is_anomalous: whether the score lies above the run's threshold; None without one.
-        scan: as read.
-        cut: as the detector saw it.
-        preprocessing: that brought it there.
-        map_seen: float32 [*S] on the grid that the detector saw; None where there is neither a map nor several windows.
+        case: the scan's paths and facts.
+        score: raw score; higher = more anomalous.
+        p_value: conformal p-value, (1 + number of validation normals that score at least as high) / (1 + number of
+            validation normals); None if the run has none.
+        is_anomalous: whether the score exceeds the run's threshold; None if the run has none.
+        scan: the scan as it was read.
+        cut: the scan as the detector received it: preprocessed, with its windows.
+        preprocessing: the preprocessing that was applied.
+        map_seen: float32 [*S] on the preprocessed grid; None if the detector has no map and the scan only one window.
     """
 
     case: Case
@@ -62,7 +63,7 @@ class ScoredScan:
 
     @cached_property
     def anomaly_map(self) -> NDArray[np.float32] | None:
-        """The map on the scan's own grid: float32 [H, W] of a picture, [*S] of a volume, or None."""
+        """Anomaly map on the original grid of the scan: float32 [H, W] for pictures, [*S] for volumes; or None."""
         if self.map_seen is None:
             return None
         if self.scan.affine is None:
@@ -73,7 +74,7 @@ class ScoredScan:
 
 
 class _Windows(NamedTuple):
-    """A scan that was cut, how many windows it has and which of them count for its score, [n]."""
+    """A scan with its windows: their number, and which of them count for the score, [n]."""
 
     case: Case
     scan: Scan
@@ -83,14 +84,14 @@ class _Windows(NamedTuple):
 
 
 class Scorer:
-    """A trained and evaluated run, ready to score.
+    """Scores new scans with a trained and evaluated run; usually created by `Scorer.open`.
 
     Args:
-        data: its data set, for the preprocessing; needs no set-up.
-        detector: its detector, with its weights.
-        metrics: content of its metrics.json.
-        normals: scores of its validation normals, [n].
-        bits: of its stored pixels, 8 or 16.
+        data: data set of the run, for the preprocessing; need not be set up.
+        detector: detector with its trained weights.
+        metrics: content of metrics.json.
+        normals: scores of the validation normals, [n].
+        bits: bits per stored pixel, 8 or 16.
 
     Example:
         >>> scorer = Scorer.open("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
@@ -113,23 +114,23 @@ class Scorer:
 
     @classmethod
     def open(cls, path: str | Path) -> Scorer:
-        """The scorer of a run folder.
+        """Create the scorer of a run folder.
 
         Raises:
-            UserError: not a run folder, not trained far enough, or never evaluated.
+            UserError: `path` is not a run folder, or the run is not trained far enough or not evaluated.
         """
         run = run_folder.open_run(str(path))
         metrics = run_folder.in_current_words(run_folder.read_json(run / "metrics.json"))
         if not metrics:
-            raise UserError(f"{run} was never evaluated, so it has no threshold; first: make evaluate RUN={run}")
+            raise UserError(f"{run} was never evaluated, so it has no threshold; run: make evaluate RUN={run}")
         facts = run_folder.read_json(run / "provenance.json")
         config = configuration.recall(run / "config.yaml")
-        config.data.source = "twin"  # no file of the training is looked at, so none need be there
+        config.data.source = "twin"  # avoids looking for the training files, which are not needed
         data, detector = construct(config)
         load_weights(run, detector)
         scores = Scores.read(run / "scores.csv")
         bits = facts["data"].get("bits")
-        if bits is None:  # a record of older code
+        if bits is None:  # a run of an older version
             data.setup()
             bits = data.facts()["bits"]
         return cls(data, detector, metrics, scores.score[scores.normals], bits)
@@ -138,17 +139,21 @@ class Scorer:
         """Score one scan.
 
         Args:
-            source: a picture, a NIfTI volume, a DICOM file or the folder of a series; a case; or a picture as an array:
-                [H, W] or [H, W, 3], uint8, uint16, or floats in [0, 1].
+            source: path of a picture, a NIfTI volume, a DICOM file or the folder of a DICOM series; a `Case`; or a
+                picture as an array [H, W] or [H, W, 3] of uint8, uint16, or floats in [0, 1].
 
         Raises:
-            UserError: unreadable, or more than one scan.
+            UserError: the source cannot be read or has more than one scan.
         """
         (scored,) = self.score_all([_only_case(source)] if isinstance(source, str | Path) else [source])
         return scored
 
     def score_all(self, sources: Iterable[Case | NDArray[Any]]) -> Iterator[ScoredScan]:
-        """Score scan after scan, in the order they come; small ones are scored together."""
+        """Score scans one after another, in order; the windows of small scans share batches.
+
+        Args:
+            sources: cases, or pictures as arrays, see `score`.
+        """
         for group in self._groups(sources):
             patches = np.concatenate([block for windows in group for block, _ in windows.cut.blocks()])
             scores, maps = self._predict(patches)
@@ -158,7 +163,7 @@ class Scorer:
                 yield self._conclude(windows, scores[own], None if maps is None else maps[own])
 
     def _groups(self, sources: Iterable[Case | NDArray[Any]]) -> Iterator[list[_Windows]]:
-        """Scans with about a batch of windows together: many pictures or one volume."""
+        """Group scans to at least a batch of windows: many pictures, or one volume."""
         group: list[_Windows] = []
         for place, source in enumerate(sources):
             group.append(self._windows(source, place))
@@ -180,12 +185,12 @@ class Scorer:
         sampling = self.data.patch_sampling
         if sampling is None or cut.scan.foreground is None:
             return _Windows(case, scan, cut, len(everything), everything)
-        # the run was trained and evaluated on windows with as much foreground
+        # the run was trained and evaluated on windows with at least this share of foreground
         enough = shares(cut.scan.foreground, cut.windows.location, cut.extent) >= sampling.foreground
         return _Windows(case, scan, cut, len(everything), enough if enough.any() else everything)
 
     def _predict(self, patches: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
-        """Scores [n] and maps [n, *P] of patches [n, C, *P], batch by batch."""
+        """Compute the scores [n] and maps [n, *P] of patches [n, C, *P], batch by batch."""
         size, device = self.data.scoring_batch_size, self.detector.device
         batches = (Batch(image=to_float(patches[start : start + size])) for start in range(0, len(patches), size))
         parts = [scored for _, scored in score_batches(self.detector.score, batches, device)]
@@ -193,7 +198,7 @@ class Scorer:
         return np.concatenate([part.score for part in parts]), np.concatenate(maps) if maps else None
 
     def _conclude(self, windows: _Windows, scores: NDArray[np.float64], maps: NDArray[np.float32] | None) -> ScoredScan:
-        """One scan by the scores [n] and maps [n, *P] of its windows."""
+        """Combine the scores [n] and maps [n, *P] of a scan's windows."""
         rule: Rule = "max" if self._unit["rule"] == "none" else self._unit["rule"]
         counted = scores[windows.counted]
         score = float(case_scores(counted, np.zeros(len(counted), int), rule, self._unit["top_k"])[1][0])
@@ -211,9 +216,9 @@ class Scorer:
         )
 
     def _zero_and_one(self, scores: NDArray[np.float64]) -> tuple[float, float]:
-        """Scores that a map of scores shows as 0 and 1: the least validation normal's and the threshold.
+        """Return the scores that a map of scores shows as 0 and 1: lowest validation normal and threshold.
 
-        A run without validation normals measures from the scan's own least score to its highest.
+        For a run without validation normals, these are the lowest and the highest score of the scan.
         """
         if self.threshold is None:
             return float(scores.min()), float(scores.max())
@@ -226,10 +231,18 @@ class Scorer:
 
 
 def load_weights(run: Path, detector: Detector) -> None:
-    """Give a detector the weights of a run's newest intact checkpoint, and this process as many threads as it had.
+    """Load the newest intact checkpoint of a run into a detector and set the run's number of threads.
+
+    Args:
+        run: the run folder.
+        detector: the detector, as configured in the run; modified in place.
 
     Raises:
-        UserError: there is none, or the training has not come far enough for scores to mean anything.
+        UserError: there is no checkpoint, or the training has not reached the point from which scores are meaningful.
+
+    Example:
+        >>> data, detector = construct(configuration.recall(run / "config.yaml"))  # doctest: +SKIP
+        >>> load_weights(run, detector)  # doctest: +SKIP
     """
     torch.set_num_threads(run_folder.read_json(run / "provenance.json").get("threads", torch.get_num_threads()))
     path = checkpoint_files.newest(run)
@@ -237,13 +250,13 @@ def load_weights(run: Path, detector: Detector) -> None:
         raise UserError(f"{run} has no checkpoint to evaluate; train it first: make resume RUN={run}")
     detector.load_state_dict(checkpoint_files.load(path)["state_dict"])
     if not detector.ready:
-        raise UserError(f"{run} is not trained far enough to score; go on with: make resume RUN={run}")
+        raise UserError(f"{run} is not trained far enough to score; continue with: make resume RUN={run}")
 
 
 def _only_case(source: str | Path) -> Case:
     path = Path(source)
     cases = find_cases(path) if path.exists() else []
     if len(cases) != 1:
-        found = f"{len(cases)} scans, where one is expected" if cases else "no picture, NIfTI volume or DICOM file"
-        raise UserError(f"{path}: {found}; see score_all and `make predict` for folders")
+        problem = f"{len(cases)} scans, but one is expected" if cases else "no picture, NIfTI volume or DICOM file"
+        raise UserError(f"{path}: {problem}; for folders use score_all or `make predict`")
     return cases[0]

@@ -1,4 +1,4 @@
-"""Trains a detector and scores every validation normal and test case: all code that decides weights and scores."""
+"""Build the Trainer and score every validation normal and test case: the code that determines weights and scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ Progress = Callable[[int, int], None]
 
 
 def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
-    """Data and detector of a resolved experiment, the weights drawn from its seed."""
+    """Construct the data module and the detector of a resolved experiment; the seed determines the initial weights.
+
+    Example:
+        >>> config = configuration.load("ganomaly_headct", ["budget=smoke"])
+        >>> data, detector = construct(config)
+        >>> type(data).__name__, type(detector).__name__
+        ('HeadCT', 'GANomaly')
+    """
     pl.seed_everything(config.seed, verbose=False)
     data: PatchDataModule = configuration.build(config.data)
     detector: Detector = configuration.build(config.detector)
@@ -43,19 +50,23 @@ def trainer_for(
     max_epochs: int,
     **over: Any,
 ) -> pl.Trainer:
-    """The Trainer of the section `trainer`, with what the engine decides.
+    """Construct the Trainer from the section `trainer` and the arguments that the engine sets.
 
     Args:
-        settings: the section.
-        run: folder the callbacks write to.
-        callbacks: in the order in which they are called.
-        max_epochs: Lightning epochs of the training, of which a resumed one has done some.
-        over: keys of the Trainer that replace configured ones.
+        settings: the section `trainer`.
+        run: the run folder, to which the callbacks write.
+        callbacks: the callbacks in the order in which they are called.
+        max_epochs: Lightning epochs of the whole training, including those before a resume.
+        over: arguments of the Trainer that override configured ones.
+
+    Example:
+        >>> config = configuration.load("ganomaly_headct", ["budget=smoke"])
+        >>> trainer = trainer_for(config.trainer, run, decisive_callbacks(config.seed), 10)  # doctest: +SKIP
     """
     trainer: pl.Trainer = configuration.build(
         settings,
         max_epochs=max_epochs,
-        accumulate_grad_batches=1,  # the detector does both: Lightning refuses them in manual optimisation
+        accumulate_grad_batches=1,  # the detector implements both: Lightning rejects them in manual optimisation
         gradient_clip_val=None,
         precision=precision_for(settings.precision),
         callbacks=list(callbacks),
@@ -74,7 +85,12 @@ def trainer_for(
 
 
 def decisive_callbacks(seed: int) -> list[pl.Callback]:
-    """Those that every training has: they decide its random numbers and its validation score."""
+    """Return the callbacks that every training has; they determine its random numbers and its validation score.
+
+    Example:
+        >>> [type(callback).__name__ for callback in decisive_callbacks(seed=0)]
+        ['Randomness', 'ValidationScore']
+    """
     return [Randomness(seed), ValidationScore()]
 
 
@@ -87,21 +103,26 @@ def score_all(
 ) -> Columns | None:
     """Score every validation normal and every test case once.
 
-    Every rank scores its share of the batches and calls this; only rank 0 gets the result.
+    All ranks call this and score their share of the batches; only rank 0 gets the result.
 
     Args:
-        data: set up; where it is attached to a Trainer, that knows the ranks.
-        detector: trained.
-        callbacks: of which RunCallbacks may add columns.
-        device: to score on.
-        progress: is told how many batches of how many are done.
+        data: the data set, set up; attached to a Trainer if there are several ranks.
+        detector: the trained detector.
+        callbacks: callbacks; a RunCallback may add columns.
+        device: device to score on.
+        progress: called with the number of finished batches and their total.
 
     Returns:
-        By row of the store, ascending: row [n], score [n] (float64), where there are masks anomaly_map and mask
-        [n, 1, *S], and the callbacks' columns. None on other ranks.
+        Columns sorted by row of the store: row [n], score [n] (float64), anomaly_map and mask [n, 1, *S] if there are
+        masks, and the callbacks' columns. None on ranks other than 0.
 
     Raises:
         RuntimeError: not every case was scored exactly once.
+
+    Example:
+        >>> scored = score_all(data, detector)  # doctest: +SKIP
+        >>> scored["row"].shape == scored["score"].shape  # doctest: +SKIP
+        True
     """
     detector.to(device)
     loader = data.test_dataloader()
@@ -116,19 +137,37 @@ def score_all(
     return _by_row(gathered, data) if (gathered := _gathered(parts)) is not None else None
 
 
-def precision_for(asked: Any) -> Any:
-    """The precision asked for, or float32 where the processor would only emulate bfloat16."""
-    return "32-true" if asked == "bf16-mixed" and emulates_bfloat16() else asked
+def precision_for(requested: Any) -> Any:
+    """Return the requested precision, or "32-true" if that is bf16-mixed and the hardware only emulates it.
+
+    Example:
+        >>> precision_for("32-true")
+        '32-true'
+    """
+    return "32-true" if requested == "bf16-mixed" and emulates_bfloat16() else requested
 
 
 def emulates_bfloat16() -> bool:
-    """Whether bfloat16 is slower than float32 here: no GPU, and a processor without instructions for it."""
+    """Return whether bfloat16 is slower than float32: no GPU, and a processor without instructions for it.
+
+    Example:
+        >>> emulates_bfloat16() in (True, False)  # depends on the machine
+        True
+    """
     fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return not fast
 
 
 def device_for(accelerator: Any) -> torch.device:
-    """The device on which one process evaluates what was trained with `trainer.accelerator`."""
+    """Return the device on which a single process evaluates a run.
+
+    Args:
+        accelerator: the setting `trainer.accelerator`, such as "auto", "gpu" or "cpu".
+
+    Example:
+        >>> device_for("cpu")
+        device(type='cpu')
+    """
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
@@ -136,9 +175,9 @@ def device_for(accelerator: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def _strategy(asked: Any) -> Any:
-    """DDP as GANs need it: a step uses some of the networks only, and no buffer may change between two forwards."""
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if asked == "ddp" else asked
+def _strategy(requested: Any) -> Any:
+    """Configure DDP for GANs: a step uses only some networks, and no buffer may change between two forward passes."""
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if requested == "ddp" else requested
 
 
 def _columns(batch: Batch, scored: Scored) -> Columns:
@@ -149,7 +188,7 @@ def _columns(batch: Batch, scored: Scored) -> Columns:
 
 
 def _gathered(parts: list[Columns]) -> list[Columns] | None:
-    """The parts of all ranks on rank 0, None elsewhere; a rank without batches has none to give, and gives that."""
+    """Return the parts of all ranks on rank 0, None on others; a rank without batches contributes an empty list."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return parts
     first = torch.distributed.get_rank() == 0
@@ -163,5 +202,7 @@ def _by_row(parts: list[Columns], data: PatchDataModule) -> Columns:
     order = np.argsort(whole["row"], kind="stable")
     expected = np.sort(np.concatenate([data.rows["val"], data.rows["test"]]))
     if not np.array_equal(whole["row"][order], expected):
-        raise RuntimeError("not every case was scored exactly once: the loaders of the ranks do not share them out")
+        raise RuntimeError(
+            "not every case was scored exactly once: the loaders of the ranks do not partition the cases"
+        )
     return {key: value[order] for key, value in whole.items()}

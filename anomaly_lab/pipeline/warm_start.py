@@ -1,6 +1,6 @@
-"""A warm start: a run begins with a finished phase of another one, as if it had trained that phase itself.
+"""Warm start: a run reuses a finished phase of another run as if it had trained that phase itself.
 
-Where that phase is the last one, nothing is left to train: the same weights are evaluated under other settings.
+If that phase is the last one, nothing is left to train: the same weights are evaluated under other settings.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from anomaly_lab.types import UserError
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The weights at the end of a phase of a finished run, its fake pool, and what the record says of them.
+    """Weights at the end of a finished phase of another run, with its fake pool and provenance.
 
     Attributes:
-        source: folder of the run.
+        source: folder of the other run.
         phase: name of the phase.
-        phases: iterations of the phases up to and including that one, by name, in their order.
-        checkpoint: the file the weights are from.
-        state: the detector's state there.
-        facts: the run's provenance.
+        phases: iterations by name of the phases up to and including that one, in order.
+        checkpoint: the file of the weights.
+        state: the detector's state in that file.
+        facts: provenance of the other run.
     """
 
     source: Path
@@ -41,63 +41,74 @@ class WarmStart:
 
     @classmethod
     def open(cls, path: str, phase: str = "gan") -> WarmStart:
-        """Read a run's newest checkpoint, once.
+        """Read the newest checkpoint of a run.
 
         Args:
-            path: of the run folder.
-            phase: that is taken over.
+            path: the run folder.
+            phase: the last phase to reuse.
 
         Raises:
-            UserError: no such run, no checkpoint, or the phase is unknown there or not finished.
+            UserError: there is no such run, checkpoint or phase, or the phase is not finished.
+
+        Example:
+            >>> start = WarmStart.open("runs/wgan_abmnist/20260101-120000-laptop-1a2b")  # doctest: +SKIP
+            >>> start.apply_to(detector)  # doctest: +SKIP
         """
         source = run_folder.open_run(path)
         facts, newest = run_folder.read_json(source / "provenance.json"), checkpoint_files.newest(source)
         if newest is None:
-            raise UserError(f"start_from={path}: it has no checkpoint; train it first: make resume RUN={path}")
+            raise UserError(f"start_from={path}: the run has no checkpoint; train it first: make resume RUN={path}")
         phases: dict[str, int] = facts.get("detector", {}).get("phases", {})
         if phase not in phases:
-            raise UserError(f"start_from={path}: it has no phase {phase}, only {', '.join(phases)}; see start_phase")
+            raise UserError(
+                f"start_from={path}: the run has no phase {phase}, only {', '.join(phases)}; set start_phase"
+            )
         names = list(phases)
-        taken = {name: phases[name] for name in names[: names.index(phase) + 1]}
+        reused = {name: phases[name] for name in names[: names.index(phase) + 1]}
         state: dict[str, Tensor] = checkpoint_files.load(newest)["state_dict"]
-        if int(state["iteration"]) < sum(taken.values()):
-            raise UserError(f"start_from={path}: its phase {phase} is not finished; go on with: make resume RUN={path}")
-        return cls(source, phase, taken, newest, state, facts)
+        if int(state["iteration"]) < sum(reused.values()):
+            raise UserError(f"start_from={path}: phase {phase} is not finished; continue with: make resume RUN={path}")
+        return cls(source, phase, reused, newest, state, facts)
 
     def apply_to(self, detector: Detector) -> None:
-        """Give a detector the networks of the phases up to this one and put it at their end.
+        """Load the networks of all phases up to this one into a detector and set its iteration to their end.
 
-        A detector without such a phase is left as it is; it is the pool it wants.
+        A detector without this phase is left unchanged; it uses the fake pool only.
 
         Raises:
-            UserError: its phases or networks are others than the run's.
+            UserError: the detector's phases or networks differ from those of the run.
         """
         span = detector.schedule.span(self.phase)
         if not span:
             return
         passed = [phase for phase in detector.schedule if detector.schedule.span(phase.name).stop <= span.stop]
         if (here := {phase.name: phase.iterations for phase in passed}) != self.phases:
-            theirs, ours = (", ".join(f"{name} {n}" for name, n in found.items()) for found in (self.phases, here))
-            raise UserError(f"start_from={self.source}: its iterations up to {self.phase} are {theirs}, these {ours}")
+            theirs, ours = (", ".join(f"{name} {n}" for name, n in lengths.items()) for lengths in (self.phases, here))
+            raise UserError(
+                f"start_from={self.source}: its iterations up to {self.phase} are {theirs}, but this experiment has "
+                f"{ours}; set the same lengths"
+            )
         moved = dict.fromkeys(name for phase in passed for name in phase.networks)
-        whole = span.stop == detector.schedule.iterations  # counters and averages beside the networks are wanted, too
-        kept = {*moved, "augmentation"}  # ADA's p is learned in the phase as well
+        whole = span.stop == detector.schedule.iterations  # then also counters and averages outside the networks
+        kept = {*moved, "augmentation"}  # the phase also adapts ADA's p
         state = detector.state_dict()
-        taken, wanted = (
-            {key: value for key, value in each.items() if whole or key.split(".")[0] in kept}
-            for each in (self.state, state)
+        loaded, expected = (
+            {key: value for key, value in values.items() if whole or key.split(".")[0] in kept}
+            for values in (self.state, state)
         )
-        if {key: value.shape for key, value in taken.items()} != {key: value.shape for key, value in wanted.items()}:
+        if {key: value.shape for key, value in loaded.items()} != {key: value.shape for key, value in expected.items()}:
             names = " and ".join(moved)
             raise UserError(
                 f"start_from={self.source}: its {names} differ from this detector's; set the same sizes and augment_d"
             )
-        detector.load_state_dict({**state, **taken, "iteration": state["iteration"].new_tensor(span.stop)})
+        detector.load_state_dict({**state, **loaded, "iteration": state["iteration"].new_tensor(span.stop)})
 
     def record(self) -> dict[str, Any]:
-        """What the new run's record says: run, checkpoint (whose name holds its digest), phase, iterations, seconds.
+        """Return the facts for the new run's provenance.
 
-        `caveats` are those of how the weights were chosen.
+        Returns:
+            run, checkpoint (whose name includes its checksum), phase, iterations, seconds, and the caveats about how
+            the weights were chosen.
         """
         caveats = self.facts["detector"].get("caveats", [])
         return {
@@ -110,11 +121,11 @@ class WarmStart:
         }
 
     def link_into(self, run: Path, with_checkpoint: bool) -> None:
-        """Put the fake pool, if there is one, into the folder of a new run; linked where that is possible.
+        """Put the fake pool, if there is one, into the folder of a new run; as hard links where possible.
 
         Args:
-            run: the new folder.
-            with_checkpoint: the checkpoint as well, where nothing will be trained that makes one.
+            run: the new run folder.
+            with_checkpoint: whether to add the checkpoint, needed if the new run will not train and write its own.
         """
         for file in (self.source / fake_pool.FOLDER).glob("*.npy"):
             _link(file, run / fake_pool.FOLDER / file.name)
@@ -127,5 +138,5 @@ def _link(file: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     try:
         os.link(file, target)
-    except OSError:  # another disk, or one that has no links
+    except OSError:  # another file system, or one without hard links
         shutil.copyfile(file, target)

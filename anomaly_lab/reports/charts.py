@@ -1,4 +1,4 @@
-"""Which chart answers which question: comparison with the baselines, ROC and PR, score histogram, training."""
+"""Charts of the run report: comparison with the baselines, ROC and PR curves, score histogram, training curves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from anomaly_lab.reports.svg import (
     tick_label,
 )
 
-FLOORS = {"mean_image": "Mean-image distance", "pca_32": "PCA-32 reconstruction"}
+BASELINE_NAMES = {"mean_image": "Mean-image distance", "pca_32": "PCA-32 reconstruction"}
 TERMS = {
     "train/critic": "Critic loss",
     "train/wasserstein": "Wasserstein estimate",
@@ -31,22 +31,22 @@ TERMS = {
     "train/encoder": "Encoder loss",
     "train/image_residual": "Image residual",
     "train/feature_residual": "Feature residual",
-    "val/anomaly_score": "Score of held-out normals",
-    "train/sign_real": "Sign of the discriminator on reals",
-    "train/augment_p": "ADA’s p",
+    "val/anomaly_score": "Mean score of validation normals",
+    "train/sign_real": "Sign of the discriminator on real images",
+    "train/augment_p": "Augmentation probability p (ADA)",
     "cheat/test_auroc": "AUROC on the test labels",
-    "health/real_above_fake": "Real above fake (balance)",
-    "health/train_above_held_out": "Training above held-out (by heart: 1)",
-    "health/overfitting": "Overfitting r_v",
-    "health/diversity": "Diversity of samples",
+    "health/real_above_fake": "Discriminator: real above generated (.5: balanced)",
+    "health/train_above_held_out": "Discriminator: training above validation (1: memorised)",
+    "health/overfitting": "Discriminator overfitting r_v",
+    "health/diversity": "Diversity of generated images",
 }
-POINTS = 300  # of a line: more than a 340-pixel chart can show
+POINTS = 300  # per line; a chart 340 pixels wide cannot show more
 
 Row = dict[str, Any]
 
 
 class Panel(NamedTuple):
-    """A chart with its heading and a caption that says how to read it."""
+    """A chart as SVG text, with its heading and a caption that explains how to read it."""
 
     title: str
     svg: str
@@ -54,7 +54,12 @@ class Panel(NamedTuple):
 
 
 def term(key: str) -> str:
-    """What a recorded term is called: by TERMS, else by its own name, "train/log_likelihood" as Log likelihood."""
+    """Return the display name of a logged term: from TERMS, otherwise derived from the key.
+
+    Example:
+        >>> term("train/critic"), term("train/log_likelihood"), term("train/grad_encoder")
+        ('Critic loss', 'Log likelihood', 'Gradient norm, encoder')
+    """
     if key in TERMS:
         return TERMS[key]
     name = key.rpartition("/")[2].replace("_", " ")
@@ -64,7 +69,12 @@ def term(key: str) -> str:
 
 
 def rate(value: object, digits: int = 3) -> str:
-    """A figure as .812, 1.000, −.067; a dash where it is not defined."""
+    """Format a number without its leading zero; an undefined one becomes a dash.
+
+    Example:
+        >>> rate(0.8123), rate(1.0), rate(-0.067), rate(None)
+        ('.812', '1.000', '−.067', '–')
+    """
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     text = f"{abs(value):.{digits}f}"
@@ -72,7 +82,14 @@ def rate(value: object, digits: int = 3) -> str:
 
 
 def figure(entry: dict[str, float | None] | float | None) -> str:
-    """A figure with its interval: .812 [.74, .88]; a bare one, of a record that has no interval, by itself."""
+    """Format a metric with its interval; a bare number, as older runs have it, without one.
+
+    Example:
+        >>> figure({"value": 0.8123, "low": 0.74, "high": 0.881})
+        '.812 [.74, .88]'
+        >>> figure(0.8123), figure(None)
+        ('.812', '–')
+    """
     if isinstance(entry, float):
         return rate(entry)
     if not entry or entry.get("value") is None:
@@ -82,27 +99,44 @@ def figure(entry: dict[str, float | None] | float | None) -> str:
 
 
 def contenders(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Name, CSS class and figures of the detector and of the baselines, the detector first."""
+    """List the detector and the baselines of metrics.json, the detector first.
+
+    Returns:
+        Display name, CSS class and metrics of each.
+
+    Example:
+        >>> contenders({"detector": {"auroc": 0.9}, "baselines": {"pca_32": {"auroc": 0.8}}})
+        [('This detector', 'series-0', {'auroc': 0.9}), ('PCA-32 reconstruction', 'series-1', {'auroc': 0.8})]
+    """
     baselines = [
-        (FLOORS.get(key, key), f"series-{1 + i % 2}", entry or {})
+        (BASELINE_NAMES.get(key, key), f"series-{1 + i % 2}", entry or {})
         for i, (key, entry) in enumerate((metrics.get("baselines") or {}).items())
     ]
     return [("This detector", "series-0", metrics.get("detector") or {}), *baselines]
 
 
 def comparison(metrics: dict[str, Any]) -> list[Panel]:
-    """The three figures that need no threshold: detector, baselines, and what guessing would reach."""
+    """Plot the three metrics that need no threshold for detector and baselines, with the value of random guessing.
+
+    Args:
+        metrics: content of metrics.json.
+
+    Example:
+        >>> metrics = {"detector": {"auroc": {"value": 0.9, "low": 0.8, "high": 1.0}}, "baselines": {}}
+        >>> [panel.title for panel in comparison(metrics)]
+        ['AUROC', 'Average precision', 'Sensitivity at 95 % specificity']
+    """
     test = (metrics.get("counts") or {}).get("test") or {}
     total = (test.get("normal") or 0) + (test.get("anomalous") or 0)
     chance = {"auroc": 0.5, "sensitivity_at_95_specificity": 0.05}
     if total:
         chance["average_precision"] = (test.get("anomalous") or 0) / total
     titles = {
-        "auroc": ("AUROC", "Chance that an anomalous image scores higher than a normal one."),
-        "average_precision": ("Average precision", "Mean share of true alarms over all recall levels."),
+        "auroc": ("AUROC", "Probability that an anomalous image scores higher than a normal one."),
+        "average_precision": ("Average precision", "Precision averaged over all levels of recall."),
         "sensitivity_at_95_specificity": (
             "Sensitivity at 95 % specificity",
-            "Share of anomalous images found when 1 in 20 normals may raise an alarm.",
+            "Fraction of anomalous images detected if 1 in 20 normal images may raise a false alarm.",
         ),
     }
     panels = []
@@ -118,23 +152,35 @@ def comparison(metrics: dict[str, Any]) -> list[Panel]:
 
 
 def curves(rows: Sequence[Row], metrics: dict[str, Any]) -> list[Panel]:
-    """ROC and precision-recall of the test split; none when one of the classes is missing there."""
+    """Plot ROC and precision-recall curves of the test split; empty if a class is missing there.
+
+    Args:
+        rows: of scores.csv.
+        metrics: content of metrics.json; the operating point is marked if it has one.
+
+    Example:
+        >>> rows = [{"split": "test", "label": label, "score": score} for label, score in ((0, 0.1), (1, 0.9))]
+        >>> [panel.title for panel in curves(rows, {})]
+        ['ROC', 'Precision and recall']
+        >>> curves(rows[:1], {})
+        []
+    """
     test = [row for row in rows if row["split"] == "test"]
     label = np.array([row["label"] for row in test], dtype=int)
     if len(set(label.tolist())) < 2:
         return []
     unit = Axis("false alarms among normals (1 − specificity)", 0, 1)
-    recall_axis = Axis("recall (share of anomalous found)", 0, 1)
+    recall_axis = Axis("recall (fraction of anomalous images detected)", 0, 1)
     roc, pr = [], []
     columns = [("score", *contenders(metrics)[0])]
     columns += [(c, *e) for c, e in zip(metrics.get("baselines") or {}, contenders(metrics)[1:], strict=True)]
     for column, name, style, _ in columns:
         score = np.array([row.get(column, math.nan) for row in test], dtype=float)
         if np.isfinite(score).all():
-            false_alarms, found, _ = roc_curve(label, score)
+            false_positive_rate, true_positive_rate, _ = roc_curve(label, score)
             precision, recall, _ = precision_recall_curve(label, score)
-            roc.append(Series(name, *_thin(false_alarms, found), style))
-            # precision holds for the whole step up to its recall: straight lines between points would flatter
+            roc.append(Series(name, *_thin(false_positive_rate, true_positive_rate), style))
+            # drawn as steps: straight lines between the points would show too high a precision
             pr.append(Series(name, *_thin(np.repeat(recall[::-1], 2)[:-1], np.repeat(precision[::-1], 2)[1:]), style))
     prevalence = float(label.mean())
     roc.insert(0, Series("Guessing", [0, 1], [0, 1], "reference"))
@@ -150,20 +196,31 @@ def curves(rows: Sequence[Row], metrics: dict[str, Any]) -> list[Panel]:
         Panel(
             "ROC",
             line_chart(roc, unit, Axis("recall", 0, 1), 280),
-            "The nearer to the top left corner, the better.",
+            "The closer to the top left corner, the better.",
         ),
         Panel(
             "Precision and recall",
             line_chart(pr, recall_axis, Axis("precision", 0, 1), 280),
-            "Precision: of all alarms, the share that is right. It depends on how common anomalies are here.",
+            "Precision: fraction of alarms that are correct. It depends on how common anomalies are in the test split.",
         ),
     ]
 
 
 def score_histogram(rows: Sequence[Row], threshold: float | None) -> Panel:
-    """Scores of held-out normals, test normals and test anomalous, one row each, and the threshold."""
+    """Plot the scores of validation normals, test normals and test anomalies, one row each, with the threshold.
+
+    Args:
+        rows: of scores.csv.
+        threshold: position of the vertical line; None draws none.
+
+    Example:
+        >>> rows = [{"split": "val", "label": 0, "score": 0.1}, {"split": "test", "label": 1, "score": 0.9}]
+        >>> panel = score_histogram(rows, threshold=0.5)
+        >>> "Validation normals (1)" in panel.svg, "threshold 0.5" in panel.svg
+        (True, True)
+    """
     parts = {
-        ("val", 0): ("Held-out normals", "held-out"),
+        ("val", 0): ("Validation normals", "held-out"),
         ("test", 0): ("Test, normal", "normal"),
         ("test", 1): ("Test, anomalous", "anomalous"),
     }
@@ -177,12 +234,21 @@ def score_histogram(rows: Sequence[Row], threshold: float | None) -> Panel:
     ]
     line = None if threshold is None else (f"threshold {threshold:.4g}", threshold)
     note = "Each row is scaled to its own highest bar."
-    note += "" if threshold is None else " Right of the threshold an image is called anomalous."
+    note += "" if threshold is None else " Images to the right of the threshold are called anomalous."
     return Panel("Scores", stacked_histogram(groups, "anomaly score", line), note)
 
 
 def training(log: Sequence[Row]) -> dict[str, list[Panel]]:
-    """One small chart a logged term, by phase; gradient norms after the losses."""
+    """Plot each logged term in a small chart, grouped by phase; gradient norms come last.
+
+    Args:
+        log: lines of metrics.jsonl.
+
+    Example:
+        >>> log = [{"iteration": i, "images": 8 * i, "phase": "gan", "train/critic": -i} for i in (10, 20)]
+        >>> {phase: [(panel.title, panel.note) for panel in panels] for phase, panels in training(log).items()}
+        {'gan': [('Critic loss', 'last −20')]}
+    """
     phases: dict[str, list[Panel]] = {}
     for phase in dict.fromkeys(str(line.get("phase", "training")) for line in log):
         lines = [line for line in log if str(line.get("phase", "training")) == phase]
@@ -199,11 +265,12 @@ def _term(key: str, lines: Sequence[Row]) -> Panel | None:
     if not finite:
         return None
     x, y = _thin(*(np.array(column, dtype=float) for column in zip(*finite, strict=True)))
-    lost = len(points) - len(finite)
-    words = term(key)
+    num_left_out = len(points) - len(finite)
+    name = term(key)
     x_axis = Axis("images seen" if axis == "images" else "iterations", min(x), max(max(x), min(x) + 1))
-    svg = line_chart([Series(words, x, y, "series-0")], x_axis, Axis("", *padded(y)), 150)
-    return Panel(words, svg, f"last {tick_label(y[-1])}" + (f"; {lost} not finite, left out" if lost else ""))
+    svg = line_chart([Series(name, x, y, "series-0")], x_axis, Axis("", *padded(y)), 150)
+    note = f"last {tick_label(y[-1])}" + (f"; {num_left_out} not finite, left out" if num_left_out else "")
+    return Panel(name, svg, note)
 
 
 def _order(key: str) -> tuple[bool, int, str]:

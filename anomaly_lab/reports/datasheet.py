@@ -1,4 +1,4 @@
-"""The data sheet: one self-contained HTML page that shows what a detector will be trained and judged on."""
+"""The data sheet: a self-contained HTML page about the data that a detector will be trained and evaluated on."""
 
 from __future__ import annotations
 
@@ -20,23 +20,31 @@ from anomaly_lab.reports.scan_summary import Mixture, ScanSummary, common_axis
 from anomaly_lab.reports.svg import Axis, Group, Series, line_chart, stacked_histogram
 
 SECTIONS = {
-    "counts": "Who is in which split",
-    "pictures": "Pictures",
+    "counts": "Splits",
+    "pictures": "Example images",
     "sizes": "Sizes and spacings",
     "numbers": "Intensities",
-    "skipped": "Left out as broken",
+    "skipped": "Unreadable files",
     "audit": "Leakage audit",
     "store": "Store and settings",
 }
-SPLITS = {"train": "Training", "val": "Held-out", "test": "Test", "": "Left out"}
+SPLITS = {"train": "Training", "val": "Validation", "test": "Test", "": "Left out"}
 UNITS = {"image": "images", "patch": "patches"}
 STYLES = {"normal": "series-0", "anomalous": "series-1"}
-LISTED = 6  # different sizes that are listed one by one; more are summed up
-DRAWN = 5000  # values of a small histogram
+LISTED = 6  # up to this many different sizes are listed; more are summarised
+DRAWN = 5000  # values in a small histogram at most
 
 
 class Count(NamedTuple):
-    """What a split has of a class: patches (or images), the scans they come from, and their patients."""
+    """Number of patches (or images) of a class in a split, of the scans they come from, and of the patients.
+
+    Attributes:
+        split: "train", "val" or "test".
+        kind: class name.
+        rows: patches or images.
+        scans: scans they come from.
+        patients: patients they come from.
+    """
 
     split: str
     kind: str
@@ -46,7 +54,17 @@ class Count(NamedTuple):
 
 
 class Exhibit(NamedTuple):
-    """A patch to be looked at: image [C, H, W] in [-1, 1], lesion bool [H, W] where it is known."""
+    """A patch (or image) to show.
+
+    Attributes:
+        id: of the patch.
+        case: id of its scan.
+        split: "train", "val", "test", or "" for none.
+        location: first pixel of the patch in its scan, as text; empty for whole images.
+        image: [C, H, W] in [-1, 1].
+        mask: lesion, bool [H, W]; None without a mask.
+        known: False if the image is anomalous, but where the lesion is is unknown.
+    """
 
     id: str
     case: str
@@ -59,22 +77,22 @@ class Exhibit(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a data sheet shows; no path but below the data's root, nothing of a file's header.
+    """Content of a data sheet. Paths are relative to the data's root, and nothing comes from a file's header.
 
     Attributes:
-        experiment: its name.
-        made: when, ISO 8601.
+        experiment: name of the experiment.
+        made: time of writing, ISO 8601.
         facts: of the data module: name, source, census, official, split_rule, limits, skipped, audit.
         unit: what a row of the store is: "image" or "patch".
         counts: by split and class.
-        left_out: rows in no split, by reason.
-        unread: scans that were not read, since no split wants them.
-        hidden: anomalies among the training rows, with the number of these (contamination).
-        unmasked: anomalous scans whose lesion is unknown.
-        scans: their sizes and numbers; None where nothing was read yet.
-        galleries: patches of each class.
-        store: facts of the store, by name.
-        settings: by group, then by name.
+        left_out: number of rows in no split, by reason.
+        unread: number of scans that were not read because no split needs them.
+        hidden: number of anomalies among the training rows (contamination), and number of training rows.
+        unmasked: number of anomalous scans whose lesion is unknown.
+        scans: sizes and intensities; None if nothing has been read yet.
+        galleries: example patches of each class.
+        store: facts about the store, by name.
+        settings: values by group and name.
     """
 
     experiment: str
@@ -93,10 +111,25 @@ class Sheet:
 
 
 def write_datasheet(path: Path, sheet: Sheet) -> Path:
-    """Write the page, atomically.
+    """Write the page atomically and return its path.
+
+    Args:
+        path: of the HTML file.
+        sheet: content of the page.
 
     Raises:
-        UserError: the place cannot be written.
+        UserError: the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> audit = {"shared_patients": [], "crossing": 0, "checked": 2, "compared": 2}
+        >>> facts = {"name": "toy", "source": "twin", "census": {"images": 2}, "official": {}, "unsplit": ""}
+        >>> facts |= {"split_rule": "as given", "limits": {}, "skipped": [], "audit": audit}
+        >>> settings = {"Patches": {"patch_size": (32, 32)}}
+        >>> sheet = Sheet("toy", "2030-01-01", facts, "image", [Count("train", "normal", 2, 2, 2)], settings=settings)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_datasheet(Path(folder) / "datasheet.html", sheet).name
+        'datasheet.html'
     """
     scans = sheet.scans
     page = (
@@ -108,7 +141,7 @@ def write_datasheet(path: Path, sheet: Sheet) -> Path:
             scans=scans,
             banners=banners(sheet),
             units=UNITS[sheet.unit],
-            galleries={kind: [_hung(exhibit) for exhibit in some] for kind, some in sheet.galleries.items()},
+            galleries={kind: [_figure(exhibit) for exhibit in group] for kind, group in sheet.galleries.items()},
             sizes=_sizes(scans) if scans else [],
             intensities=intensities(scans) if scans else [],
             clipping=clipping(scans) if scans else "",
@@ -119,82 +152,101 @@ def write_datasheet(path: Path, sheet: Sheet) -> Path:
 
 
 def banners(sheet: Sheet) -> list[Banner]:
-    """What must be known before any number of the sheet is read."""
-    facts, found = sheet.facts, []
+    """List the warnings and notes that stand at the top of the sheet; `write_datasheet` includes them."""
+    facts, notices = sheet.facts, []
     if facts["source"] == "twin":
-        text = "These are generated pictures, not patients: files of the real layout with planted lesions."
-        found.append(Banner("warning", "Synthetic twin", text))
-    there, due = facts["census"].get("images", 0), facts["official"].get("images", 0)
-    if facts["source"] == "real" and there < due:
-        text = f"{whole(there)} of the {whole(due)} images of the official set are here; its counts were not checked."
-        found.append(Banner("note", "Part of the official set", text))
+        text = (
+            "These images are generated, not from patients: files in the layout of the real data, with planted lesions."
+        )
+        notices.append(Banner("warning", "Synthetic twin", text))
+    present, expected = facts["census"].get("images", 0), facts["official"].get("images", 0)
+    if facts["source"] == "real" and present < expected:
+        text = (
+            f"{whole(present)} of the {whole(expected)} images of the official data set are present; their numbers per "
+            "class were not checked."
+        )
+        notices.append(Banner("note", "Part of the official data set", text))
     if facts["unsplit"]:
-        return [*found, Banner("warning", "Nothing can be trained on this yet", f"No split: {facts['unsplit']}.")]
-    return found + _split_banners(sheet)
+        text = f"The data could not be split: {facts['unsplit']}."
+        return [*notices, Banner("warning", "Training is not possible yet", text)]
+    return notices + _split_banners(sheet)
 
 
 def _split_banners(sheet: Sheet) -> list[Banner]:
-    """What must be known of the split."""
-    facts, found = sheet.facts, list[Banner]()
+    """List the warnings and notes about the split."""
+    facts, notices = sheet.facts, list[Banner]()
     if sheet.hidden[0]:
-        hidden, trained = map(whole, sheet.hidden)
-        text = f"{hidden} of {trained} training {UNITS[sheet.unit]} are anomalous, on purpose."
-        found.append(Banner("warning", "Contaminated training", text))
+        num_anomalous, num_training = map(whole, sheet.hidden)
+        text = f"{num_anomalous} of {num_training} training {UNITS[sheet.unit]} are anomalous, as configured."
+        notices.append(Banner("warning", "Contaminated training", text))
     if skipped := len(facts["skipped"]):
         files = "file was" if skipped == 1 else "files were"
-        found.append(Banner("warning", "Broken files", f"{whole(skipped)} {files} left out; they are listed below."))
+        text = f"{whole(skipped)} {files} left out; see the list below."
+        notices.append(Banner("warning", "Unreadable files", text))
     audit = facts["audit"]
     if shared := len(audit["shared_patients"]):
-        text = f"{whole(shared)} patient{'s' * (shared > 1)} in more than one split: the test is not independent."
-        found.append(Banner("warning", "Patients across splits", text))
+        patients = "patient is" if shared == 1 else "patients are"
+        text = f"{whole(shared)} {patients} in more than one split, so the test split is not independent."
+        notices.append(Banner("warning", "Patients in several splits", text))
     if crossing := audit["crossing"]:
-        text = f"{whole(crossing)} pair{'s' * (crossing > 1)} of (nearly) the same picture in two splits."
-        found.append(Banner("warning", "Pictures across splits", text))
+        text = f"{whole(crossing)} pair{'s' * (crossing > 1)} of identical or nearly identical images in two splits."
+        notices.append(Banner("warning", "Images in several splits", text))
     if not any(count.split == "val" for count in sheet.counts):
-        found.append(
-            Banner("warning", "No held-out normals", "Nothing can set a threshold; raise data.split.val_fraction.")
-        )
+        text = "Without them no threshold can be set; raise data.split.val_fraction."
+        notices.append(Banner("warning", "No validation normals", text))
     if not any(count.split == "test" and count.kind != "normal" for count in sheet.counts):
-        found.append(
-            Banner("warning", "Nothing anomalous to judge", "The test split has no anomaly; change the split.")
-        )
+        text = "The test split contains no anomalous image, so detection cannot be evaluated; change the split."
+        notices.append(Banner("warning", "No anomalies in the test split", text))
     if sheet.unmasked:
         scans = "scan has" if sheet.unmasked == 1 else "scans have"
-        text = f"{whole(sheet.unmasked)} anomalous {scans} no mask, so pixels are not judged there."
-        found.append(Banner("note", "Lesions unknown", text))
-    return found
+        text = f"{whole(sheet.unmasked)} anomalous {scans} no mask and are left out of the pixel metrics."
+        notices.append(Banner("note", "Lesions unknown", text))
+    return notices
 
 
 def intensities(scans: ScanSummary) -> list[Panel]:
-    """The numbers of normal and anomalous scans, as read and as stored, on one axis each."""
+    """Plot the intensity distributions of normal and anomalous scans, as read and as stored; empty if none was read.
+
+    Example:
+        >>> scans = ScanSummary()
+        >>> fact = {"size": (4, 4), "spacing": None, "lesion": False, "windows": 1, "clipped": 0.0, "case": "a"}
+        >>> scans.add(fact | {"histogram": [8, 8], "range": (0, 255), "stored_histogram": [8, 8]}, kind="normal")
+        >>> [panel.title for panel in intensities(scans)]
+        ['As read', 'As stored']
+    """
     if not scans.read:
         return []
     edges = common_axis(list(scans.read.values()))
     low, high = (f(mixture.range[end] for mixture in scans.read.values()) for end, f in enumerate((min, max)))
-    note = f"Least {number(low)}, greatest {number(high)}."
+    note = f"Minimum {number(low)}, maximum {number(high)}."
     stored = np.linspace(0, 1, 65)
     return [
-        _distribution("As read", scans.read, edges, "number in the file", note),
+        _distribution("As read", scans.read, edges, "value in the file", note),
         _distribution(
-            "As stored", scans.stored, stored, "fraction of full scale", "What detectors see, −1 to 1 there."
+            "As stored", scans.stored, stored, "fraction of full scale", "Detectors see this range as −1 to 1."
         ),
     ]
 
 
 def clipping(scans: ScanSummary) -> str:
-    """What fell outside the range that is kept, in a sentence."""
+    r"""Describe how many values were clipped by preprocessing, in a sentence.
+
+    Example:
+        >>> clipping(ScanSummary(clipped=[(0.0, "a"), (0.2, "b")]))
+        'Clipped to the darkest or brightest value: 10\xa0% of a scan’s foreground on average, at most 20\xa0% (b).'
+    """
     if not any(share for share, _ in scans.clipped):
-        return "No number was clipped on the way."
+        return "No value was clipped."
     share = float(np.mean([share for share, _ in scans.clipped]))
     worst, case = max(scans.clipped)
     return (
-        f"Clipped to the darkest or the brightest: {_percent(share)} of a scan’s foreground on average, "
+        f"Clipped to the darkest or brightest value: {_percent(share)} of a scan’s foreground on average, "
         f"at most {_percent(worst)} ({case})."
     )
 
 
 def _distribution(title: str, mixtures: dict[str, Mixture], edges: NDArray[np.float64], axis: str, note: str) -> Panel:
-    """Outlines of histograms; bins that tower over all others are cut off and named."""
+    """Plot the outlines of histograms; bins that are far higher than all others are cut off and named in the note."""
     shares = {kind: mixture.histogram(edges) for kind, mixture in sorted(mixtures.items(), reverse=True)}
     highest = np.max(list(shares.values()), axis=0)
     top, third = float(highest.max()), float(np.sort(highest)[-3])
@@ -203,42 +255,42 @@ def _distribution(title: str, mixtures: dict[str, Mixture], edges: NDArray[np.fl
         Series(
             f"{kind} ({whole(mixtures[kind].count)} scan{'s' * (mixtures[kind].count != 1)})",
             np.repeat(edges, 2)[1:-1].tolist(),
-            (100 * np.repeat(np.minimum(some, cap), 2)).tolist(),
+            (100 * np.repeat(np.minimum(in_bins, cap), 2)).tolist(),
             STYLES[kind],
         )
-        for kind, some in shares.items()
+        for kind, in_bins in shares.items()
     ]
-    if len(lines) == 1:  # a single line has no legend
+    if len(lines) == 1:  # the chart shows no legend for a single line
         note = f"{lines[0].name}. {note}"
-    towers = [
+    cut_off = [
         f"{number(float(edges[bin]))} to {number(float(edges[bin + 1]))} holds "
-        + ", ".join(f"{_percent(float(some[bin]))} of {kind}" for kind, some in shares.items())
+        + ", ".join(f"{_percent(float(in_bins[bin]))} of {kind}" for kind, in_bins in shares.items())
         for bin in np.flatnonzero(highest > cap)
     ]
-    note += f" Cut off at the top: {'; '.join(towers)}." if towers else ""
-    drawn = line_chart(lines, Axis(axis, edges[0], edges[-1]), Axis("share, %", 0, 100 * cap), 200)
-    return Panel(title, drawn, note)
+    note += f" Bars cut off at the top: {'; '.join(cut_off)}." if cut_off else ""
+    svg = line_chart(lines, Axis(axis, edges[0], edges[-1]), Axis("share, %", 0, 100 * cap), 200)
+    return Panel(title, svg, note)
 
 
 def _sizes(scans: ScanSummary) -> list[dict[str, Any]]:
-    """Sizes and spacings: a list where there are few, else their spread along each axis."""
+    """Summarise sizes and spacings: list them if there are few, otherwise give ranges and histograms per axis."""
     unit = "voxels" if scans.volumes else "pixels"
-    found = []
+    tables = []
     for title, measure, counts in (("Size", unit, scans.sizes), ("Spacing", "mm", scans.spacings)):
         few = len(counts) <= LISTED
         if counts:
             listed = [(" × ".join(map(number, size)), times) for size, times in counts.most_common()] if few else []
             spread = None if few else Panel(f"{title} of the scans", _spread(counts, measure))
             extents = scans.extents(counts)
-            found.append(
+            tables.append(
                 {"title": title, "unit": measure, "listed": listed, "extents": extents, "spread": spread}
                 | {"different": len(counts)}
             )
-    return found
+    return tables
 
 
 def _spread(counts: Counter[Any], unit: str) -> str:
-    """One histogram an axis; of very many scans evenly thinned values."""
+    """Plot one histogram per axis; from very many scans, only evenly spaced values of the sorted ones are used."""
     axes = max(map(len, counts))
     names = ("axis 1", "axis 2", "axis 3") if axes == 3 else ("height", "width")
     groups = []
@@ -249,8 +301,8 @@ def _spread(counts: Counter[Any], unit: str) -> str:
     return stacked_histogram(groups, unit)
 
 
-def _hung(exhibit: Exhibit) -> dict[str, Any]:
-    """An exhibit as the page has it."""
+def _figure(exhibit: Exhibit) -> dict[str, Any]:
+    """Return an exhibit as the template needs it."""
     lesion = exhibit.mask is not None and exhibit.mask.any()
     return {
         "id": exhibit.id,
@@ -269,7 +321,7 @@ def _percent(share: float) -> str:
 
 
 def _words(value: Any) -> str:
-    """A setting as a person would write it."""
+    """Format a setting for reading."""
     if value is None:
         return "–"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What all HTML pages share: a layout that asks nothing of the network, banners, numbers as people write them."""
+"""What all HTML pages share: a layout that loads nothing from the network, banners, and formats of numbers."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,13 @@ Filter = Callable[[Any], str]
 
 
 class Banner(NamedTuple):
-    """Words above the numbers; `kind` (warning, note; of a verdict good, bad, open) is the CSS class."""
+    """A notice at the top of a page.
+
+    Attributes:
+        kind: CSS class: "warning" or "note"; of a verdict "good", "bad" or "open".
+        title: in bold.
+        text: one or two sentences.
+    """
 
     kind: str
     title: str
@@ -19,33 +25,57 @@ class Banner(NamedTuple):
 
 
 def environment(room: str = "reports", **filters: Filter) -> Environment:
-    """Where a page's template is found and rendered: in `room`, over the layout and the parts of this one."""
-    found = Environment(
+    r"""Return the Jinja environment of a page.
+
+    Args:
+        room: subpackage that holds the page's template; the shared layout and macros come from `reports`.
+        filters: further template filters by name.
+
+    Example:
+        >>> environment().from_string("{{ n | whole }} images, {{ text }}").render(n=12000, text="a < b")
+        '12\u202f000 images, a &lt; b'
+    """
+    jinja = Environment(
         loader=ChoiceLoader([PackageLoader(f"anomaly_lab.{folder}", "") for folder in (room, "reports")]),
-        autoescape=True,  # ids, file names, header texts and reasons are strangers' words
+        autoescape=True,  # ids, file names, header texts and reasons are untrusted
         undefined=ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"number": number, "whole": whole, "duration": duration, **filters}
-    found.filters["drawing"] = Markup  # SVG of svg.py, where every text was escaped
-    return found
+    jinja.filters |= {"number": number, "whole": whole, "duration": duration, **filters}
+    jinja.filters["drawing"] = Markup  # SVG from svg.py, which has escaped all text
+    return jinja
 
 
 def number(value: object) -> str:
-    """Four significant digits, a dash where there is nothing to show."""
+    """Format a number with four significant digits; a missing one becomes a dash.
+
+    Example:
+        >>> number(3.14159), number(-0.5), number(None)
+        ('3.142', '−0.5', '–')
+    """
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     return f"{value:.4g}".replace("-", "−")
 
 
 def whole(value: object) -> str:
-    """A whole number with thin spaces between thousands."""
+    r"""Format an integer with thin spaces between thousands; anything else becomes a dash.
+
+    Example:
+        >>> whole(12000)
+        '12\u202f000'
+    """
     return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else "–"
 
 
 def duration(seconds: object) -> str:
-    """Seconds as 48 s, 7 min 5 s or 3 h 20 min."""
+    """Format a duration given in seconds.
+
+    Example:
+        >>> duration(48), duration(425), duration(12000)
+        ('48 s', '7 min 5 s', '3 h 20 min')
+    """
     if not isinstance(seconds, int | float):
         return "–"
     if seconds < 60:

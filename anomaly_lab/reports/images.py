@@ -1,4 +1,4 @@
-"""Arrays as pictures for a page: scans, anomaly maps laid over them, outlines of known lesions."""
+"""Turn arrays into pictures for a page: scans, anomaly maps overlaid on scans, outlines of known lesions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-LARGEST = 256  # pixels a side; a report holds dozens of pictures
+LARGEST = 256  # pixels per side, because a report holds dozens of pictures
 
-# Nine control points of the colour map "inferno" (S. van der Walt and N. Smith, CC0): even steps look even,
-# also to the colour-blind and in grey print.
+# Nine control points of the colour map "inferno" (S. van der Walt and N. Smith, CC0). It is perceptually uniform, also
+# for colour-blind readers and when printed in grey.
 INFERNO = (
     np.array(
         [
@@ -33,13 +33,23 @@ INFERNO = (
 
 
 def heat(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Colours in [0, 1], [H, W, 3], of values in [0, 1], [H, W]."""
+    """Map values in [0, 1], [H, W], to colours in [0, 1], [H, W, 3].
+
+    Example:
+        >>> (heat(np.array([[0.0, 1.0]])) * 255).round().astype(int).tolist()  # from black to pale yellow
+        [[[0, 0, 4], [252, 255, 164]]]
+    """
     at = np.linspace(0, 1, len(INFERNO))
     return np.stack([np.interp(values, at, INFERNO[:, channel]) for channel in range(3)], axis=-1)
 
 
 def shades(image: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Colours in [0, 1], [H, W, 3], of an image in [-1, 1], [C, H, W]: RGB, or the first channel."""
+    """Convert an image in [-1, 1], [C, H, W], to colours in [0, 1], [H, W, 3]: RGB, or the first channel in grey.
+
+    Example:
+        >>> shades(np.array([[[-1.0, 0.0, 1.0]]])).tolist()  # black, grey, white
+        [[[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [1.0, 1.0, 1.0]]]
+    """
     channels = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)
     colours: NDArray[np.float64] = (np.nan_to_num(channels).astype(np.float64).transpose(1, 2, 0) + 1) / 2
     return np.clip(colours, 0, 1)
@@ -48,23 +58,36 @@ def shades(image: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def overlay(
     image: NDArray[np.floating[Any]], anomaly_map: NDArray[np.floating[Any]], brightest: float
 ) -> NDArray[np.float64]:
-    """The scan under its map, in colours [H, W, 3]: the more anomalous, the hotter and the less transparent.
+    """Overlay an anomaly map on its image: the more anomalous, the brighter and the more opaque.
 
     Args:
-        image: what was judged, [C, H, W] in [-1, 1].
-        anomaly_map: non-negative, [H, W].
-        brightest: map value of the hottest colour, shared by all pictures that are to be compared.
+        image: the scored image, [C, H, W] in [-1, 1].
+        anomaly_map: [H, W], non-negative.
+        brightest: map value that gets the brightest colour; use the same for all pictures that are to be compared.
+
+    Returns:
+        Colours in [0, 1], [H, W, 3].
+
+    Example:
+        >>> picture = overlay(np.zeros((1, 1, 2)), np.array([[0.0, 4.0]]), brightest=4.0)
+        >>> picture.round(1).tolist()  # the grey image where the map is 0, pale yellow at the maximum
+        [[[0.5, 0.5, 0.5], [0.9, 0.9, 0.6]]]
     """
     value = np.clip(np.nan_to_num(anomaly_map) / max(brightest, 1e-12), 0, 1)
     opacity = 0.85 * value[..., None]
-    # grey, so that colours of the scan are not taken for those of the map
+    # in grey, so that the scan's own colours are not mistaken for the map's
     grey = shades(image).mean(axis=-1, keepdims=True)
     blend: NDArray[np.float64] = (1 - opacity) * grey + opacity * heat(value)
     return blend
 
 
 def outline(mask: NDArray[np.bool_]) -> str:
-    """SVG path along the pixel edges between inside and outside of a mask [H, W], in units of pixels."""
+    """Return an SVG path along the pixel edges of a mask [H, W], in units of pixels.
+
+    Example:
+        >>> outline(np.array([[True]]))  # the four edges of one pixel
+        'M0 0h1M0 1h1M0 0v1M1 0v1'
+    """
     padded = np.pad(mask.astype(np.int8), 1)
     across = np.argwhere(np.diff(padded, axis=0)[:, 1:-1])
     down = np.argwhere(np.diff(padded, axis=1)[1:-1])
@@ -72,14 +95,24 @@ def outline(mask: NDArray[np.bool_]) -> str:
 
 
 def data_uri(colours: NDArray[np.floating[Any]]) -> str:
-    """A picture inside the page: PNG of colours in [0, 1], [H, W, 3], at most 256 pixels a side."""
+    """Encode colours in [0, 1], [H, W, 3], as a PNG data URI, reduced to at most 256 pixels per side.
+
+    Example:
+        >>> data_uri(np.zeros((2, 2, 3)))[:22]
+        'data:image/png;base64,'
+    """
     picture = Image.fromarray((colours * 255).round().astype(np.uint8))
     picture.thumbnail((LARGEST, LARGEST))
     return png_uri(_png(picture))
 
 
 def png_uri(png: bytes) -> str:
-    """The bytes of a PNG file as a data URI."""
+    """Encode the bytes of a PNG file as a data URI.
+
+    Example:
+        >>> png_uri(b"PNG")
+        'data:image/png;base64,UE5H'
+    """
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 

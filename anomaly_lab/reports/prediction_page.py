@@ -1,4 +1,4 @@
-"""The page of new files: the most anomalous of them, whole, with their maps over them and known lesions outlined."""
+"""The page on new files: all scores, and pictures of the most anomalous files with anomaly maps and known lesions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ from anomaly_lab.reports import html, images
 from anomaly_lab.reports.charts import rate
 from anomaly_lab.reports.html import Banner
 
-CASES_WITH_PICTURES = 40  # cases with pictures: the highest scores
-SPARE = 40  # more are kept while scoring, so that not every new one is sorted in
-SLICES = 5  # of a volume, besides the one with most of a known lesion
-APART = 20  # a volume's slices are shown at least this fraction of it apart: neighbours look alike
+CASES_WITH_PICTURES = 40  # the cases with the highest scores get pictures
+SPARE = 40  # further cases that keep their pictures during scoring, so that sorting is rare
+SLICES = 5  # shown of a volume, besides the slice with the largest part of a known lesion
+APART = 20  # shown slices are at least 1/APART of the volume apart, because neighbours look alike
 NO_NORMALS = Banner(
     "note",
-    "No held-out normals",
-    "The run kept none, so there is no threshold and no p-value, and a map of scores compares a scan with itself: "
-    "0 is its least anomalous window, 1 its most anomalous one.",
+    "No validation normals",
+    "The run has none, so there is no threshold and no p-value. A map made from scores then compares a scan only with "
+    "itself: 0 is its least anomalous window, 1 its most anomalous one.",
 )
 
 
 class View(NamedTuple):
-    """A picture of a case: image [C, H, W] in [-1, 1], its map [H, W] and the lesion bool [H, W], where known."""
+    """A picture of a case.
+
+    Attributes:
+        title: which slice of a volume; empty for an image.
+        image: [C, H, W] in [-1, 1].
+        anomaly_map: [H, W].
+        mask: known lesion, bool [H, W], or None.
+    """
 
     title: str
     image: NDArray[np.floating[Any]]
@@ -40,15 +47,20 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """What is said of a new file.
+    """Result for a new file.
 
     Attributes:
         id: path below the folder.
-        score: raw.
-        p_value: share of held-out normals that look at least as unusual, None without any.
-        called: whether it lies above the threshold, None without one.
-        auroc: of the map's pixels in the foreground against the known lesion; nan where there is none.
-        views: nothing where the detector has no map.
+        score: raw score; higher = more anomalous.
+        p_value: fraction of validation normals that look at least as unusual; None without validation normals.
+        called: whether the score exceeds the threshold; None without a threshold.
+        auroc: pixel AUROC of the map against the known lesion, within the foreground; NaN without a lesion.
+        views: pictures; empty where the detector has no map.
+
+    Example:
+        >>> finding = Finding("patient1/head.nii.gz", score=0.8, p_value=0.05, called=True)
+        >>> finding.has_lesion  # no mask was given
+        False
     """
 
     id: str
@@ -60,7 +72,7 @@ class Finding:
 
     @property
     def has_lesion(self) -> bool:
-        """Whether something is known to be found."""
+        """Whether the file has a known lesion."""
         return not math.isnan(self.auroc)
 
 
@@ -70,13 +82,19 @@ def views(
     mask: NDArray[np.bool_] | None,
     axis: int = 0,
 ) -> tuple[View, ...]:
-    """A picture whole; of a volume the slices of the hottest voxels, in their order.
+    """Choose the pictures of a case: the whole image, or the slices of a volume with the highest map values, in order.
 
     Args:
         image: [C, *S] in [-1, 1].
         anomaly_map: [*S].
-        mask: [*S] or None.
-        axis: of a volume, across which its slices lie.
+        mask: known lesion, bool [*S], or None.
+        axis: axis of a volume that its slices are perpendicular to.
+
+    Example:
+        >>> anomaly_map = np.zeros((10, 4, 4), np.float32)
+        >>> anomaly_map[3] = 1.0  # a volume of ten slices, of which the fourth is conspicuous
+        >>> [view.title for view in views(np.zeros((1, 10, 4, 4)), anomaly_map, mask=None)]
+        ['slice 4 of 10']
     """
     if anomaly_map.ndim == 2:
         return (View("", image, anomaly_map, mask),)
@@ -92,22 +110,43 @@ def views(
 
 
 def lean(findings: list[Finding]) -> list[Finding]:
-    """The same findings; of many, only those that the page will show keep their pictures."""
-    seen = sorted((finding for finding in findings if finding.views), key=lambda finding: -finding.score)
-    if len(seen) <= CASES_WITH_PICTURES + SPARE:
+    """Drop pictures that the page will not show, to save memory while scoring many files.
+
+    Args:
+        findings: of all files scored so far.
+
+    Returns:
+        The same findings; if more than CASES_WITH_PICTURES + SPARE have pictures, only the highest scores keep them.
+
+    Example:
+        >>> view = View("", np.zeros((1, 4, 4)), np.zeros((4, 4), np.float32), None)
+        >>> many = [Finding(str(i), float(i), None, None, views=(view,)) for i in range(100)]
+        >>> sum(bool(finding.views) for finding in lean(many))
+        40
+    """
+    with_views = sorted((finding for finding in findings if finding.views), key=lambda finding: -finding.score)
+    if len(with_views) <= CASES_WITH_PICTURES + SPARE:
         return findings
-    kept = {finding.id for finding in seen[:CASES_WITH_PICTURES]}
+    kept = {finding.id for finding in with_views[:CASES_WITH_PICTURES]}
     return [finding if finding.id in kept else replace(finding, views=()) for finding in findings]
 
 
 def write_page(path: Path, run: str, findings: Sequence[Finding], banners: Sequence[Banner] = ()) -> None:
-    """Write index.html: every case in a table, the highest scores with pictures.
+    """Write the page: a table of all files, and pictures of those with the highest scores.
 
     Args:
-        path: of the file.
-        run: name of the run that scored.
-        findings: of all files.
-        banners: above them.
+        path: of the HTML file.
+        run: name of the run whose detector scored the files.
+        findings: of all files, at least one.
+        banners: notices at the top.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = Path(folder) / "index.html"
+        ...     write_page(page, "fanogan_headct/1", [Finding("a.png", 0.8, 0.05, called=True)])
+        ...     "1 file, 1 above the threshold" in page.read_text()
+        True
     """
     ordered = sorted(findings, key=lambda finding: -finding.score)
     shown = [finding for finding in ordered if finding.views][:CASES_WITH_PICTURES]
@@ -115,7 +154,7 @@ def write_page(path: Path, run: str, findings: Sequence[Finding], banners: Seque
     brightest = float(np.nanquantile(np.concatenate(maps), 0.995)) if maps else 1.0
     page = html.environment(rate=rate).get_template("prediction_page.html.j2")
     heat_bar = images.data_uri(images.heat(np.linspace(0, 1, 64)[None].repeat(4, axis=0)))
-    cases = [(finding, list(_hung(finding, brightest))) for finding in shown]
+    cases = [(finding, list(_pictures(finding, brightest))) for finding in shown]
     write_atomic(
         path,
         page.render(
@@ -130,7 +169,7 @@ def write_page(path: Path, run: str, findings: Sequence[Finding], banners: Seque
 
 
 def _hottest(heat: NDArray[np.float32]) -> set[int]:
-    """The slices with the highest values, none beside another."""
+    """Return the slices with the highest values, at most SLICES and none close to another."""
     chosen: list[int] = []
     for i in np.argsort(-heat, kind="stable").tolist():
         if heat[i] > 0 and all(abs(i - other) * APART >= len(heat) for other in chosen):
@@ -138,7 +177,8 @@ def _hottest(heat: NDArray[np.float32]) -> set[int]:
     return set(itertools.islice(chosen, SLICES))
 
 
-def _hung(finding: Finding, brightest: float) -> Iterator[dict[str, Any]]:
+def _pictures(finding: Finding, brightest: float) -> Iterator[dict[str, Any]]:
+    """Yield the views of a finding as the template needs them."""
     for view in finding.views:
         yield {
             "title": view.title,

@@ -1,4 +1,4 @@
-"""Reads a run folder, finished or not, into what the report shows."""
+"""Read a run folder, finished or not, for the report."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from anomaly_lab.reports import images
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.types import UserError
 
-GALLERY_CASES = 8  # cases of a gallery
+GALLERY_CASES = 8  # cases per gallery at most
 
 
 class Record(NamedTuple):
-    """All that a run folder says; a part that is missing is empty.
+    """Content of a run folder; parts that do not exist are empty.
 
     Attributes:
         name: of the run.
         config: text of config.yaml.
         provenance: content of provenance.json.
-        metrics: content of metrics.json.
+        metrics: content of metrics.json, with the present names of its keys.
         log: lines of metrics.jsonl.
-        unreadable: how many of its lines could not be read.
+        unreadable: number of lines of metrics.jsonl that could not be read.
         scores: rows of scores.csv.
-        samples: iteration and data URI of each sample grid.
-        pool: iteration of each row of the fake pool's picture and its data URI.
-        gallery: cases by kind (tp, fp, tn, fn) with their pictures.
+        samples: iteration and data URI of each sample grid shown.
+        pool: for the fake pool's picture, the iteration of each row, and the data URI; None without a pool.
+        gallery: cases with their pictures by outcome: tp, fp, tn, fn.
     """
 
     name: str
@@ -49,18 +49,30 @@ class Record(NamedTuple):
     gallery: dict[str, list[Row]]
 
     def has(self, part: str) -> bool:
-        """Whether any case of the gallery has it: reconstruction, overlay or outline."""
+        """Return whether any case of the gallery has a part: reconstruction, overlay or outline."""
         return any(part in case for cases in self.gallery.values() for case in cases)
 
 
 def read_run(run: Path) -> Record:
-    """Reads a run folder, finished or not.
+    """Read a run folder, finished or not.
+
+    Args:
+        run: the run folder.
 
     Raises:
-        UserError: not a run folder, or one of its files cannot be read.
+        UserError: `run` is not a run folder, or one of its files cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "config.yaml").write_text("seed: 0")
+        ...     _ = (Path(folder) / "metrics.jsonl").write_text('{"iteration": 10, "train/critic": 0.5}')
+        ...     record = read_run(Path(folder))
+        >>> record.config, record.log, record.metrics
+        ('seed: 0', [{'iteration': 10, 'train/critic': 0.5}], {})
     """
     if not any((run / name).is_file() for name in ("config.yaml", "provenance.json")):
-        raise UserError(f"{run} is not a run folder (no config.yaml): name a folder below runs/")
+        raise UserError(f"{run} is not a run folder (it has no config.yaml): give a folder below runs/")
     scores = _scores(run / "scores.csv")
     log, unreadable = _log(_text(run / "metrics.jsonl"))
     provenance = _json(run / "provenance.json")
@@ -86,17 +98,19 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_text(path) or "{}")
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}): make evaluate RUN={path.parent} writes it anew") from None
+        raise UserError(
+            f"{path} is not valid JSON ({error}): `make evaluate RUN={path.parent}` writes it again"
+        ) from None
     return content if isinstance(content, dict) else {}
 
 
 def _log(text: str) -> tuple[list[Row], int]:
     lines: list[Row] = []
-    written = text.splitlines()
-    for line in written:
-        with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run may be torn
+    all_lines = text.splitlines()
+    for line in all_lines:
+        with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run may be incomplete
             lines.append(dict(json.loads(line)))
-    return lines, len(written) - len(lines)
+    return lines, len(all_lines) - len(lines)
 
 
 def _scores(path: Path) -> list[Row]:
@@ -109,36 +123,36 @@ def _scores(path: Path) -> list[Row]:
             row["pred_label"] = int(raw["pred_label"]) if raw.get("pred_label") else None
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{path}, line {line}: not a score; make evaluate RUN={path.parent} writes it anew"
+                f"{path}, line {line}: not a valid row of scores; `make evaluate RUN={path.parent}` writes it again"
             ) from None
         rows.append(row)
     return rows
 
 
 def _samples(folder: Path) -> list[tuple[int, str]]:
-    """At most six of the sample grids, the first and the last among them."""
+    """Read at most six sample grids, evenly spaced, from the first to the last."""
     files = sorted(path for path in folder.glob("*.png") if path.stem.isdigit())
-    kept = [files[i] for i in sorted({round(i * (len(files) - 1) / 5) for i in range(6)})] if files else []
-    found = []
-    for path in kept:
+    chosen = [files[i] for i in sorted({round(i * (len(files) - 1) / 5) for i in range(6)})] if files else []
+    grids = []
+    for path in chosen:
         try:
             with Image.open(path) as picture:
                 picture.verify()
         except (OSError, SyntaxError, UnidentifiedImageError):
-            continue  # torn by a kill; the others still tell the story
-        found.append((int(path.stem), images.png_uri(path.read_bytes())))
-    return found
+            continue  # incomplete, because the run was killed; the other grids suffice
+        grids.append((int(path.stem), images.png_uri(path.read_bytes())))
+    return grids
 
 
 def _pool(path: Path) -> tuple[list[int], str] | None:
-    """Rows and data URI of the fake pool's picture, which says itself when its rows were drawn."""
+    """Read the fake pool's picture, whose metadata has the iteration of each row."""
     try:
         with Image.open(path) as picture:
             picture.verify()
-            said = str(picture.info.get("iterations", ""))
+            iterations = str(picture.info.get("iterations", ""))
     except (OSError, SyntaxError, UnidentifiedImageError):
         return None
-    return [int(number) for number in said.split(",") if number], images.png_uri(path.read_bytes())
+    return [int(number) for number in iterations.split(",") if number], images.png_uri(path.read_bytes())
 
 
 def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
@@ -149,7 +163,7 @@ def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path} cannot be read ({error}): make evaluate RUN={path.parents[1]} writes it anew"
+            f"{path} cannot be read ({error}): `make evaluate RUN={path.parents[1]}` writes it again"
         ) from None
     rows = {row["id"]: row for row in scores}
     maps = arrays.get("anomaly_map")
@@ -164,7 +178,7 @@ def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
 
 
 def _exhibit(arrays: dict[str, Any], i: int, brightest: float) -> Row:
-    """Pictures of one case: input, reconstruction and overlay as data URIs, the lesion as an SVG path."""
+    """Return the pictures of one case: input, reconstruction and overlay as data URIs, the lesion as an SVG path."""
     image = arrays["image"][i]
     exhibit: Row = {"size": image.shape[-2:], "image": images.data_uri(images.shades(image))}
     if "reconstruction" in arrays:

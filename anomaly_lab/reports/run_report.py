@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML file, made from the run folder alone."""
+"""The report of a run: a self-contained HTML file, made from the run folder alone."""
 
 from __future__ import annotations
 
@@ -35,22 +35,35 @@ SECTIONS = {
     "threshold": "At the threshold",
     "curves": "Scores and curves",
     "cases": "Cases",
-    "pixels": "Where the anomaly is",
+    "pixels": "Localisation",
     "training": "Training",
     "data": "Data",
     "audit": "Leakage audit",
-    "method": "How the numbers were made",
-    "record": "Record",
+    "method": "How the numbers were computed",
+    "record": "Run details",
 }
-ZERO_GRADIENT_RECORDS = 5  # records in a row without a gradient: no accident
+ZERO_GRADIENT_RECORDS = 5  # consecutive log lines with a gradient of 0 before the report warns
 RULES = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
 
 
 def write_report(run: Path) -> Path:
-    """Writes report.html into a run folder, atomically, from what the folder holds; names what is missing.
+    """Write report.html into a run folder, atomically, from the folder's content; missing parts are named in it.
+
+    Args:
+        run: the run folder, finished or not.
+
+    Returns:
+        Path of the report.
 
     Raises:
-        UserError: not a run folder, or one of its files cannot be read.
+        UserError: `run` is not a run folder, or one of its files cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "config.yaml").write_text("seed: 0")
+        ...     write_report(Path(folder)).name
+        'report.html'
     """
     record = read_run(run)
     threshold = (record.metrics.get("threshold") or {}).get("value")
@@ -79,76 +92,120 @@ def write_report(run: Path) -> Path:
 
 
 def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]:
-    """The warnings that stand above every number."""
-    found = []
+    """List the warnings and notes that stand at the top of the report.
+
+    Args:
+        provenance: content of provenance.json.
+        metrics: content of metrics.json.
+
+    Example:
+        >>> [banner.title for banner in banners({"source": "twin", "budget": "laptop"}, metrics={})]
+        ['Synthetic twin', 'Unfinished run', 'Reduced budget: laptop']
+    """
+    notices = []
     if provenance.get("source") == "twin":
-        found.append(
+        notices.append(
             Banner(
                 "warning",
                 "Synthetic twin",
-                "These are generated pictures, not patients: files of the real layout with planted lesions. "
-                "The numbers show that the machinery works and say nothing about medicine.",
+                "These images are generated, not from patients: files in the layout of the real data, with planted "
+                "lesions. The numbers show that the software works; they say nothing about clinical performance.",
             )
         )
     for caveat in (provenance.get("detector") or {}).get("caveats", []):
-        found.append(Banner("warning", "Read with care", caveat))
+        notices.append(Banner("warning", "Read with care", caveat))
     if not provenance.get("finished"):
-        found.append(Banner("warning", "Unfinished run", "What follows is the state of the record so far."))
-    hidden = (provenance.get("data") or {}).get("contamination")
-    if hidden:
-        text = f"{hidden:.0%} of the training images are anomalous on purpose and were taken out of the test split."
-        found.append(Banner("warning", "Contaminated training", text))
+        notices.append(Banner("warning", "Unfinished run", "This report shows what has been recorded so far."))
+    contamination = (provenance.get("data") or {}).get("contamination")
+    if contamination:
+        text = (
+            f"{contamination:.0%} of the training images are anomalous, as configured; they were removed from the test "
+            "split."
+        )
+        notices.append(Banner("warning", "Contaminated training", text))
     budget = provenance.get("budget")
     if budget and budget != "paper":
-        found.append(Banner("note", f"Reduced budget: {budget}", _budget(provenance)))
+        notices.append(Banner("note", f"Reduced budget: {budget}", _budget(provenance)))
     warning = (metrics.get("threshold") or {}).get("warning")
     if warning:
-        found.append(Banner("warning", "Threshold", str(warning)))
+        notices.append(Banner("warning", "Threshold", str(warning)))
     health = provenance.get("health") or {}
     if health.get("collapsed"):
-        text = f"The generator’s samples differ {health['diversity']:.0%} as much among themselves as training images."
-        found.append(Banner("warning", "Generator collapsed", text))
-    return found
+        text = (
+            f"The mean distance between generated images is {health['diversity']:.0%} of that between training images."
+        )
+        notices.append(Banner("warning", "Generator collapsed", text))
+    return notices
 
 
 def stalled(log: Sequence[Row]) -> list[Banner]:
-    """A warning for each network whose gradient is exactly 0 at the end of a phase, as under a saturated tanh."""
-    found = []
+    """Warn of each network whose gradient is exactly 0 at the end of a phase, as behind a saturated tanh.
+
+    Args:
+        log: lines of metrics.jsonl.
+
+    Example:
+        >>> log = [{"iteration": i, "phase": "gan", "train/grad_generator": 0.0} for i in range(10, 60, 10)]
+        >>> stalled(log)[0].text
+        'The gradient of generator is 0 from iteration 10 on, so it has not learnt anything since.'
+    """
+    notices = []
     for phase in dict.fromkeys(str(line.get("phase", "training")) for line in log):
         lines = [line for line in log if str(line.get("phase", "training")) == phase]
         for key in sorted({key for line in lines for key in line if key.startswith("train/grad_")}):
             points = [(line.get("iteration"), line[key]) for line in lines if key in line]
-            still = [iteration for iteration, _ in takewhile(lambda point: point[1] == 0, reversed(points))]
-            if len(still) >= ZERO_GRADIENT_RECORDS:
+            zero = [iteration for iteration, _ in takewhile(lambda point: point[1] == 0, reversed(points))]
+            if len(zero) >= ZERO_GRADIENT_RECORDS:
                 network = key.removeprefix("train/grad_")
-                text = f"The gradient of {network} is 0 from iteration {still[-1]} on: it learnt nothing after that."
-                found.append(Banner("warning", "A network stood still", text))
-    return found
+                text = (
+                    f"The gradient of {network} is 0 from iteration {zero[-1]} on, so it has not learnt anything since."
+                )
+                notices.append(Banner("warning", "A network stopped learning", text))
+    return notices
 
 
 def verdict(metrics: dict[str, Any]) -> Banner:
-    """Whether the detector was worth its training: the judgement's sentence under a title that weighs it."""
+    """Summarise whether the detector beats the baselines: a headline, and the sentence of metrics.json.
+
+    Args:
+        metrics: content of metrics.json; empty if the run has not been evaluated.
+
+    Example:
+        >>> difference = {"value": 0.1, "low": 0.02, "high": 0.2}
+        >>> versus = {"beaten": True, "difference": difference, "sentence": "The detector beats …"}
+        >>> verdict({"versus_baselines": versus}).title
+        'Better than the baselines'
+    """
     if not metrics:
-        text = "There is no metrics.json in this run folder; make evaluate RUN=… writes it."
-        return Banner("open", "Not judged yet", text)
+        text = "There is no metrics.json in this run folder; `make evaluate RUN=…` writes it."
+        return Banner("open", "Not evaluated yet", text)
     versus = metrics.get("versus_baselines") or {}
     difference = versus.get("difference") or {}
     text = str(versus.get("sentence") or "The baselines were not computed, so there is nothing to compare with.")
     if difference.get("value") is None:
         return Banner("open", "No verdict", text)
     if not versus.get("beaten"):
-        return Banner("bad", "Not above the floor", text)
+        return Banner("bad", "Not better than the baselines", text)
     if (difference.get("low") or 0) <= 0:
-        return Banner("open", "Above the floor, but not clearly", text)
-    return Banner("good", "Above the floor", text)
+        return Banner("open", "Better than the baselines, but not clearly", text)
+    return Banner("good", "Better than the baselines", text)
 
 
 def calls(scores: list[Row]) -> dict[str, int]:
-    """Cases of the test split by what was said of them: tp, fp, tn, fn; empty without a threshold."""
-    judged = [row for row in scores if row["split"] == "test" and row["pred_label"] is not None]
+    """Count true and false positives and negatives of the test split; empty without a threshold.
+
+    Args:
+        scores: rows of scores.csv.
+
+    Example:
+        >>> rows = [{"split": "test", "label": label, "pred_label": 1} for label in (0, 1, 1)]
+        >>> calls(rows)
+        {'tp': 2, 'fp': 1, 'tn': 0, 'fn': 0}
+    """
+    decided = [row for row in scores if row["split"] == "test" and row["pred_label"] is not None]
     names = {(1, 1): "tp", (0, 1): "fp", (0, 0): "tn", (1, 0): "fn"}
-    kinds = [names[row["label"], row["pred_label"]] for row in judged]
-    return {kind: kinds.count(kind) for kind in names.values()} if judged else {}
+    outcomes = [names[row["label"], row["pred_label"]] for row in decided]
+    return {outcome: outcomes.count(outcome) for outcome in names.values()} if decided else {}
 
 
 def _environment() -> Environment:
@@ -161,7 +218,7 @@ def _environment() -> Environment:
         "sections": SECTIONS,
         "metric_names": METRICS,
         "rule_names": RULES,
-        "baseline_names": charts.FLOORS,
+        "baseline_names": charts.BASELINE_NAMES,
         "heat_bar": images.data_uri(images.heat(np.tile(np.linspace(0, 1, 200), (8, 1)))),
     }
     return environment
@@ -171,7 +228,7 @@ def _budget(provenance: dict[str, Any]) -> str:
     def lengths(phases: dict[str, int]) -> str:
         return ", ".join(f"{name} {whole(length)}" for name, length in phases.items())
 
-    text = "Shorter than the publication’s training; not to be compared with runs of another budget."
+    text = "Training was shorter than in the publication; do not compare it with runs of another budget."
     done = (provenance.get("detector") or {}).get("phases")
     paper = (provenance.get("paper") or {}).get("phases")
     if done:

@@ -1,4 +1,4 @@
-"""Facts of many scans summed up: their sizes and spacings, and their numbers as read and as stored."""
+"""Summarise many scans: sizes, spacings, and intensities as read and as stored."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 64  # of a histogram on a common axis
-TAIL = 0.0005  # share left out at each end of the axis of what was read: one burnt pixel would squeeze all others
+BINS = 64  # bins of a histogram on a common axis
+TAIL = 0.0005  # fraction of values cut off at each end of the axis, so that a single outlier does not stretch it
 
 Floats = NDArray[np.float64]
 
 
 class Extent(NamedTuple):
-    """One axis over all scans: least, median and greatest, in pixels, voxels or mm."""
+    """Minimum, median and maximum along one axis over all scans, in pixels, voxels or mm."""
 
     axis: str
     least: float
@@ -26,18 +26,27 @@ class Extent(NamedTuple):
 
 
 class Mixture:
-    """Distribution of the numbers of many scans, each of which weighs the same.
+    """Distribution of the intensities of many scans; each scan has the same weight.
 
     Attributes:
-        count: scans in it.
+        count: number of scans.
+
+    Example:
+        >>> mixture = Mixture()
+        >>> mixture.add([3, 1], low=0, high=2)  # three values in [0, 1), one in [1, 2]
+        >>> mixture.add([0, 8], low=0, high=2)
+        >>> mixture.histogram(np.array([0.0, 1.0, 2.0])).tolist()
+        [0.375, 0.625]
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._parts: dict[tuple[float, float], Floats] = {}  # scans of one range share an entry
+        self._parts: dict[
+            tuple[float, float], Floats
+        ] = {}  # histograms by range; scans with the same range share an entry
 
     def add(self, counts: Sequence[int], low: float, high: float) -> None:
-        """Add a scan by its histogram over [low, high]."""
+        """Add a scan, given by its histogram over [low, high] with equal bins."""
         shares = np.asarray(counts, np.float64) / max(1, sum(counts))
         key = (low, high if high > low else low + 1)
         self._parts[key] = self._parts.get(key, 0) + shares
@@ -45,11 +54,11 @@ class Mixture:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Least and greatest number of any scan."""
+        """Minimum and maximum over all scans."""
         return min(low for low, _ in self._parts), max(high for _, high in self._parts)
 
     def below(self, x: Floats) -> Floats:
-        """Share of the numbers below each of x; within a bin they are taken as evenly spread."""
+        """Return the fraction of values below each x; values are taken as evenly spread within a bin."""
         shares = np.zeros(len(x))
         for (low, high), counts in self._parts.items():
             edges = np.linspace(low, high, len(counts) + 1)
@@ -57,13 +66,21 @@ class Mixture:
         return shares / self.count
 
     def histogram(self, edges: Floats) -> Floats:
-        """Share of the numbers in each bin."""
+        """Return the fraction of values in each bin."""
         shares: Floats = np.diff(self.below(edges))
         return shares
 
 
 def common_axis(mixtures: Sequence[Mixture]) -> Floats:
-    """Edges of BINS bins that hold all numbers of all mixtures but TAIL at each end."""
+    """Return the edges of BINS equal bins that hold all values of all mixtures except a fraction TAIL at each end.
+
+    Example:
+        >>> mixture = Mixture()
+        >>> mixture.add([1] * 100, low=0, high=100)
+        >>> edges = common_axis([mixture])
+        >>> len(edges), round(edges[0]), round(edges[-1])
+        (65, 0, 100)
+    """
     low, high = (f(mixture.range[end] for mixture in mixtures) for end, f in enumerate((min, max)))
     x = np.linspace(low, high, 4096)
     weights = np.array([mixture.count for mixture in mixtures], np.float64)
@@ -74,17 +91,25 @@ def common_axis(mixtures: Sequence[Mixture]) -> Floats:
 
 @dataclass
 class ScanSummary:
-    """What the scans of a data set are like.
+    """Summary of the scans of a data set.
 
     Attributes:
-        volumes: whether they are volumes.
-        sizes: how often each size came, axes in the file's order.
-        spacings: the same of voxel edges, mm.
-        read: numbers as the files have them, by class of the scan.
-        stored: numbers after preprocessing, as fractions of full scale, by class of the scan.
-        clipped: of each scan, the share of its foreground that fell outside the range that is kept.
-        lesions: scans with a known lesion.
-        barren: scans of which no window was kept.
+        volumes: whether the scans are volumes.
+        sizes: number of scans of each size, axes in the file's order.
+        spacings: number of scans of each voxel spacing, mm.
+        read: intensities as read from the files, by class of the scan.
+        stored: intensities after preprocessing, as fractions of full scale, by class of the scan.
+        clipped: for each scan, the fraction of its foreground that preprocessing clipped, and its id.
+        lesions: number of scans with a known lesion.
+        barren: number of scans without any kept window.
+
+    Example:
+        >>> scans = ScanSummary()
+        >>> fact = {"spacing": None, "lesion": False, "windows": 1, "clipped": 0.0}
+        >>> scans.add(fact | {"case": "a", "size": (64, 48)}, kind="normal")
+        >>> scans.add(fact | {"case": "b", "size": (64, 80)}, kind="anomalous")
+        >>> scans.extents(scans.sizes)[1]
+        Extent(axis='width', least=48, median=64.0, most=80)
     """
 
     volumes: bool = False
@@ -97,7 +122,13 @@ class ScanSummary:
     barren: int = 0
 
     def add(self, fact: dict[str, Any], kind: str) -> None:
-        """Add the store's facts of a scan of the class `kind`; histograms where it has them."""
+        """Add a scan.
+
+        Args:
+            fact: the store's facts about the scan: case, size, spacing, lesion, windows, clipped; optionally histogram,
+                range and stored_histogram.
+            kind: "normal" or "anomalous".
+        """
         self.sizes[tuple(fact["size"])] += 1
         if fact["spacing"]:
             self.volumes = True
@@ -111,16 +142,16 @@ class ScanSummary:
 
     @property
     def sampled(self) -> bool:
-        """Whether the histograms are those of some of the scans only."""
+        """Whether the histograms cover only a sample of the scans."""
         return sum(mixture.count for mixture in self.read.values()) < len(self.clipped)
 
     def extents(self, counts: Counter[Any]) -> list[Extent]:
-        """Least, median and greatest of each axis of `sizes` or `spacings`; of volumes where there are pictures too."""
+        """Summarise each axis of `sizes` or `spacings`; if there are volumes and images, only the volumes."""
         axes = max(map(len, counts), default=0)
-        alike = {value: times for value, times in counts.items() if len(value) == axes}
-        if not alike:
+        same_axes = {value: times for value, times in counts.items() if len(value) == axes}
+        if not same_axes:
             return []
-        values = np.repeat(np.array(list(alike)), list(alike.values()), axis=0)
+        values = np.repeat(np.array(list(same_axes)), list(same_axes.values()), axis=0)
         names = ("axis 1", "axis 2", "axis 3") if values.shape[1] == 3 else ("height", "width")
-        summed = zip(names, values.min(0).tolist(), np.median(values, 0).tolist(), values.max(0).tolist(), strict=True)
-        return [Extent(*axis) for axis in summed]
+        extents = zip(names, values.min(0).tolist(), np.median(values, 0).tolist(), values.max(0).tolist(), strict=True)
+        return [Extent(*axis) for axis in extents]

@@ -1,8 +1,7 @@
 """Charts as SVG text: lines with bands, stacked histograms, dots with intervals, box plots.
 
-Every chart is drawn 340 pixels wide, so that a phone need not shrink its 12-pixel text; a page sets
-several side by side. Colours come from the page: each mark carries a class (`series-0`, `anomalous`),
-and the page's CSS paints it. All text is escaped.
+Every chart is 340 pixels wide, so that its 12-pixel text stays legible on a phone; pages place several side by side.
+Colours come from the page: each mark has a CSS class (`series-0`, `anomalous`). All text is escaped.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 40
 
 
 class Axis(NamedTuple):
-    """What is measured (with its unit) and from where to where."""
+    """An axis: its label with the unit, and its range."""
 
     label: str
     low: float
@@ -28,7 +27,7 @@ class Axis(NamedTuple):
 
 
 class Series(NamedTuple):
-    """A line, or a point when `x` has one entry; `style` is the CSS class; no name, no legend."""
+    """A line, or a dot if `x` has one entry; `style` is the CSS class; without a name it has no entry in the legend."""
 
     name: str
     x: Sequence[float]
@@ -46,9 +45,16 @@ class Band(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Repeats of one figure, drawn as points over a box from quartile to quartile; `mark` is what it is held against.
+    """Repeated measurements of one quantity, drawn as dots over a box from quartile to quartile.
 
-    With fewer than four there are the points alone.
+    With fewer than four values, only the dots are drawn.
+
+    Attributes:
+        name: of the row.
+        values: the measurements.
+        mark: value to compare with, drawn as a tick; None for none.
+        text: the numbers as shown to the reader.
+        style: CSS class.
     """
 
     name: str
@@ -67,7 +73,7 @@ class Group(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A figure with its interval, None where it is not defined; `text` is how the reader sees the numbers."""
+    """A value with its interval, None where undefined; `text` shows the numbers, `style` is the CSS class."""
 
     name: str
     value: float | None
@@ -78,7 +84,14 @@ class Interval(NamedTuple):
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten) within [low, high], about `count` of them."""
+    """Return about `count` round numbers (multiples of 1, 2, 2.5 or 5 times a power of ten) within [low, high].
+
+    Example:
+        >>> ticks(0, 1)
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+        >>> ticks(-3, 17)
+        [0.0, 5.0, 10.0, 15.0]
+    """
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
@@ -87,14 +100,34 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def padded(values: Sequence[float]) -> tuple[float, float]:
-    """Least and greatest of the values with 5 % of air, never an empty range."""
+    """Return the range of the values, widened by 5 % at each end; it is never empty.
+
+    Example:
+        >>> padded([0, 10]), padded([5])
+        ((-0.5, 10.5), (4.5, 5.5))
+    """
     low, high = (min(values), max(values)) if len(values) else (0.0, 1.0)
-    air = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
-    return low - air, high + air
+    margin = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
+    return low - margin, high + margin
 
 
 def line_chart(series: Sequence[Series], x: Axis, y: Axis, height: int = 230, bands: Sequence[Band] = ()) -> str:
-    """Lines over two linear axes, above their bands; the legend stands below when several series have a name."""
+    """Draw lines on two linear axes, with bands behind them; if several series have a name, a legend stands below.
+
+    Args:
+        series: lines and dots; points that are not finite are left out.
+        x, y: the axes.
+        height: of the chart without its legend, in pixels.
+        bands: regions behind the lines.
+
+    Returns:
+        SVG text.
+
+    Example:
+        >>> chart = line_chart([Series("loss", [0, 10], [1, 0], "series-0")], Axis("iterations", 0, 10), Axis("", 0, 1))
+        >>> chart.count("<polyline")
+        1
+    """
     frame = _Frame(x, y, height)
     named = [s for s in series if s.name] if len([s for s in series if s.name]) > 1 else []
     marks = [frame.band(b) for b in bands] + [frame.mark(s) for s in series]
@@ -104,12 +137,20 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, height: int = 230, ba
 
 
 def stacked_histogram(groups: Sequence[Group], label: str, line: tuple[str, float] | None = None) -> str:
-    """One histogram above the other on a shared axis, each scaled to its highest bar; one line through all.
+    """Draw histograms above each other on a shared axis, each scaled to its highest bar, with a line through all.
 
     Args:
         groups: rows from top to bottom; empty ones are left out.
         label: of the shared axis.
-        line: text and position of a vertical line, the threshold.
+        line: text and position of a vertical line, such as the threshold; None for none.
+
+    Returns:
+        SVG text.
+
+    Example:
+        >>> rows = [Group("normal", [0.1, 0.2], "normal"), Group("anomalous", [0.7, 0.9], "anomalous")]
+        >>> stacked_histogram(rows, "score", line=("threshold", 0.5)).count('class="bar')
+        2
     """
     groups = [g for g in groups if len(g.values)]
     low, high = padded([v for g in groups for v in g.values] + ([line[1]] if line else []))
@@ -127,32 +168,45 @@ def stacked_histogram(groups: Sequence[Group], label: str, line: tuple[str, floa
             _text(x, 12, line[0], f"strong {anchor}"),
         ]
     names = [f"{g.name} ({len(g.values)})" for g in groups]
-    parts += [_text(frame.left, top + row * i + 16, name, "") for i, name in enumerate(names)]  # over the line
+    parts += [_text(frame.left, top + row * i + 16, name, "") for i, name in enumerate(names)]  # last: above the line
     return _svg(f"{label}: " + ", ".join(names), height, parts)
 
 
 def interval_plot(rows: Sequence[Interval], reference: tuple[str, float] | None = None) -> str:
-    """Dots with intervals on an axis from 0 to 1, one row a competitor; a tick for what guessing reaches."""
+    """Draw values with intervals on an axis from 0 to 1, one per row.
+
+    Args:
+        rows: from top to bottom; the first one's name is in bold.
+        reference: text and position of a tick in each row, such as the value of random guessing; None for none.
+
+    Returns:
+        SVG text.
+
+    Example:
+        >>> rows = [Interval("detector", 0.9, 0.8, 1.0, ".900 [.80, 1.00]", "series-0")]
+        >>> interval_plot(rows, reference=("guessing .500", 0.5)).count("<circle")
+        1
+    """
     row, top = 40, 8
     height = top + row * len(rows) + (44 if reference else 28)
-    floor = top + row * len(rows) + 2
+    bottom = top + row * len(rows) + 2
 
     def px(value: float) -> float:
         return 8 + value * (WIDTH - 16)
 
-    parts = [f'<path class="axis" d="M{px(0)} {floor}H{px(1)}"/>']
+    parts = [f'<path class="axis" d="M{px(0)} {bottom}H{px(1)}"/>']
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts += [f'<path class="axis" d="M{px(tick)} {floor}v4"/>']
-        parts += [_text(px(tick), floor + 17, tick_label(tick), "middle")]
+        parts += [f'<path class="axis" d="M{px(tick)} {bottom}v4"/>']
+        parts += [_text(px(tick), bottom + 17, tick_label(tick), "middle")]
     if reference:
-        parts += [_text(min(max(px(reference[1]), 62), WIDTH - 62), floor + 34, reference[0], "middle muted")]
+        parts += [_text(min(max(px(reference[1]), 62), WIDTH - 62), bottom + 34, reference[0], "middle muted")]
     for i, r in enumerate(rows):
         y = top + row * i
         parts += [
             _text(8, y + 13, r.name, "strong" if i == 0 else ""),
             _text(WIDTH - 8, y + 13, r.text, "end strong"),
         ]
-        if reference:  # beside the dots only: a line through all rows would cross the names
+        if reference:  # one tick per row: a line through all rows would cross the names
             parts += [f'<path class="chance" d="M{px(reference[1]):.1f} {y + 19}v14"/>']
         if r.low is not None and r.high is not None:
             parts += [f'<path class="whisker {r.style}" d="M{px(r.low):.1f} {y + 26}H{px(r.high):.1f}"/>']
@@ -162,11 +216,25 @@ def interval_plot(rows: Sequence[Interval], reference: tuple[str, float] | None 
 
 
 def box_plot(rows: Sequence[Box], axis: Axis, mark: str) -> str:
-    """Boxes with their points on one axis, one row a competitor; `mark` says what the tick across a row is."""
+    """Draw box plots with their dots on one axis, one per row.
+
+    Args:
+        rows: from top to bottom.
+        axis: the shared axis.
+        mark: legend of the tick across a row.
+
+    Returns:
+        SVG text.
+
+    Example:
+        >>> rows = [Box("detector", [0.7, 0.8, 0.9], mark=0.5, text=".800 ± .100", style="series-0")]
+        >>> box_plot(rows, Axis("AUROC", 0.4, 1), mark="guessing").count("<circle")
+        3
+    """
     row, top = 40, 8
     height = top + row * len(rows) + 66
-    floor = top + row * len(rows) + 2
-    frame = _Frame(axis, Axis("", 0, 1), floor + BOTTOM, left=10)
+    bottom = top + row * len(rows) + 2
+    frame = _Frame(axis, Axis("", 0, 1), bottom + BOTTOM, left=10)
     parts = [*frame.x_axis()]
     if any(r.mark is not None for r in rows):
         parts += [f'<path class="axis" d="M{frame.left + 4} {height - 15}v12"/>']
@@ -179,7 +247,12 @@ def box_plot(rows: Sequence[Box], axis: Axis, mark: str) -> str:
 
 
 def tick_label(value: float) -> str:
-    """Short form of an axis number: 0.25, 1.5k, 2M, with a true minus sign."""
+    """Format a number of an axis: three significant digits, k and M for thousands and millions, a true minus sign.
+
+    Example:
+        >>> tick_label(0.25), tick_label(1500), tick_label(-2_000_000)
+        ('0.25', '1.5k', '−2M')
+    """
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}".replace("-", "−")
@@ -220,9 +293,9 @@ class _Frame:
         return parts
 
     def band(self, band: Band) -> str:
-        there = [(self.px(x), self.py(y)) for x, y in zip(band.x, band.high, strict=True)]
-        back = [(self.px(x), self.py(y)) for x, y in zip(band.x, band.low, strict=True)][::-1]
-        return f'<path class="band {band.style}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in there + back)}z"/>'
+        upper = [(self.px(x), self.py(y)) for x, y in zip(band.x, band.high, strict=True)]
+        lower = [(self.px(x), self.py(y)) for x, y in zip(band.x, band.low, strict=True)][::-1]
+        return f'<path class="band {band.style}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in upper + lower)}z"/>'
 
     def mark(self, series: Series) -> str:
         points = [

@@ -22,7 +22,7 @@ from anomaly_lab.metrics.comparison import (
     paired,
     summary,
 )
-from anomaly_lab.reports.charts import FLOORS
+from anomaly_lab.reports.charts import BASELINE_NAMES
 from anomaly_lab.studies.plan import Key, Row, Study
 from anomaly_lab.studies.results import Result, within_split
 
@@ -186,7 +186,7 @@ class Findings:
 
     def title(self, name: str) -> str:
         """Of a row or a floor."""
-        return self.rows[name].title if name in self.rows else FLOORS.get(name, name)
+        return self.rows[name].title if name in self.rows else BASELINE_NAMES.get(name, name)
 
     def base(self, name: str) -> str:
         """The row that a row or a floor is held against: the one it names, if that is shown, else the reference."""

@@ -33,7 +33,7 @@ def test_volumes_are_brains_with_a_lesion(small: None, tmp_path: Path) -> None:
 def test_the_store_holds_what_monai_finds(small: None, tmp_path: Path) -> None:
     """Window by window, to a grey level of 65 536; only the air about a brain is black here and stays 0 σ there."""
     root = data.write_volumes(tmp_path / "volumes", 1)
-    ours, theirs = np.asarray(data._built(root, tmp_path / "store").images), data._by_monai(root)
+    ours, theirs = np.asarray(data._build_store(root, tmp_path / "store").images), data._monai_windows(root)
     assert ours.dtype == theirs.dtype == np.uint16
     assert ours.shape == theirs.shape
     assert len(ours) > 100
@@ -44,8 +44,8 @@ def test_the_store_holds_what_monai_finds(small: None, tmp_path: Path) -> None:
 
 def test_different_windows_are_no_measure(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "NUM_VOLUMES", 1)
-    monkeypatch.setattr(data, "_by_monai", lambda root: np.zeros((3, 1, 32, 32), np.uint16))
-    with pytest.raises(RuntimeError, match="MONAI finds 3 windows, the store holds"):
+    monkeypatch.setattr(data, "_monai_windows", lambda root: np.zeros((3, 1, 32, 32), np.uint16))
+    with pytest.raises(RuntimeError, match="MONAI extracts 3 windows, the store holds"):
         data.store_and_batches(rounds=1)
 
 
@@ -76,6 +76,6 @@ def test_lists_are_sixrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     names = [row.split(",")[0] for part in rows for row in part]
     assert len(set(names)) == 3000
     assert sum(name.startswith("P") for name in names) == 1000
-    found = data._listed(str(root))
+    found = data._list_and_split(str(root))
     assert found["rows"] == 3000
     assert found["peak_gb"] > 0

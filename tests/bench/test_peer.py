@@ -57,15 +57,15 @@ def test_a_step_is_part_of_the_training(tmp_path: Path) -> None:
 
 def test_other_networks_are_refused(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
-    with pytest.raises(RuntimeError, match=r"not the same: .*7.*8"):
+    with pytest.raises(RuntimeError, match=r"differ in their number of weights.*7.*8"):
         bench_peer.in_turns({"ours": fake(diary, "a"), "peer": fake(diary, "b", weights=8)}, rounds=1)
     assert not diary.exists()
 
 
 def test_a_dead_contender_is_named_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)peer died.*out of batches"):
+    with pytest.raises(RuntimeError, match=r"(?s)peer stopped early.*out of batches"):
         bench_peer.in_turns({"peer": fake(tmp_path / "diary", "a", last="1")}, rounds=1)
-    with pytest.raises(RuntimeError, match=r"(?s)peer died.*no torch"):
+    with pytest.raises(RuntimeError, match=r"(?s)peer stopped early.*no torch"):
         bench_peer.in_turns({"peer": [sys.executable, "-c", "raise SystemExit('no torch')"]}, rounds=1)
 
 
@@ -82,7 +82,7 @@ def test_ratios_are_of_images_a_second() -> None:
 
 
 def test_a_peer_that_is_not_installed_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"anomalib is not installed .*; make bench PEER=anomalib does it"):
+    with pytest.raises(UserError, match=r"anomalib is not installed .*; `make bench PEER=anomalib` installs it"):
         bench_peer.contenders("anomalib", tmp_path)
 
 

@@ -136,7 +136,7 @@ def test_a_resumed_training_chooses_alike(
 
 
 def test_it_refuses_what_it_cannot_choose_by(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="held-out normals"):
+    with pytest.raises(UserError, match="validation normals"):
         engine.train(settings(tmp_path, SWITCH, "data.split.val_fraction=0"))
 
 

@@ -177,5 +177,5 @@ def test_watching_draws_no_random_number_of_the_trainings(tmp_path: Path) -> Non
 def test_a_missing_file_of_weights_is_said_before_the_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         Health(features=str(tmp_path / "none.pth"))
-    with pytest.raises(ValueError, match="start at 2"):
+    with pytest.raises(ValueError, match="at least 2"):
         Health(samples=1)

@@ -62,7 +62,7 @@ def test_a_start_that_fails_does_not_stop_the_training(tmp_path: Path, monkeypat
     trainer = SimpleNamespace(is_global_zero=True, default_root_dir=tmp_path)
     callback.on_fit_start(trainer, None)
     callback.on_train_batch_end(trainer, None, None, None, 0)
-    assert "this run goes on without it" in capsys.readouterr().err.replace("\n", " ")
+    assert "the run continues without it" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_other_ranks_have_no_run(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_what_the_record_says_of_the_weights(tmp_path: Path) -> None:
     torch.save({f"features.{key}": w for key, w in tiny().teacher.trunk.state_dict().items()}, file)
     said = tiny(teacher_weights=str(file)).load_pretrained()
     assert (said["random"], len(said["sha256"])) == (False, 16)
-    with pytest.raises(UserError, match="to try things out"):
+    with pytest.raises(UserError, match="for a trial"):
         tiny(teacher_weights="").load_pretrained()
 
 

@@ -70,12 +70,12 @@ def test_a_beaten_floor_and_an_unbeaten_one():
     assert won["beaten"]
     assert won["best"] == "pca_32"
     assert won["difference"]["low"] > 0
-    assert won["sentence"].startswith("The detector beats the PCA-32 floor: AUROC .9")
+    assert won["sentence"].startswith("The detector beats the PCA-32 baseline: AUROC .9")
     assert won["sentence"].endswith("The interval excludes 0.")
     lost = evaluate_scores(example(shift=-1.0, floor_shift=3.0), replicates=300)["versus_baselines"]
     assert not lost["beaten"]
     assert lost["difference"]["high"] < 0
-    assert lost["sentence"].startswith("The detector does not beat the PCA-32 floor")
+    assert lost["sentence"].startswith("The detector does not beat the PCA-32 baseline")
     assert "(difference -." in lost["sentence"]
     assert lost["sentence"].endswith("The interval excludes 0.")
 
@@ -101,7 +101,7 @@ def test_without_held_out_normals_there_is_no_threshold():
     scores = example(num_val=0)
     verdict = evaluate_scores(scores, replicates=50)
     assert verdict["threshold"]["value"] is None
-    assert "no held-out normals" in verdict["threshold"]["warning"]
+    assert "no validation normals" in verdict["threshold"]["warning"]
     assert all(verdict["detector"][name] == {"value": None, "low": None, "high": None} for name in RATES)
     assert verdict["detector"]["auroc"]["value"] > 0.5
     assert {(row["p_value"], row["pred_label"]) for row in rows_of(scores)} == {("", "")}
@@ -109,7 +109,8 @@ def test_without_held_out_normals_there_is_no_threshold():
 
 def test_too_few_normals_are_said():
     assert (
-        "10 held-out normals are too few" in evaluate_scores(example(num_val=10), replicates=20)["threshold"]["warning"]
+        "10 validation normals are too few"
+        in evaluate_scores(example(num_val=10), replicates=20)["threshold"]["warning"]
     )
 
 
@@ -119,12 +120,12 @@ def test_one_class_and_no_floors():
     verdict = evaluate_scores(normal, replicates=20)
     assert verdict["detector"]["auroc"] == {"value": None, "low": None, "high": None}
     assert verdict["detector"]["specificity"]["value"] is not None
-    assert "one class only" in verdict["versus_baselines"]["sentence"]
+    assert "have the same label" in verdict["versus_baselines"]["sentence"]
     assert evaluate_scores(dataclasses.replace(scores, baselines={}), replicates=20)["versus_baselines"] is None
 
 
 def test_no_test_cases():
-    with pytest.raises(UserError, match="no case of the test split"):
+    with pytest.raises(UserError, match="no case of the test split to evaluate"):
         evaluate_scores(example(num_test=0))
 
 

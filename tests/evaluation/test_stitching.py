@@ -59,7 +59,7 @@ def test_many_overlaps_give_the_same_bits_back():
 
 @pytest.mark.parametrize("location", [(-1, 0), (0, 3)])
 def test_a_patch_outside_is_refused(location):
-    with pytest.raises(ValueError, match="does not lie in the scan"):
+    with pytest.raises(ValueError, match="does not fit in the scan"):
         Stitcher((4, 4)).add(np.zeros((1, 2, 2)), np.array([location]))
 
 
@@ -106,7 +106,7 @@ def test_nan_is_not_hidden(rule):
 
 @pytest.mark.parametrize(("rule", "k"), [("median", 1), ("top_k", 0)])
 def test_unknown_rules(rule, k):
-    with pytest.raises(ValueError, match="no rule"):
+    with pytest.raises(ValueError, match="cannot combine scores by rule"):
         case_scores(SCORE, CASE, rule, k)
 
 

@@ -123,8 +123,8 @@ def test_the_record_says_what_the_budget_changed():
 
 
 @pytest.mark.parametrize(("name", "answer"), [
-    ("gan_scnas", "gan is a detector, but 'scnas' no data set. Did you mean: 'scans'?"),
-    ("gna_scans", "scans is a data set, but 'gna' no detector. Did you mean: 'gan'?"),
+    ("gan_scnas", "gan is a detector, but there is no data set 'scnas'. Did you mean: 'scans'?"),
+    ("gna_scans", "scans is a data set, but there is no detector 'gna'. Did you mean: 'gan'?"),
     ("gann_scanns", "no experiment 'gann_scanns'. Did you mean: 'gan_scans'"),
     ("zzz", "no experiment 'zzz'. `make list` shows all"), ("", "no experiment ''"), ("_", "no experiment '_'"),
     ("../package/detectors/gan", "no experiment"), ("detectors/gan", "no experiment"), ("defaults", "no experiment"),
@@ -160,17 +160,17 @@ def test_a_whole_file_may_extend_the_bases_of_old(package: Path):
 
 @pytest.mark.parametrize(("name", "text", "answer"), [
     ("mine", "extends: gan_scnas\n", "mine.yaml: extends: no experiment 'gan_scnas'"),
-    ("mine", "extends: mine\n", "which extends it: take one of the two out"),
+    ("mine", "extends: mine\n", "which extends this file in turn: remove one of the two"),
     ("mine", "extends: detectors/gna\n", "extends detectors/gna, which does not exist. Did you mean: 'gan'?"),
     ("mine", "extends: other/thing\n", "thing.yaml does not exist, but"),
-    ("detectors/gan", "extends: gan_mean\n", "which extends it: take one of the two out"),
+    ("detectors/gan", "extends: gan_mean\n", "which extends this file in turn: remove one of the two"),
     ("datasets/scans", "extends: digit\n", "extends datasets/digit, which does not exist. Did you mean: 'digits'?"),
     ("detectors/gan", "budgets: 3\n", "gan.yaml: budgets must be a mapping, not 3"),
     ("detectors/gan", "budgets: {paper: [1]}\n", "gan.yaml: budgets.paper must be a mapping, not [1]"),
-    ("detectors/gan", "budgets: {papr: {}}\n", "gan.yaml: budgets.papr: there are paper, laptop, smoke"),
+    ("detectors/gan", "budgets: {papr: {}}\n", "gan.yaml: budgets.papr: unknown budget; the budgets are paper, laptop"),
     ("detectors/gan", "at_most: 3\n", "gan.yaml: at_most must be a mapping, not 3"),
     ("detectors/gan", "a: [1\n", "gan.yaml, line 2: "),
-    ("detectors/gan", "- 1\n", "gan.yaml: must be a mapping of sections, not a list"),
+    ("detectors/gan", "- 1\n", "gan.yaml: must contain a mapping of sections, not a list"),
 ])  # fmt: skip
 def test_a_mistake_in_a_file_is_one_line_that_names_it(package: Path, name: str, text: str, answer: str):
     write(package, name, text)
@@ -211,7 +211,7 @@ def test_a_file_for_a_data_set_alone_is_enough(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_folder_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(compose.ENVIRONMENT, "nowhere")
-    with pytest.raises(UserError, match="nowhere: no such folder of experiments"):
+    with pytest.raises(UserError, match="nowhere: no such experiments folder"):
         compose.detectors()
 
 

@@ -118,7 +118,7 @@ def test_a_constructor_that_refuses_a_value_is_the_users_error():
         ),
         (
             "detector.zzz=3",
-            "detector.zzz: Key 'zzz' not in 'Toy'. It takes: _target_, patch_size, latent_dim",
+            "detector.zzz: Key 'zzz' not in 'Toy'. Valid keys: _target_, patch_size, latent_dim",
         ),
         (
             "detector.latent_dim=abc",
@@ -156,11 +156,11 @@ def test_a_constructor_that_refuses_a_value_is_the_users_error():
         ),
         (
             "trainer.max_epochs=3",
-            "trainer.max_epochs is not yours to set: a training is as long as its phases",
+            "trainer.max_epochs is set by the engine: the phases determine the length of the training",
         ),
-        ("trainer.max_epoch=3", "trainer.max_epochs is not yours to set"),
+        ("trainer.max_epoch=3", "trainer.max_epochs is set by the engine"),
         ("trainer.val_check_interval=3", "data.epoch_length"),
-        ("trainer.logger=true", "trainer.logger is not yours to set"),
+        ("trainer.logger=true", "trainer.logger is set by the engine"),
         ("trainer.devcies=2", "trainer.devcies: Key 'devcies' not in 'Trainer'. Did you mean: 'devices'?"),
         ("trainer.num_nodes=two", "trainer.num_nodes: Value 'two'"),
         ("trainer.precision=16-mixed", "use bf16-mixed"),
@@ -170,11 +170,11 @@ def test_a_constructor_that_refuses_a_value_is_the_users_error():
         ("callbacks.savre.every=3", "callbacks.savre: there is no such callback. Did you mean: 'saver'?"),
         ("callbacks.savre=null", "callbacks.savre: there is no such callback. Did you mean: 'saver'?"),
         ("callbacks=null", "callbacks"),
-        ("budget=smok", "unknown budget 'smok', there are auto, paper, laptop, smoke"),
+        ("budget=smok", "unknown budget 'smok'; the budgets are auto, paper, laptop, smoke"),
         ("latent_dim", "'latent_dim' is not key=value"),
         ("=3", "'=3' is not key=value"),
         ("a..b=3", "'a..b=3' is not key=value"),
-        ("seed=[1", "'seed=[1': what follows '=' is not valid YAML"),
+        ("seed=[1", "'seed=[1': the text after '=' is not valid YAML"),
     ],
 )
 def test_a_wrong_override_is_answered_in_one_line(override: str, message: str):
@@ -183,7 +183,7 @@ def test_a_wrong_override_is_answered_in_one_line(override: str, message: str):
 
 def test_an_unknown_experiment_is_answered_with_the_closest():
     assert complaint(name="tyo") == "no experiment 'tyo'. Did you mean: 'toy'? `make list` shows all"
-    assert "'hedct' no data set. Did you mean: 'headct'?" in complaint(name="fanogan_hedct")
+    assert "there is no data set 'hedct'. Did you mean: 'headct'?" in complaint(name="fanogan_hedct")
     assert "no experiment '../toy'" in complaint(name="../toy")
 
 
@@ -200,14 +200,14 @@ def test_a_missing_mandatory_value_is_named():
         ("a: [1\n", "experiments/toy.yaml, line 2: did not find expected"),
         ("seed: 1\nseed: 2\n", "experiments/toy.yaml, line 2: found duplicate key seed"),
         ("detector:\n  x: 1\n  x: 2\n", "experiments/toy.yaml, line 3: found duplicate key x"),
-        ("- 1\n", "experiments/toy.yaml: must be a mapping"),
+        ("- 1\n", "experiments/toy.yaml: must contain a mapping"),
         ("3\n", "experiments/toy.yaml: not readable as YAML"),
         ("a: \x07\n", "experiments/toy.yaml: not readable as YAML"),
         (
             "extends: [_base/nope]\n",
             "experiments/toy.yaml: extends datasets/nope, which does not exist",
         ),
-        ("extends: [toy]\n", "experiments/toy.yaml: extends experiments/toy.yaml, which extends it"),
+        ("extends: [toy]\n", "experiments/toy.yaml: extends experiments/toy.yaml, which extends this file"),
         ("", "detector must be a mapping"),
     ],
 )
@@ -237,9 +237,9 @@ def test_the_automatic_budget_is_the_papers_with_a_gpu(monkeypatch: pytest.Monke
 
 def test_a_budget_the_experiment_lacks_and_a_wrong_key_in_one_are_named():
     write("toy", TOY.replace("  laptop:", "  paper2:"))
-    assert complaint() == "experiments/toy.yaml: budgets.paper2: there are paper, laptop, smoke"
+    assert complaint() == "experiments/toy.yaml: budgets.paper2: unknown budget; the budgets are paper, laptop, smoke"
     write("toy", "\n".join(line for line in TOY.splitlines() if "laptop" not in line))
-    assert complaint() == "toy: has no budget 'laptop': add budgets.laptop to its YAML"
+    assert complaint() == "toy: no budget 'laptop': add budgets.laptop to its YAML"
     write("toy", TOY.replace("{detector.gan_iterations: 100}", "{detector.gan_iteration: 100}"))
     assert "detector.gan_iteration: Key 'gan_iteration' not in 'Toy'" in complaint()
 

@@ -28,7 +28,7 @@ def test_a_full_disk_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(run_folder.os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot write .*file.json: No space left on device; make room"):
+    with pytest.raises(UserError, match=r"cannot write .*file.json: No space left on device; free disk space"):
         run_folder.write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -63,10 +63,10 @@ def test_a_class_gets_an_instance_of_its_section():
 
 @pytest.mark.parametrize(("values", "answer"), [
     ({"inner": {"siez": 3}}, "data.inner.siez: Key 'siez' not in 'Inner'. Did you mean: 'size'?"),
-    ({"inner": {"zzz": 3}}, "data.inner.zzz: Key 'zzz' not in 'Inner'. It takes: size, edges, either"),
+    ({"inner": {"zzz": 3}}, "data.inner.zzz: Key 'zzz' not in 'Inner'. Valid keys: size, edges, either"),
     ({"maybe": {"siez": 3}}, "data.maybe.siez: Key 'siez' not in 'Inner'. Did you mean: 'size'?"),
-    ({"zzz": 3}, "It takes: _target_, inner, maybe, lr"),
-    ({"inner": [1]}, "data.inner: a section belongs here, inner.<name>=…, not a list"),
+    ({"zzz": 3}, "Valid keys: _target_, inner, maybe, lr"),
+    ({"inner": [1]}, "data.inner: must be a section, inner.<name>=…, not a list"),
     ({"inner": None}, "data.inner: field 'inner' is not Optional"),
     ({"inner": {"edges": {"a": 1}}}, "data.inner.edges: "),
     ({"inner": {"size": "a"}}, "data.inner.size: Value 'a' of type 'str' could not be converted to Integer"),
@@ -117,10 +117,10 @@ def test_a_typo_in_a_section_of_the_data_is_answered(section: str, experiment: s
     ("detector.gan_iterations=0", "detector.gan_iterations=0: takes"),
     ("detector.lr_gan=inf", "detector.lr_gan=inf: takes"),
     ("callbacks.record.every=0", "callbacks.record.every=0: takes"),
-    ("callbacks.record=[1]", "callbacks.record: a section belongs here"),
-    ("callbacks=[1]", "callbacks: a section belongs here"),
+    ("callbacks.record=[1]", "callbacks.record: must be a section"),
+    ("callbacks=[1]", "callbacks: must be a section"),
     ("callbacks.new=3", "callbacks.new: there is no such callback"),
-    ("data=[1]", "data: a section belongs here"),
+    ("data=[1]", "data: must be a section"),
     ("data.patch_size=[33,33]", "detector.patch_size=(33, 33): takes two equal sides, a power of two from 32"),
     ("data.patch_size=[3,4,5]", "detector.patch_size: TupleConfig length 3 does not match"),
     ("data.patch_size=[0,4]", "data.patch_size=(0, 4): takes"),
@@ -166,7 +166,7 @@ def test_every_key_of_old_is_found_under_its_new_name(told):
     assert {key: OmegaConf.select(loaded, schema.KEYS[key]) for key in old} == old
     lines = told()
     assert len(lines) == len(old)
-    assert "data.twin_size is now data.twin.size; the old key goes with the next release" in lines
+    assert "data.twin_size is now data.twin.size; the old name will be removed in the next release" in lines
 
 
 def test_each_old_key_is_told_once(told):

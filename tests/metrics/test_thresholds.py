@@ -29,7 +29,7 @@ def test_threshold_is_the_conformal_rank(n, quantile, rank):
 def test_too_few_normals_give_their_maximum_and_a_warning(n, quantile, needed):
     threshold = thresholds.normal_quantile(np.arange(1.0, n + 1), quantile)
     assert threshold.value == n
-    assert f"{n} held-out normals are too few" in threshold.warning
+    assert f"{n} validation normals are too few" in threshold.warning
     assert f"({needed} needed)" in threshold.warning
     assert thresholds.normal_quantile(np.arange(1.0, needed + 1), quantile).warning is None
 
@@ -37,7 +37,7 @@ def test_too_few_normals_give_their_maximum_and_a_warning(n, quantile, needed):
 def test_no_normals_no_threshold():
     threshold = thresholds.normal_quantile(np.empty(0))
     assert math.isnan(threshold.value)
-    assert "no held-out normals" in threshold.warning
+    assert "no validation normals" in threshold.warning
 
 
 @pytest.mark.parametrize("quantile", [0.0, 1.0, 95.0, math.nan])

@@ -64,7 +64,7 @@ def test_large_maps_and_odd_sides_are_left_to_torch(
     conv = ours(2, 3)
     conv(torch.zeros(1, 2, side, side))
     assert not seen
-    small = strided.SMALL
+    small = strided.MAX_SIDE
     for shape in ((2 * small + 2,) * 2, (4 * small, 2 * small)):
         conv(torch.zeros(1, 2, *shape))
         assert seen.pop() == (1, 2, *shape)

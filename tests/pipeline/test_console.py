@@ -55,8 +55,8 @@ def test_the_first_lines_of_a_training(tmp_path, capsys: pytest.CaptureFixture[s
     assert lines[1:5] == [
         "bn_mode=batch: beware",
         "budget smoke: gan 5, encoder 6 iterations",
-        "budget=paper would be gan 50 iterations, about 2.0 hours on this machine",
-        "phase gan is taken over from 2026-smoke",
+        "budget=paper would run gan 50 iterations, about 2.0 hours on this machine",
+        "warm start: phase gan of 2026-smoke",
     ]
     assert lines[-1] == f"run: {tmp_path}"
 

@@ -95,8 +95,8 @@ def test_pictures_beyond_the_limits_are_counted_though_nobody_reads_them(tmp_pat
 
 def test_random_windows_of_judged_scans_have_their_reason(tmp_path: Path):
     sheet = collected(patches(tmp_path, cut={"label": "mask", "random": 2}))
-    assert "drawn at random in a scan that is not trained on" in sheet.left_out
-    assert "on the grid of a scan that is trained on at random windows" in sheet.left_out
+    assert "random window of a scan that is not trained on" in sheet.left_out
+    assert "grid window of a scan whose random windows are trained on" in sheet.left_out
     assert sum(sheet.left_out.values()) == sum(count.rows for count in sheet.counts if count.split == "")
 
 
@@ -140,7 +140,7 @@ def test_what_is_not_stored_is_shown_without_facts_of_scans(tmp_path: Path):
     sheet = collected(data)
     assert sheet.scans is None
     assert len(sheet.galleries["normal"]) == 10
-    assert "read when they are asked for" in inspect.origin(data, 0.0)
+    assert "read on demand" in inspect.origin(data, 0.0)
 
 
 def settings(tmp_path: Path, *overrides: str):

@@ -226,7 +226,7 @@ def test_a_folder_of_masks_is_matched_by_name(tmp_path):
     a, b = new_cases(tmp_path / "images", tmp_path / "masks")
     assert (a.mask, b.mask) == (None, tmp_path / "masks" / "b.png")
     (tmp_path / "masks" / "b.png").rename(tmp_path / "masks" / "c.png")
-    with pytest.raises(UserError, match="no mask here is named"):
+    with pytest.raises(UserError, match="no mask is named"):
         new_cases(tmp_path / "images", tmp_path / "masks")
 
 
@@ -240,4 +240,4 @@ def test_without_held_out_normals_a_scan_is_measured_by_itself(tmp_path, run):
     found = np.asarray(nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz").dataobj)
     assert (found.min(), found.max()) == (0, 1)
     assert _scores(out)[case.image.name]["pred_label"] == ""
-    assert "No held-out normals" in (out / "index.html").read_text()
+    assert "No validation normals" in (out / "index.html").read_text()

@@ -58,7 +58,7 @@ def test_many_scans_come_in_their_order(trained: Path) -> None:
 
 def test_what_is_not_one_scan_is_refused(trained: Path, tmp_path: Path) -> None:
     scorer = Scorer.open(trained)
-    with pytest.raises(UserError, match="13 scans, where one is expected"):
+    with pytest.raises(UserError, match="13 scans, but one is expected"):
         scorer.score(trained.parents[2] / "pictures")
     with pytest.raises(UserError, match="no picture"):
         scorer.score(tmp_path / "nowhere.png")

@@ -79,7 +79,7 @@ def test_an_adaptive_augmentation_is_taken_over(tmp_path: Path) -> None:
     ("changes", "iteration", "message"),
     [
         ({}, 5, "phase gan is not finished"),
-        ({"gan_iterations": 7}, 6, "its iterations up to gan are gan 6, these gan 7"),
+        ({"gan_iterations": 7}, 6, "its iterations up to gan are gan 6, but this experiment has gan 7"),
         ({"width": 4}, 6, "generator and critic differ"),
     ],
 )
@@ -165,7 +165,7 @@ def test_any_phase_may_be_taken_over_with_all_before_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no phase critic, only gan, encoder"):
         begin_with(run, detector, "critic")
     longer = FAnoGAN(**{**FANOGAN, "gan_iterations": 7})
-    with pytest.raises(UserError, match="up to encoder are gan 6, encoder 2, these gan 7, encoder 2"):
+    with pytest.raises(UserError, match="up to encoder are gan 6, encoder 2, but this experiment has gan 7"):
         begin_with(run, longer, "encoder")
 
 

@@ -51,7 +51,7 @@ def fake_metrics() -> dict[str, Any]:
             "best": "pca_32",
             "difference": {"value": 0.065, "low": -0.012, "high": 0.143},
             "beaten": True,
-            "sentence": "The detector beats the PCA-32 floor: AUROC .871 against .806 "
+            "sentence": "The detector beats the PCA-32 baseline: AUROC .871 against .806 "
             "(difference .065, 95 % interval -.012 to .143, which includes 0).",
         },
         "oracle": {"best_f1": {"value": 0.834, "threshold": 0.2876}},

@@ -52,7 +52,7 @@ def test_no_curves_without_both_classes() -> None:
 
 def test_the_histogram_counts_each_group() -> None:
     svg = score_histogram(ROWS, 0.5).svg
-    assert "Held-out normals (1)" in svg
+    assert "Validation normals (1)" in svg
     assert "threshold 0.5" in svg
     assert "threshold" not in score_histogram(ROWS, None).svg
 

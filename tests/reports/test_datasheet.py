@@ -84,7 +84,7 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path):
 def test_counts_pictures_and_settings_are_shown(tmp_path: Path):
     text = page(tmp_path, sheet(unread=17))
     assert "17 more scans were not read" in text
-    assert "Of 2 scans no window was kept" in text
+    assert "2 scans contribute no window" in text
     for words in ("1\u202f234", "at 3, 4", "train 12", "4, 6", "toy-1", "0.0123", "No file was left out", "20 × 30"):
         assert words in text
     assert 'viewBox="0 0 6 4"' in text
@@ -93,7 +93,7 @@ def test_counts_pictures_and_settings_are_shown(tmp_path: Path):
 
 def test_many_sizes_are_summed_up(tmp_path: Path):
     text = page(tmp_path, sheet(scans=summary(sizes=30)))
-    assert "30 different ones" in text
+    assert "30 different values" in text
     assert "<th>height</th><td>20</td><td>34.5</td><td>49</td>" in text
 
 
@@ -107,7 +107,7 @@ def test_long_lists_are_cut_and_counted(tmp_path: Path):
 
 def test_a_sheet_of_what_is_not_stored_has_no_histograms(tmp_path: Path):
     text = page(tmp_path, sheet(scans=None, galleries={}))
-    assert text.count("Nothing was read yet") == 2
+    assert text.count("No image has been read yet") == 2
     assert "None." in text
 
 
@@ -118,15 +118,15 @@ AUDIT = facts()["audit"]
     ("changes", "title", "words"),
     [
         ({"facts": facts(source="twin")}, "Synthetic twin", "generated"),
-        ({"facts": facts(official={"images": 1000})}, "Part of the official set", "40 of the 1\u202f000"),
-        ({"facts": facts(skipped=[{"file": "a", "reason": "b"}])}, "Broken files", "1 file was"),
-        ({"facts": facts(audit=AUDIT | {"crossing": 3})}, "Pictures across splits", "3 pairs"),
-        ({"facts": facts(audit=AUDIT | {"shared_patients": ["p"]})}, "Patients across splits", "1 patient in"),
-        ({"facts": facts(unsplit="too few patients")}, "Nothing can be trained on this yet", "too few patients"),
+        ({"facts": facts(official={"images": 1000})}, "Part of the official data set", "40 of the 1\u202f000"),
+        ({"facts": facts(skipped=[{"file": "a", "reason": "b"}])}, "Unreadable files", "1 file was"),
+        ({"facts": facts(audit=AUDIT | {"crossing": 3})}, "Images in several splits", "3 pairs"),
+        ({"facts": facts(audit=AUDIT | {"shared_patients": ["p"]})}, "Patients in several splits", "1 patient is in"),
+        ({"facts": facts(unsplit="too few patients")}, "Training is not possible yet", "too few patients"),
         ({"hidden": (2, 40)}, "Contaminated training", "2 of 40 training patches"),
         ({"unmasked": 5}, "Lesions unknown", "5 anomalous scans"),
-        ({"counts": [TEST]}, "No held-out normals", "threshold"),
-        ({"counts": [VAL]}, "Nothing anomalous to judge", "no anomaly"),
+        ({"counts": [TEST]}, "No validation normals", "threshold"),
+        ({"counts": [VAL]}, "No anomalies in the test split", "no anomalous image"),
     ],
 )
 def test_what_must_be_known_stands_above(changes: dict[str, Any], title: str, words: str):
@@ -154,7 +154,7 @@ def test_a_single_class_is_named():
 
 
 def test_what_is_clipped_is_said():
-    assert clipping(summary()) == "No number was clipped on the way."
+    assert clipping(summary()) == "No value was clipped."
     assert "20\u00a0% of a scan’s foreground on average" in clipping(summary(clipped=0.2))
 
 

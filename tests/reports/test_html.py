@@ -37,14 +37,14 @@ def test_a_page_escapes_strangers_words_and_asks_nobody() -> None:
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert "101 files left out" in text
     assert "100 of 101 are shown; all are in there." in text
-    assert "near-identical, distance 0.25" in text
-    assert "train · test (crosses)" in text
+    assert "nearly identical, distance 0.25" in text
+    assert "train · test (different splits)" in text
 
 
 def test_nothing_left_out_and_nothing_alike_are_said() -> None:
     text = render(chart={}, files=[], audit={})
     assert "No file was left out." in text
-    assert "No identical or near-identical pictures were found." in text
+    assert "No identical or nearly identical images were found." in text
 
 
 def test_numbers_read_as_people_write_them() -> None:

@@ -60,5 +60,5 @@ def test_the_page_has_every_score_and_asks_nobody(tmp_path: Path) -> None:
         f"case {number:03d}" for number in (CASES_WITH_PICTURES + 1, CASES_WITH_PICTURES, CASES_WITH_PICTURES - 1)
     ]
     assert len(rows) == 1 + CASES_WITH_PICTURES + 3
-    assert len(re.findall("What was judged, case", page)) == CASES_WITH_PICTURES
+    assert len(re.findall("Scored image, case", page)) == CASES_WITH_PICTURES
     assert f"{CASES_WITH_PICTURES} of {CASES_WITH_PICTURES + 3} are shown" in page

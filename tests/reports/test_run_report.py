@@ -49,7 +49,7 @@ def numbers(node: Any) -> list[float]:
 
 def test_every_number_of_the_metrics_is_shown(fake_run: Path) -> None:
     text = page(fake_run)
-    stored = text.index("<summary>Metrics as stored")  # there they all are, of course
+    stored = text.index("<summary>Stored metrics")  # there they all are, of course
     shown = written(re.sub(r'src="[^"]*"', "", text[:stored]))
     missing = [n for n in numbers(fake_metrics()) if not {rate(n), rate(n, 2), number(n), str(n)} & shown]
     assert not missing
@@ -62,9 +62,9 @@ def written(text: str) -> set[str]:
 @pytest.mark.parametrize(
     ("difference", "beaten", "kind", "title"),
     [
-        ((0.1, 0.02, 0.2), True, "good", "Above the floor"),
-        ((0.1, -0.02, 0.2), True, "open", "Above the floor, but not clearly"),
-        ((-0.1, -0.2, 0.1), False, "bad", "Not above the floor"),
+        ((0.1, 0.02, 0.2), True, "good", "Better than the baselines"),
+        ((0.1, -0.02, 0.2), True, "open", "Better than the baselines, but not clearly"),
+        ((-0.1, -0.2, 0.1), False, "bad", "Not better than the baselines"),
         ((None, None, None), False, "open", "No verdict"),
     ],
 )
@@ -92,9 +92,9 @@ def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditF
     more = {"limits": {"train": 500.0}, "census": {"images": 120}, "official": {"images": 322}}
     edit(fake_run / "provenance.json", lambda content: content["data"].update(more))
     text = page(fake_run)
-    assert "the mean of the highest of theirs (rule “top_k”)" in text
-    assert "Limits, drawn by the seed: train 500." in text
-    assert "120 images are here, the whole set has 322." in text
+    assert "the mean of their highest scores (rule “top_k”)" in text
+    assert "Limits, sampled with the seed: train 500." in text
+    assert "120 of the 322 images of the official data set are present." in text
 
 
 @pytest.mark.parametrize(
@@ -119,23 +119,23 @@ def test_banners_stand_exactly_when_due(change: dict[str, Any], titles: list[str
 
 def test_the_threshold_warning_and_the_paper_lengths_are_named() -> None:
     metrics = fake_metrics()
-    metrics["threshold"]["warning"] = "only 7 held-out normals"
+    metrics["threshold"]["warning"] = "only 7 validation normals"
     found = {b.title: b.text for b in banners(fake_provenance(), metrics)}
-    assert found["Threshold"] == "only 7 held-out normals"
+    assert found["Threshold"] == "only 7 validation normals"
     assert "gan 50\u202f000" in found["Reduced budget: laptop"]
 
 
 def test_a_threshold_drawn_from_the_test_split_is_told(fake_run: Path, edit: EditFile) -> None:
-    assert "No test image and no anomalous image has a say in it." in page(fake_run)
+    assert "No test image and no anomalous image influences it." in page(fake_run)
     cheat = {"rule": "highest F1 on the test labels", "uses_test": True, "quantile": None, "num_normals": 0}
     edit(fake_run / "metrics.json", lambda content: content["threshold"].update(cheat))
-    caveat = "decisions are made where F1 on the test labels is highest"
+    caveat = "the threshold is where F1 on the test labels is highest"
     edit(fake_run / "provenance.json", lambda content: content["detector"].update(caveats=[caveat]))
     text = page(fake_run)
     assert text.index(caveat) < text.index('id="verdict"')  # above every number
-    assert "(rule: highest F1 on the test labels). Each floor" in text
-    assert "Drawn from the test split itself" in text
-    assert "has a say in it" not in text
+    assert "(rule: highest F1 on the test labels). Each baseline" in text
+    assert "Set on the test split itself" in text
+    assert "influences it" not in text
 
 
 def test_the_epoch_that_was_chosen_is_told(fake_run: Path, edit: EditFile) -> None:
@@ -153,7 +153,7 @@ def test_an_unfinished_run_has_a_report(fake_run: Path) -> None:
     log = fake_run / "metrics.jsonl"
     log.write_text(log.read_text() + '{"iteration": 20')
     text = page(fake_run)
-    for sentence in ("Not judged yet", "No scores were recorded", "No pictures of cases", "No leakage audit"):
+    for sentence in ("Not evaluated yet", "No scores have been recorded", "no pictures of cases", "no leakage audit"):
         assert sentence in text
     assert "1 unreadable line left out" in text
 
@@ -168,11 +168,13 @@ def test_a_network_that_stopped_learning_is_named() -> None:
 
 def test_maps_stand_beside_those_of_the_floors(fake_run: Path, edit: EditFile) -> None:
     text = page(fake_run)
-    assert "point at them as well or better" in text
+    assert "no better than those of the best baseline" in text
     for figure in (".913 [.88, .94]", ".931 [.90, .96]", ".601 [.55, .65]", "jackknife over 100 patients"):
         assert figure in text
     edit(fake_run / "metrics.json", lambda metrics: metrics["pixels"]["versus_baselines"].update(beaten=True))
-    assert "do not point at them as well" in page(fake_run)
+    text = page(fake_run)
+    assert "better than those of the best baseline" in text
+    assert "no better than" not in text
 
 
 def test_a_record_from_before_maps_had_intervals(fake_run: Path, edit: EditFile) -> None:
@@ -241,5 +243,5 @@ def test_a_folder_that_is_not_a_run(tmp_path: Path) -> None:
 
 def test_broken_metrics_are_named(fake_run: Path) -> None:
     (fake_run / "metrics.json").write_text(json.dumps(fake_metrics())[:-9])
-    with pytest.raises(UserError, match=r"metrics\.json is not JSON"):
+    with pytest.raises(UserError, match=r"metrics\.json is not valid JSON"):
         write_report(fake_run)

@@ -1,6 +1,8 @@
-"""anomalib's GANomaly as a contender: its Engine on a ready batch, in rounds. Runs where anomalib.txt is installed.
+"""anomalib's GANomaly as a contender of the peer benchmark: its Engine on one fixed batch, in timed turns.
 
-Usage: python anomalib_ganomaly.py PRECISION [PADDING]; PADDING: of the encoders' first layers, anomalib's own is 4.
+Runs in an environment with the packages of anomalib.txt.
+
+Usage: python anomalib_ganomaly.py PRECISION [PADDING]
 """
 
 import sys
@@ -21,7 +23,12 @@ from anomaly_lab.bench.pace import BATCH, Pace
 
 
 def main(precision: str, padding: str = "4") -> None:
-    """Train with anomalib's defaults until the input ends."""
+    """Train with anomalib's defaults until standard input is closed; see `pace` for the protocol.
+
+    Args:
+        precision: of the Engine, as "32-true" or "bf16-mixed".
+        padding: of the encoders' first convolutions; anomalib's own is 4, the authors' code has 1.
+    """
     torch.manual_seed(0)
     size = BATCH[2:]
     model = Ganomaly(batch_size=BATCH[0], pre_processor=PreProcessor(Resize(size)), evaluator=False, visualizer=False)
@@ -35,13 +42,13 @@ def main(precision: str, padding: str = "4") -> None:
     model.training_step = pace.keep(model.training_step)
     batch = ImageBatch(image=torch.rand(BATCH) * 2 - 1)
     batches: Any = [batch] * 10_000
-    ready: Any = DataLoader(batches, batch_size=None, collate_fn=lambda item: item)
+    loader: Any = DataLoader(batches, batch_size=None, collate_fn=lambda item: item)
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"enable_progress_bar": False, "enable_model_summary": False}
         engine = Engine(
             default_root_dir=folder, accelerator="cpu", devices=1, max_epochs=1, precision=precision, **quiet
         )
-        engine.fit(model, train_dataloaders=ready)
+        engine.fit(model, train_dataloaders=loader)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""From a scan as read to the arrays a detector sees: resampling, windows, patches, augmentation."""
+"""From a scan as read to the arrays that detectors see: resampling, intensity range, patches, augmentation."""

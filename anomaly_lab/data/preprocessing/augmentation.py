@@ -1,8 +1,8 @@
-"""Random changes to training pictures, by albumentations 2.0.8 (pinned: its successor is AGPL).
+"""Augmentation of training pictures with albumentations 2.0.8 (pinned: its successor is AGPL).
 
-Its functions are used, not its random transforms: parameters are drawn here, each a pure function of (seed,
-draw, which parameter), so a picture looks the same with any number of workers and after a resume; and seeding
-a `Compose` for every picture would cost more than all the rest. Flip, rotation and shift are one warp.
+Only its functions are used, not its random transforms. The parameters are drawn here, each as a pure function of
+(seed, draw, parameter), so that a picture is augmented in the same way with any number of workers and after a resume;
+seeding a `Compose` for every picture would take longer than everything else. Flip, rotation and shift are one warp.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from anomaly_lab.types import Range, refuse_out_of_range
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Flip, rotate, shift and change the gamma of pictures; what comes in from outside is black.
+    """Random flip, rotation, shift and gamma of pictures; areas from outside the picture are black.
 
-    Patches of volumes have the same settings (`VolumeAugmentation`); three numbers, and `scale`, are for them alone.
-
-    >>> Augmentation(flip=1.0)(np.array([[[[1, 2], [3, 4]]]], np.uint8), np.array([0]), seed=0).tolist()
-    [[[[2, 1], [4, 3]]]]
+    Patches of volumes have the same settings (`VolumeAugmentation`). Settings of three numbers, and `scale`, apply to
+    volumes only.
 
     Attributes:
-        flip: probability of a left-right flip; of a volume, of a flip along each axis.
-        degrees: rotation, uniform in [-degrees, degrees]; of a volume, about each axis.
-        shift: uniform in [-shift, shift] along each axis, as a fraction of the side.
-        scale: of a volume, its size, log-uniform in [1 / scale, scale]; 1 for none.
-        gamma: exponent, log-uniform in [1 / gamma, gamma]; 1 for none.
+        flip: probability of a left-right flip; for volumes, of a flip along each axis.
+        degrees: rotation angle, uniform in [-degrees, degrees]; for volumes, about each axis.
+        shift: shift along each axis as a fraction of the side, uniform in [-shift, shift].
+        scale: zoom factor of volumes, log-uniform in [1 / scale, scale]; 1 for none.
+        gamma: exponent of the intensities, log-uniform in [1 / gamma, gamma]; 1 for none.
+
+    Example:
+        >>> Augmentation(flip=1.0)(np.array([[[[1, 2], [3, 4]]]], np.uint8), np.array([0]), seed=0).tolist()
+        [[[[2, 1], [4, 3]]]]
     """
 
     flip: Annotated[float | tuple[float, ...], Range("[0, 1]", counts=(3,))] = 0.0
@@ -44,17 +46,19 @@ class Augmentation:
         refuse_out_of_range(type(self), vars(self))
 
     def check_suits_pictures(self) -> None:
-        """Raise ValueError if something is set that only volumes have."""
+        """Raise ValueError if a setting applies to volumes only."""
         if self.scale != 1 or any(isinstance(value, tuple) for value in (self.flip, self.degrees, self.shift)):
-            raise ValueError("scale, and three numbers, are for patches of volumes, whose data.patch_size has three")
+            raise ValueError(
+                "scale, and settings of three numbers, are for patches of volumes; data.patch_size has two numbers"
+            )
 
     def __call__(self, images: np.ndarray, draws: np.ndarray, seed: int) -> np.ndarray:
-        """Change each picture in its own way.
+        """Augment each picture independently.
 
         Args:
             images: [B, C, H, W], uint8 or uint16.
-            draws: [B], number of each draw since the start of the training.
-            seed: of the training.
+            draws: [B], index of each draw since the start of the training.
+            seed: seed of the training.
 
         Returns:
             Pictures of the same shape and type.
@@ -65,7 +69,7 @@ class Augmentation:
             mirrored = uniforms(seed, draws, 1)[:, 0] < np.asarray(self.flip)
             flipped[mirrored] = images[mirrored][..., ::-1]
             return flipped
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for news of itself
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # prevents its online check for a new version
         import cv2
         from albumentations.augmentations.geometric.functional import warp_affine_with_value_extension
         from albumentations.augmentations.pixel.functional import gamma_transform
@@ -75,7 +79,7 @@ class Augmentation:
         edges = (cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 0)
         matrices = self._matrices(chance, height, width)
         gammas = np.exp((2 * chance[:, 4] - 1) * math.log(self.gamma))
-        full = 1 if images.dtype == np.uint8 else 65535  # albumentations knows uint8 and float32 in [0, 1]
+        full = 1 if images.dtype == np.uint8 else 65535  # albumentations supports uint8 and float32 in [0, 1]
         changed = np.empty_like(images)
         for i, (image, matrix) in enumerate(zip(images, matrices, strict=True)):
             pixels = image.transpose(1, 2, 0)
@@ -87,7 +91,7 @@ class Augmentation:
         return changed
 
     def _matrices(self, chance: np.ndarray, height: int, width: int) -> np.ndarray:
-        """[B, 2, 3]: flip, then rotate about the centre, then shift; x before y."""
+        """Return affine matrices [B, 2, 3], x before y, that flip, rotate about the centre and shift, in this order."""
         degrees, shift = np.asarray(self.degrees), np.asarray(self.shift)
         angle = np.radians(degrees * (2 * chance[:, 1] - 1))
         mirror = np.where(chance[:, 0] < np.asarray(self.flip), -1.0, 1.0)
@@ -102,15 +106,20 @@ class Augmentation:
 
 
 def uniforms(seed: int, draws: np.ndarray, count: int) -> np.ndarray:
-    """Random numbers that depend on their place alone (SplitMix64, Steele et al., OOPSLA 2014).
+    """Return random numbers that depend only on (seed, draw, position) (SplitMix64, Steele et al., OOPSLA 2014).
 
     Args:
-        seed: of the training.
-        draws: [B], numbers of the draws.
-        count: numbers for each draw.
+        seed: seed of the training.
+        draws: [B], indices of the draws.
+        count: number of random numbers per draw.
 
     Returns:
-        [B, count] in [0, 1).
+        Uniform random numbers [B, count] in [0, 1).
+
+    Example:
+        >>> values = uniforms(0, np.array([3, 7]), 2)
+        >>> values.shape, bool((values[1] == uniforms(0, np.array([7]), 2)[0]).all())
+        ((2, 2), True)
     """
     place = _mix(_mix(np.array([seed], np.uint64)) + draws.astype(np.uint64)[:, None])
     return np.asarray((_mix(place + np.arange(count, dtype=np.uint64)) >> np.uint64(11)) * 2.0**-53)

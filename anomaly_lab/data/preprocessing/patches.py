@@ -1,6 +1,6 @@
-"""Windows of a prepared scan: where they lie, which are kept, what label they bear. Pictures and volumes alike.
+"""Patches of a prepared scan, picture or volume: position, selection and label of the windows.
 
-A two-dimensional patch of a volume is a window one voxel thick along the axis of its plane.
+A two-dimensional patch of a volume is a window that is one voxel thick along the axis perpendicular to its plane.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from numpy.lib.stride_tricks import sliding_window_view
 from anomaly_lab.data.preprocessing.transforms import Prepared
 from anomaly_lab.types import Fraction, Range, UserError, refuse_out_of_range
 
-VERSION = 1  # of the rules below; a store cut by other rules is not reused
+VERSION = 1  # version of the rules below; a store made with another version is not reused
 PLANES = {"axial": "IS", "coronal": "AP", "sagittal": "LR"}
-TRIES = 100  # positions looked at for each random window that is wanted
+TRIES = 100  # largest number of positions tried per random window
 
 
 class Windows(NamedTuple):
     """Windows of one scan.
 
     Attributes:
-        location: first voxel of each, [N, D].
+        location: first voxel of each window, [N, D].
         label: [N], 0 normal, 1 anomalous.
-        random: [N], drawn at random for training; the others lie on the grid.
+        random: bool [N], True for windows drawn at random for training, False for those of the grid.
     """
 
     location: np.ndarray
@@ -40,15 +40,22 @@ class PatchSampling:
     """Which windows of a scan become patches.
 
     Attributes:
-        overlap: of neighbours on the grid, as a fraction of the window; .75 of 32 pixels is a stride of 8.
-        label: "case" gives every window the scan's label; "mask" makes a window without lesion normal and one with
-            more than `lesion` of it anomalous, those in between are left out.
-        lesion: share of a window's pixels.
-        foreground: least share of a window's pixels that are foreground.
-        plane: of two-dimensional patches of a volume.
-        slices: first and last position along that plane's axis; fractions of the axis if both are below 1.
-        random: windows drawn for training in each scan, normal ones; 0 trains on the grid.
-        per_scan: most windows kept of a grid, drawn at random; 0 keeps all.
+        overlap: overlap of neighbouring windows of the grid, as a fraction of the window; 0.75 of 32 pixels is a
+            stride of 8.
+        label: "case" gives every window the label of the scan. "mask" labels a window without lesion pixels normal and
+            one whose lesion fraction is above `lesion` anomalous; windows in between are left out.
+        lesion: threshold on the fraction of a window's pixels that are lesion, for `label="mask"`.
+        foreground: minimum fraction of a window's pixels that are foreground.
+        plane: plane of two-dimensional patches of a volume.
+        slices: first and last position along the axis perpendicular to the plane; fractions of the axis if the last is
+            below 1.
+        random: number of normal windows per scan that are drawn at random for training; 0 trains on the grid.
+        per_scan: maximum number of windows of the grid per scan, drawn at random; 0 keeps all.
+
+    Example:
+        >>> scan = Prepared(np.zeros((1, 4, 4), np.float32), None, None, None, 0.0)
+        >>> PatchSampling(overlap=0.5).windows(scan, (2, 4), "a", label=0, across=None).location.tolist()
+        [[0, 0], [1, 0], [2, 0]]
     """
 
     overlap: Annotated[float, Range("[0, 1)")] = 0.0
@@ -63,17 +70,27 @@ class PatchSampling:
     def __post_init__(self) -> None:
         refuse_out_of_range(type(self), vars(self))
         if self.label not in ("case", "mask") or self.plane not in PLANES:
-            raise ValueError(f"label is case or mask, plane one of {', '.join(PLANES)}; got {self}")
+            raise ValueError(f"label takes case or mask, plane one of {', '.join(PLANES)}; got {self}")
 
     def extent(self, patch_size: Sequence[int], axcodes: str | None) -> tuple[int, ...]:
-        """Size of a window, [D]; `axcodes` are those of a volume, None for a picture.
+        """Return the size of a window in the scan, [D].
+
+        Args:
+            patch_size: spatial sizes of a patch.
+            axcodes: axis codes of a volume, None for a picture.
 
         Raises:
-            UserError: patches have three axes and scans two.
+            UserError: patches have three axes and the scan is a picture.
+
+        Example:
+            >>> PatchSampling(plane="axial").extent((64, 64), "IPL")
+            (1, 64, 64)
         """
         if axcodes is None:
             if len(patch_size) != 2:
-                raise UserError(f"data.patch_size={list(patch_size)} has three numbers, but the scans are pictures")
+                raise UserError(
+                    f"data.patch_size={list(patch_size)} has three numbers, but the scans are pictures; give two"
+                )
             return tuple(patch_size)
         if len(patch_size) == 3:
             return tuple(patch_size)
@@ -81,25 +98,30 @@ class PatchSampling:
         return (*patch_size[:across], 1, *patch_size[across:])
 
     def axis(self, axcodes: str) -> int:
-        """Axis that two-dimensional patches are perpendicular to."""
+        """Return the axis perpendicular to two-dimensional patches.
+
+        Example:
+            >>> PatchSampling(plane="sagittal").axis("IPL")
+            2
+        """
         return next(i for i, code in enumerate(axcodes) if code in PLANES[self.plane])
 
     def windows(self, scan: Prepared, extent: Sequence[int], case: str, label: int, across: int | None) -> Windows:
-        """Lay the grid, draw the random windows and leave out what the rules refuse.
+        """Return the windows of the grid and the random windows that satisfy the rules.
 
         Args:
-            scan: the scan.
+            scan: the prepared scan.
             extent: size of a window, [D].
-            case: its id, which seeds whatever is drawn.
-            label: of the whole scan.
-            across: axis that two-dimensional patches of a volume are perpendicular to, or None.
+            case: the case id, which seeds the random choices.
+            label: label of the whole scan.
+            across: axis perpendicular to two-dimensional patches of a volume, or None.
 
         Raises:
-            UserError: the window is larger than the scan; labels come from masks and an anomalous scan has none.
+            UserError: the window is larger than the scan, or `label` is "mask" and an anomalous scan has no mask.
         """
         if self.label == "mask" and label == 1 and scan.mask is None:
             raise UserError(
-                "it is anomalous and has no mask, which data.cut.label=mask needs; where there are no masks, set "
+                "it is anomalous and has no mask, which data.cut.label=mask requires; where there are no masks, set "
                 "data.cut.label=case, else add this one"
             )
         shape = scan.pixels.shape[1:]
@@ -107,11 +129,11 @@ class PatchSampling:
             return Windows(np.zeros((1, len(shape)), np.int64), np.array([label]), np.array([False]))
         location = self._within(grid(shape, extent, self.overlap), shape, across)
         rng = np.random.default_rng(zlib.crc32(case.encode()))
-        kept, labels = self._judged(scan, location, extent, label)
+        kept, labels = self._labelled(scan, location, extent, label)
         location, labels = location[kept], labels[kept]
         if 0 < self.per_scan < len(location):
-            some = np.sort(rng.permutation(len(location))[: self.per_scan])
-            location, labels = location[some], labels[some]
+            sample = np.sort(rng.permutation(len(location))[: self.per_scan])
+            location, labels = location[sample], labels[sample]
         drawn = self._drawn(rng, scan, extent, label, across)
         return Windows(
             np.concatenate([location, drawn]),
@@ -122,21 +144,22 @@ class PatchSampling:
     def _drawn(
         self, rng: np.random.Generator, scan: Prepared, extent: Sequence[int], label: int, across: int | None
     ) -> np.ndarray:
-        """`random` normal windows anywhere in the scan, [n, D], fewer where they are hard to find."""
+        """Draw normal windows, [n, D], anywhere in the scan; n is `random` or, if too few are found, lower."""
         shape = scan.pixels.shape[1:]
         if not self.random or (self.label == "case" and label == 1):
             return np.empty((0, len(shape)), np.int64)
-        found = np.empty((0, len(shape)), np.int64)
+        location = np.empty((0, len(shape)), np.int64)
         for _ in range(TRIES):
-            some = rng.integers(0, np.subtract(shape, extent) + 1, (self.random, len(shape)))
-            some = self._within(some, shape, across)
-            kept, labels = self._judged(scan, some, extent, label)
-            found = np.concatenate([found, some[kept & (labels == 0)]])
-            if len(found) >= self.random:
+            candidates = rng.integers(0, np.subtract(shape, extent) + 1, (self.random, len(shape)))
+            candidates = self._within(candidates, shape, across)
+            kept, labels = self._labelled(scan, candidates, extent, label)
+            location = np.concatenate([location, candidates[kept & (labels == 0)]])
+            if len(location) >= self.random:
                 break
-        return found[: self.random]
+        return location[: self.random]
 
     def _within(self, location: np.ndarray, shape: Sequence[int], across: int | None) -> np.ndarray:
+        """Return the windows whose position is within `slices`."""
         if self.slices is None or across is None:
             return location
         low, high = self.slices
@@ -144,10 +167,10 @@ class PatchSampling:
             low, high = low * (shape[across] - 1), high * (shape[across] - 1)
         return location[(location[:, across] >= low) & (location[:, across] <= high)]
 
-    def _judged(
+    def _labelled(
         self, scan: Prepared, location: np.ndarray, extent: Sequence[int], label: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Which windows are kept, bool [N], and their labels, [N]."""
+        """Return which windows are kept, bool [N], and their labels, [N]."""
         kept, labels = np.ones(len(location), bool), np.full(len(location), label, np.int64)
         if self.foreground > 0 and scan.foreground is not None:
             kept = shares(scan.foreground, location, extent) >= self.foreground
@@ -159,14 +182,23 @@ class PatchSampling:
 
 
 def grid(shape: Sequence[int], extent: Sequence[int], overlap: float) -> np.ndarray:
-    """First voxels [N, D] of windows that cover everything; the last along an axis ends where the scan ends.
+    """Return the first voxels [N, D] of windows that cover the scan; the last window of an axis ends with the scan.
+
+    Args:
+        shape: spatial sizes of the scan.
+        extent: size of a window.
+        overlap: overlap of neighbouring windows as a fraction of the window.
 
     Raises:
         UserError: the window is larger than the scan.
+
+    Example:
+        >>> grid((5, 2), (2, 2), overlap=0.0).tolist()
+        [[0, 0], [2, 0], [3, 0]]
     """
     if any(window > side for window, side in zip(extent, shape, strict=True)):
         sizes = "×".join(map(str, extent)), "×".join(map(str, shape))
-        raise UserError(f"a patch of {sizes[0]} is larger than the scan's {sizes[1]}; set data.patch_size lower")
+        raise UserError(f"a patch of {sizes[0]} is larger than the scan of {sizes[1]}; reduce data.patch_size")
     axes = []
     for side, window in zip(shape, extent, strict=True):
         step = max(1, round(window * (1 - overlap)))
@@ -176,29 +208,53 @@ def grid(shape: Sequence[int], extent: Sequence[int], overlap: float) -> np.ndar
 
 
 def shares(values: np.ndarray, location: np.ndarray, extent: Sequence[int]) -> np.ndarray:
-    """Share of true voxels in each window, [N]; values: bool [1, *S]."""
+    """Return the fraction of True voxels in each window, [N].
+
+    Args:
+        values: bool [1, *S].
+        location: first voxel of each window, [N, D].
+        extent: size of a window, [D].
+
+    Example:
+        >>> mask = np.array([[[True, False, False, False]]])
+        >>> shares(mask, np.array([[0, 0], [0, 2]]), (1, 2)).tolist()
+        [0.5, 0.0]
+    """
     views = _views(values, extent)
     axes = tuple(range(1, 1 + len(extent)))
-    size, found = int(np.prod(extent)), np.empty(len(location))
+    size, fractions = int(np.prod(extent)), np.empty(len(location))
     for start in range(0, len(location), 1024):
-        some = location[start : start + 1024]
-        found[start : start + 1024] = np.count_nonzero(views[(0, *some.T)], axis=axes) / size
-    return found
+        block = location[start : start + 1024]
+        fractions[start : start + 1024] = np.count_nonzero(views[(0, *block.T)], axis=axes) / size
+    return fractions
 
 
 def cut(
     values: np.ndarray, location: np.ndarray, extent: Sequence[int], across: int | None, at_once: int = 1024
 ) -> Iterator[np.ndarray]:
-    """Patches [n, C, *P] of values [C, *S] in blocks; a plane loses the axis `across` it, of one voxel."""
-    if len(location) == 1 and values.shape[1:] == tuple(extent):  # a whole picture: most sets are of these
+    """Yield the patches of a scan in blocks [n, C, *P].
+
+    Args:
+        values: [C, *S].
+        location: first voxel of each window, [N, D].
+        extent: size of a window, [D].
+        across: axis perpendicular to two-dimensional patches of a volume, which is removed; None keeps all axes.
+        at_once: maximum number of patches in a block.
+
+    Example:
+        >>> blocks = list(cut(np.arange(6).reshape(1, 2, 3), np.array([[0, 0], [0, 1]]), (2, 2), across=None))
+        >>> blocks[0].shape, blocks[0][1, 0].tolist()
+        ((2, 1, 2, 2), [[1, 2], [4, 5]])
+    """
+    if len(location) == 1 and values.shape[1:] == tuple(extent):  # fast path for a whole picture
         yield values[None] if across is None else values[None].squeeze(2 + across)
         return
     views = _views(values, extent)
     for start in range(0, len(location), at_once):
-        some = views[(slice(None), *location[start : start + at_once].T)].swapaxes(0, 1)  # a copy
-        yield np.ascontiguousarray(some if across is None else some.squeeze(2 + across))
+        block = views[(slice(None), *location[start : start + at_once].T)].swapaxes(0, 1)  # a copy
+        yield np.ascontiguousarray(block if across is None else block.squeeze(2 + across))
 
 
 def _views(values: np.ndarray, extent: Sequence[int]) -> np.ndarray:
-    """Every window of [C, *S] as a view: [C, *(S - extent + 1), *extent]."""
+    """Return all windows of [C, *S] as a view [C, *(S - extent + 1), *extent]."""
     return sliding_window_view(values, tuple(extent), axis=tuple(range(1, values.ndim)))

@@ -1,7 +1,8 @@
-"""From a scan as read to the grid and the range that patches are cut from; the same for the store and for new files.
+"""Preprocessing: bring a scan to the grid and intensity range that patches are cut from.
 
-Pictures are padded or stretched to a size; volumes are oriented, resampled and windowed or z-scored. Every value
-ends in [0, 1], and what fell outside is counted, never lost in silence.
+Pictures are padded or stretched to a size; volumes are oriented, resampled and windowed or z-scored. All values end in
+[0, 1]; values outside the range are clipped, and their fraction is recorded. The store and newly scored files share
+this code.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from anomaly_lab.data.readers import geometry
 from anomaly_lab.data.readers.scan import MAX_VOXELS, Scan, Tolerance
 from anomaly_lab.types import Range, UserError, refuse_out_of_range
 
-VERSION = 2  # of the steps below; a store made by other steps is not reused
+VERSION = 2  # version of the steps below; a store made with another version is not reused
 
 
 class Prepared(NamedTuple):
-    """A scan ready for patch_sampling.
+    """A preprocessed scan, from which `PatchSampling` selects windows.
 
     Attributes:
         pixels: float32 [C, *S] in [0, 1].
         mask: bool [1, *S] or None.
-        foreground: where there is something to see, bool [1, *S], or None where everything counts.
-        affine: voxel of this grid to mm, [4, 4]; None for a picture.
-        clipped: share of the foreground's values outside the range that became [0, 1].
+        foreground: bool [1, *S], True inside the imaged object; None if all pixels count as foreground.
+        affine: [4, 4], maps voxels of this grid to mm; None for a picture.
+        clipped: fraction of the foreground values that were outside [0, 1] and were clipped.
     """
 
     pixels: np.ndarray
@@ -43,17 +44,26 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class Volume:
-    """How volumes are brought to one space and one range; give at most one of window, zscore and percentiles.
+    """How volumes are brought to a common space and intensity range.
+
+    At most one of window, zscore and percentiles may be set; the default is percentiles (0.5, 99.5).
 
     Attributes:
-        axcodes: order and direction of the axes, nibabel's letters; IPL shows every plane upright.
-        spacing: edges of a voxel in mm, in the order of `axcodes`; None keeps the scan's own.
-        window: centre and width in the scan's numbers (HU for CT), or "scan" for the one its header asks for.
-        zscore: mean and deviation over the foreground become 0 and 1, then ± this many deviations are kept.
-        percentiles: of the foreground, become 0 and 1; the rule where none is given.
-        foreground_above: in the scan's numbers; None: above a window's lower end, or different from zero.
-        nan: a volume with NaN voxels is an "error", or they are "background": black, and never in the foreground.
-        max_voxels: a header that claims more is refused before memory is taken.
+        axcodes: order and direction of the axes in nibabel's letters; IPL shows every plane upright.
+        spacing: edge lengths of a voxel in mm, in the order of `axcodes`; None keeps those of the scan.
+        window: centre and width in the units of the scan (HU for CT), or "scan" for the window in its header.
+        zscore: half-width of the intensity range: this many standard deviations of the foreground around its mean.
+        percentiles: percentiles of the foreground that are mapped to 0 and 1.
+        foreground_above: voxels above this value, in the units of the scan, are foreground; None: above the lower end
+            of the window or, without a window, different from 0.
+        nan: "error" rejects a volume with NaN voxels; "background" makes them black and never foreground.
+        max_voxels: a volume whose header claims more voxels is rejected before memory is allocated.
+
+    Example:
+        >>> scan = Scan(np.arange(8).reshape(1, 2, 2, 2), affine=np.eye(4))
+        >>> prepared = Volume(axcodes="RAS", window=(3.0, 4.0))(scan)  # 1 is mapped to 0 and 5 to 1
+        >>> prepared.pixels.ravel().tolist(), prepared.clipped  # 6 and 7 of the foreground 2, …, 7 are clipped
+        ([0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0], 0.3333333333333333)
     """
 
     axcodes: str = "IPL"
@@ -67,7 +77,7 @@ class Volume:
     max_voxels: Annotated[int, Range("[1, 1000000000000]")] = field(default=MAX_VOXELS, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse rules that contradict each other."""
+        """Validate the settings and their combination."""
         refuse_out_of_range(type(self), vars(self))
         if not geometry.are_axcodes(self.axcodes):
             raise ValueError(
@@ -88,23 +98,23 @@ class Volume:
         return Tolerance(self.nan, self.max_voxels)
 
     def __call__(self, scan: Scan) -> Prepared:
-        """Orient, resample, bring to [0, 1]."""
+        """Orient and resample a volume and bring it to [0, 1]."""
         assert scan.affine is not None
         pixels, affine = geometry.oriented(scan.pixels, scan.affine, self.axcodes)
         self._refuse_to_grow(pixels, affine)
         mask, inside = (self._same_grid(which, scan, affine) for which in (scan.mask, scan.foreground))
         if self.spacing is not None:
             pixels, affine = geometry.resampled(pixels.astype(np.float32), affine, self.spacing, "bilinear")
-        seen = pixels > self.foreground_above if self.foreground_above is not None else self._seen(pixels, scan)
+        foreground = self._foreground(pixels, scan)
         if inside is not None:
-            seen &= inside
-        low, high = self._range(pixels, seen, scan)
+            foreground &= inside
+        low, high = self._range(pixels, foreground, scan)
         values = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         if inside is not None:
             values[~inside] = 0
-        outside = int(np.count_nonzero(((values < 0) | (values > 1)) & seen))
+        outside = int(np.count_nonzero(((values < 0) | (values > 1)) & foreground))
         np.clip(values, 0, 1, out=values)
-        return Prepared(values, mask, seen, affine, outside / max(1, int(np.count_nonzero(seen))))
+        return Prepared(values, mask, foreground, affine, outside / max(1, int(np.count_nonzero(foreground))))
 
     def _same_grid(self, which: np.ndarray | None, scan: Scan, affine: np.ndarray) -> np.ndarray | None:
         """Orient and resample voxels that are marked, bool [1, *S], as the scan's pixels are; `affine` is oriented."""
@@ -128,20 +138,22 @@ class Volume:
                 f"data.volume.max_voxels={self.max_voxels}; check the spacing or raise the limit"
             )
 
-    def _seen(self, pixels: np.ndarray, scan: Scan) -> np.ndarray:
+    def _foreground(self, pixels: np.ndarray, scan: Scan) -> np.ndarray:
+        if self.foreground_above is not None:
+            return np.asarray(pixels > self.foreground_above)
         if self.window is None:
             return np.asarray(pixels != 0)
         centre, width = self._window(scan)
         return np.asarray(pixels > centre - width / 2)
 
-    def _range(self, pixels: np.ndarray, seen: np.ndarray, scan: Scan) -> tuple[float, float]:
-        """What becomes 0 and what becomes 1."""
+    def _range(self, pixels: np.ndarray, foreground: np.ndarray, scan: Scan) -> tuple[float, float]:
+        """Return the values that are mapped to 0 and to 1."""
         if self.window is not None:
             centre, width = self._window(scan)
             return centre - width / 2, centre + width / 2
-        values = pixels[seen]
+        values = pixels[foreground]
         if values.size == 0 or values.min() == values.max():
-            raise UserError("its foreground is empty or of one value")
+            raise UserError("its foreground is empty or constant")
         if self.zscore is not None:
             mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
             return mean - self.zscore * deviation, mean + self.zscore * deviation
@@ -152,18 +164,25 @@ class Volume:
         if isinstance(self.window, tuple):
             return float(self.window[0]), float(self.window[1])
         if scan.window is None:
-            raise UserError("its header names no window, which data.volume.window=scan asks for; give [centre, width]")
+            raise UserError(
+                "its header has no window, which data.volume.window=scan requires; "
+                "set data.volume.window=[centre,width]"
+            )
         return scan.window
 
 
 @dataclass(frozen=True)
 class Picture:
-    """How pictures are brought to one size.
+    """How pictures are brought to a common size.
 
     Attributes:
-        size: height and width a picture is brought to before patches are cut; None leaves it as it is where there is a
-            `cut`, and without one makes it `patch_size`.
-        fit: "pad" adds black to keep a picture's shape, "stretch" does not keep it.
+        size: height and width to which a picture is resized before patches are cut; None keeps its size if the data
+            module has a `cut` and otherwise means `patch_size`.
+        fit: "pad" preserves the aspect ratio by adding black borders, "stretch" does not preserve it.
+
+    Example:
+        >>> Picture(size=(256, 256), fit="stretch")
+        Picture(size=(256, 256), fit='stretch')
     """
 
     size: Annotated[tuple[int, int], Range("[1, 16384]")] | None = None
@@ -175,12 +194,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a scan before patches are cut from it.
+    """The steps applied to a scan before patches are cut from it.
 
     Attributes:
-        size: height and width a picture is brought to, in pixels; None leaves it as it is.
-        fit: "pad" adds black to keep the shape, "stretch" does not keep it.
-        volume: the same for volumes.
+        size: height and width to which a picture is resized, in pixels; None keeps its size.
+        fit: "pad" preserves the aspect ratio by adding black borders, "stretch" does not preserve it.
+        volume: the steps for volumes.
+
+    Example:
+        >>> wide = Scan(np.full((1, 2, 4), 255, np.uint8))
+        >>> Preprocessing(size=(4, 4))(wide).pixels[0].tolist()  # one black row above and one below
+        [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
 
     size: tuple[int, ...] | None
@@ -188,13 +212,13 @@ class Preprocessing:
     volume: Volume = Volume()
 
     def __call__(self, scan: Scan) -> Prepared:
-        """Bring a scan to its grid and to [0, 1]."""
+        """Bring a scan to the common grid and to [0, 1]."""
         if scan.affine is not None:
             return self.volume(scan)
         pixels = scan.pixels / np.float32(np.iinfo(scan.pixels.dtype).max)
         size = scan.shape if self.size is None else self.size
         if len(size) != len(scan.shape):
-            raise UserError(f"data.patch_size={list(size)} has three numbers, but the scans are pictures")
+            raise UserError(f"data.patch_size={list(size)} has three numbers, but the scans are pictures; give two")
         mask, foreground = (
             None if values is None else self._fit(values.astype(np.float32), size, "nearest-exact") > 0.5
             for values in (scan.mask, scan.foreground)
@@ -202,25 +226,30 @@ class Preprocessing:
         return Prepared(self._fit(pixels, size, "bilinear").clip(0, 1), mask, foreground, None, 0.0)
 
     def undo(self, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """Carry a map of a picture back from the detector's grid.
+        """Map values of a picture, such as an anomaly map, from the detector's grid back to the original grid.
 
         Args:
             values: float32 [h, w], on the grid of `size`.
-            shape: height and width of the picture.
+            shape: height and width of the original picture.
 
         Returns:
-            float32 of that shape, without what was padded.
+            float32 of that shape; the padding is removed.
+
+        Example:
+            >>> padded = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]], np.float32)
+            >>> Preprocessing(size=(4, 4)).undo(padded, (2, 4)).tolist()
+            [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
         """
         if values.shape == tuple(shape):
             return values
         (top, left), (bottom, right) = self._padding(shape, values.shape)
         padded = (shape[0] + top + bottom, shape[1] + left + right)
         image = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
-        whole = F.interpolate(image, padded, mode="bilinear", align_corners=False)[0, 0]
-        return np.asarray(whole[top : top + shape[0], left : left + shape[1]])
+        resized = F.interpolate(image, padded, mode="bilinear", align_corners=False)[0, 0]
+        return np.asarray(resized[top : top + shape[0], left : left + shape[1]])
 
     def _padding(self, shape: Sequence[int], size: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Rows and columns added before and after a picture of `shape` so that it has the shape of `size`."""
+        """Return the rows and columns to add before and after a picture so that it has the aspect ratio of `size`."""
         if self.fit != "pad" or tuple(shape) == tuple(size):
             return (0, 0), (0, 0)
         scale = max(side / target for side, target in zip(shape, size, strict=True))
@@ -228,7 +257,7 @@ class Preprocessing:
         return (rows // 2, columns // 2), (rows - rows // 2, columns - columns // 2)
 
     def _fit(self, pixels: np.ndarray, size: Sequence[int], mode: str) -> np.ndarray:
-        """Pad, if asked, and resize [C, H, W] with antialias, or by nearest neighbours."""
+        """Pad [C, H, W] if `fit` is "pad" and resize it, bilinear with antialiasing or by nearest neighbours."""
         if pixels.shape[1:] == tuple(size):
             return pixels
         (top, left), (bottom, right) = self._padding(pixels.shape[1:], size)
@@ -241,15 +270,27 @@ class Preprocessing:
 
 
 def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Round [0, 1] to the full range of an unsigned integer type; pixels: [C, *S]."""
-    found, top = np.empty(pixels.shape, dtype), np.float64(np.iinfo(dtype).max)
-    for i in range(pixels.shape[1]):  # a volume in float64 would be four times what is kept of it
-        found[:, i] = np.rint(pixels[:, i] * top)
-    return found
+    """Scale pixels [C, *S] in [0, 1] to the full range of an unsigned integer type and round them.
+
+    Example:
+        >>> quantise(np.array([[[0.0, 0.5, 1.0]]], np.float32), np.dtype(np.uint8)).tolist()
+        [[[0, 128, 255]]]
+    """
+    quantised, top = np.empty(pixels.shape, dtype), np.float64(np.iinfo(dtype).max)
+    for i in range(
+        pixels.shape[1]
+    ):  # slice by slice: a volume in float64 takes at least four times the result's memory
+        quantised[:, i] = np.rint(pixels[:, i] * top)
+    return quantised
 
 
 def to_float(pixels: np.ndarray) -> Tensor:
-    """Scale stored pixels, uint8 or uint16, to float32 in [-1, 1]; canonical strides whatever came in."""
-    values = pixels.astype(np.float32, order="C")  # by numpy: threads cost more than they bring
+    """Scale stored pixels, uint8 or uint16, to float32 in [-1, 1]; the result is contiguous.
+
+    Example:
+        >>> to_float(np.array([0, 255], np.uint8)), to_float(np.array([0, 65535], np.uint16))
+        (tensor([-1.,  1.]), tensor([-1.,  1.]))
+    """
+    values = pixels.astype(np.float32, order="C")  # numpy is faster here than torch with its threads
     np.divide(values, np.float32(np.iinfo(pixels.dtype).max / 2), out=values)
     return torch.from_numpy(np.subtract(values, np.float32(1), out=values))

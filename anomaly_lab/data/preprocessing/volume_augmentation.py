@@ -1,7 +1,7 @@
-"""Random changes to training patches of volumes, by MONAI's transforms with parameters drawn here.
+"""Augmentation of training patches of volumes: MONAI's transforms with parameters drawn here.
 
-As for pictures (`augmentation`), each parameter is a pure function of (seed, draw, which parameter): a patch looks the
-same with any number of workers and after a resume. Rotation, shift and scale are one resampling.
+As for pictures (`augmentation`), each parameter is a pure function of (seed, draw, parameter), so that a patch is
+augmented in the same way with any number of workers and after a resume. Rotation, shift and scale are one resampling.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ AXES = 3
 
 @dataclass(frozen=True)
 class VolumeAugmentation(Augmentation):
-    """Flip, rotate, shift, scale and change the gamma of volumes; what comes in from outside is black.
+    """Random flip, rotation, shift, scale and gamma of volumes; areas from outside the patch are black.
 
-    `flip`, `degrees` and `shift` take one number, or three for the patch's axes (their order: `volume.axcodes`). The
-    size is the same along all axes. The gamma is over the whole range of the type, as for pictures (MONAI's is over
-    each patch's own).
+    `flip`, `degrees` and `shift` take one number, or three for the axes of the patch in the order of `volume.axcodes`.
+    `scale` is the same along all axes. Gamma is relative to the full range of the type, as for pictures, whereas MONAI
+    uses the range of each patch.
+
+    Example:
+        >>> along_last_axis = VolumeAugmentation(flip=(0.0, 0.0, 1.0))
+        >>> along_last_axis(np.array([[[[[1, 2], [3, 4]]]]], np.uint8), np.array([0]), seed=0).tolist()
+        [[[[[2, 1], [4, 3]]]]]
     """
 
     def __call__(self, images: np.ndarray, draws: np.ndarray, seed: int) -> np.ndarray:
-        """Change each volume in its own way.
+        """Augment each volume independently.
 
         Args:
             images: [B, C, D, H, W], uint8 or uint16.
-            draws: [B], number of each draw since the start of the training.
-            seed: of the training.
+            draws: [B], index of each draw since the start of the training.
+            seed: seed of the training.
 
         Returns:
             Volumes of the same shape and type.
@@ -42,7 +47,7 @@ class VolumeAugmentation(Augmentation):
         return changed
 
     def _change(self, image: np.ndarray, chance: np.ndarray) -> np.ndarray:
-        """Change one volume [C, D, H, W] by random numbers, [11] in [0, 1)."""
+        """Augment one volume [C, D, H, W] with the random numbers `chance`, [11] in [0, 1)."""
         flip, degrees, shift = (
             np.broadcast_to(np.asarray(v, float), AXES) for v in (self.flip, self.degrees, self.shift)
         )
@@ -58,26 +63,29 @@ class VolumeAugmentation(Augmentation):
 
 
 def _rotation(radians: np.ndarray) -> np.ndarray:
-    """Rotate about the first, then the second, then the third axis: [3, 3]."""
+    """Return the matrix [3, 3] that rotates about the first, then the second, then the third axis."""
     turn = np.eye(AXES)
     for axis, angle in enumerate(radians):
-        one, other = (a for a in range(AXES) if a != axis)
+        i, j = (a for a in range(AXES) if a != axis)
         step = np.eye(AXES)
-        step[[one, other], [one, other]] = np.cos(angle)
-        step[one, other], step[other, one] = -np.sin(angle), np.sin(angle)
+        step[[i, j], [i, j]] = np.cos(angle)
+        step[i, j], step[j, i] = -np.sin(angle), np.sin(angle)
         turn = step @ turn
     return turn
 
 
 def _resample(image: np.ndarray, turn: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Turn a volume [C, D, H, W] about its centre, then shift it; float32 within the range of its type.
+    """Rotate and scale a volume about its centre, then shift it.
 
     Args:
-        image: the volume.
-        turn: [3, 3], from the result's axes to the volume's.
+        image: the volume, [C, D, H, W].
+        turn: [3, 3], maps axes of the result to axes of the volume.
         shift: [3], in voxels.
+
+    Returns:
+        float32 [C, D, H, W] within the range of the type of `image`.
     """
-    from monai.transforms.spatial.array import Affine  # loads slowly
+    from monai.transforms.spatial.array import Affine  # slow to import
 
     affine = np.eye(AXES + 1, dtype=np.float32)
     affine[:AXES, :AXES], affine[:AXES, AXES] = turn, -turn @ shift

@@ -1,1 +1,1 @@
-"""Who trains, who is held out, who is judged; and whether pictures leak between them."""
+"""Assignment of cases to training, validation and test, and the audit for leakage between them."""

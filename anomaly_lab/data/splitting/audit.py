@@ -1,6 +1,6 @@
-"""Leakage: patients in two splits, the same picture twice, nearly the same picture twice.
+"""Audit for data leakage: patients in two splits, identical pictures, nearly identical pictures.
 
-Patches of one patient resemble each other and stay in one split, so only pairs of two patients count.
+Patches of one patient resemble each other and stay in one split, so only pairs from two different patients count.
 """
 
 from __future__ import annotations
@@ -17,26 +17,36 @@ from anomaly_lab.data.store.store import Store
 
 SIDE = 16  # pictures are compared as SIDE x SIDE thumbnails
 TOLERANCE = 0.02  # root-mean-square difference of two thumbnails, as a fraction of full scale
-COMPARED = 5_000  # thumbnails that are compared with each other: a random sample of larger sets
-MAX_LISTED_PAIRS = 200  # pairs of each kind that are named; all are counted
-_ROWS_AT_ONCE = 512  # bounds the distance matrix to 512 x N
+COMPARED = 5_000  # largest number of thumbnails compared with each other; of larger sets a random sample
+MAX_LISTED_PAIRS = 200  # pairs listed of each kind; all are counted
+_ROWS_AT_ONCE = 512  # limits the distance matrix to 512 x N
 
 
 def audit(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Look for pictures and patients that occur more than once, within and across splits.
+    """Find pictures and patients that occur more than once, within and across splits.
 
     Args:
-        store: the pixels as detectors see them; pictures that are not stored are not compared.
+        store: the pixels as detectors see them; pictures of a `LazyStore` are not compared.
         rows: rows of the store in each split.
 
     Returns:
-        shared_patients, identical and near_identical pairs with their ids and splits (the latter with the distance,
-        under TOLERANCE), at most MAX_LISTED_PAIRS of each, crossing (pairs that lie in two splits), checked (pictures
-        compared for identity) and compared (those compared for likeness).
+        A dictionary with
+
+        - shared_patients: patients in two splits;
+        - identical, near_identical: pairs with their ids and splits, the latter with a distance below TOLERANCE;
+          at most MAX_LISTED_PAIRS of each;
+        - crossing: number of pairs whose members are in two splits;
+        - checked, compared: number of pictures searched for identical and for nearly identical ones.
+
+    Example:
+        Needs a finished store, so this block is not executed:
+
+            data.setup()
+            audit(data.store, data.rows)["crossing"]  # 0 if no picture leaks
     """
     split = {int(row): name for name, members in rows.items() for row in members}
-    everything = np.sort(np.concatenate(list(rows.values())))
-    checked = everything if isinstance(store, Store) else everything[:0]
+    all_rows = np.sort(np.concatenate(list(rows.values())))
+    checked = all_rows if isinstance(store, Store) else all_rows[:0]
     compared = checked
     if len(checked) > COMPARED:
         compared = np.sort(np.random.default_rng(0).permutation(checked)[:COMPARED])
@@ -44,17 +54,16 @@ def audit(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> dict[str, An
     near = [] if isinstance(store, LazyStore) else _near(store, compared)
     near = [(i, j, d) for i, j, d in near if (i, j) not in same]
 
-    def pair(first: int, second: int) -> dict[str, Any]:
-        both = (first, second)
-        return {"ids": [store.index.columns["id"][i] for i in both], "splits": [split[i] for i in both]}
+    def describe(*members: int) -> dict[str, Any]:
+        return {"ids": [store.index.columns["id"][i] for i in members], "splits": [split[i] for i in members]}
 
-    def crossing_first(i: int, j: int) -> tuple[bool, int, int]:
-        return split[i] == split[j], i, j
+    def crossing_first(pair: tuple[int, int]) -> tuple[bool, int, int]:
+        return split[pair[0]] == split[pair[1]], *pair
 
     return {
         "shared_patients": _shared_patients(store, rows)[:MAX_LISTED_PAIRS],
-        "identical": [pair(*both) for both in sorted(same, key=lambda both: crossing_first(*both))[:MAX_LISTED_PAIRS]],
-        "near_identical": [pair(i, j) | {"distance": round(d, 4)} for i, j, d in near[:MAX_LISTED_PAIRS]],
+        "identical": [describe(*pair) for pair in sorted(same, key=crossing_first)[:MAX_LISTED_PAIRS]],
+        "near_identical": [describe(i, j) | {"distance": round(d, 4)} for i, j, d in near[:MAX_LISTED_PAIRS]],
         "crossing": sum(split[i] != split[j] for i, j in [*same, *((i, j) for i, j, _ in near)]),
         "checked": len(checked),
         "compared": len(compared),
@@ -63,12 +72,12 @@ def audit(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> dict[str, An
 
 def _shared_patients(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> list[str]:
     patients = np.array(store.index.columns["patient"])
-    sides = [set(np.unique(patients[members]).tolist()) for members in rows.values()]
-    return sorted(set().union(*(one & other for one, other in combinations(sides, 2))))
+    patients_of = [set(np.unique(patients[members]).tolist()) for members in rows.values()]
+    return sorted(set().union(*(first & second for first, second in combinations(patients_of, 2))))
 
 
 def _identical(store: Store | LazyStore, rows: np.ndarray) -> set[tuple[int, int]]:
-    """Pairs (first < second); of more than two equal pictures the first with each of the others."""
+    """Return pairs of rows (first < second); of more than two equal pictures, the first with each of the others."""
     hashes, patients = store.index.columns["sha256"], store.index.columns["patient"]
     groups = defaultdict(list)
     for row in rows.tolist():
@@ -78,7 +87,7 @@ def _identical(store: Store | LazyStore, rows: np.ndarray) -> set[tuple[int, int
 
 
 def _near(store: Store, rows: np.ndarray) -> list[tuple[int, int, float]]:
-    """Pairs (first < second, distance) closer than TOLERANCE, nearest first; of many only a few of each row."""
+    """Return pairs (first < second, distance) closer than TOLERANCE, nearest first; very long lists are cut."""
     chunks = [rows[i : i + _ROWS_AT_ONCE] for i in range(0, len(rows), _ROWS_AT_ONCE)]
     if not chunks:
         return []
@@ -87,17 +96,17 @@ def _near(store: Store, rows: np.ndarray) -> list[tuple[int, int, float]]:
     squares = (thumbnails**2).mean(1)
     pairs = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        some = slice(start, start + _ROWS_AT_ONCE)
-        products = thumbnails[some] @ thumbnails[start:].T / thumbnails.shape[1]
-        distance = np.sqrt(np.maximum(squares[some, None] + squares[start:] - 2 * products, 0))
-        close = (distance < TOLERANCE) & (patients[some, None] != patients[start:])
+        block = slice(start, start + _ROWS_AT_ONCE)
+        products = thumbnails[block] @ thumbnails[start:].T / thumbnails.shape[1]
+        distance = np.sqrt(np.maximum(squares[block, None] + squares[start:] - 2 * products, 0))
+        close = (distance < TOLERANCE) & (patients[block, None] != patients[start:])
         for i, j in np.argwhere(np.triu(close, 1))[: 50 * _ROWS_AT_ONCE]:
             pairs.append((int(rows[start + i]), int(rows[start + j]), float(distance[i, j])))
-    return sorted(pairs, key=lambda found: found[2])
+    return sorted(pairs, key=lambda pair: pair[2])
 
 
 def _thumbnails(store: Store, rows: np.ndarray) -> np.ndarray:
-    """[B, F] in [0, 1]; a volume's patch is squeezed along its first axis too."""
+    """Return thumbnails [B, F] in [0, 1]; a patch of a volume is averaged along its first spatial axis."""
     from torch.nn.functional import adaptive_avg_pool2d
 
     image = (to_float(store.images[rows]) + 1) / 2

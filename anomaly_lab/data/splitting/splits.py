@@ -1,4 +1,4 @@
-"""Who trains and who is judged: by patient, before any pixel is read; train and val hold normals only."""
+"""Assign cases to train, val and test: by patient, before any pixel is read; train and val contain normals only."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """How patients are dealt out.
+    """How patients are assigned to training, validation and test.
 
     Attributes:
-        train_normals: how many normal patients train, those held out included; below 1 it is their fraction.
-        val_fraction: fraction of these held out for thresholds, at least one patient; 0 for none.
-        folds: in how many parts all patients are dealt, normal and anomalous ones alike; 0 for a single split.
-        fold: the part that is judged, from 0; the normals of the other parts train.
-        contamination: share of anomalous cases hidden among those that train, for studies.
-        file: CSV with the columns id, split that replaces the drawn split.
+        train_normals: number of normal patients for training and validation together; below 1 a fraction of all normal
+            patients.
+        val_fraction: fraction of these used for validation (the held-out normals that set thresholds), at least one
+            patient; 0 for none.
+        folds: number of folds for cross-validation over all patients, normal and anomalous; 0 for a single split.
+        fold: the fold used as test split, from 0; the normals of the other folds train.
+        contamination: fraction of anomalous cases among the training cases, to study contaminated training data.
+        file: CSV file with the columns id, split, which replaces the random split.
+
+    Example:
+        >>> Split(train_normals=75, val_fraction=0.1).folds
+        0
     """
 
     train_normals: Annotated[float, Range("(0, inf)")] = 0.75
@@ -40,16 +46,23 @@ class Split:
     def __post_init__(self) -> None:
         refuse_out_of_range(type(self), vars(self))
         if self.folds and not (self.folds >= 2 and self.fold < self.folds):
-            raise ValueError(f"fold={self.fold} of folds={self.folds}: at least two folds, counted from 0")
+            raise ValueError(
+                f"fold={self.fold} of folds={self.folds}: takes at least two folds and a fold below their number, "
+                "counted from 0"
+            )
 
 
 @dataclass(frozen=True)
 class SplitRule(Split):
-    """The same with what an experiment adds.
+    """A `Split` with the settings that come from the experiment.
 
     Attributes:
-        seed: of every draw.
-        within: healthy patches of anomalous patients train as well, so every patient may.
+        seed: seed of every draw.
+        within: whether labels are per patch, so that normal patches of anomalous patients may train, too.
+
+    Example:
+        >>> str(SplitRule(train_normals=75, seed=1))
+        'train_normals=75, val_fraction=0.1, seed=1'
     """
 
     seed: Seed = 0
@@ -62,20 +75,30 @@ class SplitRule(Split):
 
 
 def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
-    """Draw the training patients from those who are normal throughout; everybody else is judged.
+    """Draw the training and validation patients from those without any anomalous case; all other patients are test.
 
-    Where the owners of the data fixed the split (`Case.split`), it stands, and only held-out normals are drawn from
-    those that train; their anomalous training cases are left out. Cases whose place they left open are drawn.
+    Cases with an official split (`Case.split`) keep it: only validation patients are drawn from their training
+    patients, and their anomalous training cases are left out. Cases without an official split are drawn.
+
+    Args:
+        cases: all cases of the data set.
+        rule: the split rule.
 
     Returns:
-        Split of every case id: "train", "val", "test", or "" for those left out.
+        Split of every case id: "train", "val", "test", or "" for a case that is left out.
 
     Raises:
-        UserError: no normal patient would be left to train or to judge by, or a class would be empty.
+        UserError: no case is anomalous, or no normal patient would be left for training or for the test.
+
+    Example:
+        >>> cases = [Case(id=name, patient=name, image=Path(name), label=int(name == "e")) for name in "abcde"]
+        >>> split = split_by_seed(cases, SplitRule(train_normals=3, val_fraction=0.3))
+        >>> sorted(split.values()), split["e"]
+        (['test', 'test', 'train', 'train', 'val'], 'test')
     """
     anomalous = {case.patient for case in cases if case.label == 1}
     if not anomalous:
-        raise UserError("no case is anomalous: there is nothing to judge by; check the labels")
+        raise UserError("no case is anomalous, so detectors cannot be evaluated; check the labels")
     split: dict[str, str] = {}
     if free := [case for case in cases if not case.split]:
         split |= (_folds if rule.folds else _drawn)(free, rule, anomalous)
@@ -91,7 +114,8 @@ def _drawn(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[
     if not held_out < count < len(normal):
         raise UserError(
             f"data.split.train_normals={rule.train_normals:g} with data.split.val_fraction={rule.val_fraction:g} "
-            f"cannot be met by {len(normal)} normal patients: some must train and some be left to judge; change one"
+            f"cannot be met by {len(normal)} normal patients: at least one must train and one be left for the test; "
+            "change one of the two"
         )
     drawn = stream(rule.seed, "split").permutation(len(normal))[:count]
     split = {normal[i]: "train" for i in drawn} | {normal[i]: "val" for i in drawn[count - held_out :]}
@@ -99,7 +123,7 @@ def _drawn(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[
 
 
 def _official(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
-    """Case by case as the owners have it, val's normals drawn from the training patients where they have none."""
+    """Return the official split of each case; validation patients are drawn if the official split has none."""
     split = {case.id: case.split or "" for case in cases}
     if not rule.within:
         split |= {case.id: "" for case in cases if case.split != "test" and case.label == 1}
@@ -109,7 +133,8 @@ def _official(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
         held_out = _held_out(rule, len(normal))
         if not held_out < len(normal):
             raise UserError(
-                f"only {len(normal)} normal patients train, none can be held out; set data.split.val_fraction=0"
+                f"only {len(normal)} normal patients train, none can be spared for validation; "
+                "set data.split.val_fraction=0"
             )
         order = stream(rule.seed, "split").permutation(len(normal))[len(normal) - held_out :]
         out = {normal[i] for i in order}
@@ -118,27 +143,30 @@ def _official(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
 
 
 def _folds(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[str, str]:
-    """Patients dealt like cards, kind by kind: every part has its share of each; anomalies outside are left out."""
-    kinds: dict[str, set[str]] = {}
+    """Assign patients to folds, stratified by class; anomalous patients outside the test fold are left out."""
+    classes: dict[str, set[str]] = {}
     for case in cases:
-        kinds.setdefault(case.patient, set()).add(f"{case.label}{case.class_name}")
+        classes.setdefault(case.patient, set()).add(f"{case.label}{case.class_name}")
     rng = stream(rule.seed, "split")
-    names = sorted(kinds)
+    names = sorted(classes)
     shuffled = [names[i] for i in rng.permutation(len(names))]
-    dealt = sorted(shuffled, key=lambda patient: sorted(kinds[patient]))  # stable: the order within a kind is drawn
-    part = {patient: i % rule.folds for i, patient in enumerate(dealt)}
-    normal = [p for p in shuffled if part[p] != rule.fold and (rule.within or p not in anomalous)]
+    by_class = sorted(shuffled, key=lambda patient: sorted(classes[patient]))  # stable: random order within a class
+    fold = {patient: i % rule.folds for i, patient in enumerate(by_class)}
+    normal = [p for p in shuffled if fold[p] != rule.fold and (rule.within or p not in anomalous)]
     held_out = _held_out(rule, len(normal))
-    if not held_out < len(normal) or rule.fold not in part.values():
+    if not held_out < len(normal) or rule.fold not in fold.values():
         raise UserError(
-            f"data.split.folds={rule.folds}: {len(names)} patients are too few to deal out; take fewer folds"
+            f"data.split.folds={rule.folds}: {len(names)} patients are too few for so many folds; use fewer folds"
         )
     split = dict.fromkeys(normal, "train") | dict.fromkeys(normal[len(normal) - held_out :], "val")
-    return {case.id: "test" if part[case.patient] == rule.fold else split.get(case.patient, "") for case in cases}
+    return {case.id: "test" if fold[case.patient] == rule.fold else split.get(case.patient, "") for case in cases}
 
 
 def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str]) -> dict[str, str]:
-    """Move anomalous patients to train until their cases are the asked share; sets of healthy patches do it by rows."""
+    """Move anomalous patients to train until their cases reach the contamination.
+
+    With labels per patch (`rule.within`), `rows_of_splits` adds anomalous rows instead.
+    """
     if not rule.contamination or rule.within:
         return split
     training = sum(name == "train" for name in split.values())
@@ -154,42 +182,60 @@ def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str])
     if len(moved) == len(names) or not wanted:
         raise UserError(
             f"data.split.contamination={rule.contamination:g} means {wanted} of {sum(size.values())} anomalous cases: "
-            "at least one must be hidden and one be left to judge; change the share"
+            "at least one must train and one be left for the test; change it"
         )
     return split | {case.id: "train" for case in cases if case.patient in moved}
 
 
 def _eligible(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> list[str]:
-    everybody = {case.patient for case in cases}
-    return sorted(everybody if rule.within else everybody - anomalous)
+    """Return the patients who may train."""
+    patients = {case.patient for case in cases}
+    return sorted(patients if rule.within else patients - anomalous)
 
 
 def _held_out(rule: SplitRule, count: int) -> int:
+    """Return how many of `count` patients are used for validation."""
     return max(1, round(rule.val_fraction * count)) if rule.val_fraction > 0 else 0
 
 
 def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> dict[str, str]:
-    """Read the user's own split: a CSV with the columns id, split (train, val or test), a row for every case.
+    r"""Read the split from a CSV file with the columns id, split (train, val or test) and one row per case.
+
+    Args:
+        cases: all cases of the data set.
+        path: the CSV file.
+        within: whether anomalous cases are allowed in train and val, because labels are per patch.
 
     Raises:
-        UserError: unreadable file or column, an id that is unknown, missing or given twice, an unknown split,
-            a patient in two splits, an anomaly in train or val.
+        UserError: the file is unreadable or lacks a column, an id is unknown, missing or repeated, a split is unknown,
+            a patient is in two splits, or an anomalous case is in train or val.
+
+    Example:
+        >>> import tempfile
+        >>> cases = [Case(id=name, patient=name, image=Path(name), label=int(name == "b")) for name in "ab"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "split.csv"
+        ...     _ = path.write_text("id,split\na,train\nb,test\n")
+        ...     split_by_file(cases, path)
+        {'a': 'train', 'b': 'test'}
     """
     splits = _read(path)
     known = {case.id for case in cases}
     for fault, ids in (("unknown ids", splits.keys() - known), ("no row for the ids", known - splits.keys())):
         if ids:
-            raise UserError(f"{path}: {fault} {_some(ids)}; ids look like {min(known)}, put the file right")
+            raise UserError(f"{path}: {fault} {_listing(ids)}; ids look like {min(known)}, correct the file")
     misplaced = [case.id for case in cases if case.label == 1 and splits[case.id] != "test" and not within]
     if misplaced:
-        some = _some(misplaced)
-        raise UserError(f"{path}: anomalies in train or val, which hold normals only: {some}; move them to test")
-    sides = defaultdict(set)
+        raise UserError(
+            f"{path}: anomalous cases in train or val, which take normals only: {_listing(misplaced)}; "
+            "move them to test"
+        )
+    splits_of = defaultdict(set)
     for case in cases:
-        sides[case.patient].add(splits[case.id])
-    torn = [case.id for case in cases if len(sides[case.patient]) > 1]
-    if torn:
-        raise UserError(f"{path}: a patient on both sides of the split, cases {_some(torn)}; keep them together")
+        splits_of[case.patient].add(splits[case.id])
+    divided = [case.id for case in cases if len(splits_of[case.patient]) > 1]
+    if divided:
+        raise UserError(f"{path}: a patient is in two splits, cases {_listing(divided)}; keep them in one split")
     return splits
 
 
@@ -211,6 +257,7 @@ def _read(path: Path) -> dict[str, str]:
     return splits
 
 
-def _some(ids: set[str] | Sequence[str]) -> str:
+def _listing(ids: set[str] | Sequence[str]) -> str:
+    """Return at most five ids and the number of the rest."""
     names = sorted(ids)
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,1 +1,1 @@
-"""Pixels read once, kept in one memory-mapped array that all runs share."""
+"""The pixel store: every file is read once, and the pixels are kept in a memory-mapped array shared by all runs."""

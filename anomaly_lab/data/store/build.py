@@ -1,8 +1,8 @@
-"""Building a store: case after case is appended to its files, and a killed build goes on where it stopped.
+"""Building a store: cases are appended one by one, and a killed build is resumed where it stopped.
 
-It is built in a folder beside its place, which is renamed when complete: half a store is never seen. A journal, one
-line a case, lets a killed build end in the same bytes. Memory: one scan, a few times over (read, oriented, as float32,
-quantised), and BLOCK of its patches.
+The store is built in a temporary folder next to its final one and renamed when complete, so an incomplete store is
+never visible. A journal with one line per case makes a resumed build produce the same bytes as an uninterrupted one.
+Memory: a few copies of one scan (as read, oriented, as float32, quantized) and BLOCK of its patches.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from anomaly_lab.data.store.index import COLUMNS
 from anomaly_lab.data.store.plan import CutScan, StorePlan
 from anomaly_lab.types import Case, UserError
 
-BINS = 64  # of the intensity histograms
-MAX_HISTOGRAM_SCANS = 1000  # scans of each label whose histograms are kept, drawn by their ids
+BINS = 64  # bins of the intensity histograms
+MAX_HISTOGRAM_SCANS = 1000  # approximate number of scans per label whose histograms are kept, sampled by id
 
 
 def build(plan: StorePlan, folder: Path, on_bad: Literal["fail", "skip"]) -> None:
-    """Build the plan's store in `folder`; the caller holds the lock.
+    """Build the store of a plan in `folder`; the caller must hold the lock.
+
+    Use `open_or_build`, which takes the lock and has an example.
 
     Raises:
-        UserError: a broken file, unless `on_bad` is "skip"; no usable file at all.
+        UserError: a file is broken and `on_bad` is "fail", or no file is usable.
     """
     with resumed_folder(folder) as work, Writer(work, plan) as writer:
         hidden = not sys.stderr.isatty()
@@ -53,9 +55,18 @@ def build(plan: StorePlan, folder: Path, on_bad: Literal["fail", "skip"]) -> Non
 
 
 class Writer:
-    """Appends cases to the files of a store, continuing where a killed one stopped.
+    """Appends cases to the files of a store and resumes where a killed writer stopped.
 
-    Plain writes rather than a memory map: a full disk then raises instead of killing the process.
+    It uses plain writes instead of a memory map, because a full disk then raises an error instead of killing the
+    process.
+
+    Example:
+        Needs the plan of a data set, so this block is not executed:
+
+            with Writer(folder, plan) as writer:
+                for case in plan.cases[writer.done :]:
+                    writer.add(case)
+                writer.finish()
     """
 
     def __init__(self, work: Path, plan: StorePlan) -> None:
@@ -80,7 +91,7 @@ class Writer:
             file.close()
 
     def add(self, case: Case) -> None:
-        """Read one case and append its patches; nothing is written if it is broken."""
+        """Read one case and append its patches; a broken case leaves the files unchanged."""
         cut, scan = self.plan.patches(case)
         windows, first = cut.windows, self.rows
         for images, masks in cut.blocks():
@@ -96,19 +107,20 @@ class Writer:
         if self.masks is not None:
             self.masks.pad(self.rows)
         facts = {"normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
-        self._note(case, _facts(scan, cut) | facts | (_histograms(scan, cut) if self._looked_at(case) else {}))
+        histograms = _histograms(scan, cut) if self._keeps_histograms(case) else {}
+        self._note(case, _facts(scan, cut) | facts | histograms)
 
-    def _looked_at(self, case: Case) -> bool:
-        """Whether histograms of this case are kept; the same ones after a resume."""
+    def _keeps_histograms(self, case: Case) -> bool:
+        """Return whether histograms of this case are kept; the choice is the same after a resume."""
         chance: int = zlib.crc32(case.id.encode())
         return chance % 2**20 < MAX_HISTOGRAM_SCANS / self._per_label[case.label] * 2**20
 
     def skip(self, case: Case, reason: str) -> None:
-        """Note a case that is left out."""
+        """Record a case that is left out."""
         self._note(case, {"skipped": reason})
 
     def finish(self) -> None:
-        """Complete the headers, write the marker."""
+        """Write the final array headers and done.json, which marks the store as complete."""
         skipped = [
             {"file": facts["file"], "reason": facts["skipped"]}
             for facts in map(json.loads, _whole_lines(self.work / "cases.jsonl"))
@@ -116,7 +128,7 @@ class Writer:
         ]
         if not self.rows:
             first = skipped[0]["reason"] if skipped else "no window passes the rules of data.cut"
-            raise UserError(f"{self.plan.root}: not one usable picture; the first: {first}")
+            raise UserError(f"{self.plan.root}: no picture is usable; the reason for the first: {first}")
         names = ["images.npy", "index.csv", "cases.jsonl"]
         self.images.finish()
         if self.masks is not None:
@@ -153,7 +165,7 @@ class Writer:
         file.write(text.getvalue().encode())
 
     def _note(self, case: Case, facts: dict[str, Any]) -> None:
-        """Close a case: when its line is on disk whole, so is everything before it."""
+        """Append the line of a case to the journal, after flushing all other files."""
         for file in self._files():
             file.flush()
         place = {"rows": self.rows, "index": self.index.tell(), "masks": self.masks is not None}
@@ -163,7 +175,7 @@ class Writer:
 
 
 def _facts(scan: Scan, cut: CutScan) -> dict[str, Any]:
-    """What the data sheet says of a scan."""
+    """Return the facts of a scan for the data sheet."""
     return {
         "size": list(scan.shape),
         "spacing": scan.spacing and [round(edge, 4) for edge in scan.spacing],
@@ -174,7 +186,7 @@ def _facts(scan: Scan, cut: CutScan) -> dict[str, Any]:
 
 
 def _histograms(scan: Scan, cut: CutScan) -> dict[str, Any]:
-    """Of the numbers as read, over their range, and as stored, over the type's."""
+    """Return histograms of the values as read, over their range, and as stored, over the range of their type."""
     raw, kept = (values.ravel()[:: max(1, values.size // 100_000)] for values in (scan.pixels, cut.scan.pixels))
     low, high = float(scan.pixels.min()), float(scan.pixels.max())
     return {
@@ -184,13 +196,13 @@ def _histograms(scan: Scan, cut: CutScan) -> dict[str, Any]:
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """Lines of a file that end, in their order."""
+    """Return the complete lines of a file, those that end in a line feed."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [line for line in lines if line.endswith(b"\n")]
 
 
 def _cut_off(path: Path, size: int) -> io.BufferedRandom:
-    """Open a file for appending behind its first `size` bytes."""
+    """Truncate a file to `size` bytes and open it for appending."""
     file = path.open("r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)
@@ -198,7 +210,7 @@ def _cut_off(path: Path, size: int) -> io.BufferedRandom:
 
 
 class _Array:
-    """A .npy file that grows at its end; the header, of fixed length, gets the true count at last."""
+    """A .npy file that grows at its end; `finish` writes the final count into its header of fixed length."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, count: int) -> None:
         self.shape, self.dtype, self.count = shape, dtype, count
@@ -214,18 +226,18 @@ class _Array:
         np.lib.format.write_array_header_1_0(self.file, facts)
 
     def append(self, values: np.ndarray) -> None:
-        """Write values [n, *shape] behind the others."""
+        """Append values [n, *shape]."""
         self.file.write(np.ascontiguousarray(values, self.dtype).tobytes())
         self.count += len(values)
 
     def pad(self, count: int) -> None:
-        """Fill with zeros up to `count`."""
+        """Extend the array with zeros to `count` elements."""
         self.file.truncate(self.start + count * self.size)
         self.file.seek(0, os.SEEK_END)
         self.count = count
 
     def finish(self) -> None:
-        """Write the true count."""
+        """Write the final count into the header."""
         self.file.seek(0)
         self._header()
         self.file.flush()

@@ -1,4 +1,4 @@
-"""Making folders that are whole or absent, by one process at a time."""
+"""Atomic creation of folders, by one process at a time: a folder is either complete or absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from anomaly_lab.types import UserError
 
 @contextmanager
 def locked(store_dir: Path, name: str) -> Iterator[None]:
-    """Let one process at a time make something called `name` under `store_dir`."""
+    """Hold the lock for creating `name` in `store_dir`; other processes wait.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder), "headct"):
+        ...     (Path(folder) / ".headct.lock").exists()
+        True
+    """
     store_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(store_dir / f".{name}.lock"):
         yield
@@ -23,17 +30,37 @@ def locked(store_dir: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def fresh_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `folder` if all goes well and vanishes otherwise."""
-    shutil.rmtree(_work(folder), ignore_errors=True)  # of a process that was killed
+    """Yield an empty folder that is renamed to `folder` on success and removed on an error.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     target = Path(parent) / "twin"
+        ...     with fresh_folder(target) as work:
+        ...         (work / "a.png").touch()
+        ...         before = target.exists()
+        ...     before, (target / "a.png").exists()
+        (False, True)
+    """
+    shutil.rmtree(_work(folder), ignore_errors=True)  # may be left from a process that was killed
     with resumed_folder(folder) as work:
         yield work
 
 
 @contextmanager
 def resumed_folder(folder: Path) -> Iterator[Path]:
-    """Yield the folder that a killed process left, or an empty one; it becomes `folder` if all goes well.
+    """Yield the folder left by a killed process, or an empty one; it is renamed to `folder` on success.
 
-    An error removes it; a kill or Ctrl-C leaves it to be resumed.
+    An error removes it; after a kill or Ctrl-C it is kept, so that the next process can resume.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     (Path(parent) / ".store.tmp").mkdir()
+        ...     (Path(parent) / ".store.tmp" / "rows").touch()  # left by a killed process
+        ...     with resumed_folder(Path(parent) / "store") as work:
+        ...         [path.name for path in work.iterdir()]
+        ['rows']
     """
     work = _work(folder)
     work.mkdir(parents=True, exist_ok=True)
@@ -47,16 +74,25 @@ def resumed_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(store_dir: Path) -> Iterator[None]:
-    """Say in one line that the disk is full or not writable, or that somebody deletes what is being written."""
+    """Convert an OSError into a one-line UserError: disk full, not writable, or the store was deleted meanwhile.
+
+    Example:
+        >>> try:
+        ...     with disk_errors(Path(".store")):
+        ...         raise OSError(errno.ENOSPC, "No space left on device")
+        ... except UserError as error:
+        ...     print(error)
+        .store: disk full while building the store; free some space or set data.store.folder to another disk
+    """
     try:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            fault = "disk full while building the store; make room"
+            fault = "disk full while building the store; free some space"
         elif isinstance(error, FileNotFoundError):
             fault = "another process deleted the store while it was being built; start again"
         else:
-            fault = f"the store cannot be written ({error.strerror or error}); make room"
+            fault = f"the store cannot be written ({error.strerror or error}); make the folder writable"
         raise UserError(f"{store_dir}: {fault} or set data.store.folder to another disk") from error
 
 

@@ -1,4 +1,4 @@
-"""The index of a store: facts of each row, by column, so that a million rows stay small."""
+"""The index of a store: the metadata of each row, stored by column to keep a million rows small."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ COLUMNS = ("id", "case", "patient", "label", "class_name", "location", "role", "
 
 
 class Index:
-    """Who each row of a store is.
+    """Metadata of each row of a store.
 
-    Columns: id (unique), case, patient (group key), label (0, 1), kind (class in the data set's words), location
-    (first voxel of the window, or empty for a whole picture), role ("grid", "random"; grid windows of an anomalous
-    scan without a known mask: "unmasked"), file (below the root), sha256 (of the stored pixels; empty where nothing is
+    Columns: id (unique), case, patient (group key), label (0, 1), class_name (in the data set's own terms), location
+    (first voxel of the window, empty for a whole picture), role ("grid" or "random"; "unmasked" for grid windows of an
+    anomalous scan without a mask), file (relative to the root), sha256 (of the stored pixels; empty if pixels are not
     stored).
+
+    Example:
+        >>> cases = [Case(id="a", patient="p1", image=Path("a.png"), label=1, class_name="fracture")]
+        >>> index = Index.of_cases(cases)
+        >>> len(index), index[0]["class_name"], index.labels().tolist()
+        (1, 'fracture', [1])
     """
 
     def __init__(self, columns: dict[str, Sequence[str]]) -> None:
@@ -31,7 +37,7 @@ class Index:
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.reader(file)
             names = next(rows)
-            known: dict[str, str] = {}  # patients, classes and files come many times
+            known: dict[str, str] = {}  # patients, classes and files repeat: equal cells share one string
             columns: dict[str, list[str]] = {name: [] for name in names}
             appends = [columns[name].append for name in names]
             for row in rows:
@@ -41,7 +47,7 @@ class Index:
 
     @classmethod
     def of_cases(cls, cases: Sequence[Case]) -> Index:
-        """The index of whole pictures that are not stored."""
+        """Return the index of whole pictures that are not stored."""
         ids = [case.id for case in cases]
         empty, labels = [""] * len(ids), ("0", "1")
         return cls(
@@ -68,9 +74,9 @@ class Index:
         return (self[row] for row in range(len(self)))
 
     def labels(self) -> np.ndarray:
-        """[N], 0 normal, 1 anomalous."""
+        """Return the label of each row, [N]: 0 normal, 1 anomalous."""
         return np.array(self.columns["label"]).astype(np.int64)
 
     def has_role(self, *roles: str) -> np.ndarray:
-        """Rows of these roles, bool [N]."""
+        """Return which rows have one of these roles, bool [N]."""
         return np.isin(np.array(self.columns["role"]), roles)

@@ -1,6 +1,6 @@
-"""Pictures that are too large or too many to store: read when they are asked for, by the loader's workers.
+"""Replacement for a store when pictures are too large or too many: the loader's workers read them on demand.
 
-The same interface as a Store, one patch a case.
+It has the interface of `Store`, with one patch per case.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from anomaly_lab.types import Batch, UserError
 
 @dataclass(frozen=True)
 class _Images:
-    """Reads as an array [N, C, *P] does, by rows; every access decodes the files."""
+    """Array-like of shape [N, C, *P], indexed by rows; every access decodes the files."""
 
     plan: StorePlan
 
@@ -44,17 +44,35 @@ class _Images:
 
 
 class LazyStore:
-    """Stands for a store that is not built.
+    """Access to pictures that are read from their files instead of a store.
 
     Attributes:
-        images: [N, C, *P] by rows, uint8 or uint16, read anew at every access.
-        index: facts of each row.
+        images: [N, C, *P], indexed by rows, uint8 or uint16, read from the files at every access.
+        index: metadata of each row.
         labels: [N], 0 normal, 1 anomalous.
-        masks: none.
-        skipped: none: a broken picture stops the run when it is met.
+        masks: always None.
+        skipped: always empty: a broken picture stops the run when it is read.
 
     Raises:
-        UserError: patches would have to be cut, which a store is for.
+        UserError: the plan cuts scans into patches, which needs a store.
+
+    Example:
+        >>> from anomaly_lab.data.preprocessing.transforms import Preprocessing
+        >>> from anomaly_lab.data.readers.scan import Scan
+        >>> from anomaly_lab.types import Case
+        >>> plan = StorePlan(
+        ...     name="demo",
+        ...     root=Path(),
+        ...     cases=[Case(id="a", patient="a", image=Path("a.png"), label=1)],
+        ...     read=lambda case: Scan(np.array([[[0, 255]]], np.uint8)),
+        ...     preprocessing=Preprocessing(size=None),
+        ...     patch_sampling=None,
+        ...     patch_size=(1, 2),
+        ...     in_channels=1,
+        ...     deep=lambda path: False,
+        ... )
+        >>> LazyStore(plan, Path()).batch(np.array([0]))["image"].tolist()
+        [[[[-1.0, 1.0]]]]
     """
 
     masks = None
@@ -63,7 +81,9 @@ class LazyStore:
 
     def __init__(self, plan: StorePlan, folder: Path) -> None:
         if plan.patch_sampling is not None:
-            raise UserError("data.store.enabled=false reads whole pictures; take data.cut away or build the store")
+            raise UserError(
+                "data.store.enabled=false reads whole pictures; remove data.cut or set data.store.enabled=true"
+            )
         self.plan, self.folder = plan, folder
         self.images = _Images(plan)
         self.index = Index.of_cases(plan.cases)
@@ -71,7 +91,7 @@ class LazyStore:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the list of cases and of the steps; no file is opened."""
+        """Hash of the list of cases and the preprocessing; no file is opened."""
         digest = hashlib.sha256(repr((self.plan.preprocessing, self.plan.patch_size, self.plan.protocol)).encode())
         for case in self.plan.cases:
             digest.update(f"{case.id} {case.patient} {case.label} {case.class_name}".encode())
@@ -86,5 +106,5 @@ class LazyStore:
         )
 
     def scans(self) -> Iterator[dict[str, Any]]:
-        """Nothing was read yet, so there are no facts."""
+        """Yield nothing: the facts of a scan are collected while a store is built."""
         return iter(())

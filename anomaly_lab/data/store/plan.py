@@ -1,4 +1,4 @@
-"""What a store is made of, and what becomes of one scan: read, prepared, cut into patches."""
+"""The plan of a store: its cases and every step from a file to patches (read, prepare, cut)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,40 @@ from anomaly_lab.data.preprocessing.transforms import Prepared, Preprocessing, q
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import Case, UserError
 
-BLOCK = 1024  # patches in memory at once
+BLOCK = 1024  # number of patches in memory at a time
 
 
 @dataclass(frozen=True)
 class StorePlan:
-    """What a store is made of; its name on disk follows from it.
+    """Everything that determines the content of a store, and through `key` its folder name.
 
     Attributes:
-        name: of the data set.
-        root: folder the cases' files are given relative to.
+        name: name of the data set.
+        root: folder that file names are relative to.
         cases: the whole data set, in the order of the rows.
-        read: a case to its scan.
-        preprocessing: a scan to its grid and to [0, 1].
-        patch_sampling: windows of it; None makes the whole picture one patch.
-        patch_size: [P] of a patch.
+        read: reads the scan of a case.
+        preprocessing: brings a scan to its grid and to [0, 1].
+        patch_sampling: selects the windows of a scan; None makes the whole picture one patch.
+        patch_size: spatial sizes *P of a patch.
         in_channels: channels of a patch.
-        deep: whether a file has more than 8 bits a pixel; if one has, all are stored with 16.
-        protocol: version of the data set's code and its options, JSON-able.
-        bits: of a stored pixel, 8 or 16; None asks the files.
+        deep: whether a file has more than 8 bits per pixel; if one has, all pixels are stored with 16.
+        protocol: version and options of the data set's code, serializable as JSON.
+        bits: bits of a stored pixel, 8 or 16; None determines them from the files.
+
+    Example:
+        >>> plan = StorePlan(
+        ...     name="demo",
+        ...     root=Path("data"),
+        ...     cases=[],
+        ...     read=lambda case: Scan(np.zeros((1, 4, 4), np.uint8)),
+        ...     preprocessing=Preprocessing(size=(4, 4)),
+        ...     patch_sampling=None,
+        ...     patch_size=(4, 4),
+        ...     in_channels=1,
+        ...     deep=lambda path: False,
+        ... )
+        >>> plan.dtype.name, len(plan.key), plan.relative(Path("data/x/a.png"))
+        ('uint8', 12, 'x/a.png')
     """
 
     name: str
@@ -53,23 +68,23 @@ class StorePlan:
 
     @cached_property
     def dtype(self) -> np.dtype:
-        """Of the stored pixels; where `bits` does not say it, every file is asked, so only a build needs it."""
+        """Type of the stored pixels; without `bits` every file's header is read, so only a build should use it."""
         if self.bits is not None:
             return np.dtype(f"uint{self.bits}")
-        deep = cache(self.deep)  # many cases may lie in one file
+        deep = cache(self.deep)  # one file may contain many cases
         return np.dtype(np.uint16 if any(deep(case.image) for case in self.cases) else np.uint8)
 
     @cached_property
     def key(self) -> str:
-        """Hash of every file's name, size and time of change, the facts, every step and its version."""
+        """Hash of the name, size and modification time of every file, of the cases, and of every step and version."""
         steps = [
             transforms.VERSION,
             patches.VERSION,
             asdict(self.preprocessing),
             self.patch_sampling and asdict(self.patch_sampling),
         ]
-        what = [*steps, self.patch_size, self.in_channels, self.protocol]
-        digest = hashlib.sha256(json.dumps(what, default=str).encode())
+        settings = [*steps, self.patch_size, self.in_channels, self.protocol]
+        digest = hashlib.sha256(json.dumps(settings, default=str).encode())
         known: dict[Path, str] = {}
         for case in self.cases:
             digest.update(f"{case.id} {case.patient} {case.label} {case.class_name} {case.frame} {case.box}".encode())
@@ -88,21 +103,21 @@ class StorePlan:
         return f"{self.relative(path)} {facts.st_size} {facts.st_mtime_ns}"
 
     def relative(self, path: Path) -> str:
-        """Name of a file as records show it."""
+        """Return the name of a file as shown in records: relative to `root`, or only its last part if outside it."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
 
     def patches(self, case: Case) -> tuple[CutScan, Scan]:
-        """Read and cut one case.
+        """Read one case and select its windows.
 
         Raises:
-            UserError: it is unreadable or does not fit the plan; names the file.
+            UserError: the case is unreadable or does not fit the plan; the message names the file.
         """
         try:
             scan = self.read(case)
             return CutScan.of(self, case, self.preprocessing(scan)), scan
         except UserError as error:
-            named = str(error) if str(case.image) in str(error) or "/" in str(error).split(":")[0] else ""
-            if named:
+            names_a_file = str(case.image) in str(error) or "/" in str(error).split(":")[0]
+            if names_a_file:
                 raise
             remedy = "replace it, or leave such files out with data.store.on_bad=skip"
             raise UserError(f"{case.image}: {error}; {remedy}") from error
@@ -110,14 +125,20 @@ class StorePlan:
 
 @dataclass(frozen=True)
 class CutScan:
-    """The windows of one prepared scan.
+    """A prepared scan and its windows.
 
     Attributes:
-        scan: prepared, its pixels quantised.
-        windows: where they lie and what they bear.
-        extent: size of each, [D].
-        across: axis that two-dimensional patches of a volume are perpendicular to, or None.
-        unmasked: whether the scan is anomalous and its lesion unknown.
+        scan: the prepared scan, its pixels quantized.
+        windows: positions and labels of the windows.
+        extent: size of a window, [D].
+        across: axis perpendicular to two-dimensional patches of a volume, or None.
+        unmasked: whether the scan is anomalous without a mask.
+
+    Example:
+        Needs a plan of a data set, so this block is not executed:
+
+            cut_scan, scan = data.plan(cases).patches(cases[0])
+            images, masks = next(cut_scan.blocks())
     """
 
     scan: Prepared
@@ -128,7 +149,7 @@ class CutScan:
 
     @classmethod
     def of(cls, plan: StorePlan, case: Case, scan: Prepared) -> CutScan:
-        """Choose the windows of a scan and quantise it."""
+        """Select the windows of a scan and quantize its pixels."""
         volume = scan.affine is not None
         patch_sampling = plan.patch_sampling or PatchSampling()
         axcodes = plan.preprocessing.volume.axcodes if volume else None
@@ -141,10 +162,10 @@ class CutScan:
         return cls(scan._replace(pixels=pixels), windows, extent, across, case.label == 1 and scan.mask is None)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Patches [n, C, *P] and masks [n, 1, *P], BLOCK at a time."""
+        """Yield patches [n, C, *P] and masks [n, 1, *P], at most BLOCK at a time."""
         arguments = (self.windows.location, self.extent, self.across, BLOCK)
         if self.scan.mask is None:
-            yield from ((some, None) for some in patches.cut(self.scan.pixels, *arguments))
+            yield from ((block, None) for block in patches.cut(self.scan.pixels, *arguments))
         else:
-            both = (patches.cut(values, *arguments) for values in (self.scan.pixels, self.scan.mask))
-            yield from zip(*both, strict=True)
+            images_and_masks = (patches.cut(values, *arguments) for values in (self.scan.pixels, self.scan.mask))
+            yield from zip(*images_and_masks, strict=True)

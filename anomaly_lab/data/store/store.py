@@ -1,6 +1,6 @@
-"""The store: every scan read once, its patches in one memory-mapped array with an index of facts; shared by all runs.
+"""The store: the patches of all scans in one memory-mapped array with an index, built once and shared by all runs.
 
-Splits are lists of rows, so all seeds share one store.
+Splits are lists of rows, so runs with different seeds share one store.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from anomaly_lab.types import Batch, UserError
 
 
 class Store:
-    """A finished store, opened for reading.
+    """A finished store, opened for reading; see `open_or_build` for an example.
 
     Attributes:
-        folder: where it lies.
+        folder: folder of the store.
         images: [N, C, *P], uint8 or uint16, memory-mapped.
-        masks: bool [N, 1, *P] or None where the data set has none; True = lesion.
-        index: facts of each row.
+        masks: bool [N, 1, *P], True = lesion; None if the data set has no masks.
+        index: metadata of each row.
         labels: [N], 0 normal, 1 anomalous.
         skipped: files left out under `data.store.on_bad=skip`, as {"file", "reason"}.
-        reused: whether it was there already when this process asked for it.
+        reused: whether the store existed before this process opened it.
     """
 
     def __init__(self, folder: Path, reused: bool = True) -> None:
         done = _verified(folder)
         self.folder, self.reused = folder, reused
-        self.images = np.asarray(np.load(folder / "images.npy", mmap_mode="r"))  # a plain view indexes faster
+        self.images = np.asarray(np.load(folder / "images.npy", mmap_mode="r"))  # indexing is faster than on np.memmap
         masks = folder / "masks.npy"
         self.masks = np.asarray(np.load(masks, mmap_mode="r")) if masks.exists() else None
         self.index = Index.read(folder / "index.csv")
@@ -47,15 +47,15 @@ class Store:
         self.skipped: list[dict[str, str]] = done["skipped"]
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
-        return Store, (self.folder,)  # a worker maps the file again instead of getting a copy of it
+        return Store, (self.folder,)  # a worker process maps the file again instead of receiving a copy of its pixels
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the index, so of every pixel and fact; the same on every machine."""
+        """Hash of the index, and through its hashes of every pixel; equal on every machine."""
         return hashlib.sha256((self.folder / "index.csv").read_bytes()).hexdigest()
 
     def batch(self, rows: np.ndarray) -> Batch:
-        """Fetch rows [B] as image in [-1, 1], label, row and, where there are masks, mask."""
+        """Return rows [B] as a batch of image in [-1, 1], label, row and, if the store has masks, mask."""
         batch = Batch(
             image=to_float(self.images[rows]),
             label=torch.from_numpy(self.labels[rows]),
@@ -66,28 +66,57 @@ class Store:
         return batch
 
     def scans(self) -> Iterator[dict[str, Any]]:
-        """Facts of every case that was read: size, spacing, range, histogram and so on."""
+        """Yield the facts of every case that was read, such as size, spacing, range and histograms."""
         with (self.folder / "cases.jsonl").open(encoding="utf-8") as file:
             yield from map(json.loads, file)
 
 
 def _verified(folder: Path) -> dict[str, Any]:
-    """What done.json says, if the files are as long as it says."""
+    """Return the content of done.json, after comparing the file sizes with it."""
     try:
         done: dict[str, Any] = json.loads((folder / "done.json").read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in done["bytes"]}
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: the store is damaged ({error}); delete this folder, it is built anew") from error
-    if torn := [name for name, size in sizes.items() if size != done["bytes"][name]]:
-        raise UserError(f"{folder}: {', '.join(torn)} changed its length; delete this folder, it is built anew")
+        raise UserError(f"{folder}: the store is damaged ({error}); delete this folder to rebuild it") from error
+    if changed := [name for name, size in sizes.items() if size != done["bytes"][name]]:
+        raise UserError(f"{folder}: the size of {', '.join(changed)} has changed; delete this folder to rebuild it")
     return done
 
 
 def open_or_build(plan: StorePlan, store_dir: Path, on_bad: Literal["fail", "skip"]) -> Store:
-    """Open the plan's store, building it first if need be; of several processes one builds, the others wait.
+    """Open the store of a plan and build it first if it does not exist; of several processes, one builds.
+
+    Args:
+        plan: the content of the store.
+        store_dir: folder of all stores.
+        on_bad: "fail" raises an error for a broken file, "skip" leaves the file out.
 
     Raises:
-        UserError: a broken file, unless `on_bad` is "skip"; a full or read-only disk; no usable file at all.
+        UserError: a file is broken and `on_bad` is "fail", no file is usable, or the disk is full or read-only.
+
+    Example:
+        >>> import tempfile
+        >>> from anomaly_lab.data.preprocessing.transforms import Preprocessing
+        >>> from anomaly_lab.data.readers.files import is_deep, read_scan
+        >>> from anomaly_lab.types import Case
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     root = Path(folder)
+        ...     Image.fromarray(np.array([[0, 51, 255]], np.uint8)).save(root / "a.png")
+        ...     plan = StorePlan(
+        ...         name="demo",
+        ...         root=root,
+        ...         cases=[Case(id="a", patient="a", image=root / "a.png", label=1)],
+        ...         read=lambda case: read_scan(case, in_channels=1),
+        ...         preprocessing=Preprocessing(size=None),
+        ...         patch_sampling=None,
+        ...         patch_size=(1, 3),
+        ...         in_channels=1,
+        ...         deep=is_deep,
+        ...     )
+        ...     store = open_or_build(plan, root / "store", on_bad="fail")
+        ...     store.images.tolist(), store.labels.tolist(), store.reused
+        ([[[[0, 51, 255]]]], [1], False)
     """
     folder, built = store_dir / f"{plan.name}-{plan.key}", False
     if not (folder / "done.json").exists():
@@ -96,6 +125,6 @@ def open_or_build(plan: StorePlan, store_dir: Path, on_bad: Literal["fail", "ski
                 build(plan, folder, on_bad)
                 built = True
     store = Store(folder, reused=not built)
-    if store.skipped and on_bad == "fail":  # built by a run that was more tolerant
+    if store.skipped and on_bad == "fail":  # the store was built with on_bad="skip"
         raise UserError(store.skipped[0]["reason"])
     return store

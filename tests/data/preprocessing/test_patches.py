@@ -38,7 +38,7 @@ def test_isic_has_13_by_17_windows():
 
 
 def test_window_larger_than_the_scan_is_refused():
-    with pytest.raises(UserError, match="32×32 is larger than the scan's 20×40"):
+    with pytest.raises(UserError, match="32×32 is larger than the scan of 20×40"):
         grid((20, 40), (32, 32), 0.0)
 
 
@@ -137,7 +137,7 @@ def test_cap_draws_a_part_of_the_grid():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"label": "masks"}, "label is case or mask"),
+        ({"label": "masks"}, "label takes case or mask"),
         ({"plane": "oblique"}, "plane one of"),
         ({"overlap": 1.0}, "overlap"),
         ({"foreground": 1.5}, "foreground"),

@@ -132,7 +132,7 @@ def test_volume_settings_that_cannot_be_are_refused(arguments, message):
 
 
 def test_a_header_without_the_window_that_is_asked_for_is_refused():
-    with pytest.raises(UserError, match="names no window"):
+    with pytest.raises(UserError, match="has no window"):
         _volume(np.arange(64).reshape(4, 4, 4), window="scan")
 
 

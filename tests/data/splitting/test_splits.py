@@ -63,8 +63,8 @@ def test_users_file_is_followed(tmp_path):
 FAULTS = {
     "unknown ids 7": "id,split\n000,test\n001,train\n002,train\n7,train\n",
     "no row for the ids 002": "id,split\n000,test\n001,train\n",
-    "anomalies in train or val.* 000": "id,split\n000,train\n001,train\n002,test\n",
-    "both sides of the split.* 001, 002": "id,split\n000,test\n001,train\n002,test\n",
+    "anomalous cases in train or val.* 000": "id,split\n000,train\n001,train\n002,test\n",
+    "a patient is in two splits.* 001, 002": "id,split\n000,test\n001,train\n002,test\n",
     "line 3: id 000 appears twice": "id,split\n000,test\n000,test\n",
     "line 2: split is 'Test'": "id,split\n000,Test\n",
     "columns id,split": "name,split\n000,test\n",
@@ -138,7 +138,7 @@ def test_contamination_hides_that_share_and_judges_the_rest(share):
 
 
 def test_contamination_that_takes_every_anomaly_is_refused():
-    with pytest.raises(UserError, match=r"contamination.* at least one must be hidden and one be left"):
+    with pytest.raises(UserError, match=r"contamination.* at least one must train and one be left"):
         split_by_seed(_cases([1, 1, *[0] * 100]), SplitRule(90, 0.1, contamination=0.3))
 
 
@@ -169,7 +169,7 @@ def test_rules_that_cannot_be_are_refused(settings, message):
 
 
 def test_more_folds_than_patients_are_refused():
-    with pytest.raises(UserError, match="too few to deal out"):
+    with pytest.raises(UserError, match="too few for so many folds"):
         split_by_seed(_cases([0, 1]), SplitRule(folds=5, fold=4))
 
 

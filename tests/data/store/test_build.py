@@ -37,7 +37,7 @@ def test_skipping_leaves_it_out_and_says_so(plan, tmp_path):
 def test_nothing_usable_is_refused(plan, tmp_path, left_behind):
     for case in plan.cases:
         case.image.write_bytes(b"")
-    with pytest.raises(UserError, match="not one usable picture"):
+    with pytest.raises(UserError, match="no picture is usable"):
         open_or_build(plan, tmp_path / "store", "skip")
     assert left_behind() == []
 

@@ -66,7 +66,7 @@ def test_damaged_store_is_named(plan, tmp_path):
     folder = open_or_build(plan, tmp_path / "store", "fail").folder
     with (folder / "images.npy").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(UserError, match=r"images\.npy changed its length; delete this folder"):
+    with pytest.raises(UserError, match=r"the size of images\.npy has changed; delete this folder"):
         open_or_build(plan, tmp_path / "store", "fail")
     (folder / "images.npy").unlink()
     with pytest.raises(UserError, match="damaged"):
