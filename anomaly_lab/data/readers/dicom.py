@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from anomaly_lab.data.readers import dicom_geometry, dicom_voi
+from anomaly_lab.data.readers.dicom_decoder import decode
 from anomaly_lab.data.readers.dicom_geometry import (
     GROUPS,
     Frame,
@@ -187,6 +188,8 @@ def _kind(header: Dataset) -> str:
     uid = UID(text(header, "SOPClassUID") or text(header.file_meta, "MediaStorageSOPClassUID"))
     name = uid.name if uid.name != uid else ""  # the standard's, so nobody's secret
     if not header.get("Rows"):
+        if not uid:
+            raise ValueError("neither an image nor the name of an object")
         return name if name and "Image Storage" not in name else "object without an image"
     if name and ("Image Storage" not in name or "Secondary Capture" in name):
         return name
@@ -473,7 +476,8 @@ def _decoded(path: Path, dataset: Dataset, wanted: list[int]) -> Iterator[np.nda
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise bad(path, "it has no pixel data")
     compression = _compression(path, dataset)
-    frames = iter_pixels(dataset, indices=wanted)
+    isolated = _is_codestream(dataset)
+    frames = (decode(path, number) for number in wanted) if isolated else iter_pixels(dataset, indices=wanted)
     for _ in wanted:
         with reading(path, f"its pixels ({compression}) cannot be decoded"):
             unused = _unused_low_bits(dataset)
@@ -486,13 +490,18 @@ def _decoded(path: Path, dataset: Dataset, wanted: list[int]) -> Iterator[np.nda
         yield stored
 
 
+def _is_codestream(dataset: Dataset) -> bool:
+    """Return whether pixels are compressed as JPEG, JPEG-LS, JPEG 2000 or the like."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return bool(syntax.is_encapsulated) and not syntax.name.startswith("RLE")
+
+
 def _unused_low_bits(dataset: Dataset) -> int:
     """Return how many bits lie below the pixels where HighBit puts these into the upper bits of their words."""
     if not dataset.get("HighBit") or "PixelData" not in dataset:
         return 0
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and not (syntax.is_deflated or syntax.name.startswith("RLE")):
-        return 0  # a codestream has its own words
+    if _is_codestream(dataset):
+        return 0  # it has its own words
     above = int(dataset.HighBit) < int(dataset.BitsAllocated)
     return max(0, int(dataset.HighBit) + 1 - int(dataset.BitsStored)) if above else 0
 
