@@ -3,6 +3,7 @@ import os
 import numpy as np
 import pytest
 from dicom_files import dicom_slice, save
+from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from anomaly_lab.data.readers import dicom, dicom_decoder
@@ -24,12 +25,12 @@ def test_pixels_come_from_another_process(tmp_path, syntax):
 
 
 def test_a_decoder_that_ends_its_process_costs_one_file(tmp_path):
-    good, broken = written(tmp_path / "good"), written(tmp_path / "broken")
-    content = bytearray(broken.read_bytes())
-    content[content.index(b"\xff\xf7") + 4] = 111  # bits of a pixel: GDCM calls abort
-    broken.write_bytes(content)
+    good = written(tmp_path / "good")
+    dataset = dcmread(good)
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless  # which it is not: GDCM calls abort
+    broken = save(dataset, tmp_path / "broken")
     for _ in range(2):
-        with pytest.raises(UserError, match=r"broken: its pixels \(JPEG-LS.*cannot be decoded; .*on_bad=skip"):
+        with pytest.raises(UserError, match=r"broken: its pixels \(JPEG 2000.*cannot be decoded; .*on_bad=skip"):
             dicom.read_series([broken])
         assert dicom.read_series([good]).shape == (40, 32, 1)
 
