@@ -23,6 +23,9 @@ capital := A% B% C% D% E% F% G% H% I% J% K% L% M% N% O% P% Q% R% S% T% U% V% W% 
 typed = $(if $(filter command,$(origin $(1))),$(call quote,$(1)=$(value $(1))))
 OVERRIDES = $(foreach key,$(sort $(filter-out $(capital) -% .%,$(.VARIABLES))),$(call typed,$(key)))
 
+# What a run's data have become: DATA_ROOT=where they lie now, ACCEPT_CHANGED_DATA=1.
+DATA_WORDS = $(if $(DATA_ROOT),--data-root $(call quote,$(DATA_ROOT))) $(if $(ACCEPT_CHANGED_DATA),--accept-changed-data)
+
 need_exp = @test -n $(call quote,$(EXP)) || { echo "which experiment? make $@ EXP=…; 'make list' shows all" >&2; exit 2; }
 need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make $@ DATA=…; 'make list' shows all" >&2; exit 2; }
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
@@ -63,11 +66,11 @@ train: $(STAMP)  ## train, evaluate, report: make train EXP=fanogan_headct detec
 
 resume: $(STAMP)  ## continue a stopped run: make resume RUN=runs/…
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab resume $(call quote,$(RUN))
+	@$(RUNNER) -m anomaly_lab resume $(call quote,$(RUN)) $(DATA_WORDS) $(OVERRIDES)
 
 evaluate: $(STAMP)  ## score and evaluate a run again: make evaluate RUN=runs/…
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab evaluate $(call quote,$(RUN))
+	@$(RUNNER) -m anomaly_lab evaluate $(call quote,$(RUN)) $(DATA_WORDS) $(if $(CHECKPOINT),--checkpoint $(call quote,$(CHECKPOINT))) $(OVERRIDES)
 
 predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [OUT=folder] [MASKS=folder]
 	$(need_run)

@@ -54,6 +54,12 @@ Overrides = Annotated[
     typer.Argument(metavar="key=value", help="Settings to override, such as detector.latent_dim=64 seed=1."),
 ]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Path of a run folder.")]
+DataRoot = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Where the run's files lie now; compared by content.")
+]
+AcceptChanges = Annotated[
+    bool, typer.Option("--accept-changed-data", help="Use what is left of the recorded split; the report says so.")
+]
 
 
 @app.callback()
@@ -116,19 +122,31 @@ def train(experiment: Name, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def resume(run: Run) -> None:
-    """Continue a stopped run from its newest checkpoint."""
+def resume(
+    run: Run, overrides: Overrides = None, data_root: DataRoot = None, accept_changed_data: AcceptChanges = False
+) -> None:
+    """Continue a stopped run; the result equals that of an uninterrupted run."""
     from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline.identity import DataAsked
 
-    engine.resume(run)
+    engine.resume(run, overrides or [], DataAsked(data_root, accept_changed_data))
 
 
 @app.command()
-def evaluate(run: Run) -> None:
-    """Score and evaluate a trained run again; needs its data."""
+def evaluate(
+    run: Run,
+    overrides: Overrides = None,
+    data_root: DataRoot = None,
+    accept_changed_data: AcceptChanges = False,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another checkpoint than the last; the report says so.")
+    ] = None,
+) -> None:
+    """Score and evaluate a trained run again, with its data."""
     from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline.identity import DataAsked
 
-    engine.evaluate(run)
+    engine.evaluate(run, overrides or [], DataAsked(data_root, accept_changed_data), checkpoint)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Any
 from anomaly_lab.experiment import compose, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline.identity import DataAsked
 from anomaly_lab.pipeline.scorer import Scorer
 
 
@@ -21,7 +22,7 @@ class Run:
     Attributes:
         folder: path of the run folder.
 
-    Example:
+    Examples:
         >>> run = Run(Path("runs/ganomaly_headct/20260101-120000-laptop-1a2b"))
         >>> run.report.name, run.metrics  # empty, as there is no such folder
         ('report.html', {})
@@ -57,7 +58,7 @@ class Run:
 def experiments() -> list[str]:
     """Return the names of all experiments: every detector on every data set, and complete files of your own.
 
-    Example:
+    Examples:
         >>> "ganomaly_headct" in experiments()
         True
     """
@@ -71,7 +72,7 @@ def show(experiment: str, **settings: Any) -> str:
         experiment: name of the experiment.
         settings: values to override, see `train`.
 
-    Example:
+    Examples:
         >>> text = show("ganomaly_headct", budget="smoke", detector={"latent_dim": 8})
         >>> "latent_dim: 8" in text
         True
@@ -93,7 +94,7 @@ def train(experiment: str, **settings: Any) -> Run:
     Raises:
         UserError: there is no such experiment, or a setting or a file is invalid; the message is one line.
 
-    Example:
+    Examples:
         >>> run = train("ganomaly_headct", budget="smoke", data={"source": "twin"})  # doctest: +SKIP
         >>> run.metrics["detector"]["auroc"]["value"]  # doctest: +SKIP
         0.81
@@ -101,34 +102,54 @@ def train(experiment: str, **settings: Any) -> Run:
     return Run(engine.train_by_name(experiment, overrides(settings)))
 
 
-def resume(run: str | Path | Run) -> Run:
+def resume(
+    run: str | Path | Run, *, data_root: str | None = None, accept_changed_data: bool = False, **settings: Any
+) -> Run:
     """Continue a stopped run from its newest checkpoint; the result equals that of an uninterrupted run.
 
     Args:
         run: a run or its folder.
+        data_root: where the run's files lie now, if they were moved; they are compared by content.
+        accept_changed_data: go on with what is left of the recorded split if files were added, removed or altered.
+        settings: as in `train`, of the sections `trainer` (devices and the like), `data.store` and callbacks that
+            cannot change scores.
 
     Raises:
-        UserError: the run does not exist, is finished or is being trained by another process.
+        UserError: the run does not exist, is finished or in use by another process, or its data have changed.
 
-    Example:
+    Examples:
         >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
     """
-    return Run(engine.resume(str(_folder(run))))
+    asked = DataAsked(data_root, accept_changed_data)
+    return Run(engine.resume(str(_folder(run)), overrides(settings), asked))
 
 
-def evaluate(run: str | Path | Run) -> Run:
+def evaluate(
+    run: str | Path | Run,
+    *,
+    data_root: str | None = None,
+    accept_changed_data: bool = False,
+    checkpoint: str | None = None,
+    **settings: Any,
+) -> Run:
     """Score and evaluate a trained run again; needs its data.
 
     Args:
         run: a run or its folder.
+        data_root: where the run's files lie now, if they were moved; they are compared by content.
+        accept_changed_data: go on with what is left of the recorded split if files were added, removed or altered.
+        checkpoint: name of a checkpoint other than the last, or how it begins.
+        settings: as in `train`, of the section `evaluation`, which the run keeps, and of `data.store`.
 
     Raises:
-        UserError: the run does not exist or is not trained.
+        UserError: the run does not exist, is not trained or in use by another process, or its data have changed.
 
-    Example:
-        >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b").metrics  # doctest: +SKIP
+    Examples:
+        >>> run = "runs/ganomaly_headct/20260101-120000-laptop-1a2b"
+        >>> evaluate(run, evaluation={"quantile": 0.9}).metrics  # doctest: +SKIP
     """
-    engine.evaluate(str(_folder(run)))
+    asked = DataAsked(data_root, accept_changed_data)
+    engine.evaluate(str(_folder(run)), overrides(settings), asked, checkpoint)
     return Run(_folder(run))
 
 
@@ -141,7 +162,7 @@ def load(run: str | Path | Run) -> Scorer:
     Raises:
         UserError: `run` is not a run folder, or the run is not trained far enough or not evaluated.
 
-    Example:
+    Examples:
         >>> scorer = load("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         >>> scorer.score("slice.png").is_anomalous  # doctest: +SKIP
         True
@@ -156,7 +177,7 @@ def overrides(settings: Mapping[str, Any], above: str = "") -> list[str]:
         settings: the settings.
         above: prefix of the keys, such as "data.".
 
-    Example:
+    Examples:
         >>> overrides({"seed": 1, "data": {"root": "my scans", "augment": None}})
         ['seed=1', 'data.root="my scans"', 'data.augment=null']
     """

@@ -9,9 +9,10 @@ import pkgutil
 def classes(package: str) -> dict[str, type]:
     """Return the public classes that the modules of a package define, by name.
 
-    Imports all modules of the package; sub-packages are ignored.
+    Imports all modules of the package; sub-packages are ignored. A class that only serves as a base of others is not
+    public: its name begins with an underscore.
 
-    Example:
+    Examples:
         >>> "GANomaly" in classes("anomaly_lab.detectors")
         True
     """
@@ -33,7 +34,7 @@ def find(package: str, name: str) -> type:
     Raises:
         AttributeError: the package has no such class.
 
-    Example:
+    Examples:
         >>> find("anomaly_lab.detectors", "GANomaly").__module__
         'anomaly_lab.detectors.ganomaly'
     """

@@ -20,6 +20,22 @@ class UserError(Exception):
     """
 
 
+class Stopped(SystemExit):
+    """A signal ended the work. The process ends with status 128 + signal, as a shell has it.
+
+    Attributes:
+        signal: its number.
+
+    Examples:
+        >>> Stopped(15).code
+        143
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(128 + int(signal))
+        self.signal = int(signal)
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A scan on disk: paths and metadata, no pixels.
@@ -37,7 +53,7 @@ class Case:
         box: region of the image that makes up the case, (row, column, height, width) in pixels; None for all of it.
         slices: the other files of a DICOM series.
 
-    Example:
+    Examples:
         >>> Case(id="scan_7", patient="5f3c", image=Path("scan_7.png"), label=1).split is None
         True
     """
@@ -97,7 +113,7 @@ class Phase(NamedTuple):
 class Schedule(tuple[Phase, ...]):
     """The phases of a training in order. The number of iterations done determines the current phase.
 
-    Example:
+    Examples:
         >>> gan = Phase("gan", 10, ("generator", "critic"), minibatches=5)
         >>> schedule = Schedule([gan, Phase("encoder", 4, ("encoder",))])
         >>> schedule.iterations, schedule.phase_at(10).name, schedule.span("encoder")
@@ -139,16 +155,17 @@ class Schedule(tuple[Phase, ...]):
         return drawn
 
     def epoch_end(self, iteration: int, length: int) -> int:
-        """Return the iteration at which the Lightning epoch that starts at `iteration` ends.
+        """Return the iteration at which the Lightning epoch ends that `iteration` belongs to.
 
-        An epoch ends after `length` iterations or at the end of the phase, whichever comes first.
+        Epochs end at every multiple of `length` iterations of a phase, and at the phase's end. A training that goes on
+        in the middle of an epoch therefore ends it where it would have ended anyway.
         """
-        end = 0
+        begin = 0
         for phase in self:
-            end += phase.iterations
-            if iteration < end:
-                return min(iteration + length, end)
-        return end
+            if (done := iteration - begin) < phase.iterations:
+                return begin + min((done // length + 1) * length, phase.iterations)
+            begin += phase.iterations
+        return begin
 
     def epochs_left(self, iteration: int, length: int) -> int:
         """Return the number of Lightning epochs of `length` iterations that remain after `iteration`."""
@@ -178,7 +195,7 @@ class Range:
         interval: in mathematical notation: "[" and "]" include the end point, "(" and ")" exclude it.
         counts: allowed lengths of a list; None for any length.
 
-    Example:
+    Examples:
         >>> width = Annotated[int, Range("[1, 4096]")]
         >>> Range("(0, 1]").admits(0), Range("(0, 1]").admits(1), Range("(0, inf)").admits(float("inf"))
         (False, True, False)
@@ -212,7 +229,7 @@ class Square:
         least: smallest side allowed.
         power_of_two: whether the side must be a power of two.
 
-    Example:
+    Examples:
         >>> Square(8).admits((64, 64)), Square(8).admits((48, 48)), Square(8, power_of_two=False).admits((48, 48))
         (True, False, True)
     """
@@ -244,9 +261,10 @@ Fraction = Annotated[float, Range("[0, 1]")]
 def constraints(annotation: Any) -> Iterator[Constraint]:
     """Yield the constraints in a type annotation, including those of the members of a union.
 
-    Example:
-        >>> [str(constraint) for constraint in constraints(Rate | None)]
-        ['a number in (0, 1]']
+    Examples:
+        >>> for constraint in constraints(Rate | None):
+        ...     print(constraint)
+        a number in (0, 1]
     """
     yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Constraint))
     if not hasattr(annotation, "__metadata__"):
@@ -264,7 +282,7 @@ def refuse_out_of_range(kind: type, values: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a value violates its constraint.
 
-    Example:
+    Examples:
         >>> @dataclass
         ... class Settings:
         ...     rate: Rate

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -9,8 +10,12 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+sys.path.insert(0, str(Path(__file__).parent))
+import tables
+
 ROOT = Path(__file__).parent.parent
 OUTSIDE = ("CONTRIBUTING.md",)  # pages of the site at the root of the repository, where hosts look for them
+METHODS = {"Methods": "methods/index.md"}
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")  # [words](target#anchor), no picture and no URL
 LOADS = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=[\"']?(?:https?:)?//|<link\b[^>]*\bhref=[\"']?https?://"
@@ -18,8 +23,9 @@ LOADS = re.compile(
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out of the navigation what is not there (yet)."""
-    config.nav = [entry for entry in config.nav or [] if _exists(entry)]
+    """Leave out of the navigation what is not there (yet), and add the pages of all methods."""
+    entries = [entry for entry in config.nav or [] if _exists(entry)]
+    config.nav = [{"Methods": tables.navigation()} if entry == METHODS else entry for entry in entries]
     return config
 
 
@@ -32,7 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links between pages lead where these are on the site; one to other files of the repository becomes words."""
+    """Fill in tables; links between pages lead where these are on the site, those to other files become words."""
     folder = Path(page.file.abs_src_path or "").parent
 
     def replaced(match: re.Match[str]) -> str:
@@ -47,7 +53,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return words
         return f"[{words}]({os.path.relpath(inside, Path(page.file.src_uri).parent)}{anchor or ''})"
 
-    return LINK.sub(replaced, markdown)
+    return LINK.sub(replaced, tables.filled(markdown))
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

@@ -32,7 +32,7 @@ def small(base: Path, store: Path) -> list[str]:
     return [
         "budget=smoke",
         f"runs={base / 'runs'}",
-        f"data.root={base / 'nothing'}",
+        "data.source=twin",
         f"data.store.folder={store}",
         "data.twin.size=60",
         "data.split.train_normals=20",

@@ -118,13 +118,15 @@ class Toy:
         batch_size: of a mini-batch.
         at_least: AUROC of the scores that must be reached.
         anomalies: "square", or "negative" where the whole picture has its sign changed. That is much easier, so it is
-            only for a method whose published score does not find squares; the declaration says why.
+            only for a method whose published score does not find squares.
+        why: what was measured, over how many seeds; the contract asks for it where the problem was made easier.
     """
 
     settings: dict[str, Any]
     batch_size: int = 16
     at_least: float = 0.9
     anomalies: Literal["square", "negative"] = "square"
+    why: str = ""
 
     def __post_init__(self) -> None:
         if not 0.65 <= self.at_least <= 1:

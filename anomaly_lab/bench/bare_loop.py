@@ -17,7 +17,7 @@ class BareLoop:
         settings: a composed configuration whose `detector` is f-AnoGAN.
         precision: "fp32", or "bf16" for autocast on the CPU.
 
-    Example:
+    Examples:
         >>> small = ["budget=smoke", "data.patch_size=[32,32]", "detector.width=2", "detector.latent_dim=4"]
         >>> loop = BareLoop(configuration.load("fanogan_headct", small), precision="fp32")
         >>> loop.gan(torch.zeros(2, 4, 1, 32, 32))  # two critic steps on four images each, one generator step

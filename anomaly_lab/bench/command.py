@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
         arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, and overrides `key=value` of the
             configuration.
 
-    Example:
+    Examples:
         From a shell::
 
             python -m anomaly_lab bench --only scoring --rounds 3 data.batch_size=8
@@ -149,8 +149,9 @@ def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) ->
 
     def framework() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            run = run_folder.create(folder, "bench", ("bench",))
-            run_folder.write_atomic(run / "config.yaml", configuration.show(settings))
+            with run_folder.create(folder, "bench", ("bench",)) as work:
+                run_folder.write_atomic(work / "config.yaml", configuration.show(settings))
+            run = run_folder.final_place(work)
             datamodule, detector = training.construct(settings)
             callbacks = [configuration.build(node) for node in settings.callbacks.values()]
             epochs = detector.schedule.epochs_left(0, datamodule.epoch_length)

@@ -30,7 +30,7 @@ class Pace:
     Args:
         facts: content of the first line, for example version, torch, threads and weights.
 
-    Example:
+    Examples:
         In a contender's script::
 
             pace = Pace(version="1.0", threads=1)

@@ -28,7 +28,7 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 def known() -> list[str]:
     """Return the names of the peers that can be measured.
 
-    Example:
+    Examples:
         >>> known()
         ['anomalib']
     """
@@ -87,7 +87,7 @@ def in_turns(commands: dict[str, list[str]], rounds: int) -> tuple[Times, dict[s
     Raises:
         RuntimeError: a contender stops early, or the networks differ in size.
 
-    Example:
+    Examples:
         >>> script = "from anomaly_lab.bench.pace import Pace\n"
         >>> script += "step = Pace(weights=1, threads=1).keep(lambda: None)\n"
         >>> script += "while True: step()"
@@ -121,7 +121,7 @@ def ratios(seconds: dict[str, float]) -> dict[str, float]:
     Args:
         seconds: median seconds by name; only the names `step of …` are used.
 
-    Example:
+    Examples:
         >>> ratios({"step of ours bf16": 0.5, "step of anomalib fp32": 1.5})
         {'ours bf16 / anomalib fp32': 3.0}
     """
@@ -138,7 +138,7 @@ def ratios(seconds: dict[str, float]) -> dict[str, float]:
 def speeds(seconds: dict[str, float]) -> dict[str, float]:
     """Return images per second of each contender.
 
-    Example:
+    Examples:
         >>> speeds({"step of ours fp32": 2.0})  # a batch has 64 images
         {'step of ours fp32': 32.0}
     """
@@ -152,7 +152,7 @@ class Contender:
         name: used in error messages.
         command: command line of the process; other text it prints is shown if it stops early.
 
-    Example:
+    Examples:
         >>> script = "from anomaly_lab.bench.pace import Pace\n"
         >>> script += "step = Pace(version='1.0').keep(lambda: None)\n"
         >>> script += "while True: step()"

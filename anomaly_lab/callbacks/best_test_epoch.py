@@ -25,7 +25,7 @@ class BestTestEpoch(RunCallback):
     Attributes:
         caveat: warning shown wherever the run's numbers are reported.
 
-    Example:
+    Examples:
         In an experiment's YAML file::
 
             callbacks:

@@ -16,7 +16,7 @@ class Checkpoints(RunCallback, pl.callbacks.Checkpoint):
     Args:
         keep: number of checkpoints to keep, at least 2, so that one is left if the newest cannot be read.
 
-    Example:
+    Examples:
         >>> Checkpoints(keep=5).keep  # on the command line: callbacks.checkpoints.keep=5
         5
     """
@@ -29,8 +29,17 @@ class Checkpoints(RunCallback, pl.callbacks.Checkpoint):
         self.keep = keep
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        folder = Path(trainer.default_root_dir) / "checkpoints"
-        trainer.save_checkpoint(folder / f"{pl_module.iterations_done:08d}.ckpt")
+        save(trainer, pl_module)
         if trainer.is_global_zero:
-            for old in by_age(folder)[self.keep :]:
+            for old in by_age(folder_of(trainer))[self.keep :]:
                 old.unlink()
+
+
+def save(trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+    """Save a checkpoint into the run folder, named by the iterations done; every rank calls it."""
+    trainer.save_checkpoint(folder_of(trainer) / f"{detector.iterations_done:08d}.ckpt")
+
+
+def folder_of(trainer: pl.Trainer) -> Path:
+    """Return the folder of a run's checkpoints."""
+    return Path(trainer.default_root_dir) / "checkpoints"

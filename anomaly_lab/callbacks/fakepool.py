@@ -31,7 +31,7 @@ class FakePool(RunCallback):
         every: iterations between two draws (k of adGAN's paper).
         count: images per draw, over all ranks (n of the paper).
 
-    Example:
+    Examples:
         >>> FakePool(every=100, count=64).size(iterations=250)  # drawn at iterations 1, 101 and 201
         192
     """

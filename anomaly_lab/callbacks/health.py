@@ -50,7 +50,7 @@ class Health(RunCallback):
             KID compare only runs on the same data set.
         features_input: input normalisation that these weights expect, see `networks.pretrained`.
 
-    Example:
+    Examples:
         Measure more images, with pretrained features::
 
             anomaly-lab train fanogan_headct callbacks.health.watched=256 callbacks.health.features=squeezenet1_0.pth

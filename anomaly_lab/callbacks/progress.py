@@ -39,7 +39,7 @@ class Meter:
         silent: show nothing, for all ranks but the first.
         last_line: always print a line at the end, however short the task.
 
-    Example:
+    Examples:
         >>> with Meter("scoring", "batch", silent=True) as meter:
         ...     for done in (1, 2, 3):
         ...         meter.show(done, total=3)
@@ -110,7 +110,7 @@ class ProgressBar(RunCallback, pl.callbacks.ProgressBar):
     Args:
         seconds: time between two lines where there is no terminal.
 
-    Example:
+    Examples:
         >>> ProgressBar(seconds=5).seconds  # on the command line: callbacks.progress.seconds=5
         5
     """

@@ -20,7 +20,7 @@ class Randomness(RunCallback):
     Args:
         seed: of the experiment.
 
-    Example:
+    Examples:
         >>> callback = Randomness(seed=0)
         >>> trainer = pl.Trainer(callbacks=[callback], logger=False, enable_checkpointing=False, accelerator="cpu")
         >>> callback in trainer.callbacks
@@ -29,7 +29,7 @@ class Randomness(RunCallback):
 
     changes_scores = True
 
-    def __init__(self, seed: Seed) -> None:
+    def __init__(self, seed: Seed = 0) -> None:
         self.seed = seed
 
     def on_train_batch_start(

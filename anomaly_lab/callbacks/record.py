@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,7 +14,7 @@ import torch
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.experiment.run_folder import read_json, update_provenance
+from anomaly_lab.experiment.run_folder import read_json, update_provenance, write_atomic
 from anomaly_lab.types import Count, UserError
 
 
@@ -30,7 +31,7 @@ class Record(RunCallback):
     Args:
         every: iterations between two lines; the end of an epoch writes a line, too.
 
-    Example:
+    Examples:
         A line of metrics.jsonl::
 
             {"iteration": 20, "images": 6400, "phase": "gan", "train/critic": -3.1, "train/generator": 0.7}
@@ -43,13 +44,28 @@ class Record(RunCallback):
         self._clock = 0.0  # time and iteration of the previous line
         self._last_iteration = 0
         self._phase_seconds: dict[str, float] = {}
+        self._tracked: dict[str, torch.Tensor] = {}  # of the checkpoint that is resumed from
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         detector = _detector(pl_module)
+        for key, values in self._tracked.items():
+            detector.tracked[key] = list(values.to(detector.device))
         self._phase_seconds = dict(read_json(_folder(trainer) / "provenance.json").get("seconds", {}))
         if trainer.is_global_zero:
             for name in ("metrics.jsonl", "timings.jsonl"):
                 keep_until(_folder(trainer) / name, detector.iterations_done)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep what was tracked and not yet written, which is something in the middle of an epoch only."""
+        tracked = _detector(pl_module).tracked
+        checkpoint["tracked"] = {key: torch.stack(values) for key, values in tracked.items()}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._tracked = checkpoint.get("tracked", {})
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clock, self._last_iteration = time.perf_counter(), _detector(pl_module).iterations_done
@@ -103,7 +119,7 @@ class Record(RunCallback):
 def peak_memory() -> dict[str, float | None]:
     """Return this process's peak memory so far in GB (2^30 bytes): "ram", and "gpu" (None without a GPU).
 
-    Example:
+    Examples:
         >>> 0 < peak_memory()["ram"] < 1000
         True
     """
@@ -119,7 +135,7 @@ def keep_until(path: Path, iteration: int) -> None:
         path: file whose lines have a key "iteration"; it may be missing.
         iteration: last iteration to keep.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "metrics.jsonl"
@@ -135,7 +151,7 @@ def keep_until(path: Path, iteration: int) -> None:
         if not line.endswith("\n") or json.loads(line)["iteration"] > iteration:
             break
         kept.append(line)
-    path.write_text("".join(kept))
+    write_atomic(path, "".join(kept))
 
 
 def _append(path: Path, line: dict[str, object]) -> None:

@@ -22,13 +22,18 @@ class RunCallback(pl.Callback):
     The section `callbacks` of an experiment may name any `pl.Callback`. A subclass of this one can also add columns to
     the final scoring, use its result, and act when the report has been written.
 
+    The section names its class by `_target_`, so every argument of its constructor has a default. Lightning's hooks are
+    called on every rank and every epoch: what writes returns unless `trainer.is_global_zero`. A callback writes into
+    the run folder, `trainer.default_root_dir`, and nowhere else; its pictures `samples/<callback>/<iteration>.png` are
+    shown in the report and mirrored to W&B.
+
     Attributes:
         changes_scores: whether the callback can change the weights or scores of a run. One that only displays or
             records sets it to False; a finished run is then reused whether or not it had the callback, and the
             contract tests check the claim. A `pl.Callback` without this attribute is taken to change them.
         caveat: warning shown wherever the run's numbers are reported; None for none.
 
-    Example:
+    Examples:
         >>> class Notification(RunCallback):
         ...     changes_scores = False
         ...
@@ -67,7 +72,7 @@ class RunCallback(pl.Callback):
 def changes_scores(callback: type) -> bool:
     """Return whether a run's scores may depend on a callback of this class.
 
-    Example:
+    Examples:
         >>> class Silent(RunCallback):
         ...     changes_scores = False
         >>> changes_scores(Silent), changes_scores(pl.Callback)

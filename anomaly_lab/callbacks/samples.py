@@ -24,7 +24,7 @@ class Samples(RunCallback):
         side: images per row and per column.
         every: epochs between two grids.
 
-    Example:
+    Examples:
         >>> Samples(side=4).side  # a grid of 16 images; on the command line: callbacks.samples.side=4
         4
     """
@@ -68,7 +68,7 @@ def grid(image: Tensor, side: int) -> Tensor:
     Returns:
         uint8 [rows · H, side · W, C].
 
-    Example:
+    Examples:
         >>> four = torch.tensor([-1.0, 0.0, 0.5, 1.0]).reshape(4, 1, 1, 1)  # four images of one pixel
         >>> grid(four, side=2)[..., 0].tolist()
         [[0, 128], [191, 255]]
@@ -85,7 +85,7 @@ def png(picture: Tensor, **notes: str) -> bytes:
         picture: uint8 [H, W, C], C = 1 (grey) or 3 (RGB).
         notes: stored as text in the file.
 
-    Example:
+    Examples:
         >>> file = png(torch.zeros(2, 3, 1, dtype=torch.uint8), iteration="10")
         >>> Image.open(io.BytesIO(file)).size, Image.open(io.BytesIO(file)).info
         ((3, 2), {'iteration': '10'})

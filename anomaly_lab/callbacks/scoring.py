@@ -15,7 +15,7 @@ class ValidationScore(RunCallback):
 
     No label is used. Nothing is tracked before the detector is ready, because its score is meaningless until then.
 
-    Example:
+    Examples:
         A line of metrics.jsonl at the end of an epoch::
 
             {"iteration": 500, "images": 13600, "phase": "encoder", "train/encoder": 0.12, "val/anomaly_score": 0.034}

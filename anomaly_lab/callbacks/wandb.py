@@ -25,7 +25,7 @@ class WandB(RunCallback):
             kept in the run folder and uploaded by `wandb sync`.
         tags: of the W&B run.
 
-    Example:
+    Examples:
         >>> WandB(project="head_ct", mode="offline").mode  # on the command line: callbacks.wandb.mode=offline
         'offline'
     """
@@ -42,14 +42,14 @@ class WandB(RunCallback):
         self.project, self.entity, self.mode, self.tags = project, entity, mode, tags
         self._run: Any = None
         self._read: dict[str, int] = {}
-        self._pictures: set[str] = set()
+        self._pictures: set[Path] = set()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.mode != "disabled":
             folder = Path(trainer.default_root_dir)
             self._safely(lambda: self._start(folder))
             self._read = {name: _size(folder / name) for name in ("metrics.jsonl", "timings.jsonl")}
-            self._pictures = {path.name for path in (folder / "samples").glob("*.png")}
+            self._pictures = set(_grids(folder / "samples"))
 
     def on_train_batch_end(
         self,
@@ -107,10 +107,11 @@ class WandB(RunCallback):
     def _mirror_pictures(self, samples: Path) -> None:
         import wandb
 
-        for path in sorted(samples.glob("*.png")):
-            if path.name not in self._pictures:
-                self._run.log({"samples": wandb.Image(str(path))}, step=int(path.stem))
-                self._pictures.add(path.name)
+        for path in _grids(samples):
+            if path not in self._pictures:
+                key = path.parent.relative_to(samples.parent).as_posix()  # samples, or samples/<callback>
+                self._run.log({key: wandb.Image(str(path))}, step=int(path.stem))
+                self._pictures.add(path)
 
     def _summarise(self, run: Path) -> None:
         for metric, interval in read_json(run / "metrics.json").get("detector", {}).items():
@@ -126,6 +127,11 @@ class WandB(RunCallback):
                 f"[yellow]W&B failed ({error}): the run continues without it; all metrics stay in the run folder"
             )
             self.mode, self._run = "disabled", None
+
+
+def _grids(samples: Path) -> list[Path]:
+    """Return every <iteration>.png below a folder in the order of the iterations; the fake pool's picture is none."""
+    return sorted((path for path in samples.rglob("*.png") if path.stem.isdigit()), key=lambda path: int(path.stem))
 
 
 def _size(path: Path) -> int:

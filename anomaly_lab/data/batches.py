@@ -38,7 +38,7 @@ def drawn(draws: np.ndarray, seed: int, size: int) -> np.ndarray:
     Returns:
         Elements in [0, size), in the shape of `draws`: draw s is element s % size of pass s // size.
 
-    Example:
+    Examples:
         >>> sorted(drawn(np.arange(4), seed=0, size=4).tolist())  # one pass takes every element once
         [0, 1, 2, 3]
     """
@@ -60,7 +60,7 @@ class IterationSampler:
         batch_size: images per mini-batch over all ranks; must be divisible by `world_size`.
         rank, world_size: this process takes a contiguous part of every mini-batch.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.types import Phase
         >>> schedule = Schedule((Phase("gan", iterations=10, networks=(), minibatches=2),))
         >>> [draws.tolist() for draws in IterationSampler(schedule, range(2), batch_size=3)]
@@ -95,11 +95,13 @@ class TrainingImages(Dataset[Batch]):
         augmentation: applied to the images; None for no augmentation.
         seed: seed of the order and of the augmentation.
 
-    Example:
-        Needs a data module that is set up, so this block is not executed:
-
-            images = TrainingImages(data.store, data.rows["train"], augmentation=None, seed=0)
-            images[np.arange(6).reshape(2, 3)]["image"].shape  # [2, 3, C, *S]
+    Examples:
+        >>> from types import SimpleNamespace
+        >>> store = SimpleNamespace(images=np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
+        >>> images = TrainingImages(store, rows=np.array([1]), augmentation=None, seed=0)  # only row 1 trains
+        >>> batch = images[np.array([[0, 1, 2]])]
+        >>> batch["image"].shape, batch["row"].tolist()
+        (torch.Size([1, 3, 1, 1, 1]), [[1, 1, 1]])
     """
 
     store: Store | LazyStore
@@ -119,7 +121,10 @@ class TrainingImages(Dataset[Batch]):
 
 @dataclass
 class ScoringImages(Dataset[Batch]):
-    """Maps rows of the store, [B], to a batch of image [B, C, *S], label, row and, if the store has masks, mask."""
+    """Maps rows of the store, [B], to a batch of image [B, C, *S], label, row and, if the store has masks, mask.
+
+    See `anomaly_lab.data.store.store.open_or_build` for an example of a store.
+    """
 
     store: Store | LazyStore
 
@@ -130,7 +135,7 @@ class ScoringImages(Dataset[Batch]):
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
     """Split rows into batches of `size`; the last one may be shorter.
 
-    Example:
+    Examples:
         >>> [batch.tolist() for batch in chunks(np.arange(5), 2)]
         [[0, 1], [2, 3], [4]]
     """

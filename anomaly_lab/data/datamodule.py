@@ -24,6 +24,7 @@ from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentatio
 from anomaly_lab.data.readers.files import crop, is_deep, read_scan
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.splitting.audit import audit
+from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
 from anomaly_lab.data.splitting.rows import Limits, rows_of_splits
 from anomaly_lab.data.splitting.splits import SPLITS, Split, SplitRule, split_by_file, split_by_seed
 from anomaly_lab.data.splitting.streams import stream
@@ -56,7 +57,7 @@ class Twin:
         seed: seed of its pictures, separate from that of the experiment, so that splits vary over the same data.
         size: approximate number of pictures; the twin of a volume data set derives its number of volumes from it.
 
-    Example:
+    Examples:
         >>> Twin(seed=1)
         Twin(seed=1, size=200)
     """
@@ -79,7 +80,7 @@ class StoreOptions:
         num_workers: processes that load training batches; 0 is fastest for small pictures.
         scoring_batch_size: images per batch during evaluation.
 
-    Example:
+    Examples:
         >>> StoreOptions(on_bad="skip").scoring_batch_size
         64
     """
@@ -109,7 +110,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     Attributes:
         name: name of the data set, lower case.
-        where_to_get: where to get the real files and how to arrange them; part of error messages.
+        where_to_get: how to get and arrange the real files, as an imperative that ends error messages.
         twin_version: version of the synthetic twin; increase it when its pictures change.
         version: version of `cases` and `read`; increase it when they read something else.
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
@@ -117,7 +118,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from PIL import Image
         >>> class Squares(PatchDataModule):
@@ -185,10 +186,13 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             store: how pictures are stored and loaded.
 
         Raises:
-            UserError: `source` is "real" and `root` does not exist.
+            UserError: the class has no `name` or `where_to_get`, or `source` is "real" and `root` does not exist.
             ValueError: a number is out of range, or a setting of the augmentation applies to volumes only.
         """
         super().__init__()
+        for constant in ("name", "where_to_get"):
+            if not getattr(self, constant, None):
+                raise UserError(f'{type(self).__name__} lacks `{constant}`: write {constant} = "…" in the class')
         refuse_out_of_range(PatchDataModule, locals())
         if in_channels not in get_args(Channels):
             raise ValueError(f"in_channels={in_channels}: takes 1 (grey) or 3 (colour)")
@@ -212,6 +216,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.source, self.folder = self._choose(Path(root), source)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # for more ranks than test batches
         self.unsplit = ""
+        self.changes = Changes()
+        self._recorded: RecordedSplit | None = None
+        self._accept_changes = False
         self._ready = False
 
     @abstractmethod
@@ -252,21 +259,71 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         if self.source == "twin":
             self._make_twin()
         cases = self._listed()
-        split = self._split(cases, tolerant=stage == "inspect")
+        self.listed = [case.id for case in cases]
+        if self._recorded is None:
+            self._open_drawn(cases, tolerant=stage == "inspect")
+        else:
+            self._open_recorded(cases, self._recorded)
+        self.by_owners = self.split_rule.file is None and any(case.split for case in cases)
+        self._ready = True
+
+    def pin(self, recorded: RecordedSplit, accept_changes: bool = False) -> None:
+        """Make `setup` use a recorded split instead of drawing one.
+
+        Args:
+            recorded: the split of a run.
+            accept_changes: use what is left of the recorded pictures where the data set has changed, instead of
+                refusing it; `changes` then says what changed. Pictures that were added are never used.
+        """
+        self._recorded, self._accept_changes = recorded, accept_changes
+
+    def record(self) -> RecordedSplit:
+        """The splits after `setup`, to be kept with a run and pinned by whoever goes on with it."""
+        return RecordedSplit.of(self.store, self.rows, self.listed)
+
+    def _open_drawn(self, cases: list[Case], tolerant: bool) -> None:
+        """Draw the split and open the store of what it needs."""
+        self.split = self._split(cases, tolerant)
         limits = {} if self.unsplit else self.limits
         if self.patch_sampling is None and limits:  # whole pictures: dropped ones need not be read
-            rows, limits = rows_of_splits(Index.of_cases(cases), split, self.split_rule, limits), {}
+            rows, limits = rows_of_splits(Index.of_cases(cases), self.split, self.split_rule, limits), {}
             cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
+        self._open_store(cases)
+        self.rows = rows_of_splits(self.store.index, self.split, self.split_rule, limits)
+
+    def _open_recorded(self, cases: list[Case], recorded: RecordedSplit) -> None:
+        """Open the store of the recorded cases and look up their rows.
+
+        Raises:
+            UserError: the data set is not as it was and no change was accepted, or nothing is left of it.
+        """
+        self._refuse_changes(recorded.changes(self.listed))  # before anything is read
+        stored = recorded.stored
+        cases = [case for case in cases if case.id in stored]
+        if not cases:
+            raise UserError(
+                f"{self.folder}: none of the {len(stored)} pictures of the run is here; say --data-root DIR"
+            )
+        self._open_store(cases)
+        self.changes = recorded.changes(self.listed, self.store)
+        self._refuse_changes(self.changes)
+        self.split = {entry.case: entry.split for entry in recorded.entries.values()}
+        self.rows = recorded.rows(self.store.index)
+
+    def _refuse_changes(self, changes: Changes) -> None:
+        if changes and not self._accept_changes:
+            raise UserError(
+                f"{self.folder}: the data are not those that the run began with: {changes}; if they lie elsewhere say "
+                "--data-root DIR, to go on with what is left of them in the recorded split --accept-changed-data"
+            )
+
+    def _open_store(self, cases: Sequence[Case]) -> None:
         self.store_plan = plan = self.plan(cases)
         self.store: Store | LazyStore
         if self.stored:
             self.store = open_or_build(plan, self.store_dir, self.on_bad)
         else:
             self.store = LazyStore(plan, self.folder)
-        self.split = split
-        self.rows = rows_of_splits(self.store.index, split, self.split_rule, limits)
-        self.by_owners = self.split_rule.file is None and any(case.split for case in cases)
-        self._ready = True
 
     def _split(self, cases: Sequence[Case], tolerant: bool) -> dict[str, str]:
         """Return the split of every case id, from the user's file or drawn."""
@@ -394,7 +451,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         return {
             "name": self.name,
             "source": self.source,
-            "root": str(self.folder),
+            "root": str(self.folder.absolute()),
             "fingerprint": self.store.fingerprint,
             "bits": 8 * self.store.images.dtype.itemsize,
             "store": self.store.folder.name if self.stored else "none: pictures are read on demand",
@@ -454,7 +511,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 def data_of(trainer: pl.Trainer) -> PatchDataModule:
     """Return the data module of a Trainer.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> data_of(SimpleNamespace(datamodule="the data module"))
         'the data module'

@@ -1,4 +1,10 @@
-"""One file a method. The classes are attributes of the package: `detectors.GANomaly`, `detectors.FAnoGAN`."""
+"""Detectors, one file per method. Their classes are attributes of the package.
+
+Example:
+    >>> from anomaly_lab import detectors
+    >>> detectors.GANomaly.__module__
+    'anomaly_lab.detectors.ganomaly'
+"""
 
 from anomaly_lab import catalogue
 

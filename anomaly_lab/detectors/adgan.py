@@ -1,7 +1,8 @@
-"""adGAN: a Wasserstein GAN's samples of all its stages are counterfeit anomalies for a second critic.
+"""adGAN: images generated in all stages of a Wasserstein GAN serve as counterfeit anomalies to train a second critic.
 
-Shen, Chen, Wang, Zhang 2020, IEEE Access 8. Their one critic, reset or kept between the phases, is two networks here:
-`critic` teaches the generator, `judge` is the one that is trained against the pool and scores.
+Shen, Chen, Wang, Zhang 2020, IEEE Access 8; equation and algorithm numbers are theirs. Their single critic, which is
+reset or kept between the phases, is two networks here: `critic` trains the generator, `judge` is trained against the
+fake pool and gives the score.
 """
 
 from typing import Annotated, Literal
@@ -37,21 +38,29 @@ class AdGAN(WassersteinDetector):
     The callback `fakepool` fills the pool during `gan` and sets `pool`.
 
     Args:
-        patch_size: side of the square image, a power of two >= 8, twice.
+        patch_size: height and width of the image, equal, a power of two >= 8.
         in_channels: 1 or 3.
         width: channels at half the resolution.
         latent_dim: length of z, drawn from N(0, 1).
-        n_critic: critic steps an iteration of `gan`, each on a fresh mini-batch.
-        gp_weight: lambda of the gradient penalty, in both phases.
-        critic_start: the judge begins with fresh weights (`scratch`, the paper's adGAN) or with the critic's (`carry`,
-            its adGAN(c)); with a fresh optimiser either way.
-        concentration_weight: alpha, of the spread of the judge's outputs over a mini-batch of real images.
-        gan_iterations: length of the first phase.
-        critic_iterations: length of the second phase.
+        n_critic: critic steps per iteration of `gan`, each on a fresh mini-batch.
+        gp_weight: lambda, weight of the gradient penalty in both phases.
+        critic_start: initial weights of the judge: random (`scratch`, the paper's adGAN) or the critic's (`carry`, its
+            adGAN(c)). Its optimiser starts afresh either way.
+        concentration_weight: alpha, weight of the spread of the judge's outputs over a mini-batch of real images.
+        gan_iterations: N, length of the first phase.
+        critic_iterations: M, length of the second phase.
         lr: learning rate of all networks.
-        lr_judge: of the judge, if it is to differ.
-        cooldown: fraction of the second phase at whose end the judge's learning rate falls to 0 in a straight line.
-        augment_d: what is done to all images the critic or the judge sees, in training.
+        lr_judge: learning rate of the judge; None for `lr`.
+        cooldown: final fraction of the second phase over which the judge's learning rate falls linearly to 0.
+        augment_d: augmentation of all images the critic or the judge sees in training.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.AdGAN(patch_size=(32, 32), width=4, latent_dim=8)
+        >>> for phase in detector.phases():
+        ...     print(phase.name, phase.iterations, phase.networks)
+        gan 200000 ('generator', 'critic')
+        critic 150000 ('judge',)
     """
 
     networks = ("generator", "critic", "judge")
@@ -92,29 +101,33 @@ class AdGAN(WassersteinDetector):
         return tuple(Adam(network.parameters(), rate, betas=(0.0, 0.9)) for network, rate in rates.items())
 
     def gan_step(self, batches: Tensor) -> None:
-        """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
-        for real in batches:
+        """Take one critic step on each mini-batch of [n_critic, B, C, H, W], then one generator step."""
+        for real in batches:  # algorithm 1, lines 2-6 with eq. 1
             self.step_optimizer("critic", self.critic_loss, real)
-        self.step_optimizer("generator", self.generator_loss, real)
+        self.step_optimizer("generator", self.generator_loss, real)  # lines 7-9; the callback `fakepool` does 10-12
 
     def critic_step(self, batches: Tensor) -> None:
-        """The judge moves once on each mini-batch of [1, B, C, H, W]."""
+        """Take one step of the judge on each mini-batch of [1, B, C, H, W]."""
+        # Algorithm 1, line 15: reset or carry over the critic. ≠ paper: once, before the loop, as its text says.
         if self.settings.critic_start == "carry" and self.iterations_done == self.settings.gan_iterations:
             self.judge.load_state_dict(self.critic.state_dict())
         for group in self._optimizer("judge").param_groups:
             group["lr"] = self._lr_judge()
-        for real in batches:
+        for real in batches:  # algorithm 1, lines 16-18
             self.step_optimizer("judge", self.judge_loss, real)
 
     def _lr_judge(self) -> float:
-        """≠ paper, where it is the same throughout: on few iterations its noise would stay in the scores."""
+        """Return the judge's current learning rate.
+
+        ≠ paper, where it is constant: after few iterations, the noise of the last steps would remain in the scores.
+        """
         p = self.settings
-        left = (p.gan_iterations + p.critic_iterations - self.iterations_done) / max(1, p.critic_iterations)
+        remaining = (p.gan_iterations + p.critic_iterations - self.iterations_done) / max(1, p.critic_iterations)
         rate: float = p.lr if p.lr_judge is None else p.lr_judge
-        return rate * min(1.0, left / p.cooldown) if p.cooldown else rate
+        return rate * min(1.0, remaining / p.cooldown) if p.cooldown else rate
 
     def judge_loss(self, real: Tensor) -> Tensor:
-        """The critic's loss against as many images of the pool, and alpha · spread over real [B, C, H, W] (eq. 2).
+        """Return the judge's loss on real images [B, C, H, W] and as many images of the pool (eq. 2).
 
         Raises:
             UserError: there is no pool.
@@ -122,19 +135,19 @@ class AdGAN(WassersteinDetector):
         if self.pool is None:
             raise UserError("adGAN's phase critic needs a fake pool: give the experiment the callback fakepool")
         real, fake = self.augmented(real), self.augmented(self.pool.draw(len(real)).to(self.device))
-        loss, score, distance, penalty = self.critic_losses(self.judge, real, fake)
-        spread = concentration(score)
+        loss, score, distance, penalty = self.critic_losses(self.judge, real, fake)  # eq. 1, x̃ from the pool
+        spread = concentration(score)  # eq. 3
         terms = {"judge": distance, "judge_penalty": penalty, "concentration": spread}
         self.track({f"train/{name}": term for name, term in terms.items()})
-        total: Tensor = loss + self.settings.concentration_weight * spread
+        total: Tensor = loss + self.settings.concentration_weight * spread  # eq. 2
         return total
 
     def discriminator_output(self, image: Tensor) -> Tensor:
-        judged = self.iterations_done > self.settings.gan_iterations
-        score: Tensor = self.judge(image) if judged else self.critic(image)
+        in_second_phase = self.iterations_done > self.settings.gan_iterations
+        score: Tensor = self.judge(image) if in_second_phase else self.critic(image)
         return score
 
     def predict(self, image: Tensor) -> Prediction:
-        """Score: minus the judge's opinion."""
+        """Score: minus the judge's output."""
         with torch.no_grad():
             return Prediction(-self.judge(image))

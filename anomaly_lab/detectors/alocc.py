@@ -1,6 +1,6 @@
-"""ALOCC: an auto-encoder R cleans noisy normal images; the discriminator it tried to deceive judges what it makes.
+"""ALOCC: an autoencoder R denoises normal images; the discriminator trained against it scores its output.
 
-Sabokrou, Khalooei, Fathy, Adeli 2018, CVPR. Where the authors' code differs (it reconstructs the noisy image by a
+Sabokrou, Khalooei, Fathy, Adeli 2018, CVPR. Where the authors' code differs (it reconstructs the noisy image with a
 cross-entropy, has one learning rate, never stops and scores the image itself), this follows the paper.
 """
 
@@ -19,26 +19,33 @@ from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.types import Channels, Fraction, Iterations, Phase, Prediction, Range, Rate, Square, Weight, Width
 
 ERROR_DECAY = 0.9  # of the running mean of the error
-CHECK_EVERY = 10  # iterations; asking the device each time would have it wait
+CHECK_EVERY = 10  # iterations between checks of the stopping rule, each of which waits for the device
 
 
 class ALOCC(GANDetector):
-    """One phase, `gan`, trains R and D against each other until R reconstructs well enough; then both stay as they are.
+    """One phase, `gan`, trains R and D against each other until R reconstructs well enough; then both are frozen.
 
-    The length of a phase is fixed, so the paper's stop is a freeze: the iterations after it change nothing.
-    `reconstructor.stopped_at` keeps the moment. The rule sees no label and nothing but the training's own batches.
+    The length of a phase is fixed, so the paper's early stop is a freeze: the remaining iterations change nothing.
+    `reconstructor.stopped_at` stores the iteration. The rule uses only training batches, no labels.
 
     Args:
-        patch_size: side of the square image, a power of two >= 8, twice.
+        patch_size: height and width of the image, equal, a power of two >= 8.
         in_channels: 1 or 3.
-        width: channels at full resolution.
-        gan_iterations: most iterations.
-        noise: standard deviation of what is added to images in [-1, 1] in training, never in scoring.
-        reconstruction_weight: lambda of the squared error in R's loss.
+        width: channels at half the resolution.
+        gan_iterations: maximum number of iterations.
+        noise: standard deviation of the noise added to images in [-1, 1] in training; none is added in scoring.
+        reconstruction_weight: lambda, weight of the squared error in R's loss.
         rho: R is good enough when its mean squared error has fallen to this fraction of the untrained R's; 0 for never.
         lr_reconstructor: learning rate of R.
         lr_discriminator: learning rate of D; Shen et al. 2020 found that the two must differ.
-        augment_d: what is done to all images the discriminator sees, in training.
+        augment_d: augmentation of all images the discriminator sees in training.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.ALOCC(patch_size=(32, 32), width=4)
+        >>> prediction = detector.score({"image": torch.zeros(2, 1, 32, 32)})
+        >>> prediction.anomaly_score.shape, prediction.reconstruction.shape
+        (torch.Size([2]), torch.Size([2, 1, 32, 32]))
     """
 
     networks = ("reconstructor", "discriminator")
@@ -60,7 +67,7 @@ class ALOCC(GANDetector):
         self.save_hyperparameters()
         self.reconstructor = Reconstructor(in_channels, patch_size, width)
         self.discriminator = ALOCCDiscriminator(in_channels, patch_size, width)
-        self.stopped = False  # the buffer's sign, readable without waiting for the device
+        self.stopped = False  # whether `stopped_at` is set, readable without waiting for the device
         self._errors: list[Tensor] = []
 
     def phases(self) -> tuple[Phase, ...]:
@@ -74,41 +81,46 @@ class ALOCC(GANDetector):
         )
 
     def gan_step(self, batches: Tensor) -> None:
-        """D moves once on each mini-batch of [1, B, C, H, W], then R; nothing moves once R is good enough."""
+        """Take one step of D, then one of R, on each mini-batch of [1, B, C, H, W], unless R is good enough already."""
         if self.stopped:
             return
         for real in batches:
             self.step_optimizer("discriminator", self.discriminator_loss, real)
             self.step_optimizer("reconstructor", self.reconstructor_loss, real)
-            self._watch()
+            self._stop_if_good_enough()
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
-        """Cross-entropy of images against R's cleaned ones; real: [B, C, H, W]."""
+        """Return the cross-entropy of real images [B, C, H, W] against denoised ones."""
         with torch.no_grad():
             fake = self.augmented(self.reconstructor(self.noisy(real)))
         logit = self.discriminator(self.augmented(real))
+        # L_D = -mean log D(x) - mean log(1 - D(R(x + η))), η ~ N(0, noise²)
         loss = discriminator_loss(logit, self.discriminator(fake))
         self.track_discriminator(logit)
         self.track({"train/discriminator": loss})
         return loss
 
     def reconstructor_loss(self, real: Tensor) -> Tensor:
-        """Cross-entropy of cleaned images taken for real, and lambda times their squared error; real: [B, C, H, W]."""
+        """Return R's loss: cross-entropy of denoised images as real, plus lambda · squared error.
+
+        Args:
+            real: [B, C, H, W].
+        """
         reconstruction = self.reconstructor(self.noisy(real))
-        deceit = generator_loss(self.discriminator(self.augmented(reconstruction)))
-        error = mean_squared(real, reconstruction).mean()
+        adversarial = generator_loss(self.discriminator(self.augmented(reconstruction)))  # -mean log D(R(x + η))
+        error = mean_squared(real, reconstruction).mean()  # L_R = ‖x - R(x + η)‖², as a mean
         self._errors.append(error.detach())
-        self.track({"train/reconstructor": deceit, "train/reconstruction_error": error})
-        loss: Tensor = deceit + self.settings.reconstruction_weight * error
+        self.track({"train/reconstructor": adversarial, "train/reconstruction_error": error})
+        loss: Tensor = adversarial + self.settings.reconstruction_weight * error  # L_R+D + lambda L_R
         return loss
 
     def noisy(self, image: Tensor) -> Tensor:
-        """The image and N(0, noise²) on top."""
+        """Return the image plus noise from N(0, noise²)."""
         noisy: Tensor = image + self.settings.noise * torch.randn_like(image)
         return noisy
 
-    def _watch(self) -> None:
-        """Freeze both networks if the running mean of R's error, the same on all ranks, has fallen far enough."""
+    def _stop_if_good_enough(self) -> None:
+        """Freeze both networks if the running mean of R's error, averaged over ranks, has fallen far enough."""
         error = torch.stack(self._errors).mean()
         self._errors.clear()
         if self.trainer.world_size > 1:
@@ -132,7 +144,7 @@ class ALOCC(GANDetector):
         return logit
 
     def predict(self, image: Tensor) -> Prediction:
-        """Score: minus D's logit of R(x), which orders as 1 - D(R(x)) does; map: |x - R(x)|, mean over channels."""
+        """Score: minus D's logit of R(x), which orders images like 1 - D(R(x)); map: |x - R(x)|, mean over channels."""
         with torch.no_grad():
             reconstruction = self.reconstructor(image)
             logit = self.discriminator(reconstruction)

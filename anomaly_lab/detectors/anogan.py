@@ -1,7 +1,7 @@
-"""AnoGAN: a GAN learns normal images; a query is scored by how near the search for its latent code can get to it.
+"""AnoGAN: a GAN is trained on normal images; an image is scored by how closely the generator can reproduce it.
 
-Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs 2017, IPMI. Its sums over pixels and features, and lambda. With
-`restarts=5` AnoGAN-mean (Shen et al. 2020, adGAN): the mean over five searches from different codes.
+Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs 2017, IPMI. The sums over pixels and features, and lambda, are the
+paper's. `restarts=5` gives AnoGAN-mean (Shen et al. 2020, adGAN): the mean over five searches from different codes.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ from anomaly_lab.types import (
     Width,
 )
 
-GROUP = 16  # rows searched together; always as many, for what a row adds up to depends on how many there are
-DECAY = ((0.4, 1.0), (0.6, 0.1), (1.0, 0.05))  # until this fraction of the search: this fraction of its learning rate
+GROUP = 16  # number of rows searched together; constant, because rounding depends on the batch size
+DECAY = ((0.4, 1.0), (0.6, 0.1), (1.0, 0.05))  # (fraction of the search, factor of the learning rate until then)
 
 
 class Search(NamedTuple):
-    """What a search found: the least loss [B], its code [B, latent_dim] and the loss at every step [B, steps + 1]."""
+    """Result of a search: lowest loss [B], its code [B, latent_dim] and the loss at every step [B, steps + 1]."""
 
     loss: Tensor
     z: Tensor
@@ -42,21 +42,29 @@ class Search(NamedTuple):
 
 
 class AnoGAN(GenerativeDetector):
-    """One phase, `gan`, trains generator and discriminator as a DCGAN; scoring searches, with both frozen.
+    """One phase, `gan`, trains generator and discriminator as a DCGAN; scoring searches latent codes with both frozen.
 
     Args:
-        patch_size: side of the square image, a power of two >= 8, twice.
+        patch_size: height and width of the image, equal, a power of two >= 8.
         in_channels: 1 or 3.
-        width: channels at full resolution.
+        width: channels at half the resolution.
         latent_dim: length of z, drawn from N(0, 1).
         gan_iterations: length of the training (the paper: 20 passes over about a million patches).
         lr_gan: learning rate of generator and discriminator.
-        search_steps: of a search; about 200 in Shen et al. 2020, 500 in the paper.
-        lr_search: first learning rate of a search, lowered tenfold and twentyfold as in EGBAD's code.
+        search_steps: steps of a search; about 200 in Shen et al. 2020, 500 in the paper.
+        lr_search: initial learning rate of a search, lowered to a tenth after 40 % and to a twentieth after 60 % of the
+            steps, as in EGBAD's code.
         feature_weight: lambda, share of the feature residual in the loss of a search; fraction.
-        restarts: searches for an image, each from a code of its own.
-        search_precision: of the descent; the score of the code it finds is float32 in any case.
-        augment_d: what is done to all images the discriminator sees, in training.
+        restarts: number of searches per image, each from a different code.
+        search_precision: precision of the search; the score of the code it finds is float32 in any case.
+        augment_d: augmentation of all images the discriminator sees in training.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.AnoGAN(patch_size=(32, 32), width=4, latent_dim=8, search_steps=2).eval()
+        >>> prediction = detector.predict(torch.zeros(1, 1, 32, 32))
+        >>> prediction.anomaly_score.shape, prediction.anomaly_map.shape
+        (torch.Size([1]), torch.Size([1, 1, 32, 32]))
     """
 
     networks = ("generator", "discriminator")
@@ -77,7 +85,7 @@ class AnoGAN(GenerativeDetector):
         augment_d: AugmentD = "none",
     ) -> None:
         if min(search_steps, restarts) < 1:
-            raise ValueError("search_steps and restarts start at 1")
+            raise ValueError(f"search_steps={search_steps}, restarts={restarts}: both start at 1")
         super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = DCGANGenerator(latent_dim, in_channels, patch_size, width)
@@ -92,74 +100,76 @@ class AnoGAN(GenerativeDetector):
 
     @property
     def ready(self) -> bool:
-        """Only once the training is over: searches are too dear to watch it by."""
+        """Whether training is over: searches are too slow to score during training."""
         return self.finished
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Any:
         return self.score(batch) if self.ready else Prediction(torch.full((len(batch["image"]),), torch.nan))
 
     def gan_step(self, batches: Tensor) -> None:
-        """The discriminator moves once on each mini-batch of [1, B, C, H, W], then the generator."""
+        """Take one step of the discriminator, then one of the generator, on each mini-batch of [1, B, C, H, W]."""
         for real in batches:
             self.step_optimizer("discriminator", self.discriminator_loss, real)
             self.step_optimizer("generator", self.generator_loss, real)
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
-        """Cross-entropy against as many fresh fakes; real: [B, C, H, W]."""
+        """Return the cross-entropy of real images [B, C, H, W] against as many fresh fakes."""
         with torch.no_grad():
             fake = self.augmented(self.generator(self.noise(len(real))))
         logit = self.discriminator(self.augmented(real))
+        # L_D = -mean log D(x) - mean log(1 - D(G(z)))
         loss = discriminator_loss(logit, self.discriminator(fake))
         self.track_discriminator(logit)
         self.track({"train/discriminator": loss})
         return loss
 
     def generator_loss(self, real: Tensor) -> Tensor:
-        """Cross-entropy of as many fakes taken for real as there are images in `real`, [B, C, H, W]."""
+        """Return the non-saturating loss on as many fakes as there are images in `real`, [B, C, H, W]."""
+        # L_G = -mean log D(G(z))
         loss = generator_loss(self.discriminator(self.augmented(self.generator(self.noise(len(real))))))
         self.track({"train/generator": loss})
         return loss
 
     def starts(self, image: Tensor) -> Tensor:
-        """Codes where the searches begin, [restarts, B, latent_dim]: an image's depend on its grey values alone."""
+        """Return the initial codes of the searches, [restarts, B, latent_dim], derived from the images' grey values."""
         grey = image.add(1).mul(127.5).round().byte().flatten(1).cpu().numpy()
         seeds = (int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") for row in grey)
         drawn = [self._codes(torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(drawn, 1).to(image.device)
 
     def _codes(self, generator: torch.Generator) -> Tensor:
-        """[restarts, latent_dim], one by one: the first is the same whatever the number of restarts."""
+        """Draw [restarts, latent_dim] code by code: the first does not depend on the number of restarts."""
         p = self.settings
         return torch.stack([torch.randn(p.latent_dim, generator=generator) for _ in range(p.restarts)])
 
     def search(self, image: Tensor, start: Tensor) -> Search:
-        """Descend the loss of every row by itself; ≠ paper: keep the best code met, not the last.
+        """Minimise the loss of every row by gradient descent in z; ≠ paper: keep the best code met, not the last.
 
-        Rounding grows over a search: rows in groups of different sizes would end up to a thousandth apart. The last
-        group is therefore filled up, and no row's result depends on the others.
+        Rounding errors grow during a search: in groups of different sizes, results of a row would differ by up to a
+        thousandth. The last group is therefore padded, and the result of a row does not depend on the others.
 
         Args:
             image: [B, C, H, W].
-            start: [B, latent_dim].
+            start: initial codes, [B, latent_dim].
         """
         index = torch.arange(-(-len(image) // GROUP) * GROUP, device=image.device).clamp(max=len(image) - 1)
-        found = [self.descend_together(image[rows], start[rows]) for rows in torch.split(index, GROUP)]
-        return Search(*(torch.cat(parts)[: len(image)] for parts in zip(*found, strict=True)))
+        groups = [self.descend_together(image[rows], start[rows]) for rows in torch.split(index, GROUP)]
+        return Search(*(torch.cat(parts)[: len(image)] for parts in zip(*groups, strict=True)))
 
     def descend_together(self, image: Tensor, start: Tensor) -> Search:
-        """The search of one group, of whatever size; arguments as `search`'s."""
+        """Search the codes of one group of any size; arguments as in `search`."""
         p = self.settings
         bf16 = torch.autocast(image.device.type, torch.bfloat16, enabled=p.search_precision == "bf16")
         with torch.no_grad(), bf16:
-            wanted = self.discriminator.features(image)
+            target = self.discriminator.features(image)
         z, best = start.clone().requires_grad_(True), start
         least, trace = torch.full((len(image),), torch.inf, device=image.device), []
         optimizer = Adam([z])
         for step in range(p.search_steps + 1):
             with torch.enable_grad():
                 with bf16:
-                    loss = self.distance(image, wanted, z)
-                # The sum's gradient is each row's own: no query moves another's code, and no weight gets any.
+                    loss = self.distance(image, target, z)
+                # Rows are independent, so the gradient of the sum holds that of each row. Weights get no gradient.
                 (z.grad,) = torch.autograd.grad(loss.sum(), z)
             trace.append(loss.detach())
             best = torch.where((trace[-1] < least)[:, None], z.detach(), best)
@@ -171,11 +181,17 @@ class AnoGAN(GenerativeDetector):
         return Search(least, best, torch.stack(trace, 1))
 
     def distance(self, image: Tensor, features: Tensor, z: Tensor) -> Tensor:
-        """(1 - lambda) · Σ|x - G(z)| + lambda · Σ|f(x) - f(G(z))|, [B]; features: f(x), [B, F]."""
+        """Return the loss of a search, (1 - lambda) · L_R + lambda · L_D, [B].
+
+        Args:
+            image: x, [B, C, H, W].
+            features: f(x), [B, F].
+            z: [B, latent_dim].
+        """
         share = self.settings.feature_weight
         fake = self.generator(z)
-        pixel = (image - fake.float()).abs().flatten(1).sum(1)
-        feature = (features.float() - self.discriminator.features(fake).float()).abs().sum(1)
+        pixel = (image - fake.float()).abs().flatten(1).sum(1)  # residual loss L_R = Σ|x - G(z)|
+        feature = (features.float() - self.discriminator.features(fake).float()).abs().sum(1)  # L_D = Σ|f(x) - f(G(z))|
         loss: Tensor = (1 - share) * pixel + share * feature
         return loss
 
@@ -184,19 +200,19 @@ class AnoGAN(GenerativeDetector):
         return logit
 
     def predict(self, image: Tensor) -> Prediction:
-        """Score: least loss of a search; map: |x - G(z)|, mean over channels; both means over the restarts.
+        """Score: lowest loss of a search; map: |x - G(z)|, mean over channels; both are means over the restarts.
 
         The reconstruction is that of the best search.
         """
         restarts = self.settings.restarts
-        found = self.search(image.repeat(restarts, 1, 1, 1), self.starts(image).flatten(0, 1))
+        result = self.search(image.repeat(restarts, 1, 1, 1), self.starts(image).flatten(0, 1))
         with torch.no_grad():
-            fakes = self.generator(found.z).reshape(restarts, *image.shape)
-        losses = found.loss.reshape(restarts, -1)
+            fakes = self.generator(result.z).reshape(restarts, *image.shape)
+        losses = result.loss.reshape(restarts, -1)  # A(x), one for each restart
         anomaly_map = (image - fakes).abs().mean((0, 2))[:, None]
         return Prediction(losses.mean(0), anomaly_map, fakes[losses.argmin(0), torch.arange(len(image))])
 
 
 def _decay(done: float) -> float:
-    """Share of the learning rate that is left at this fraction of the search."""
+    """Return the factor of the learning rate at fraction `done` of the search."""
     return next(share for until, share in DECAY if done <= until)

@@ -1,7 +1,7 @@
-"""Auto-encoder and variational auto-encoder: what a short code of normal images cannot hold is not redrawn.
+"""Autoencoder and variational autoencoder: a short code of normal images cannot represent an anomaly.
 
-Kingma, Welling 2014, ICLR; networks and settings of the matched pair in MedIAnomaly (Cai et al. 2024). The plain one is
-the floor under every adversarial method.
+Kingma, Welling 2014, ICLR; networks and settings of the matched pair in MedIAnomaly (Cai et al. 2024). The plain
+autoencoder is the baseline of every adversarial method.
 """
 
 from typing import Annotated, Literal
@@ -18,19 +18,26 @@ from anomaly_lab.types import Channels, CodeLength, Iterations, Phase, Predictio
 
 
 class AutoencoderDetector(Detector):
-    """One phase, `reconstruction`: encoder and decoder learn to redraw normal images by their squared error.
+    """One phase, `reconstruction`: encoder and decoder are trained to reconstruct normal images.
 
     Args:
-        patch_size: side of the square image, a power of two >= 8, twice.
+        patch_size: height and width of the image, equal, a power of two >= 8.
         in_channels: 1 or 3.
         width: channels at half the resolution.
         latent_dim: length of the code z.
-        variational: z is drawn from a normal distribution of the encoder's, held near N(0, 1); a VAE.
-        divergence_weight: of a VAE's divergence from N(0, 1), a mean over z as the error is one over pixels.
-        map_of: what the map shows and the score is the mean of: the squared error (`residual`) or how steeply the loss
-            depends on each pixel (`gradient`, Zimmerer et al. 2019).
+        variational: whether z is drawn from a normal distribution kept near N(0, 1), as in a VAE.
+        divergence_weight: weight of a VAE's divergence from N(0, 1), a mean over z, as the error is a mean over pixels.
+        map_of: what the map shows; the score is its mean. `residual`, the squared error, or `gradient`, the absolute
+            gradient of the loss with respect to each pixel (Zimmerer et al. 2019).
         reconstruction_iterations: length of the training (250 passes over 3 851 chest radiographs).
         lr: learning rate.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.AutoencoderDetector(patch_size=(32, 32), width=4, latent_dim=8)
+        >>> prediction = detector.score({"image": torch.zeros(2, 1, 32, 32)})
+        >>> torch.allclose(prediction.anomaly_score, prediction.anomaly_map.mean((1, 2, 3)))
+        True
     """
 
     networks = ("autoencoder",)
@@ -58,32 +65,32 @@ class AutoencoderDetector(Detector):
         return (Adam(self.autoencoder.parameters(), self.settings.lr),)
 
     def reconstruction_step(self, batches: Tensor) -> None:
-        """Encoder and decoder move once on each mini-batch of [1, B, C, H, W]."""
+        """Take one step of encoder and decoder on each mini-batch of [1, B, C, H, W]."""
         for image in batches:
             self.step_optimizer("autoencoder", self.autoencoder_loss, image)
 
     def autoencoder_loss(self, image: Tensor) -> Tensor:
-        """Mean over the batch [B, C, H, W] of `losses`."""
+        """Return the mean of `losses` over the batch [B, C, H, W]."""
         loss: Tensor = self.losses(image)[0].mean()
         self.track({"train/autoencoder": loss})
         return loss
 
     def losses(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared error of each image [B, C, H, W], of a VAE with the weighted divergence, [B]; and reconstructions."""
+        """Return the loss of each image [B, C, H, W], [B], and the reconstructions."""
         reconstruction, mean, log_variance = self.autoencoder(image)
-        loss = mean_squared(image, reconstruction)
-        if self.settings.variational:
+        loss = mean_squared(image, reconstruction)  # mean (x - x̂)²
+        if self.settings.variational:  # + weight · KL(N(μ, σ²) ‖ N(0, 1)) (Kingma, Welling 2014, appendix B)
             divergence = divergence_from_normal(mean, log_variance)
             loss = loss + self.settings.divergence_weight * divergence
             self.track({"train/divergence": divergence.mean()})
         return loss, reconstruction
 
     def predict(self, image: Tensor) -> Prediction:
-        """Map: squared error or slope of the loss, mean over channels; score: the map's mean.
+        """Map: squared error or absolute gradient of the loss, mean over channels; score: mean of the map.
 
-        ≠ code: theirs draws z in judging too, so that a VAE's scores change from one time to the next.
+        ≠ code: theirs also draws z when scoring, so that scores of a VAE vary from call to call.
         """
-        with torch.enable_grad():  # an image's loss depends on no other image, so the sum's gradient is each one's own
+        with torch.enable_grad():  # losses of images are independent, so the gradient of the sum holds that of each
             image = image.detach().requires_grad_(self.settings.map_of == "gradient")
             loss, reconstruction = self.losses(image)
             if image.requires_grad:

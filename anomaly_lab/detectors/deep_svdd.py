@@ -1,7 +1,7 @@
-"""Deep SVDD: an encoder learns to map the normals into the smallest sphere about a centre that was fixed beforehand.
+"""Deep SVDD: an encoder is trained to map normal images into the smallest sphere around a fixed centre.
 
-Ruff, Vandermeulen, Görnitz, Deecke, Siddiqui, Binder, Müller, Kloft 2018, ICML. φ, c, R, nu as in the paper; sizes and
-settings of the defaults are those of the authors' code for MNIST: 150 passes of 270 mini-batches of 200, twice.
+Ruff, Vandermeulen, Görnitz, Deecke, Siddiqui, Binder, Müller, Kloft 2018, ICML. φ, c, R, nu as in the paper. The
+defaults are sizes and settings of the authors' code for MNIST: twice 150 passes over 270 mini-batches of 200.
 """
 
 from typing import Annotated, Literal
@@ -16,23 +16,32 @@ from anomaly_lab.types import Channels, Iterations, Phase, Prediction, Range, Ra
 
 
 class DeepSVDD(Detector):
-    """Four phases.
+    """Four phases: `contrast`, `pretrain`, `centre` and `sphere`.
 
-    `contrast` measures the normals' range, `pretrain` trains an autoencoder, `centre` takes its encoder and the mean of
-    its codes, `sphere` draws the codes to it.
+    `contrast` measures the range of the normals, `pretrain` trains an autoencoder, `centre` takes over its encoder and
+    averages its codes, `sphere` trains the encoder to map the normals close to this centre.
 
     Args:
-        patch_size: side of the square image, a power of two >= 32, twice.
-        in_channels: 1 or 3; decides which of the authors' two networks it is.
-        objective: `one-class` draws all codes to the centre, `soft-boundary` only those outside of R.
-        nu: fraction of the normals that may be outside of R.
-        pass_iterations: of the phases `contrast` and `centre`; enough to see all normals once.
-        pretrain_iterations: of the phase `pretrain`; 0 starts from random weights.
-        sphere_iterations: of the phase `sphere`; its learning rate falls to a tenth after a third of it.
-        warmup_iterations: of the phase `sphere` before R leaves 0.
-        lr: learning rate of both.
-        weight_decay: of the encoder; the autoencoder's is `pretrain_decay`.
+        patch_size: height and width of the image, equal, a power of two >= 32.
+        in_channels: 1 or 3; selects one of the authors' two networks.
+        objective: `one-class` pulls all codes to the centre, `soft-boundary` only those outside the sphere of radius R.
+        nu: fraction of the normals allowed outside the sphere.
+        pass_iterations: length of the phases `contrast` and `centre`, enough to see all normals once.
+        pretrain_iterations: length of the phase `pretrain`; 0 starts from random weights.
+        sphere_iterations: length of the phase `sphere`; the learning rate falls to a tenth after a third of it.
+        warmup_iterations: iterations of the phase `sphere` before R is updated from 0.
+        lr: learning rate of autoencoder and encoder.
+        weight_decay: weight decay of the encoder.
         pretrain_decay: weight decay of the autoencoder, 5e-7 for CIFAR-10.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> for phase in detectors.DeepSVDD().phases():
+        ...     print(phase.name, phase.iterations)
+        contrast 270
+        pretrain 40500
+        centre 270
+        sphere 40500
     """
 
     networks = ("autoencoder", "encoder", "contrast", "sphere")
@@ -52,7 +61,7 @@ class DeepSVDD(Detector):
         pretrain_decay: Weight = 5e-4,
     ) -> None:
         if not 0 < nu < 1:
-            raise ValueError("detector.nu is a fraction of the normals, between 0 and 1")
+            raise ValueError(f"detector.nu={nu}: must be a fraction of the normals between 0 and 1")
         super().__init__()
         self.save_hyperparameters()
         self.autoencoder = SVDDAutoencoder(in_channels, patch_size)
@@ -78,17 +87,17 @@ class DeepSVDD(Detector):
         )
 
     def contrast_step(self, batches: Tensor) -> None:
-        """Widen the range by [1, B, C, H, W], all ranks' parts of it."""
+        """Extend the range of the normals by images [1, B, C, H, W] of all ranks."""
         self.contrast.measure(torch.as_tensor(self.all_gather(batches)).flatten(0, -4))
 
     def pretrain_step(self, batches: Tensor) -> None:
-        """The autoencoder moves once on each mini-batch of [1, B, C, H, W]."""
+        """Take one step of the autoencoder on each mini-batch of [1, B, C, H, W]."""
         for image in batches:
             self.step_optimizer("autoencoder", self.reconstruction_loss, image)
 
     @torch.no_grad()
     def centre_step(self, batches: Tensor) -> None:
-        """Codes of [1, B, C, H, W] move the centre; at last it is kept away from 0."""
+        """Update the centre with the codes of images [1, B, C, H, W]; at the end, move it away from 0."""
         done, span = self.iterations_done, self.schedule.span("centre")
         if done == span.start:
             self.encoder.load_state_dict(self.autoencoder.encoder.state_dict())
@@ -99,7 +108,7 @@ class DeepSVDD(Detector):
             self.sphere.push()
 
     def sphere_step(self, batches: Tensor) -> None:
-        """The encoder moves once on each mini-batch of [1, B, C, H, W]."""
+        """Take one step of the encoder on each mini-batch of [1, B, C, H, W]."""
         p, done = self.settings, self.iterations_done - self.schedule.span("sphere").start
         for group in self._optimizer("encoder").param_groups:
             group["lr"] = p.lr if done < p.sphere_iterations / 3 else p.lr / 10
@@ -107,20 +116,21 @@ class DeepSVDD(Detector):
             self.step_optimizer("encoder", self.sphere_loss, image)
 
     def reconstruction_loss(self, image: Tensor) -> Tensor:
-        """Sum of squared errors, mean over the batch [B, C, H, W]."""
+        """Return the sum of squared errors, averaged over the batch [B, C, H, W]."""
         contrast = self.contrast(image)
         loss: Tensor = (self.autoencoder(contrast).float() - contrast).square().flatten(1).sum(1).mean()
         self.track({"train/reconstruction": loss})
         return loss
 
     def sphere_loss(self, image: Tensor) -> Tensor:
-        """The objective on images [B, C, H, W] (equations 3 and 4 of the paper, weight decay apart).
+        """Return the objective on images [B, C, H, W], eq. 3 or 4 of the paper; weight decay is up to the optimiser.
 
-        After the warm-up R becomes the (1 - nu) quantile of this mini-batch's distances, once they have been used.
+        After the warm-up, R is set to the (1 - nu) quantile of the distances of each mini-batch, after they have been
+        used.
         """
         p, distance = self.settings, self.sphere(self.encoder(self.contrast(image)))
-        loss: Tensor = distance.mean()
-        if p.objective == "soft-boundary":
+        loss: Tensor = distance.mean()  # eq. 4: mean ‖φ(x) - c‖²
+        if p.objective == "soft-boundary":  # eq. 3: R² + 1/nu · mean max(0, ‖φ(x) - c‖² - R²)
             squared = self.sphere.radius.square()
             loss = squared + (distance - squared).clamp_min(0).mean() / p.nu
             if self.iterations_done >= self.schedule.span("sphere").start + p.warmup_iterations:
@@ -130,7 +140,7 @@ class DeepSVDD(Detector):
         return loss
 
     def predict(self, image: Tensor) -> Prediction:
-        """Score: |φ(x) - c|², minus R², which is 0 for the one-class objective."""
+        """Score: |φ(x) - c|² - R², where R is 0 for the one-class objective."""
         with torch.no_grad():
             distance = self.sphere(self.encoder(self.contrast(image)))
         return Prediction(distance - self.sphere.radius.square())

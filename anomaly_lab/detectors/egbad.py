@@ -1,7 +1,7 @@
-"""EGBAD: a BiGAN's encoder finds the code of an image at once; generator and discriminator say how well it fits.
+"""EGBAD: a BiGAN whose encoder gives the code of an image in one pass; generator and discriminator make up the score.
 
-Zenati, Foo, Lecouat, Manek, Chandrasekhar 2018, arXiv 1802.06222, on Donahue et al. 2017's BiGAN. G, E, z and D as in
-the paper. Sizes and settings of the defaults are those of the authors' code.
+Zenati, Foo, Lecouat, Manek, Chandrasekhar 2018, arXiv 1802.06222, based on the BiGAN of Donahue et al. 2017. G, E, z
+and D as in the paper. The defaults are sizes and settings of the authors' code.
 """
 
 from typing import Annotated, Literal
@@ -21,22 +21,29 @@ from anomaly_lab.types import Channels, CodeLength, Fraction, Iterations, Phase,
 
 
 class EGBAD(GenerativeDetector):
-    """One phase, `gan`: D learns to tell pairs (x, E(x)) from pairs (G(z), z), E and G to make them alike.
+    """One phase, `gan`: D is trained to separate pairs (x, E(x)) from pairs (G(z), z), E and G to make them alike.
 
-    Moving averages of all weights judge, and draw the samples.
+    Scores and samples come from moving averages of all weights.
 
     Args:
-        patch_size: side of the square image, twice: a multiple of 4 below 64, a power of two from there on.
+        patch_size: height and width of the image, equal; a multiple of 4 below 64, a power of two from 64 on.
         in_channels: 1 or 3.
         width: channels at half the resolution.
         latent_dim: length of z, drawn from N(0, 1).
         gan_iterations: length of the training (100 passes over nine of MNIST's digits).
         lr: learning rate of all networks.
-        average_decay: of the moving averages.
-        discriminator_score: D's part of the score: `fm`, how far apart its last features of image and reconstruction
-            are, or `cross_entropy`, how false it calls the reconstruction.
-        discriminator_weight: w, share of D's part in the score.
-        augment_d: what is done to all images D sees, in training; E sees them as they are.
+        average_decay: decay of the moving averages.
+        discriminator_score: discriminator's part of the score: `fm`, the distance of its last features of image and
+            reconstruction, or `cross_entropy`, the cross-entropy of the reconstruction as real.
+        discriminator_weight: w, share of the discriminator's part in the score.
+        augment_d: augmentation of all images D sees in training; E sees the images themselves.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.EGBAD(patch_size=(28, 28), width=4, latent_dim=8)
+        >>> prediction = detector.score({"image": torch.zeros(2, 1, 28, 28)})
+        >>> prediction.anomaly_score.shape, prediction.reconstruction.shape
+        (torch.Size([2]), torch.Size([2, 1, 28, 28]))
     """
 
     networks = ("generator", "encoder", "discriminator")
@@ -62,15 +69,15 @@ class EGBAD(GenerativeDetector):
         self.averages = Averages(self, self.networks, average_decay)
 
     def phases(self) -> tuple[Phase, ...]:
-        moving = (*self.networks, "averages")
-        return (Phase("gan", self.settings.gan_iterations, moving, minibatches=2),)
+        trained = (*self.networks, "averages")
+        return (Phase("gan", self.settings.gan_iterations, trained, minibatches=2),)
 
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
         lr = self.settings.lr
         return tuple(Adam(self.get_submodule(name).parameters(), lr, betas=(0.5, 0.999)) for name in self.networks)
 
     def gan_step(self, batches: Tensor) -> None:
-        """Of two mini-batches [2, B, C, H, W] D moves on the first, G and E move on the second."""
+        """Take one step of D on the first of two mini-batches [2, B, C, H, W], and one of G and of E on the second."""
         first, second = batches
         self.step_optimizer("discriminator", self.discriminator_loss, first)
         self.step_optimizer("generator", self.generator_loss, second)
@@ -78,27 +85,32 @@ class EGBAD(GenerativeDetector):
         self.averages.follow(self)
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
-        """Cross-entropy of pairs (x, E(x)), called real, against as many pairs (G(z), z); real: [B, C, H, W]."""
+        """Return the cross-entropy of pairs (x, E(x)), labelled real, against as many pairs (G(z), z).
+
+        Args:
+            real: x, [B, C, H, W].
+        """
         z = self.noise(len(real))
         with torch.no_grad():
             code, fake = self.encoder(real), self.generator(z)
         encoded = self.discriminator(self.augmented(real), code)
+        # L_D = -mean log D(x, E(x)) - mean log(1 - D(G(z), z))
         loss = discriminator_loss(encoded, self.discriminator(self.augmented(fake), z))
         self.track_discriminator(encoded)
         self.track({"train/discriminator": loss})
         return loss
 
     def generator_loss(self, real: Tensor) -> Tensor:
-        """Cross-entropy of as many pairs (G(z), z) as there are images in `real`, [B, C, H, W], taken for real."""
+        """Return the cross-entropy, as real, of as many pairs (G(z), z) as there are images in `real`, [B, C, H, W]."""
         z = self.noise(len(real))
-        loss = generator_loss(self.discriminator(self.augmented(self.generator(z)), z))
+        loss = generator_loss(self.discriminator(self.augmented(self.generator(z)), z))  # L_G = -mean log D(G(z), z)
         self.track({"train/generator": loss})
         return loss
 
     def encoder_loss(self, real: Tensor) -> Tensor:
-        """Cross-entropy of pairs (x, E(x)) taken for generated; real: [B, C, H, W]."""
+        """Return the cross-entropy, as generated, of pairs (x, E(x)); real: [B, C, H, W]."""
         logit = self.discriminator(self.augmented(real), self.encoder(real))
-        loss = generator_loss(-logit)  # log(1 - D) is log D of the negated logit
+        loss = generator_loss(-logit)  # L_E = -mean log(1 - D(x, E(x))), as log D of the negated logit
         self.track({"train/encoder": loss})
         return loss
 
@@ -107,14 +119,15 @@ class EGBAD(GenerativeDetector):
         return image
 
     def predict(self, image: Tensor) -> Prediction:
-        """Score: (1 - w) ‖x - G(E(x))‖₁ + w · D's part, norms being sums; map: |x - G(E(x))|, mean over channels."""
+        """Score: (1 - w) · L_G + w · L_D, where norms are sums; map: |x - G(E(x))|, mean over channels."""
         p, discriminator = self.settings, self.averages["discriminator"]
         with torch.no_grad():
             z = self.averages["encoder"](image)
             reconstruction = self.averages["generator"](z)
-            if p.discriminator_score == "fm":
-                judged = difference_norm(discriminator.features(image, z), discriminator.features(reconstruction, z))
-            else:
-                judged = F.softplus(-discriminator(reconstruction, z))
-        score = (1 - p.discriminator_weight) * difference_norm(image, reconstruction) + p.discriminator_weight * judged
+            if p.discriminator_score == "fm":  # L_D = ‖f_D(x, E(x)) - f_D(G(E(x)), E(x))‖₁
+                part = difference_norm(discriminator.features(image, z), discriminator.features(reconstruction, z))
+            else:  # L_D = -log D(G(E(x)), E(x))
+                part = F.softplus(-discriminator(reconstruction, z))
+        # A(x) = (1 - w) ‖x - G(E(x))‖₁ + w L_D
+        score = (1 - p.discriminator_weight) * difference_norm(image, reconstruction) + p.discriminator_weight * part
         return Prediction(score, (image - reconstruction).abs().mean(1, keepdim=True), reconstruction)

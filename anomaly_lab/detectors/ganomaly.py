@@ -1,8 +1,8 @@
-"""GANomaly: an auto-encoder reconstructs an image, a second encoder reads that; of anomalies their codes disagree.
+"""GANomaly: an autoencoder and a second encoder of its output; for anomalies, their two codes differ.
 
-Akcay, Atapour-Abarghouei, Breckon 2018, ACCV. Sizes and settings of the defaults are those of the authors' code; what
-the paper and anomalib do otherwise is behind `variant`. ≠ code: no test image has a say in choosing the epoch, in the
-scale of the scores or, unless asked for, in another's score.
+Akcay, Atapour-Abarghouei, Breckon 2018, ACCV; equation numbers are theirs. The defaults are sizes and settings of the
+authors' code; `variant` selects what the paper and anomalib do differently. ≠ code: test images influence neither the
+choice of the epoch nor the scale of the scores nor, unless `bn_mode=batch`, each other's scores.
 """
 
 from functools import partial
@@ -20,23 +20,31 @@ from anomaly_lab.types import Channels, CodeLength, Iterations, Prediction, Rate
 
 
 class GANomaly(ReconstructionGAN):
-    """One phase, `gan`: the auto-encoder with its second encoder (the paper's G and E) moves, then D.
+    """One phase, `gan`: a step of the autoencoder with its second encoder (G and E in the paper), then one of D.
 
     Args:
-        patch_size: side of the square image, a power of two >= 8, twice.
+        patch_size: height and width of the image, equal, a power of two >= 8.
         in_channels: 1 or 3.
         width: channels at half the resolution.
-        channel_cap: most channels of a stage; None doubles them at every stage (1024 at 128×128).
+        channel_cap: maximum number of channels of a stage; None doubles them at every stage (1024 at 128×128).
         latent_dim: length of the codes.
-        variant: adversarial and latent loss as the `paper` prints them, as the `official` code or as `anomalib` has
-            them; the pixels' L1 distance is in all three.
-        reconstruction_weight: of the pixels' distance; the other two weigh 1.
+        variant: adversarial and latent loss as in the `paper`, in the `official` code or in `anomalib`; the L1 distance
+            of pixels is in all three.
+        reconstruction_weight: weight of the L1 distance of pixels; the other two terms have weight 1.
         score_norm: `l2` mean (z - ẑ)² as in the authors' code, `l1` mean |z - ẑ| as in the paper.
-        bn_mode: `eval` scores each image by itself; `batch` by the statistics of its batch, as the authors' code does,
-            so that a score depends on its neighbours: for reproduction only.
+        bn_mode: batch-norm statistics in scoring: `eval` for the running ones, `batch` for those of the current batch
+            as in the authors' code. With `batch`, scores depend on the other images: for reproduction only.
         gan_iterations: length of the training.
         lr: learning rate of both networks.
-        augment_d: what is done to all images the discriminator sees, in training.
+        augment_d: augmentation of all images the discriminator sees in training.
+
+    Examples:
+        >>> import torch
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.GANomaly(patch_size=(32, 32), width=4, latent_dim=8)
+        >>> prediction = detector.score({"image": torch.zeros(2, 1, 32, 32)})
+        >>> prediction.anomaly_score.shape, prediction.reconstruction.shape
+        (torch.Size([2]), torch.Size([2, 1, 32, 32]))
     """
 
     def __init__(
@@ -61,18 +69,20 @@ class GANomaly(ReconstructionGAN):
         self.discriminator = GANomalyDiscriminator(in_channels, widths)
 
     def reconstructor_loss(self, real: Tensor) -> Tensor:
-        """Distances of images [B, C, H, W] and reconstructions in D's eyes, in pixels and in codes."""
+        """Return the autoencoder's loss on images [B, C, H, W]: adversarial, contextual and encoder loss."""
         p = self.settings
         reconstruction, z_hat, z = self.reconstructor(real)
-        deceit = self.adversarial(real, reconstruction, partial(adversarial_distance, variant=p.variant))
-        pixel, latent = (real - reconstruction.float()).abs().mean(), latent_distance(z, z_hat, p.variant)
-        self.track({"train/adversarial": deceit, "train/reconstruction": pixel, "train/latent": latent})
-        loss: Tensor = deceit + p.reconstruction_weight * pixel + latent
+        adversarial = self.adversarial(real, reconstruction, partial(adversarial_distance, variant=p.variant))  # eq. 1
+        pixel = (real - reconstruction.float()).abs().mean()  # eq. 2: mean |x - x̂|
+        latent = latent_distance(z, z_hat, p.variant)  # eq. 3
+        self.track({"train/adversarial": adversarial, "train/reconstruction": pixel, "train/latent": latent})
+        loss: Tensor = adversarial + p.reconstruction_weight * pixel + latent
         return loss
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
-        """Half the cross-entropy of images [B, C, H, W] against their reconstructions."""
+        """Return D's loss, half the cross-entropy of images [B, C, H, W] against their reconstructions."""
         of_real, of_fake = self.outputs.pop(0)
+        # L_D = ½ (-mean log D(x) - mean log(1 - D(x̂))), as in the code
         loss = discriminator_loss(of_real.logit, of_fake.logit) / 2
         self.losses.append(loss.detach())
         self.track_discriminator(of_real.logit)

@@ -1,6 +1,6 @@
-"""Kernel density estimate: an image is as anomalous as the normals' density about it is low.
+"""Kernel density estimate: the lower the density of normals at an image, the more anomalous it is.
 
-Parzen 1962, Annals of Mathematical Statistics 33, 1065-1076. Bandwidths tried as by Ruff et al. 2018.
+Parzen 1962, Annals of Mathematical Statistics 33, 1065-1076. The default bandwidths are those of Ruff et al. 2018.
 """
 
 import math
@@ -18,13 +18,21 @@ FOLDS = 5
 
 
 class KDE(FeatureBankDetector):
-    """A Gaussian about each normal; its width is the one under which held-out normals are likeliest.
+    """One phase, `gather`, then a Gaussian around each normal; its bandwidth maximises the cross-validated likelihood.
 
     Args:
-        patch_size: side of the square image, a power of two >= 32 for `code`, twice.
+        patch_size: height and width of the image; for the features `code` equal, a power of two >= 32.
         in_channels: 1 or 3.
-        features, weights, components, feature_iterations, samples, batch_size: as FeatureBankDetector's.
+        features, weights, components, feature_iterations, samples, batch_size: as for FeatureBankDetector.
         bandwidths: standard deviations to choose from, in units of the features.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.KDE(patch_size=(1, 1), samples=1, bandwidths=(1.0,))
+        >>> detector.machine.gather(torch.tensor([[0.5]]))
+        >>> detector.learn()
+        >>> round(detector.predict(torch.zeros(1, 1, 1, 1)).anomaly_score.item(), 4)  # at its centre: ½ log 2π
+        0.9189
     """
 
     def __init__(
@@ -44,25 +52,33 @@ class KDE(FeatureBankDetector):
         self.assemble(features_of(features, patch_size, in_channels), samples, components)
 
     def learn(self) -> None:
+        """Choose the bandwidth h with the highest cross-validated likelihood and store the density of all rows."""
         rows, bandwidths = self.machine.project(), self.settings.bandwidths
         likelihood = cross_validated(rows, bandwidths)
         bandwidth = bandwidths[int(likelihood.argmax())]
+        # log p(x) = logsumexp_i(-|x - x_i|² / 2h²) - F/2 · log 2πh² - log n; the last two terms are the offset
         gamma = 1 / (2 * bandwidth**2)
         offset = self.machine.projection.dimensions / 2 * math.log(gamma / math.pi) - math.log(len(rows))
         self.machine.learnt(torch.ones(len(rows)), gamma, offset)
         self.track({"train/bandwidth": torch.tensor(bandwidth), "train/log_likelihood": likelihood.max() / len(rows)})
 
     def predict(self, image: Tensor) -> Prediction:
-        """Score: minus the logarithm of the density."""
+        """Score: minus the log density."""
         rows, _ = self.machine.support()
         exponents = self.machine.exponents(self.featured(image), rows)
         return Prediction(-(exponents.logsumexp(1) + self.machine.offset).float())
 
 
 def cross_validated(rows: Tensor, bandwidths: tuple[float, ...]) -> Tensor:
-    """Log-likelihood of rows [n, F] under a density of the others, for each bandwidth, summed over 5 folds.
+    """Return the 5-fold cross-validated log-likelihood of rows [n, F] for each bandwidth.
 
-    A row that came twice counts once: its twin in another fold would make the narrowest density the best.
+    Duplicate rows are counted once: with a copy in another fold, the narrowest bandwidth would always win.
+
+    Examples:
+        >>> rows = torch.arange(10.0, dtype=torch.float64)[:, None]
+        >>> likelihood = cross_validated(rows, bandwidths=(0.01, 1.0, 100.0))
+        >>> int(likelihood.argmax())  # rows 1 apart
+        1
     """
     distinct = torch.unique(rows, dim=0)
     total = torch.zeros(len(bandwidths), dtype=rows.dtype, device=rows.device)
@@ -70,9 +86,9 @@ def cross_validated(rows: Tensor, bandwidths: tuple[float, ...]) -> Tensor:
         return total
     shuffled = distinct[torch.randperm(len(distinct)).to(rows.device)]
     for held_out in torch.arange(len(shuffled), device=rows.device).chunk(FOLDS):
-        others = torch.ones(len(shuffled), dtype=torch.bool, device=rows.device)
-        others[held_out] = False
-        squared = squared_distances(shuffled[held_out], shuffled[others])
+        is_fitted = torch.ones(len(shuffled), dtype=torch.bool, device=rows.device)
+        is_fitted[held_out] = False
+        squared = squared_distances(shuffled[held_out], shuffled[is_fitted])
         for i, bandwidth in enumerate(bandwidths):
             constant = rows.shape[1] / 2 * math.log(2 * math.pi * bandwidth**2) + math.log(squared.shape[1])
             total[i] += ((-squared / (2 * bandwidth**2)).logsumexp(1) - constant).sum()

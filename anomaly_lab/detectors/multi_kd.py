@@ -1,7 +1,8 @@
-"""Multi-KD: a small cloner learns to see normal images as a pretrained teacher does; where they disagree is anomalous.
+"""Multi-KD: a small cloner is trained to reproduce a pretrained teacher's features of normal images; anomalies differ.
 
-Salehi, Sadjadi, Baselizadeh, Rohban, Rabiee 2021, CVPR. Loss, score and defaults are those of the authors' code, whose
-loss is the paper's over its lambda: the directions count once, the values lambda times.
+Salehi, Sadjadi, Baselizadeh, Rohban, Rabiee 2021, CVPR. Loss, score and defaults are those of the authors' code. It
+minimises L_dir + lambda L_val, while the paper prints L_val + lambda L_dir: the same up to a factor, with the inverse
+lambda.
 """
 
 import math
@@ -20,31 +21,39 @@ from anomaly_lab.networks.pretrained import Normalisation
 from anomaly_lab.networks.teachers import BACKBONES, Teacher
 from anomaly_lab.types import Channels, Iterations, Phase, Prediction, Range, Rate, Weight
 
-SCORED = 3  # of the four taps, the last ones; the first is learnt but not judged by
-NOISE = 0.05  # standard deviation of SmoothGrad's noise on images in [0, 1]
-CLIP = 0.99  # quantile of a map's values, its ceiling
+SCORED_TAPS = 3  # the last three of four taps make up the score; the first is trained only
+NOISE_SD = 0.05  # standard deviation of SmoothGrad's noise on images in [0, 1]
+CLIP_QUANTILE = 0.99  # quantile at which the values of a map are clipped
 
 
 class MultiKD(Detector):
-    """One phase, `distillation`: the cloner descends towards four layers of the frozen teacher.
+    """One phase, `distillation`: the cloner is trained to match four layers of the frozen teacher.
 
-    The teacher is part of the checkpoint: a trained run is judged without the file its weights came from.
+    The teacher is part of the checkpoint, so that a trained run is evaluated without the file of its weights.
 
     Args:
-        patch_size: sides of the image, pixels, at least 32.
-        in_channels: 1 or 3; grey images become colour ones of three equal channels.
-        teacher: a torchvision network; the cloner takes its taps' sizes and channels.
-        teacher_weights: its file, read when the training begins; `random` draws them, to try things out.
-        teacher_input: what these weights expect, see Teacher; the cloner sees the image in [0, 1] in any case.
+        patch_size: height and width of the image, pixels, at least 32.
+        in_channels: 1 or 3; grey images are repeated to three channels.
+        teacher: a network of torchvision; the cloner takes on sizes and channels of its taps.
+        teacher_weights: file of its weights, read when training starts; `random` draws them, for a trial.
+        teacher_input: normalisation that these weights expect, see Normalised; the cloner's input is always in [0, 1].
         cloner_width: channels within the cloner's blocks; 0 for the teacher's, a cloner of equal size.
-        value_weight: lambda of the values' distance, in loss and score; 0 leaves the directions alone.
-        equalise: ≠ paper: divide each tap by its root mean square on the first normals. For weights that are used to
-            0..255 and give values of hundreds, which a cloner that starts near 0 never reaches.
+        value_weight: lambda, weight of the distance of values in loss and score; 0 leaves the directions alone.
+        equalise: ≠ paper: divide each tap by its root mean square on the first mini-batch. It is for weights that
+            expect inputs in 0..255 and give values of several hundred, which a cloner initialised near 0 never reaches.
         distillation_iterations: length of the training (the code: 51 passes over 6 000 digits).
         lr: learning rate.
-        maps: gradient that the anomaly map shows: `plain`, `smoothgrad` its mean over noisy copies, `guided`.
-        copies: of an image, for `smoothgrad`.
-        map_sigma: of the Gaussian that blurs a map, pixels.
+        maps: gradient shown by the anomaly map: `plain`, `smoothgrad` (its mean over noisy copies) or `guided`.
+        copies: number of noisy copies of an image for `smoothgrad`.
+        map_sigma: standard deviation of the Gaussian blur of a map, pixels.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.MultiKD((32, 32), teacher="squeezenet1_0", teacher_weights="random", cloner_width=4)
+        >>> detector.caveats
+        ('the weights of the teacher squeezenet1_0 are random, not trained on ImageNet',)
+        >>> detector.score({"image": torch.zeros(2, 1, 32, 32)}).anomaly_map.shape
+        torch.Size([2, 1, 32, 32])
     """
 
     networks = ("cloner",)
@@ -66,7 +75,10 @@ class MultiKD(Detector):
         map_sigma: Annotated[float, Range("(0, 100]")] = 4.0,
     ) -> None:
         if in_channels not in (1, 3) or min(patch_size) < 32:
-            raise ValueError("a teacher sees grey or colour images of at least 32×32 pixels")
+            raise ValueError(
+                f"patch_size={patch_size}, in_channels={in_channels}: a teacher needs grey or colour images of at "
+                "least 32×32 pixels"
+            )
         super().__init__()
         self.save_hyperparameters()
         self.teacher = Teacher(teacher, teacher_input)
@@ -79,62 +91,66 @@ class MultiKD(Detector):
         return (Adam(self.cloner.parameters(), self.settings.lr),)
 
     def load_pretrained(self) -> dict[str, Any]:
-        """Read the teacher's weights; returns what the record should say of them.
+        """Read the teacher's weights.
+
+        Returns:
+            Name of the teacher, file and SHA-256 of the weights and whether they are random, for the record.
 
         Raises:
-            UserError: there is no such file, or it holds something else.
+            UserError: the file is missing or contains something else.
         """
         p = self.settings
-        asked_random = p.teacher_weights == "random"
-        digest = None if asked_random else self.teacher.load(p.teacher_weights)
-        return {"name": p.teacher, "weights": p.teacher_weights, "sha256": digest, "random": asked_random}
+        is_random = p.teacher_weights == "random"
+        digest = None if is_random else self.teacher.load(p.teacher_weights)
+        return {"name": p.teacher, "weights": p.teacher_weights, "sha256": digest, "random": is_random}
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        random = f"the weights of the teacher {self.settings.teacher} are random, not learnt on ImageNet"
-        return (random,) if self.settings.teacher_weights == "random" else ()
+        caveat = f"the weights of the teacher {self.settings.teacher} are random, not trained on ImageNet"
+        return (caveat,) if self.settings.teacher_weights == "random" else ()
 
     def distillation_step(self, batches: Tensor) -> None:
-        """The cloner moves once on each mini-batch of [1, B, C, H, W]."""
+        """Take one step of the cloner on each mini-batch of [1, B, C, H, W]."""
         for image in batches:
             if self.settings.equalise and not self.iterations_done:
                 self.cloner.scale.copy_(self._magnitudes(image))
             self.step_optimizer("cloner", self.distillation_loss, image)
 
     def distillation_loss(self, image: Tensor) -> Tensor:
-        """Directions and lambda times values over all four taps, mean over the batch [B, C, H, W]."""
+        """Return the loss over all four taps, averaged over the batch [B, C, H, W]."""
         student, teacher = self.taps(colour(image))
+        # L_dir = Σ_layers 1 - cos(s, t); L_val = Σ_layers mean (s - t)²
         direction, value = directions(student, teacher).mean(), values(student, teacher).mean()
         self.track({"train/direction": direction, "train/value": value})
-        loss: Tensor = direction + self.settings.value_weight * value
+        loss: Tensor = direction + self.settings.value_weight * value  # ≠ paper: L_val + lambda L_dir
         return loss
 
     def taps(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The cloner's and the teacher's four maps of images [B, 3, H, W] in [0, 1]."""
+        """Return the four feature maps of cloner and teacher for images [B, 3, H, W] in [0, 1]."""
         teacher = [tap / scale for tap, scale in zip(self.teacher(image), self.cloner.scale, strict=True)]
         return self.cloner(image), teacher
 
     @torch.no_grad()
     def _magnitudes(self, image: Tensor) -> Tensor:
-        """Root mean square of each of the teacher's taps, [4], over all ranks' images."""
-        found = torch.stack([tap.float().square().mean().sqrt() for tap in self.teacher(colour(image))])
+        """Return the root mean square of each of the teacher's taps, [4], over the images of all ranks."""
+        magnitudes = torch.stack([tap.float().square().mean().sqrt() for tap in self.teacher(colour(image))])
         if self.trainer.world_size > 1:
-            found = self.trainer.strategy.reduce(found, reduce_op="mean")
-        return found.clamp_min(1e-6)
+            magnitudes = self.trainer.strategy.reduce(magnitudes, reduce_op="mean")
+        return magnitudes.clamp_min(1e-6)
 
     def disagreement(self, image: Tensor) -> Tensor:
-        """The score [B] of images [B, 3, H, W] in [0, 1]: directions and lambda times values over the last taps."""
-        student, teacher = (taps[-SCORED:] for taps in self.taps(image))
+        """Return the score [B] of images [B, 3, H, W] in [0, 1]: the loss of each image over the last three taps."""
+        student, teacher = (taps[-SCORED_TAPS:] for taps in self.taps(image))
         score: Tensor = directions(student, teacher) + self.settings.value_weight * values(student, teacher)
         return score
 
     def sensitivity(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Score [B] of images [B, 3, H, W] in [0, 1] and its gradient towards them; no weight gets any."""
+        """Return score [B] of images [B, 3, H, W] in [0, 1] and its gradient with respect to them; weights get none."""
         guidance = guided(self.cloner) if self.settings.maps == "guided" else nullcontext()
         with torch.enable_grad(), guidance:
             image = image.detach().clone().requires_grad_(True)
             score = self.disagreement(image)
-            (slope,) = torch.autograd.grad(score.sum(), image)  # of a sum: no image's score moves another's pixels
+            (slope,) = torch.autograd.grad(score.sum(), image)  # scores are independent: the gradient of each image
         return score.detach(), slope
 
     def predict(self, image: Tensor) -> Prediction:
@@ -146,23 +162,25 @@ class MultiKD(Detector):
         return Prediction(score, self.anomaly_map(slope))
 
     def _noise(self, image: Tensor) -> Tensor:
-        """SmoothGrad's noise, [copies, 3, H, W]: always the same, for no image may depend on what came before it.
+        """Return SmoothGrad's noise, [copies, 3, H, W], always the same, so that no image depends on earlier ones.
 
-        ≠ code: its deviation there is (0.05 / range)², and each copy's map is stretched before the mean.
+        ≠ code: there the standard deviation is (0.05 / range)², and each copy's map is rescaled before the mean.
         """
         shape = (self.settings.copies, *image.shape[1:])
-        return NOISE * torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(image.device)
+        return NOISE_SD * torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(image.device)
 
     def anomaly_map(self, slope: Tensor) -> Tensor:
-        """Gradients [B, 3, H, W] as maps [B, 1, H, W]: size over channels, the highest hundredth cut off, blurred.
+        """Convert gradients [B, 3, H, W] to anomaly maps [B, 1, H, W].
 
-        ≠ code: not stretched to 0..1 image by image, which would give a normal one a peak as high as a lesion's; nor
-        opened by an ellipse at every threshold.
+        A map is the absolute gradient, summed over channels, clipped at its 99th percentile and blurred.
+
+        ≠ code: not rescaled to 0..1 per image, which would give a normal image a peak as high as a lesion's; no opening
+        with an ellipse at every threshold.
         """
         size = slope.abs().sum(1, keepdim=True)
         flat = size.flatten(1)
-        ceiling = flat.kthvalue(math.ceil(CLIP * flat.shape[1]), dim=1).values
-        reach = min(math.ceil(4 * self.settings.map_sigma), min(slope.shape[2:]) - 1)  # the blur mirrors at the border
+        ceiling = flat.kthvalue(math.ceil(CLIP_QUANTILE * flat.shape[1]), dim=1).values
+        reach = min(math.ceil(4 * self.settings.map_sigma), min(slope.shape[2:]) - 1)  # limited by the mirrored border
         blurred: Tensor = gaussian_blur(
             size.minimum(ceiling[:, None, None, None]), [2 * reach + 1] * 2, [self.settings.map_sigma] * 2
         )
@@ -170,5 +188,10 @@ class MultiKD(Detector):
 
 
 def colour(image: Tensor) -> Tensor:
-    """Images [B, C, H, W] in [-1, 1] as [B, 3, H, W] in [0, 1]."""
+    """Convert images [B, C, H, W] in [-1, 1] to [B, 3, H, W] in [0, 1].
+
+    Examples:
+        >>> colour(torch.tensor([[[[-1.0, 1.0]]]])).tolist()
+        [[[[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]]]]
+    """
     return ((image + 1) / 2).expand(-1, 3, -1, -1)

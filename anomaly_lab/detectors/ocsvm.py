@@ -1,7 +1,7 @@
-"""One-class SVM: the smallest region that holds all but a fraction nu of the normals, through a Gaussian kernel.
+"""One-class SVM: the smallest region that contains all but a fraction nu of the normals, with a Gaussian kernel.
 
 Schölkopf, Platt, Shawe-Taylor, Smola, Williamson 2001, Neural Computation 13, 1443-1471. nu .1 on pixels in [0, 1] as
-Ruff et al. 2018 have it; they choose gamma on labelled test images, which is not done here.
+in Ruff et al. 2018, who choose gamma on labelled test images, which is not done here.
 """
 
 from typing import Annotated
@@ -16,15 +16,24 @@ from anomaly_lab.types import Channels, Count, Iterations, Prediction, Range
 
 
 class OCSVM(FeatureBankDetector):
-    """Learnt by scikit-learn, kept as support vectors and coefficients.
+    """One phase, `gather`, at whose end scikit-learn's one-class SVM is fitted; kept as support vectors.
 
     Args:
-        patch_size: side of the square image, a power of two >= 32 for `code`, twice.
+        patch_size: height and width of the image; for the features `code` equal, a power of two >= 32.
         in_channels: 1 or 3.
-        features, weights, components, feature_iterations, samples, batch_size: as FeatureBankDetector's; a
-            solver's time grows with the square of `samples`, about a minute for 10 000.
-        nu: fraction of the normals left outside.
+        features, weights, components, feature_iterations, samples, batch_size: as for FeatureBankDetector. The solver's
+            time grows with the square of `samples`, about a minute for 10 000.
+        nu: fraction of the normals left outside the region.
         gamma: 1 / (2 width²) of the kernel; None for 1 / (features · their variance).
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.OCSVM(patch_size=(1, 1), samples=3)
+        >>> detector.machine.gather(torch.tensor([[0.4], [0.5], [0.6]]))
+        >>> detector.learn()
+        >>> normal, anomalous = detector.predict(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)).anomaly_score
+        >>> bool(normal < anomalous)  # pixels .5 and 1
+        True
     """
 
     def __init__(
@@ -41,12 +50,13 @@ class OCSVM(FeatureBankDetector):
         gamma: Annotated[float, Range("(0, 1000000]")] | None = None,
     ) -> None:
         if not 0 < nu < 1:
-            raise ValueError("detector.nu is a fraction of the normals, between 0 and 1")
+            raise ValueError(f"detector.nu={nu}: must be a fraction of the normals between 0 and 1")
         super().__init__()
         self.save_hyperparameters()
         self.assemble(features_of(features, patch_size, in_channels), samples, components)
 
     def learn(self) -> None:
+        """Fit the SVM to the gathered rows; its decision function is Σ_i alpha_i exp(-gamma |x - x_i|²) - rho."""
         rows = self.machine.project()
         gamma = self.settings.gamma or scale(rows)
         svm = OneClassSVM(kernel="rbf", nu=self.settings.nu, gamma=gamma).fit(rows.cpu().numpy())

@@ -1,6 +1,7 @@
-"""Two-class CNN between normals and the fake pool: adGAN's ablation, its critic under cross-entropy.
+"""Two-class CNN between normals and the fake pool: the ablation of adGAN that trains its critic with cross-entropy.
 
-Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. Optimiser and length are not stated there: adGAN's.
+Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. The paper does not state optimiser and length; here they are
+adGAN's.
 """
 
 from typing import Annotated
@@ -30,20 +31,28 @@ from anomaly_lab.types import (
 
 
 class PoolCNN(WassersteinDetector):
-    """Two phases: `gan` is adGAN's first and fills the pool, `classifier` learns to tell normals from the pool.
+    """Two phases: `gan`, the first phase of adGAN, fills the pool; `classifier` trains on normals against the pool.
+
+    The callback `fakepool` fills the pool during `gan` and sets `pool`.
 
     Args:
-        patch_size: side of the square image, a power of two >= 8, twice.
+        patch_size: height and width of the image, equal, a power of two >= 8.
         in_channels: 1 or 3.
         width: channels of all networks at half the resolution.
         latent_dim: length of z, drawn from N(0, 1).
-        n_critic: critic steps an iteration of `gan`, each on a fresh mini-batch.
-        gp_weight: lambda of the gradient penalty.
+        n_critic: critic steps per iteration of `gan`, each on a fresh mini-batch.
+        gp_weight: lambda, weight of the gradient penalty.
         gan_iterations: length of the phase `gan`.
         classifier_iterations: length of the phase `classifier`.
         lr: learning rate of generator and critic.
         lr_classifier: learning rate of the classifier.
-        augment_d: what is done to all images the critic sees, in training.
+        augment_d: augmentation of all images the critic sees in training.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.PoolCNN(patch_size=(32, 32), width=4, latent_dim=8)
+        >>> detector.score({"image": torch.zeros(2, 1, 32, 32)}).anomaly_score.shape
+        torch.Size([2])
     """
 
     networks = ("generator", "critic", "classifier")
@@ -85,18 +94,18 @@ class PoolCNN(WassersteinDetector):
         )
 
     def gan_step(self, batches: Tensor) -> None:
-        """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
-        for real in batches:
+        """Take one critic step on each mini-batch of [n_critic, B, C, H, W], then one generator step."""
+        for real in batches:  # algorithm 1 of adGAN, lines 2-6 with eq. 1
             self.step_optimizer("critic", self.critic_loss, real)
-        self.step_optimizer("generator", self.generator_loss, real)
+        self.step_optimizer("generator", self.generator_loss, real)  # lines 7-9; the callback `fakepool` does 10-12
 
     def classifier_step(self, batches: Tensor) -> None:
-        """The classifier moves once on each mini-batch of [1, B, C, H, W]."""
+        """Take one step of the classifier on each mini-batch of [1, B, C, H, W]."""
         for real in batches:
             self.step_optimizer("classifier", self.classifier_loss, real)
 
     def classifier_loss(self, real: Tensor) -> Tensor:
-        """Cross-entropy on real [B, C, H, W] and as many images of the pool, the sum of both means.
+        """Return the cross-entropy of real images [B, C, H, W] against as many images of the pool, a sum of two means.
 
         Raises:
             UserError: there is no pool.
@@ -104,6 +113,7 @@ class PoolCNN(WassersteinDetector):
         if self.pool is None:
             raise UserError("pool CNN's phase classifier needs a fake pool: give the experiment the callback fakepool")
         fake = self.pool.draw(len(real)).to(self.device)
+        # -mean log C(x) - mean log(1 - C(x̃)), x̃ from the pool
         loss = discriminator_loss(self.classifier(real), self.classifier(fake))
         self.track({"train/classifier": loss})
         return loss

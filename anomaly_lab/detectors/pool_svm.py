@@ -1,6 +1,7 @@
-"""Two-class SVM between normals and the fake pool: adGAN's ablation without its critic and concentration loss.
+"""Two-class SVM between normals and the fake pool: the ablation of adGAN without its critic and concentration loss.
 
-Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. Features and kernel are not stated there: pixels, Gaussian, C 1.
+Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. The paper does not state features and kernel; here they are pixels
+and a Gaussian kernel with C = 1.
 """
 
 import math
@@ -35,22 +36,32 @@ from anomaly_lab.types import (
 
 
 class PoolSVM(FeatureBankDetector, WassersteinDetector):
-    """Two phases: `gan` is adGAN's first and fills the pool, `gather` collects normals for scikit-learn's SVM.
+    """Two phases: `gan`, the first phase of adGAN, fills the pool; `gather` collects normals for scikit-learn's SVM.
+
+    The callback `fakepool` fills the pool during `gan` and sets `pool`.
 
     Args:
-        patch_size: side of the square image, a power of two >= 8, twice.
+        patch_size: height and width of the image, equal, a power of two >= 8.
         in_channels: 1 or 3.
         width: channels of generator and critic at half the resolution.
         latent_dim: length of z, drawn from N(0, 1).
-        n_critic: critic steps an iteration of `gan`, each on a fresh mini-batch.
-        gp_weight: lambda of the gradient penalty.
+        n_critic: critic steps per iteration of `gan`, each on a fresh mini-batch.
+        gp_weight: lambda, weight of the gradient penalty.
         gan_iterations: length of the phase `gan`.
         lr: learning rate of generator and critic.
-        samples: images of either class; a solver's time grows with the square of it.
-        batch_size: of a mini-batch, which tells how many iterations gathering them takes.
-        cost: C, of each image on the wrong side.
+        samples: number of images of each class; the solver's time grows with its square.
+        batch_size: size of a mini-batch, from which the number of iterations of `gather` follows.
+        cost: C, penalty of each image on the wrong side.
         gamma: 1 / (2 width²) of the kernel; None for 1 / (pixels · their variance).
-        augment_d: what is done to all images the critic sees, in training.
+        augment_d: augmentation of all images the critic sees in training.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.PoolSVM(patch_size=(32, 32), width=4, latent_dim=8, samples=1_000, batch_size=100)
+        >>> for phase in detector.phases():
+        ...     print(phase.name, phase.iterations)
+        gan 200000
+        gather 10
     """
 
     networks = ("generator", "critic", "machine")
@@ -72,8 +83,8 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
         gamma: Annotated[float, Range("(0, 1000000]")] | None = None,
         augment_d: AugmentD = "none",
     ) -> None:
-        if samples < batch_size:  # a mini-batch of normals would leave the pool's images no room
-            raise ValueError(f"samples={samples}: takes at least a mini-batch, {batch_size}")
+        if samples < batch_size:  # a mini-batch of normals would leave no room for the images of the pool
+            raise ValueError(f"samples={samples}: must be at least batch_size, {batch_size}")
         super().__init__(augment_d)
         self.save_hyperparameters()
         self.generator = AdGANGenerator(latent_dim, in_channels, patch_size, width)
@@ -86,17 +97,17 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
         return (gan, *super().phases())
 
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
-        moved = (self.generator, self.critic)
-        return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.0, 0.9)) for network in moved)
+        networks = (self.generator, self.critic)
+        return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.0, 0.9)) for network in networks)
 
     def gan_step(self, batches: Tensor) -> None:
-        """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
-        for real in batches:
+        """Take one critic step on each mini-batch of [n_critic, B, C, H, W], then one generator step."""
+        for real in batches:  # algorithm 1 of adGAN, lines 2-6 with eq. 1
             self.step_optimizer("critic", self.critic_loss, real)
-        self.step_optimizer("generator", self.generator_loss, real)
+        self.step_optimizer("generator", self.generator_loss, real)  # lines 7-9; the callback `fakepool` does 10-12
 
     def learn(self) -> None:
-        """As many images of the pool join the gathered normals, then the SVM learns to tell them apart.
+        """Add as many images of the pool as there are gathered normals, and fit the SVM that separates the two.
 
         Raises:
             UserError: there is no pool.
@@ -109,13 +120,14 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
         self.machine.gather(self.featured(fake))
         rows, p = self.machine.project(), self.settings
         gamma = p.gamma or scale(rows)
-        called = [0] * normals + [1] * (len(rows) - normals)  # not len(fake): whole batches may overfill the room
-        svm = SVC(C=p.cost, kernel="rbf", gamma=gamma).fit(rows.cpu().numpy(), called)
+        label = [0] * normals + [1] * (len(rows) - normals)  # not len(fake): rows beyond the capacity are dropped
+        svm = SVC(C=p.cost, kernel="rbf", gamma=gamma).fit(rows.cpu().numpy(), label)
         weights = torch.zeros(len(rows))
         weights[svm.support_] = torch.from_numpy(svm.dual_coef_[0]).float()
+        # Decision function: Σ_i y_i alpha_i exp(-gamma |x - x_i|²) + b
         self.machine.learnt(weights, gamma, float(svm.intercept_[0]))
         self.track({"train/support_vectors": torch.tensor(float(len(svm.support_)))})
 
     def predict(self, image: Tensor) -> Prediction:
-        """Score: the decision function, positive on the pool's side."""
+        """Score: the decision function, positive on the side of the pool."""
         return Prediction(self.machine(self.featured(image)).float())

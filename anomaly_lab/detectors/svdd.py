@@ -1,7 +1,7 @@
-"""Support vector data description: the smallest sphere that holds all but a fraction nu of the normals.
+"""Support vector data description: the smallest sphere that encloses all but a fraction nu of the normals.
 
 Tax, Duin 2004, Machine Learning 54, 45-66. R, c and nu as in the paper (there C = 1 / (nu · images)). With a Gaussian
-kernel its problem is the one-class SVM's; with the linear one it is a sphere in the space of the features themselves.
+kernel the problem is that of the one-class SVM; with a linear kernel it is a sphere in feature space.
 """
 
 from typing import Annotated, Literal
@@ -16,16 +16,24 @@ from anomaly_lab.types import Channels, Count, Iterations, Prediction, Range
 
 
 class SVDD(FeatureBankDetector):
-    """Learnt by scikit-learn's one-class SVM, kept as support vectors and coefficients.
+    """One phase, `gather`, at whose end scikit-learn's one-class SVM solves the problem; kept as support vectors.
 
     Args:
-        patch_size: side of the square image, a power of two >= 32 for `code`, twice.
+        patch_size: height and width of the image; for the features `code` equal, a power of two >= 32.
         in_channels: 1 or 3.
-        features, weights, components, feature_iterations, samples, batch_size: as FeatureBankDetector's; the kernel's
-            samples² values are held at once, 0.8 GB for 10 000.
+        features, weights, components, feature_iterations, samples, batch_size: as for FeatureBankDetector. All samples²
+            kernel values are held in memory, 0.8 GB for 10 000.
         kernel: `linear` or `rbf`.
-        nu: fraction of the normals left outside.
+        nu: fraction of the normals left outside the sphere.
         gamma: 1 / (2 width²) of the Gaussian kernel; None for 1 / (features · their variance).
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.SVDD(patch_size=(1, 1), samples=2, nu=0.9)
+        >>> detector.machine.gather(torch.tensor([[0.0], [1.0]]))
+        >>> detector.learn()
+        >>> detector.predict(torch.tensor([[[[1.0]]]])).anomaly_score.item()  # pixel 1, centre 1/2
+        0.25
     """
 
     def __init__(
@@ -43,24 +51,24 @@ class SVDD(FeatureBankDetector):
         gamma: Annotated[float, Range("(0, 1000000]")] | None = None,
     ) -> None:
         if not 0 < nu < 1:
-            raise ValueError("detector.nu is a fraction of the normals, between 0 and 1")
+            raise ValueError(f"detector.nu={nu}: must be a fraction of the normals between 0 and 1")
         super().__init__()
         self.save_hyperparameters()
         self.assemble(features_of(features, patch_size, in_channels), samples, components)
 
     def learn(self) -> None:
-        """Find c = Σ_i alpha_i φ(x_i), Σ_i alpha_i = 1.
+        """Compute the centre c = Σ_i alpha_i φ(x_i), with Σ_i alpha_i = 1.
 
-        The paper's dual, max Σ_i alpha_i k_ii - Σ_ij alpha_i alpha_j k_ij, is min ½ alphaᵀ K alpha with
-        K_ij = -|φ_i - φ_j|², because the alphas sum to 1: a one-class SVM of that kernel.
+        The dual problem of the paper, max Σ_i alpha_i k_ii - Σ_ij alpha_i alpha_j k_ij, is equivalent to min ½ alphaᵀ K
+        alpha with K_ij = -|φ_i - φ_j|², because the alphas sum to 1: a one-class SVM with that kernel.
         """
         p, rows = self.settings, self.machine.project()
         gamma = p.gamma or scale(rows)
-        apart = squared_distances(rows, rows)
-        kernel = (-gamma * apart).exp() if p.kernel == "rbf" else None
+        distances = squared_distances(rows, rows)
+        kernel = (-gamma * distances).exp() if p.kernel == "rbf" else None
         if kernel is not None:
-            apart = 2 - 2 * kernel
-        matrix = -apart / apart.mean().clamp_min(1e-12)  # the solver's tolerance is absolute
+            distances = 2 - 2 * kernel  # |φ_i - φ_j|²
+        matrix = -distances / distances.mean().clamp_min(1e-12)  # scaled, because the solver's tolerance is absolute
         svm = OneClassSVM(kernel="precomputed", nu=p.nu, tol=1e-4).fit(matrix.cpu().numpy())
         alpha = torch.zeros(len(rows), dtype=rows.dtype)
         alpha[svm.support_] = torch.from_numpy(svm.dual_coef_[0]).to(rows.dtype)

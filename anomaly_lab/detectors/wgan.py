@@ -1,6 +1,7 @@
-"""A Wasserstein GAN whose critic is the detector, plain or with adGAN's concentration loss (stdWGAN).
+"""Wasserstein GAN whose critic is the detector, optionally with adGAN's concentration loss (stdWGAN).
 
 Gulrajani et al. 2017 (WGAN-GP) with the networks of Shen, Chen, Wang, Zhang 2020 (adGAN), IEEE Access 8, tables 4, 5.
+Equation and algorithm numbers are those of Shen et al.
 """
 
 from typing import Annotated
@@ -17,19 +18,27 @@ from anomaly_lab.types import Channels, CodeLength, Iterations, Phase, Predictio
 
 
 class WGAN(WassersteinDetector):
-    """One phase, `gan`: adGAN's first, iteration by iteration, so that adGAN may start from it.
+    """One phase, `gan`: the same iterations as the first phase of adGAN, so that adGAN can be started from it.
 
     Args:
-        patch_size: side of the square image, a power of two >= 8, twice.
+        patch_size: height and width of the image, equal, a power of two >= 8.
         in_channels: 1 or 3.
         width: channels at half the resolution.
         latent_dim: length of z, drawn from N(0, 1).
-        n_critic: critic steps an iteration, each on a fresh mini-batch.
-        gp_weight: lambda of the gradient penalty.
-        concentration_weight: alpha, of the spread of the critic's outputs over a mini-batch of real images; 0 for none.
+        n_critic: critic steps per iteration, each on a fresh mini-batch.
+        gp_weight: lambda, weight of the gradient penalty.
+        concentration_weight: alpha, weight of the spread of the critic's outputs over a mini-batch of real images; 0
+            gives the plain WGAN-GP, 1 the paper's stdWGAN.
         gan_iterations: length of the training.
         lr: learning rate of both networks.
-        augment_d: what is done to all images the critic sees, in training.
+        augment_d: augmentation of all images the critic sees in training.
+
+    Examples:
+        >>> from anomaly_lab import detectors
+        >>> detector = detectors.WGAN(patch_size=(32, 32), width=4, latent_dim=8)
+        >>> image = torch.zeros(2, 1, 32, 32)
+        >>> bool((detector.predict(image).anomaly_score == -detector.critic(image)).all())
+        True
     """
 
     networks = ("generator", "critic")
@@ -57,24 +66,24 @@ class WGAN(WassersteinDetector):
         return (Phase("gan", p.gan_iterations, self.networks, minibatches=p.n_critic),)
 
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
-        moved = (self.generator, self.critic)
-        return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.0, 0.9)) for network in moved)
+        networks = (self.generator, self.critic)
+        return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.0, 0.9)) for network in networks)
 
     def gan_step(self, batches: Tensor) -> None:
-        """The critic moves once on each mini-batch of [n_critic, B, C, H, W], then the generator once."""
-        for real in batches:
+        """Take one critic step on each mini-batch of [n_critic, B, C, H, W], then one generator step."""
+        for real in batches:  # algorithm 1, lines 2-6
             self.step_optimizer("critic", self.critic_loss, real)
-        self.step_optimizer("generator", self.generator_loss, real)
+        self.step_optimizer("generator", self.generator_loss, real)  # algorithm 1, lines 7-9
 
     def critic_loss(self, real: Tensor) -> Tensor:
-        """WGAN-GP's, and alpha · spread of what the critic says of real [B, C, H, W]."""
-        loss, score = self.critic_terms(real)
-        spread = concentration(score)
+        """Return the critic's loss on real images [B, C, H, W], a WGAN-GP's plus alpha · spread (eq. 2)."""
+        loss, score = self.critic_terms(real)  # eq. 1
+        spread = concentration(score)  # eq. 3
         self.track({"train/concentration": spread})
-        total: Tensor = loss + self.settings.concentration_weight * spread
+        total: Tensor = loss + self.settings.concentration_weight * spread  # eq. 2, fakes from the current generator
         return total
 
     def predict(self, image: Tensor) -> Prediction:
-        """Score: minus the critic's opinion."""
+        """Score: minus the critic's output."""
         with torch.no_grad():
             return Prediction(-self.critic(image))

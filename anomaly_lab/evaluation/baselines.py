@@ -28,7 +28,7 @@ class Baselines:
         mean: the mean training image, float64 [D], D being the number of values in an image.
         components: principal axes, float64 [k, D].
 
-    Example:
+    Examples:
         >>> train = [torch.tensor([0.0, 2.0, 4.0]).reshape(3, 1, 1, 1)]  # three images of one pixel, mean 2
         >>> scores = Baselines.fit(train).scores([torch.full((1, 1, 1, 1), 5.0)])
         >>> scores["mean_image"].item(), round(scores["pca_32"].item(), 6)  # one axis explains a single pixel fully
@@ -98,7 +98,7 @@ def principal_components(x: Tensor, mean: Tensor) -> Tensor:
     Returns:
         Orthonormal axes, float64 [k, D]: k = min(32, n - 1), or fewer where x varies in fewer directions.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]])  # varies along the first coordinate only
         >>> principal_components(x, x.mean(0, dtype=torch.float64)).abs().round()
         tensor([[1., 0.]], dtype=torch.float64)

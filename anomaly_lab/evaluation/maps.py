@@ -28,7 +28,7 @@ def whole_map(
     Returns:
         float32 [*S].
 
-    Example:
+    Examples:
         >>> whole_map(np.ones((2, 1, 2), np.float32), np.array([[0, 0], [0, 1]]), (2, 4)).tolist()
         [[1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     """
@@ -41,7 +41,7 @@ def whole_map(
 def filled(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the foreground [*S] with its holes filled; in a CT's brain window, fluid is as dark as the air outside.
 
-    Example:
+    Examples:
         >>> ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
         >>> filled(ring).astype(int).tolist()
         [[1, 1, 1], [1, 1, 1], [1, 1, 1]]

@@ -56,7 +56,7 @@ def evaluate_scores(
     Raises:
         UserError: there are no test cases.
 
-    Example:
+    Examples:
         >>> validation = [("val", 0, score / 20) for score in range(20)]  # 20 normals: scores 0 to .95
         >>> test = [("test", 0, 0.1), ("test", 0, 0.3), ("test", 1, 0.2), ("test", 1, 2.0)]
         >>> split, label, score = zip(*validation, *test)
@@ -101,7 +101,7 @@ def evaluate_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
     Args:
         measured: "detector" and each baseline by name, measured on the same pixels.
 
-    Example:
+    Examples:
         >>> detector = Pointing({"auroc": 0.9}, {"auroc": np.array([0.8, 0.9, 1.0])}, 3)  # three patients
         >>> baseline = Pointing({"auroc": 0.7}, {"auroc": np.array([0.7, 0.7, 0.7])}, 3)
         >>> metrics = evaluate_maps({"detector": detector, "pca_32": baseline})

@@ -35,7 +35,7 @@ class Scores:
     Raises:
         UserError: an id occurs twice, or a score is not finite.
 
-    Example:
+    Examples:
         >>> scores = Scores(["a", "b"], ["p1", "p2"], ["val", "test"], np.array([0, 1]), np.array([0.25, 0.5]))
         >>> print(scores.to_csv(threshold=0.3), end="")
         id,patient,split,label,score,p_value,pred_label

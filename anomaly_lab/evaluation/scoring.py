@@ -31,7 +31,7 @@ class Scored(NamedTuple):
 def to_arrays(prediction: Prediction) -> Scored:
     """Convert a prediction to NumPy arrays, detached and on the CPU.
 
-    Example:
+    Examples:
         >>> to_arrays(Prediction(torch.tensor([0.5, 2.0]))).score.tolist()
         [0.5, 2.0]
     """
@@ -54,7 +54,7 @@ def score_batches(
     Yields:
         Each batch unchanged, and its scores.
 
-    Example:
+    Examples:
         >>> def mean_brightness(batch: Batch) -> Prediction:
         ...     return Prediction(batch["image"].mean((1, 2, 3)))
         >>> batches = [Batch(image=torch.full((2, 1, 4, 4), value)) for value in (0.0, 0.5)]

@@ -18,7 +18,7 @@ class Stitcher:
     Args:
         shape: size *S of the scan.
 
-    Example:
+    Examples:
         >>> stitcher = Stitcher((1, 4))
         >>> stitcher.add(np.array([[[1.0, 1.0]], [[3.0, 3.0]]]), np.array([[0, 0], [0, 1]]))
         >>> stitcher.result().tolist()
@@ -72,7 +72,7 @@ def case_scores(score: np.ndarray, case: np.ndarray, rule: Rule, k: int = 10) ->
     Raises:
         ValueError: the rule is unknown, or k is less than 1.
 
-    Example:
+    Examples:
         >>> cases, scores = case_scores(np.array([1.0, 5.0, 3.0]), np.array(["b", "a", "a"]), "mean")
         >>> cases.tolist(), scores.tolist()
         (['a', 'b'], [4.0, 1.0])
@@ -104,7 +104,7 @@ def score_maps(score: np.ndarray, extent: Sequence[int], zero: float, one: float
     Returns:
         float32 [n, *P], a read-only view, non-negative without upper bound.
 
-    Example:
+    Examples:
         >>> score_maps(np.array([2.0, 4.0, 8.0]), extent=(1, 2), zero=2.0, one=6.0).tolist()
         [[[0.0, 0.0]], [[0.5, 0.5]], [[1.5, 1.5]]]
     """

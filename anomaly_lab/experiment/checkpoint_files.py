@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import pickle
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,24 @@ from rich.console import Console
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.types import UserError
 
+RUN = "run"  # key of the run's id in a checkpoint
 _NAME = re.compile(r"(\d+)-([0-9a-f]{16})\.ckpt")
 
 
 class CheckpointFiles(CheckpointIO):
-    """Lightning plugin that writes and reads checkpoints with a checksum.
+    """Lightning plugin that writes and reads checkpoints with a checksum and the id of their run.
 
     `<stem>.ckpt` is written as `<stem>-<first 16 hex digits of its SHA-256>.ckpt`, atomically. Files are read with
     `weights_only=True`.
 
-    Example:
+    Args:
+        run_id: id of the run, written into its checkpoints; None for none.
+        run_ids: ids that a checkpoint may carry to be read, see `load`.
+
+    Examples:
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()
-        >>> files = CheckpointFiles()
+        >>> files = CheckpointFiles("1f2e3d4c")
         >>> files.save_checkpoint({"state_dict": {"w": torch.ones(2)}}, f"{folder.name}/00000010.ckpt")
         >>> [path] = by_age(Path(folder.name))
         >>> len(path.stem), files.load_checkpoint(path)["state_dict"]["w"]
@@ -33,9 +40,12 @@ class CheckpointFiles(CheckpointIO):
         >>> folder.cleanup()
     """
 
+    def __init__(self, run_id: str | None = None, run_ids: Collection[str | None] = ()) -> None:
+        self.run_id, self.run_ids = run_id, run_ids
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
+        torch.save(checkpoint | ({RUN: self.run_id} if self.run_id else {}), buffer)
         content = buffer.getvalue()
         path = Path(path)
         write_atomic(path.with_name(f"{path.stem}-{_digest(content)}.ckpt"), content)
@@ -43,14 +53,14 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return load(Path(path))
+        return load(Path(path), self.run_ids)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
 
 
 def newest(run: Path) -> Path | None:
-    """Return the newest intact checkpoint of a run; print a warning for each newer one that is damaged.
+    """Return the newest intact checkpoint of a run, to go on from; print a warning for each newer, damaged one.
 
     Args:
         run: the run folder.
@@ -58,7 +68,7 @@ def newest(run: Path) -> Path | None:
     Returns:
         The file in `<run>/checkpoints`, or None if there is no intact one.
 
-    Example:
+    Examples:
         >>> newest(Path("no such run")) is None
         True
     """
@@ -69,22 +79,71 @@ def newest(run: Path) -> Path | None:
     return None
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU.
+def final(run: Path, facts: Mapping[str, Any], asked: str | None = None) -> Path:
+    """Return the checkpoint whose weights a run stands for, to score with.
+
+    Args:
+        run: the run folder.
+        facts: its provenance.
+        asked: name, or the beginning of the name, of another one of its checkpoints.
+
+    Returns:
+        The file in `<run>/checkpoints`: the newest one, or the one asked for.
 
     Raises:
-        UserError: the file's checksum differs from the one in its name.
+        UserError: it is damaged or not there, and no other one was asked for.
+    """
+    files = by_age(run / "checkpoints")
+    if not files:
+        raise UserError(f"{run} has no checkpoint to score with; train it first: make resume RUN={run}")
+    if asked is not None:
+        named = [path for path in files if path.name.startswith(asked)]
+        if len(named) == 1 and _is_intact(named[0]):
+            return named[0]
+        known = ", ".join(path.name for path in files if _is_intact(path))
+        raise UserError(f"--checkpoint {asked}: {run} has no such intact checkpoint; there are: {known or 'none'}")
+    result = facts.get("checkpoint") or {}
+    chosen = run / "checkpoints" / result["file"] if "file" in result else files[0]
+    if result.get("rule") == "last" and int(chosen.name.partition("-")[0]) != result["iteration"]:
+        fault = f"{run}: the checkpoint of its result, of iteration {result['iteration']}, is not there"
+    elif not chosen.exists():
+        fault = f"{chosen} is not there, and the run's result is that checkpoint's"
+    elif not _is_intact(chosen):
+        fault = f"{chosen} is damaged (its checksum differs)"
+    else:
+        return chosen
+    intact = next((path.name for path in files if path != chosen and _is_intact(path)), None)
+    other = f", or take another one, which the record will say: --checkpoint {intact}" if intact else ""
+    raise UserError(f"{fault}; restore it from a copy of the run folder{other}")
+
+
+def load(path: Path, run_ids: Collection[str | None] = ()) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU.
+
+    Args:
+        path: the file.
+        run_ids: ids of the runs that it may belong to; empty, or with None among them, takes any.
+
+    Raises:
+        UserError: the file's checksum differs from the one in its name, it holds no checkpoint, or another run's.
     """
     if not _is_intact(path):
         raise UserError(f"{path} is damaged (its checksum differs); delete it to use the previous checkpoint")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        raise UserError(f"{path} holds no checkpoint ({str(error).splitlines()[0]}); delete it") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(f"{path} holds no checkpoint; delete it")
+    if run_ids and None not in run_ids and checkpoint.get(RUN) not in run_ids:
+        raise UserError(f"{path} was written by another run; remove it from this run folder")
     return checkpoint
 
 
 def by_age(folder: Path) -> list[Path]:
     """Return the checkpoint files in a folder, the one after most iterations first.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("00000010-0123456789abcdef.ckpt", "00000020-0123456789abcdef.ckpt", "other.ckpt"):

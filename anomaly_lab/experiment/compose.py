@@ -66,7 +66,7 @@ class Layer:
 def package_folder() -> Path:
     """Return the folder of the experiments that ship with the package; in a checkout it is a link to `experiments`.
 
-    Example:
+    Examples:
         >>> (package_folder() / "detectors" / "fanogan.yaml").is_file()
         True
     """
@@ -81,7 +81,7 @@ def folders() -> list[Path]:
     Raises:
         UserError: the folder that the user specified does not exist.
 
-    Example:
+    Examples:
         >>> folders()[0] == package_folder()
         True
     """
@@ -99,7 +99,7 @@ def folders() -> list[Path]:
 def detectors() -> dict[str, str]:
     """Return the description (first comment line) of every detector, by name.
 
-    Example:
+    Examples:
         >>> detectors()["dcgan"]
         'DCGAN: its discriminator is the detector.'
     """
@@ -109,7 +109,7 @@ def detectors() -> dict[str, str]:
 def datasets() -> dict[str, str]:
     """Return the description (first comment line) of every data set, by name.
 
-    Example:
+    Examples:
         >>> [name for name in datasets() if "mnist" in name]
         ['abmnist', 'mnist']
     """
@@ -119,7 +119,7 @@ def datasets() -> dict[str, str]:
 def whole_files() -> dict[str, str]:
     """Return the description (first comment line) of every experiment that is a complete file, by name.
 
-    Example:
+    Examples:
         >>> "fanogan_headct" in whole_files()  # composed of a detector and a data set instead
         False
     """
@@ -129,7 +129,7 @@ def whole_files() -> dict[str, str]:
 def studies() -> dict[str, Path]:
     """Return the file of every study, by name.
 
-    Example:
+    Examples:
         >>> "adgan_tables" in studies()
         True
     """
@@ -140,7 +140,7 @@ def studies() -> dict[str, Path]:
 def experiments() -> list[str]:
     """Return the name of every experiment: all pairs `<detector>_<dataset>` and all complete files, sorted.
 
-    Example:
+    Examples:
         >>> "fanogan_headct" in experiments()
         True
     """
@@ -153,7 +153,7 @@ def is_tuned(detector: str, dataset: str) -> bool:
 
     This is the case if there is a pair file, for the two or for those that they extend, or a complete file.
 
-    Example:
+    Examples:
         >>> is_tuned("ganomaly", "abmnist"), is_tuned("ganomaly", "chexpert")
         (True, False)
     """
@@ -179,7 +179,7 @@ def layers_of(experiment: str) -> list[Layer]:
     Raises:
         UserError: there is no such experiment, its name is ambiguous, or a file is invalid.
 
-    Example:
+    Examples:
         >>> [layer.name for layer in layers_of("ganomaly_abmnist")]
         ['defaults', 'detectors/ganomaly', 'datasets/abmnist', 'pairs/ganomaly_abmnist']
     """
@@ -192,7 +192,7 @@ def layers_of_dataset(dataset: str) -> list[Layer]:
     Raises:
         UserError: there is no such data set, or a file is invalid.
 
-    Example:
+    Examples:
         >>> [layer.name for layer in layers_of_dataset("headct")]
         ['defaults', 'datasets/headct']
     """
@@ -315,7 +315,7 @@ def read(path: Path) -> Tree:
     Raises:
         UserError: the file cannot be read, is not valid YAML (the message states the line) or is not a mapping.
 
-    Example:
+    Examples:
         >>> read(package_folder() / "defaults.yaml")["data"]["seed"]
         '${seed}'
     """
@@ -368,7 +368,7 @@ def tell_of_new_keys(used: Mapping[str, str]) -> None:
     Args:
         used: current name by deprecated name, as `in_current_keys` returns it.
 
-    Example:
+    Examples:
         >>> tell_of_new_keys({"data.twin_size": "data.twin.size"})  # doctest: +SKIP
         data.twin_size is now data.twin.size; the old name will be removed in the next release
     """
@@ -398,7 +398,7 @@ def composed(layers: Sequence[Layer], budget: str | None = None) -> Tree:
     of a data set, the number of test images of a data set by what a slow detector can score. Pairs and complete
     experiments are not limited.
 
-    Example:
+    Examples:
         >>> detector = Layer("detectors/a", {"data": {"batch_size": 64}, "seed": 0}, {"smoke": {"seed": 1}})
         >>> dataset = Layer("datasets/b", {}, at_most={"data": {"batch_size": 16}})
         >>> composed([detector, dataset], "smoke")
@@ -420,7 +420,7 @@ def composed(layers: Sequence[Layer], budget: str | None = None) -> Tree:
 def changed_by_budget(layers: Sequence[Layer], budget: str) -> Tree:
     """Return every value that a budget changes, by dotted key.
 
-    Example:
+    Examples:
         >>> changed_by_budget([Layer("a", {"seed": 0, "x": 1}, {"smoke": {"seed": 1}})], "smoke")
         {'seed': 1}
     """
@@ -435,7 +435,7 @@ def leaves(tree: Tree, above: str = "") -> Iterator[tuple[str, Any]]:
         tree: nested mappings; an empty mapping counts as a value.
         above: prefix of the keys.
 
-    Example:
+    Examples:
         >>> list(leaves({"seed": 0, "data": {"size": 32, "limits": {}}}))
         [('seed', 0), ('data.size', 32), ('data.limits', {})]
     """

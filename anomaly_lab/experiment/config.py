@@ -5,6 +5,7 @@ The signature of a class is the schema of its section, see `schema`; no other li
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from anomaly_lab import catalogue
 from anomaly_lab.experiment import compose
 from anomaly_lab.experiment.compose import BUDGETS, Layer, tell_of_new_keys
 from anomaly_lab.experiment.schema import (
@@ -33,6 +35,7 @@ from anomaly_lab.types import Count, Range, Seed, UserError
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
 OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # keys accepted for a data set without a detector
+DATA_FOLDER = "ANOMALY_DATA"  # variable with the folder above the data sets, in whose default roots it stands
 SECTIONS = ("data", "detector", "trainer")  # sections that name a class by _target_, as every callback does
 
 
@@ -51,7 +54,7 @@ class Evaluation:
             "max" or the "mean" of their patches' scores, or by the mean of the highest `top_k` ("top_k").
         top_k: number of patches for "top_k".
 
-    Example:
+    Examples:
         >>> Evaluation(case_score="top_k", top_k=5).threshold
         'normal_quantile'
     """
@@ -109,7 +112,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         UserError: there is no such experiment, or a value in it or in the overrides is invalid; the message names the
             key.
 
-    Example:
+    Examples:
         >>> config = load("ganomaly_headct", ["budget=smoke", "detector.latent_dim=8"])
         >>> config.detector.latent_dim, list(config.data.patch_size), config.layers[1]
         (8, [32, 32], 'detectors/ganomaly')
@@ -128,7 +131,7 @@ def load_data(dataset: str, overrides: Sequence[str] = ()) -> DictConfig:
         UserError: there is no such data set, or a value in it or in the overrides is invalid; the message names the
             key.
 
-    Example:
+    Examples:
         >>> config = load_data("headct", ["budget=smoke"])
         >>> config.data._target_, config.detector
         ('anomaly_lab.data.datasets.headct.HeadCT', None)
@@ -136,13 +139,18 @@ def load_data(dataset: str, overrides: Sequence[str] = ()) -> DictConfig:
     return _of_layers(dataset, compose.layers_of_dataset(dataset), overrides, ("data",))
 
 
-def recall(path: Path) -> DictConfig:
-    """Read and validate the resolved experiment in a run folder's `config.yaml`.
+def recall(path: Path, overrides: Sequence[str] = (), takes: Sequence[str] = ()) -> DictConfig:
+    """Load the resolved experiment from the `config.yaml` of a run folder and check it again.
 
     Args:
         path: the file. Keys and class paths of earlier versions are converted.
+        overrides: `key=value` words that are laid over it.
+        takes: keys, and sections, that may be overridden.
 
-    Example:
+    Raises:
+        UserError: the file is damaged, or another key is overridden.
+
+    Examples:
         >>> import tempfile
         >>> config = load("ganomaly_headct", ["budget=smoke"])
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -154,13 +162,37 @@ def recall(path: Path) -> DictConfig:
     stored, _ = in_current_keys(compose.read(path))
     with _naming(str(path)):
         config = merged(OmegaConf.structured(Experiment), stored)
-        return _complete(config, list(config.callbacks))
+        callbacks = list(config.callbacks)
+        if overrides:
+            asked = _parse(overrides)
+            _refuse_other_keys(asked, takes)
+            config = merged(config, asked)
+        return _complete(config, callbacks)
+
+
+def _refuse_other_keys(asked: DictConfig, takes: Sequence[str]) -> None:
+    """Refuse overrides of an existing run that are none of `takes`."""
+    for key in _leaves(asked):
+        if not any(key == taken or key.startswith(f"{taken}.") for taken in takes):
+            raise UserError(
+                f"{key} cannot be changed, the run exists already; this command takes {', '.join(takes) or 'no keys'}"
+            )
+
+
+def _leaves(node: DictConfig, above: str = "") -> Iterator[str]:
+    """Yield the dotted keys of all values."""
+    for key in map(str, node):
+        value = node._get_node(key)
+        if isinstance(value, DictConfig) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
 
 
 def show(config: DictConfig) -> str:
     """Format an experiment as YAML with all default values.
 
-    Example:
+    Examples:
         >>> print(show(load("ganomaly_headct", ["budget=smoke"])).splitlines()[0])
         name: ganomaly_headct
     """
@@ -175,9 +207,10 @@ def build(node: DictConfig, **extra: Any) -> Any:
         extra: further constructor arguments, which override those of the section.
 
     Raises:
-        UserError: the constructor rejects a value with ValueError or Lightning's MisconfigurationException.
+        UserError: the class lacks a method, or the constructor rejects a value with ValueError or Lightning's
+            MisconfigurationException.
 
-    Example:
+    Examples:
         >>> config = load("ganomaly_headct", ["budget=smoke"])
         >>> type(build(config.detector)).__name__
         'GANomaly'
@@ -186,6 +219,8 @@ def build(node: DictConfig, **extra: Any) -> Any:
 
     keywords: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     target = locate(keywords.pop(TARGET))
+    if missing := sorted(vars(target).get("__abstractmethods__", ())):
+        raise UserError(f"{target.__module__}.{target.__name__} lacks {', '.join(missing)}: write it in the class")
     keywords = arguments(f"{target.__name__}: ", target, keywords)
     try:
         return target(**{**keywords, **extra})
@@ -208,7 +243,27 @@ def _of_layers(
             raise UserError(f"{unknown[0]}: a data set without a detector takes {', '.join(OF_DATA_ALONE)}")
         config = merged(config, requested)
         config.layers = [layer.name for layer in layers]
-        return _complete(config, callbacks, sections)
+        named = _names_a_folder(config.data)
+        config = _complete(config, callbacks, sections)
+        if named and config.data.get("source") == "auto":
+            config.data.source = "real"  # only where nothing was said may a synthetic twin stand in
+        return config
+
+
+def _names_a_folder(data: Any) -> bool:
+    """Return whether somebody said where the files lie: the package's own roots all stand on ANOMALY_DATA.
+
+    Raises:
+        UserError: the folder that ANOMALY_DATA names does not exist.
+    """
+    root = data._get_node("root") if isinstance(data, DictConfig) else None
+    if root is None:
+        return False
+    if DATA_FOLDER not in str(root._value()):
+        return True
+    if (folder := os.environ.get(DATA_FOLDER)) and not Path(folder).is_dir():
+        raise UserError(f"{DATA_FOLDER}={folder}: no such folder; set it to the folder above the data sets or unset it")
+    return False
 
 
 def _parse(overrides: Sequence[str]) -> DictConfig:
@@ -259,7 +314,7 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
         if node is None:
             del config.callbacks[name]
         if name not in callbacks and not (isinstance(node, DictConfig) and TARGET in node):
-            raise UserError(f"callbacks.{name}: there is no such callback.{did_you_mean(str(name), callbacks)}")
+            raise UserError(f"callbacks.{name}: there is no such callback.{_how_to_name(str(name), callbacks)}")
     named = (*sections, *(f"callbacks.{name}" for name in config.callbacks))
     for section in named:
         OmegaConf.update(config, section, checked(section, OmegaConf.select(config, section)), merge=False)
@@ -271,6 +326,16 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
         values: Any = OmegaConf.to_container(OmegaConf.select(config, section))
         refuse_impossible(f"{section}.", locate(values.pop(TARGET)), values)
     return config
+
+
+def _how_to_name(callback: str, used: Sequence[str]) -> str:
+    """Suggest a callback of the experiment; where none is similar, say how one is added and which classes there are."""
+    if meant := did_you_mean(callback, used):
+        return meant
+    known = catalogue.classes("anomaly_lab.callbacks")
+    base = known["RunCallback"]
+    paths = [f"{kind.__module__}.{name}" for name, kind in known.items() if issubclass(kind, base) and kind is not base]
+    return f" One is added by its class, callbacks.{callback}._target_=…: {', '.join(paths)}"
 
 
 def _interpolate(config: DictConfig, sections: Sequence[str]) -> None:

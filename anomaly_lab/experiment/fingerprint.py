@@ -58,7 +58,7 @@ def of_config(config: Mapping[str, Any], start: str | None = None) -> str:
     Returns:
         16 hex digits.
 
-    Example:
+    Examples:
         >>> of_config({"name": "a", "seed": 0}) == of_config({"name": "b", "seed": 0})
         True
         >>> of_config({"name": "a", "seed": 0}) == of_config({"name": "a", "seed": 1})
@@ -77,7 +77,7 @@ def of_code(config: Mapping[str, Any]) -> dict[str, str]:
         16 hex digits each: "training" for the code that determines weights and raw scores, "evaluation" for the code
         that computes metrics from the scores.
 
-    Example:
+    Examples:
         >>> sorted(of_code({"detector": {"_target_": "anomaly_lab.detectors.ganomaly.GANomaly"}}))
         ['evaluation', 'training']
     """

@@ -20,7 +20,7 @@ def listing(width: int | None = None) -> Iterator[str]:
     Returns:
         The lines.
 
-    Example:
+    Examples:
         >>> print(next(listing())[:36])
         detector       abmnist  brats2017  c
     """

@@ -5,12 +5,18 @@ import json
 import os
 import platform
 import secrets
+import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
 
 from anomaly_lab.types import UserError
 
@@ -24,6 +30,7 @@ PACKAGES = (
     "scikit-learn",
     "wandb",
 )
+_WORK = ".making"  # in the names of run folders that are not whole yet
 RENAMED = {
     "floors": "baselines",
     "versus_floors": "versus_baselines",
@@ -41,7 +48,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises:
         UserError: the disk is full, or the location is not writable.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "note.txt")
@@ -61,7 +68,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             f"cannot write {path}: {error.strerror or error}; free disk space or choose another location"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error above says more
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -70,7 +78,7 @@ def write_json(path: Path, content: object) -> None:
     Raises:
         ValueError: the content has NaN or an infinity, which JSON does not allow.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_json(Path(folder, "a.json"), {"auroc": 0.5})
@@ -83,20 +91,28 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a run folder; a missing file yields an empty mapping.
 
-    Example:
+    Raises:
+        UserError: the file is damaged.
+
+    Examples:
         >>> read_json(Path("no such file.json"))
         {}
     """
     if not path.exists():
         return {}
-    content: dict[str, Any] = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no mapping")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it from a copy of the run folder") from error
     return content
 
 
 def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
     """Convert the keys of an older metrics.json to current ones.
 
-    Example:
+    Examples:
         >>> in_current_words({"floors": {"pca32": {}}})
         {'baselines': {'pca32': {}}}
     """
@@ -106,35 +122,83 @@ def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Path:
-    """Create the run folder `<runs>/<experiment>/<start>-<marks>-<id>`.
+@contextlib.contextmanager
+def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Iterator[Path]:
+    """Make the run folder `<runs>/<experiment>/<start>-<marks>-<id>`, whole or not at all.
 
     Args:
         runs: parent folder.
         experiment: name of the experiment.
         marks: parts of the folder's name, such as the budget and "twin".
 
-    Returns:
-        The new folder, with empty sub-folders `checkpoints` and `samples`.
+    Yields:
+        A folder to fill, with empty sub-folders `checkpoints` and `samples`. At the end of the block it becomes the run
+        folder, whose place `final_place` tells; after an error, or a kill, there is none.
 
     Raises:
         UserError: the folder cannot be created.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as runs:
-        ...     run = create(runs, "ganomaly_headct", ("laptop", "twin"))
-        ...     "-laptop-twin-" in run.name, sorted(path.name for path in run.iterdir())
-        (True, ['checkpoints', 'samples'])
+        ...     with create(runs, "ganomaly_headct", ("laptop", "twin")) as work:
+        ...         run = final_place(work)
+        ...         before = run.exists()
+        ...     before, sorted(path.name for path in run.iterdir())
+        (False, ['checkpoints', 'samples'])
     """
     start = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     run = Path(runs) / experiment / "-".join((start, *marks, secrets.token_hex(2)))
+    work = run.with_name(f".{run.name}{_WORK}.{socket.gethostname()}.{os.getpid()}")
     try:
-        (run / "checkpoints").mkdir(parents=True)
-        (run / "samples").mkdir()
+        run.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(run.parent)
+        for name in ("checkpoints", "samples"):
+            (work / name).mkdir(parents=True)
+        yield work
+        work.rename(run)
     except OSError as error:
         raise UserError(f"cannot create the run folder {run}: {error.strerror}; set runs=<folder>") from error
-    return run
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def final_place(work: Path) -> Path:
+    """Return the run folder that a folder yielded by `create` becomes."""
+    return work.with_name(work.name[1:].partition(_WORK)[0])
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine left that were killed inside `create`."""
+    for left in folder.glob(f".*{_WORK}.{socket.gethostname()}.*"):
+        if not psutil.pid_exists(int(left.name.rpartition(".")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_partial_files(run: Path) -> None:
+    """Remove what killed processes left of files that were being written; the caller holds the run's lock."""
+    for partial in run.rglob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keep other processes from training or evaluating a run inside the block.
+
+    Raises:
+        UserError: another process does so.
+    """
+    lock = FileLock(run / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{run} is in use by another process; wait for it or stop it") from error
+    except OSError as error:
+        raise UserError(f"{run} cannot be locked: {error.strerror}; make the folder writable") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_run(path: str) -> Path:
@@ -143,7 +207,7 @@ def open_run(path: str) -> Path:
     Raises:
         UserError: it has no config.yaml.
 
-    Example:
+    Examples:
         >>> open_run("nowhere")
         Traceback (most recent call last):
         ...
@@ -160,7 +224,7 @@ def open_run(path: str) -> Path:
 def update_provenance(run: Path, **facts: object) -> None:
     """Add or replace facts in the run's provenance.json.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     update_provenance(Path(folder), seed=0)
@@ -174,11 +238,10 @@ def update_provenance(run: Path, **facts: object) -> None:
 def provenance() -> dict[str, object]:
     """Return the facts about this process: start, command, commit, package versions, machine, threads.
 
-    Example:
+    Examples:
         >>> list(provenance())
         ['started', 'command', 'git', 'versions', 'machine', 'threads']
     """
-    import psutil
     import torch
 
     return {
@@ -199,7 +262,7 @@ def provenance() -> dict[str, object]:
 def now() -> str:
     """Return the current time in UTC as ISO 8601, to the second.
 
-    Example:
+    Examples:
         >>> len(now())  # such as 2026-01-31T12:00:00+00:00
         25
     """

@@ -79,7 +79,7 @@ def checked(section: str, node: Any) -> DictConfig:
     Raises:
         UserError: the class does not exist, a key is unknown or set by the engine, or a value has the wrong type.
 
-    Example:
+    Examples:
         >>> node = OmegaConf.create({TARGET: "anomaly_lab.callbacks.samples.Samples"})
         >>> "every" in checked("callbacks.samples", node)
         True
@@ -105,7 +105,7 @@ def merged(schema: DictConfig, node: DictConfig | Mapping[str, Any], prefix: str
     Raises:
         UserError: a key is unknown, or a value has the wrong type.
 
-    Example:
+    Examples:
         >>> schema = OmegaConf.structured(make_dataclass("Toy", [("width", int, 8)]))
         >>> merged(schema, {"width": "16"}).width
         16
@@ -162,7 +162,7 @@ def refuse_impossible(prefix: str, kind: type, values: Mapping[str, Any]) -> Non
     Raises:
         UserError: a value violates a constraint, or a dataclass section rejects its values; the message names the key.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.types import Rate
         >>> class Toy:
         ...     def __init__(self, rate: Rate = 0.5) -> None: ...
@@ -193,7 +193,7 @@ def arguments(prefix: str, kind: type, values: Mapping[str, Any]) -> dict[str, A
     Raises:
         UserError: a dataclass rejects its values.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.data.datamodule import PatchDataModule
         >>> arguments("data.", PatchDataModule, {"limits": {"train": 100}, "batch_size": 8})["limits"].train
         100
@@ -230,7 +230,7 @@ def locate(path: str, prefix: str = "") -> type:
     Raises:
         UserError: there is no such module or class.
 
-    Example:
+    Examples:
         >>> locate("anomaly_lab.detectors.ganomaly.GANomaly").__name__
         'GANomaly'
         >>> locate("anomaly_lab.detectors.ganomaly.Ganomaly")
@@ -257,7 +257,7 @@ def locate(path: str, prefix: str = "") -> type:
 def moved(path: str) -> str:
     """Return the current dotted path of a class.
 
-    Example:
+    Examples:
         >>> moved("anomaly_lab.data.headct.HeadCT")
         'anomaly_lab.data.datasets.headct.HeadCT'
     """
@@ -271,7 +271,7 @@ def in_current_keys(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     Returns:
         The tree with current keys, and the current name of each deprecated key that was found.
 
-    Example:
+    Examples:
         >>> in_current_keys({"seed": 0, "data": {"root": "a", "twin_size": 60}})
         ({'seed': 0, 'data': {'root': 'a', 'twin': {'size': 60}}}, {'data.twin_size': 'data.twin.size'})
     """
@@ -290,7 +290,7 @@ def in_current_keys(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question that suggests the words most similar to `word`; empty if none is similar.
 
-    Example:
+    Examples:
         >>> did_you_mean("fanogn", ["fanogan", "ganomaly"])
         " Did you mean: 'fanogan'?"
         >>> did_you_mean("xyz", ["fanogan"])
@@ -303,7 +303,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def sentence(error: OmegaConfBaseException) -> str:
     """Return the first line of OmegaConf's message without unfilled placeholders; the other lines repeat the key.
 
-    Example:
+    Examples:
         >>> config = OmegaConf.structured(make_dataclass("Toy", [("width", int, 8)]))
         >>> try:
         ...     config.width = "wide"

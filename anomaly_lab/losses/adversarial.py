@@ -12,7 +12,7 @@ def wasserstein_critic_loss(real: Tensor, fake: Tensor) -> Tensor:
         real: critic outputs for real images, [B].
         fake: critic outputs for generated images, [B].
 
-    Example:
+    Examples:
         >>> import torch
         >>> wasserstein_critic_loss(real=torch.tensor([3.0, 5.0]), fake=torch.tensor([-1.0, 0.0])).item()
         -4.5
@@ -28,7 +28,7 @@ def wasserstein_generator_loss(fake: Tensor) -> Tensor:
     Args:
         fake: critic outputs for generated images, [B].
 
-    Example:
+    Examples:
         >>> import torch
         >>> wasserstein_generator_loss(torch.tensor([-1.0, 0.0])).item()
         0.5

@@ -16,7 +16,7 @@ def concentration(real: Tensor) -> Tensor:
     Returns:
         A scalar.
 
-    Example:
+    Examples:
         >>> concentration(torch.tensor([1.0, 3.0])).item()
         1.0
     """

@@ -13,7 +13,7 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
         real: logits of real images, [B].
         fake: logits of generated images, [B].
 
-    Example:
+    Examples:
         >>> import torch
         >>> round(discriminator_loss(torch.zeros(2), torch.zeros(2)).item(), 4)  # D = 1/2 everywhere: 2 log 2
         1.3863
@@ -29,7 +29,7 @@ def generator_loss(fake: Tensor) -> Tensor:
     Args:
         fake: logits of generated images, [B].
 
-    Example:
+    Examples:
         >>> import torch
         >>> round(generator_loss(torch.zeros(2)).item(), 4)  # D = 1/2: log 2
         0.6931

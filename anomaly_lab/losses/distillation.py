@@ -21,7 +21,7 @@ def directions(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     Returns:
         [B].
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.tensor([[[[1.0, 0.0]]]])
         >>> directions([x, x], [5 * x, x.flip(3)]).tolist()  # parallel in the first layer, orthogonal in the second
@@ -44,7 +44,7 @@ def values(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     Returns:
         [B].
 
-    Example:
+    Examples:
         >>> import torch
         >>> student = [torch.zeros(1, 1, 2, 2), torch.zeros(1, 4, 1, 1)]
         >>> values(student, [layer + 1 for layer in student]).tolist()  # each layer differs by 1 everywhere

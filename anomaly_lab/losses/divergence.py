@@ -15,7 +15,7 @@ def divergence_from_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     Returns:
         [B].
 
-    Example:
+    Examples:
         >>> import torch
         >>> divergence_from_normal(torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2)).tolist()  # mean of 0 and 2²/2
         [1.0]

@@ -27,7 +27,7 @@ def adversarial_distance(real: DiscriminatorOutput, fake: DiscriminatorOutput, v
         variant: `paper` ‖f - f̂‖₂ (Akcay et al. 2018, eq. 1); `official` mean (f - f̂)², as in the authors' code;
             `anomalib` mean (D - D̂)² of probabilities instead of features (anomalib 2.7, its issue 2137).
 
-    Example:
+    Examples:
         >>> import torch
         >>> real = DiscriminatorOutput(torch.zeros(1), torch.zeros(1, 4))
         >>> fake = DiscriminatorOutput(torch.zeros(1), torch.full((1, 4), 3.0))
@@ -50,7 +50,7 @@ def latent_distance(z: Tensor, z_hat: Tensor, variant: Variant) -> Tensor:
         variant: `paper` ‖z - ẑ‖₂ (Akcay et al. 2018, eq. 3); `official` mean (z - ẑ)²; `anomalib` smooth L1: the mean
             of ½ (z - ẑ)² where |z - ẑ| < 1 and of |z - ẑ| - ½ elsewhere.
 
-    Example:
+    Examples:
         >>> import torch
         >>> z, z_hat = torch.zeros(1, 2), torch.tensor([[3.0, 3.0]])
         >>> latent_distance(z, z_hat, "official").item(), latent_distance(z, z_hat, "anomalib").item()

@@ -31,7 +31,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     Returns:
         A scalar with a graph for the critic's weights.
 
-    Example:
+    Examples:
         >>> def critic(image):  # its gradient is 1 for each of the 4 pixels, so the norm is 2
         ...     return image.flatten(1).sum(1)
         >>> x = torch.zeros(4, 1, 2, 2)

@@ -15,7 +15,7 @@ def difference_norm(a: Tensor, b: Tensor, degree: float = 1) -> Tensor:
     Returns:
         [B].
 
-    Example:
+    Examples:
         >>> a, b = torch.zeros(1, 2), torch.tensor([[3.0, 4.0]])
         >>> difference_norm(a, b).item(), difference_norm(a, b, 2).item()
         (7.0, 5.0)

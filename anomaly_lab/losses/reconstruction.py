@@ -13,7 +13,7 @@ def mean_squared(x: Tensor, x_hat: Tensor) -> Tensor:
     Returns:
         [B].
 
-    Example:
+    Examples:
         >>> import torch
         >>> mean_squared(torch.zeros(2, 1, 2, 2), torch.stack([torch.ones(1, 2, 2), 3 * torch.ones(1, 2, 2)])).tolist()
         [1.0, 9.0]

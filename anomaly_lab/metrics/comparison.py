@@ -73,7 +73,7 @@ class Agreement(NamedTuple):
 def summary(values: Sequence[float], level: float = 0.95) -> Summary:
     """Return the mean of repeats with Student's interval, clipped to [0, 1], the range of every rank metric.
 
-    Example:
+    Examples:
         >>> result = summary([0.7, 0.8, 0.9])
         >>> round(result.mean, 3), round(result.low, 3), round(result.high, 3)
         (0.8, 0.552, 1.0)
@@ -93,7 +93,7 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
     Raises:
         ValueError: the two differ in length.
 
-    Example:
+    Examples:
         >>> result = paired([0.9, 0.8, 0.9], [0.7, 0.7, 0.6])
         >>> round(result.difference, 3), round(result.effect, 3), result.rank_biserial, result.wilcoxon
         (0.2, 2.0, 1.0, 0.25)
@@ -118,7 +118,7 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
 def holm(p: Sequence[float]) -> list[float]:
     """Return p-values corrected by Holm's step-down method (Holm 1979); nan stays nan and is not counted.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, math.nan, 0.03])
         [0.03, 0.06, nan, 0.06]
     """
@@ -138,7 +138,7 @@ def auroc_interval(
 
     Arguments as in `delong`.
 
-    Example:
+    Examples:
         >>> low, high = auroc_interval(np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 4.0]))  # AUROC 0.75
         >>> round(low, 2), high
         (0.06, 1.0)
@@ -163,7 +163,7 @@ def delong(label: Labels, a: Floats, b: Floats, patient: Patients | None = None,
         patient: [N], patient of each case; None if each case is a patient of its own.
         level: coverage of the interval.
 
-    Example:
+    Examples:
         >>> label, score = np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 4.0])
         >>> result = delong(label, score, 10 * score)  # the same ranking
         >>> result.a, result.b, result.p
@@ -180,7 +180,7 @@ def delong(label: Labels, a: Floats, b: Floats, patient: Patients | None = None,
 def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement:
     """Compute how well two tables agree on the order of the same methods; nan with fewer than three or if all tie.
 
-    Example:
+    Examples:
         >>> result = agreement([0.7, 0.8, 0.9, 0.95], [0.6, 0.65, 0.8, 0.7])
         >>> round(result.kendall, 3)  # 5 of 6 pairs agree: (5 - 1) / 6
         0.667

@@ -17,7 +17,7 @@ def frechet_distance(x: Rows, y: Rows) -> float:
         x: features of one set, [n, F].
         y: features of the other set, [m, F].
 
-    Example:
+    Examples:
         >>> x = np.array([[-1.0, 0.0], [1.0, 0.0]])
         >>> round(frechet_distance(x, x + [0.0, 3.0]), 6)  # equal covariances, means 3 apart
         9.0
@@ -38,7 +38,7 @@ def kernel_distance(x: Rows, y: Rows) -> float:
         x: features of one set, [n, F].
         y: features of the other set, [m, F].
 
-    Example:
+    Examples:
         >>> x = np.array([[0.0], [0.0]])
         >>> kernel_distance(x, np.array([[1.0], [1.0]]))  # (0 + 1)³ + (1 + 1)³ - 2 · (0 + 1)³
         7.0
@@ -59,7 +59,7 @@ def kernel_distance(x: Rows, y: Rows) -> float:
 def spread(x: Rows) -> float:
     """Return the mean Euclidean distance between two different rows of x [n, F].
 
-    Example:
+    Examples:
         >>> float(spread(np.array([[0.0, 0.0], [3.0, 4.0]])))
         5.0
     """

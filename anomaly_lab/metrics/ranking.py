@@ -20,7 +20,7 @@ ROUNDING = 1e-9  # tolerance for rounding in 1 - 0.95 and in sums of weights; fa
 def auroc(label: Labels, score: Floats) -> float:
     """Return the probability that an anomalous case scores higher than a normal one; a tie counts half. In [0, 1].
 
-    Example:
+    Examples:
         >>> auroc(np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 9.0]))  # 3 of 4 pairs are in the right order
         0.75
     """
@@ -32,7 +32,7 @@ def average_precision(label: Labels, score: Floats) -> float:
 
     The chance level is the share of anomalous cases, so values are comparable only between equal class proportions.
 
-    Example:
+    Examples:
         >>> average_precision(np.array([0, 1, 1]), np.array([2.0, 1.0, 3.0]))  # mean of 1/1 and 2/3
         0.8333333333333333
     """
@@ -44,7 +44,7 @@ def sensitivity_at_specificity(label: Labels, score: Floats, specificity: float 
 
     Only thresholds between these scores are considered; nothing is interpolated.
 
-    Example:
+    Examples:
         >>> label, score = np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 9.0])
         >>> sensitivity_at_specificity(label, score), sensitivity_at_specificity(label, score, 0.5)
         (0.5, 1.0)
@@ -60,7 +60,7 @@ def sensitivity_at_specificity(label: Labels, score: Floats, specificity: float 
 def roc_curve(label: Labels, score: Floats) -> tuple[Floats, Floats]:
     """Return false and true positive rates at the corners of the ROC curve, from (0, 0) to (1, 1).
 
-    Example:
+    Examples:
         >>> fpr, tpr = roc_curve(np.array([0, 1]), np.array([0.0, 1.0]))
         >>> fpr.tolist(), tpr.tolist()
         ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
@@ -74,7 +74,7 @@ def roc_curve(label: Labels, score: Floats) -> tuple[Floats, Floats]:
 def pr_curve(label: Labels, score: Floats) -> tuple[Floats, Floats]:
     """Return recall and precision at every threshold, in order of increasing recall from 0 to 1.
 
-    Example:
+    Examples:
         >>> recall, precision = pr_curve(np.array([0, 1]), np.array([0.0, 1.0]))
         >>> recall.tolist(), precision.tolist()
         ([0.0, 1.0, 1.0], [1.0, 1.0, 0.5])

@@ -44,7 +44,7 @@ def pointing(anomaly_map: Floats, mask: NDArray[np.bool_], patient: NDArray[Any]
         mask: lesions, of the same shape.
         patient: patient of each image, [N].
 
-    Example:
+    Examples:
         >>> mask = np.array([[[[True, False], [False, False]]], [[[False, False], [False, False]]]])
         >>> result = pointing(mask.astype(np.float64), mask, np.array(["a", "b"]))  # maps equal to the masks
         >>> result.figures, result.num_masks
@@ -76,7 +76,7 @@ class PixelHistograms:
         high: largest value of the maps.
         bins: number of bins between the two.
 
-    Example:
+    Examples:
         >>> histograms = PixelHistograms(low=0.0, high=1.0)
         >>> histograms.update(torch.tensor([[[[0.9, 0.1], [0.2, 0.8]]]]), torch.tensor([[[[1, 0], [0, 0]]]]))
         >>> histograms.auroc()

@@ -40,7 +40,7 @@ def bootstrap(
     Returns:
         rating -> metric -> [replicates].
 
-    Example:
+    Examples:
         >>> label, score = np.array([0, 0, 1, 1]), np.array([1.0, 2.0, 3.0, 4.0])
         >>> samples = bootstrap(label, ["a", "b", "c", "d"], {"detector": (score, 2.5)}, replicates=3)
         >>> samples["detector"]["auroc"].tolist()  # the classes are separated in every replicate
@@ -59,7 +59,7 @@ def bootstrap(
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
     """Return the percentile interval (low, high) that covers the middle `level` of the replicates; nan if any is nan.
 
-    Example:
+    Examples:
         >>> low, high = interval(np.arange(101.0), level=0.9)
         >>> round(low, 6), round(high, 6)
         (5.0, 95.0)
@@ -78,7 +78,7 @@ def jackknife(value: float, without: Floats, level: float = 0.95) -> tuple[float
         without: the metric with each of the K patients left out, [K].
         level: coverage of the interval.
 
-    Example:
+    Examples:
         >>> low, high = jackknife(0.5, np.array([0.4, 0.6]))  # standard error √(1/2 · (0.1² + 0.1²)) = 0.1
         >>> round(low, 3), round(high, 3)
         (0.304, 0.696)
@@ -94,7 +94,7 @@ def jackknife(value: float, without: Floats, level: float = 0.95) -> tuple[float
 def draw_weights(label: Labels, patient: Sequence[str], replicates: int, seed: int) -> Iterator[NDArray[np.int32]]:
     """Yield how often each case is drawn, in blocks [N, R] with `replicates` columns in total.
 
-    Example:
+    Examples:
         >>> (weight,) = draw_weights(np.array([0, 0, 1]), ["a", "a", "b"], replicates=2, seed=0)
         >>> weight.tolist()  # one patient per stratum: each is drawn once in every replicate
         [[1, 1], [1, 1], [1, 1]]
@@ -129,7 +129,7 @@ def weighted_metrics(label: Labels, score: Floats, threshold: float, weight: NDA
     Returns:
         metric -> [R].
 
-    Example:
+    Examples:
         >>> weight = np.array([[1, 1], [1, 3], [1, 1]], np.int32)  # the second column counts case 1 three times
         >>> metrics = weighted_metrics(np.array([0, 0, 1]), np.array([1.0, 3.0, 2.0]), 2.5, weight)
         >>> metrics["auroc"].tolist(), metrics["specificity"].tolist()

@@ -43,7 +43,7 @@ def normal_quantile(normals: Floats, quantile: float = 0.95) -> Threshold:
     Raises:
         UserError: `quantile` is out of range.
 
-    Example:
+    Examples:
         >>> normal_quantile(np.arange(1.0, 20.0)).value  # 19 normals: the 19th smallest
         19.0
         >>> normal_quantile(np.arange(1.0, 4.0), 0.5).value  # 3 normals: the second smallest
@@ -75,7 +75,7 @@ def conformal_p_values(score: Floats, normals: Floats) -> Floats:
         score: scores of cases that are not among the normals, [N].
         normals: scores of validation normals, [n].
 
-    Example:
+    Examples:
         >>> conformal_p_values(np.array([0.0, 2.5, 9.0]), np.array([1.0, 2.0, 3.0])).tolist()
         [1.0, 0.5, 0.25]
     """
@@ -90,7 +90,7 @@ def confusion_metrics(label: Labels, predicted: NDArray[np.bool_]) -> dict[str, 
         label: [N], 0 normal, 1 anomalous.
         predicted: [N], whether the case was called anomalous.
 
-    Example:
+    Examples:
         >>> result = confusion_metrics(np.array([0, 0, 1, 1]), np.array([False, True, True, True]))
         >>> result["recall"], result["specificity"], result["balanced_accuracy"]
         (1.0, 0.5, 0.75)
@@ -113,7 +113,7 @@ def rates(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
         tn: true negatives.
         fn: false negatives.
 
-    Example:
+    Examples:
         >>> tp, fp, tn, fn = (np.array([count]) for count in (3.0, 1.0, 5.0, 1.0))
         >>> {name: value.item() for name, value in rates(tp, fp, tn, fn).items()}["precision"]
         0.75
@@ -134,7 +134,7 @@ def best_f1(label: Labels, score: Floats) -> tuple[float, float]:
 
     Both are nan without anomalous cases.
 
-    Example:
+    Examples:
         >>> f1, threshold = best_f1(np.array([0, 0, 1]), np.array([1.0, 2.0, 3.0]))
         >>> f1, 2 < threshold < 3  # just below the score of the anomalous case
         (1.0, True)

@@ -25,7 +25,7 @@ def layer_widths(patch_size: Sequence[int], width: int) -> list[int]:
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 8.
 
-    Example:
+    Examples:
         >>> layer_widths((32, 32), 64), layer_widths((64, 64), 64)
         ([64, 128, 256, 512], [64, 128, 256, 512, 512])
     """
@@ -47,7 +47,7 @@ class AdGANGenerator(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> AdGANGenerator(latent_dim=8, out_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 8)).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -76,7 +76,7 @@ class AdGANCritic(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> critic = AdGANCritic(in_channels=1, patch_size=(32, 32), width=4)
         >>> image = torch.zeros(2, 1, 32, 32)
         >>> critic(image).shape, critic.features(image).shape
@@ -135,7 +135,7 @@ class AdGANEncoder(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> encoder = AdGANEncoder(in_channels=1, latent_dim=8, patch_size=(32, 32), width=4)
         >>> encoder(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 8])
@@ -158,7 +158,7 @@ def initialise(network: nn.Module) -> None:
     layers called `last`. The fan on the coarse side of a strided layer is divided by stride². Linear layers are
     Glorot-uniform.
 
-    Example:
+    Examples:
         >>> layer = nn.Sequential(nn.Conv2d(1, 4, 5, stride=2))
         >>> initialise(layer)
         >>> layer[0].bias.tolist(), bool(layer[0].weight.abs().max() <= (3 * 4 / (25 * (4 / 4 + 1))) ** 0.5)

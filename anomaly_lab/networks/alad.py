@@ -25,7 +25,7 @@ Pairing = Literal["channels", "height"]
 def normalise(network: nn.Module, spectral: bool) -> None:
     """Initialise the weights, and apply spectral norm to all layers but those called `last` if `spectral` is set.
 
-    Example:
+    Examples:
         >>> network = nn.Sequential(nn.Linear(4, 4))
         >>> normalise(network, spectral=True)
         >>> round(torch.linalg.matrix_norm(network.eval()[0].weight, 2).item(), 2)  # the largest singular value
@@ -60,7 +60,7 @@ class ALADEncoder(nn.Module):
         width: channels at half the resolution.
         spectral: whether to apply spectral norm.
 
-    Example:
+    Examples:
         >>> ALADEncoder(1, latent_dim=8, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 8])
     """
@@ -88,7 +88,7 @@ class ALADGenerator(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> ALADGenerator(latent_dim=8, out_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 8)).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -117,7 +117,7 @@ class PairDiscriminator(nn.Module):
         width: channels at half the resolution.
         spectral: whether to apply spectral norm.
 
-    Example:
+    Examples:
         >>> discriminator = PairDiscriminator(1, latent_dim=8, patch_size=(32, 32), width=4)
         >>> discriminator(torch.zeros(2, 1, 32, 32), torch.zeros(2, 8)).shape
         torch.Size([2])
@@ -152,7 +152,7 @@ class ImageDiscriminator(nn.Module):
         spectral: whether to apply spectral norm.
         pairing: how the images are concatenated: along `channels`, or along `height` as in the authors' code.
 
-    Example:
+    Examples:
         >>> discriminator = ImageDiscriminator(1, patch_size=(32, 32), width=4)
         >>> x = torch.zeros(2, 1, 32, 32)
         >>> discriminator(x, x).shape
@@ -196,7 +196,7 @@ class CodeDiscriminator(nn.Module):
         width: twice the size of the first layer.
         spectral: whether to apply spectral norm.
 
-    Example:
+    Examples:
         >>> CodeDiscriminator(latent_dim=8, width=8)(torch.zeros(2, 8), torch.zeros(2, 8)).shape
         torch.Size([2])
     """

@@ -39,7 +39,7 @@ class Reconstructor(nn.Module):
         error: running mean of the training error.
         stopped_at: number of iterations after which training stopped; -1 before.
 
-    Example:
+    Examples:
         >>> Reconstructor(in_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -71,7 +71,7 @@ class ALOCCDiscriminator(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> ALOCCDiscriminator(in_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2])
     """

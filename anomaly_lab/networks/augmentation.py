@@ -23,7 +23,7 @@ class Augmentation(nn.Module):
 
     Row i of all arguments is transformed with the same random draws.
 
-    Example:
+    Examples:
         >>> x = torch.zeros(2, 1, 8, 8)
         >>> Augmentation()(x)[0] is x
         True
@@ -43,12 +43,12 @@ class _Drawn(Augmentation):
         n, times, device = len(images[0]), len(images), images[0].device
         image = torch.cat(images)
 
-        def draw(kind: Callable[..., Tensor] = torch.rand) -> Tensor:
-            return kind(n, 1, 1, 1, device=device).repeat(times, 1, 1, 1)
+        def draw(distribution: Callable[..., Tensor] = torch.rand) -> Tensor:
+            return distribution(n, 1, 1, 1, device=device).repeat(times, 1, 1, 1)
 
         with torch.autocast(device.type, enabled=False):
-            changed = self.transform(image.to(torch.promote_types(image.dtype, torch.float32)), draw)
-        return torch.split(changed, n)
+            transformed = self.transform(image.to(torch.promote_types(image.dtype, torch.float32)), draw)
+        return torch.split(transformed, n)
 
     @abstractmethod
     def transform(self, image: Tensor, draw: Draw) -> Tensor:
@@ -58,7 +58,7 @@ class _Drawn(Augmentation):
 class DiffAugment(_Drawn):
     """Colour jitter, translation by up to an eighth, and a cut-out of half the side, always applied, as in the code.
 
-    Example:
+    Examples:
         >>> x = torch.rand(2, 1, 8, 8)
         >>> first, second = DiffAugment()(x, x)  # the same draws for both arguments
         >>> first.shape, bool((first == second).all())
@@ -86,7 +86,7 @@ class ADA(_Drawn):
     for real images: p rises if r is above the target, because a discriminator that is sure of real images has memorised
     them.
 
-    Example:
+    Examples:
         >>> ada = ADA()
         >>> ada.track(torch.ones(64))  # the discriminator is sure of every real image
         >>> ada.adapt(share=0.01)
@@ -145,7 +145,7 @@ class ADA(_Drawn):
 def make(name: AugmentD) -> Augmentation:
     """Return the augmentation called `name`.
 
-    Example:
+    Examples:
         >>> make("ada").p.item()  # ADA starts with p = 0
         0.0
     """
@@ -158,7 +158,7 @@ def whole(u: Tensor, n: int) -> Tensor:
 
     The clamp is needed because the largest float below 1 times n may round to n.
 
-    Example:
+    Examples:
         >>> whole(torch.tensor([0.0, 0.3, 0.99]), 4).tolist()
         [0, 1, 3]
     """
@@ -168,7 +168,7 @@ def whole(u: Tensor, n: int) -> Tensor:
 def saturated(image: Tensor, factor: Tensor) -> Tensor:
     """Scale the distance of each pixel's channels from their mean by `factor`; a grey image stays as it is.
 
-    Example:
+    Examples:
         >>> saturated(torch.tensor([[[[0.0]], [[1.0]]]]), torch.tensor(2.0)).flatten().tolist()
         [-0.5, 1.5]
     """
@@ -179,7 +179,7 @@ def saturated(image: Tensor, factor: Tensor) -> Tensor:
 def contrasted(image: Tensor, factor: Tensor) -> Tensor:
     """Scale the distance of each pixel from the image's mean by `factor`.
 
-    Example:
+    Examples:
         >>> contrasted(torch.tensor([[[[0.0, 1.0]]]]), torch.tensor(2.0)).flatten().tolist()
         [-0.5, 1.5]
     """
@@ -190,7 +190,7 @@ def contrasted(image: Tensor, factor: Tensor) -> Tensor:
 def translated(image: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """Translate each image by whole pixels `down` and `right` [B, 1, 1, 1]; new pixels are 0, a middle grey.
 
-    Example:
+    Examples:
         >>> one = torch.ones(1, 1, 1, 1, dtype=torch.long)
         >>> translated(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), down=0 * one, right=one)[0, 0].tolist()
         [[0.0, 1.0], [0.0, 3.0]]
@@ -206,7 +206,7 @@ def translated(image: Tensor, down: Tensor, right: Tensor) -> Tensor:
 def cut_out(image: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Set a square of half the side, centred on pixel (row, column) [B, 1, 1, 1], to 0; it may reach over the border.
 
-    Example:
+    Examples:
         >>> centre = torch.full((1, 1, 1, 1), 2)
         >>> cut_out(torch.ones(1, 1, 4, 4), row=centre, column=centre)[0, 0, 1].tolist()
         [1.0, 0.0, 0.0, 1.0]
@@ -221,7 +221,7 @@ def cut_out(image: Tensor, row: Tensor, column: Tensor) -> Tensor:
 def half(side: int) -> int:
     """Return half the side, rounded up.
 
-    Example:
+    Examples:
         >>> half(5)
         3
     """
@@ -231,7 +231,7 @@ def half(side: int) -> int:
 def rotation(angle: Tensor) -> Tensor:
     """Return rotation matrices [B, 2, 2] of angles [B, 1, 1, 1] in radians.
 
-    Example:
+    Examples:
         >>> rotation(torch.full((1, 1, 1, 1), math.pi / 2)).round()[0].int().tolist()
         [[0, -1], [1, 0]]
     """
@@ -246,7 +246,7 @@ def warped(image: Tensor, matrix: Tensor) -> Tensor:
         image: [B, C, H, W].
         matrix: maps output to input coordinates (x, y) in [-1, 1], [B, 2, 3].
 
-    Example:
+    Examples:
         >>> flip = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
         >>> warped(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), flip)[0, 0].tolist()
         [[2.0, 1.0], [4.0, 3.0]]

@@ -21,7 +21,7 @@ def widths_of(patch_size: Sequence[int], width: int) -> list[int]:
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 8.
 
-    Example:
+    Examples:
         >>> widths_of((64, 64), 16)
         [16, 32, 64, 64]
     """
@@ -37,7 +37,7 @@ class ConvolutionalEncoder(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> ConvolutionalEncoder(1, outputs=8, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 8])
     """
@@ -66,7 +66,7 @@ class ConvolutionalDecoder(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> ConvolutionalDecoder(latent_dim=8, out_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 8)).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -97,7 +97,7 @@ class Autoencoder(nn.Module):
         width: channels at half the resolution.
         variational: whether it is a VAE.
 
-    Example:
+    Examples:
         >>> network = Autoencoder(1, latent_dim=8, patch_size=(32, 32), width=4).eval()
         >>> reconstruction, code, log_variance = network(torch.zeros(2, 1, 32, 32))
         >>> reconstruction.shape, code.shape, bool(log_variance.any())

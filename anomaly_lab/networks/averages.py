@@ -17,7 +17,7 @@ class Averages(nn.Module):
         names: names of the networks in `owner`.
         decay: weight of the previous average in an update; the average covers about 1 / (1 - decay) iterations.
 
-    Example:
+    Examples:
         >>> owner = nn.ModuleDict({"net": nn.Linear(1, 1, bias=False)})
         >>> averages = Averages(owner, ["net"], decay=0.5)
         >>> for weight in (2.0, 4.0):

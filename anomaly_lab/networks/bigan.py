@@ -24,7 +24,7 @@ def draw_weights(network: nn.Module, deviation: float) -> None:
 
     Batch norm keeps torch's default, the identity.
 
-    Example:
+    Examples:
         >>> layer = nn.Sequential(nn.Linear(2, 1))
         >>> draw_weights(layer, 0.0)
         >>> layer(torch.ones(1, 2)).item()
@@ -43,7 +43,7 @@ def quarter(patch_size: Sequence[int]) -> int:
     Raises:
         ValueError: `patch_size` is not a square whose side is a multiple of 4 and at least 8.
 
-    Example:
+    Examples:
         >>> quarter((28, 28))
         7
     """
@@ -64,7 +64,7 @@ class BiGANEncoder(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> BiGANEncoder(1, latent_dim=8, patch_size=(28, 28), width=4)(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 8])
     """
@@ -100,7 +100,7 @@ class SmallGenerator(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> SmallGenerator(latent_dim=8, out_channels=1, patch_size=(28, 28), width=4)(torch.zeros(2, 8)).shape
         torch.Size([2, 1, 28, 28])
     """
@@ -130,7 +130,7 @@ def bigan_generator(latent_dim: int, out_channels: int, patch_size: Sequence[int
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> [type(bigan_generator(8, 1, (side, side), width=4)).__name__ for side in (32, 64)]
         ['SmallGenerator', 'DCGANGenerator']
     """
@@ -149,7 +149,7 @@ class BiGANDiscriminator(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> discriminator = BiGANDiscriminator(1, latent_dim=8, patch_size=(28, 28), width=4)
         >>> discriminator(torch.zeros(2, 1, 28, 28), torch.zeros(2, 8)).shape
         torch.Size([2])

@@ -17,7 +17,7 @@ Norm = Callable[[int], nn.Module]
 def layer_norm(channels: int) -> nn.Module:
     """Return a layer that normalises each sample over C, H, W, with scale and shift per channel; it mixes no samples.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer_norm(2)(torch.tensor([[[[1.0]], [[3.0]]]])).flatten().round().tolist()
         [-1.0, 1.0]
@@ -33,7 +33,7 @@ class UpBlock(nn.Module):
         out_channels: channels of the output.
         norm: makes a normalisation layer for a number of channels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> UpBlock(4, 2)(torch.zeros(1, 4, 8, 8)).shape
         torch.Size([1, 2, 16, 16])
@@ -62,7 +62,7 @@ class DownBlock(nn.Module):
         out_channels: channels of the output.
         norm: makes a normalisation layer for a number of channels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> DownBlock(2, 4)(torch.zeros(1, 2, 8, 8)).shape
         torch.Size([1, 4, 4, 4])
@@ -89,7 +89,7 @@ def initialise(network: nn.Module) -> None:
     The standard deviation is √(4/(fan_in+fan_out)) for convolutions followed by a ReLU (the 3×3 ones of the blocks) and
     √(2/(fan_in+fan_out)) for the first and last convolution and the 1×1 shortcuts. Linear layers are Glorot-uniform.
 
-    Example:
+    Examples:
         >>> block = DownBlock(1, 1)
         >>> initialise(block)
         >>> bool(block.conv1.weight.abs().max() <= (3 * 4 / (9 + 9)) ** 0.5), block.conv2.bias.item()

@@ -27,7 +27,7 @@ class Cloner(nn.Module):
     Attributes:
         scale: [4], by which the teacher's taps are divided before the comparison; 1 unless set by the detector.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.networks.teachers import BACKBONES
         >>> [tuple(tap.shape) for tap in Cloner(BACKBONES["vgg16"], width=4)(torch.zeros(2, 3, 32, 32))]
         [(2, 128, 8, 8), (2, 256, 4, 4), (2, 512, 2, 2), (2, 512, 1, 1)]
@@ -59,7 +59,7 @@ def guided(network: nn.Module) -> Iterator[None]:
 
     Springenberg et al. 2015. Both the forward and the backward pass must run inside.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([1.0], requires_grad=True)
         >>> relu = nn.ReLU()
         >>> with guided(relu):

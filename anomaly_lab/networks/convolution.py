@@ -22,7 +22,7 @@ class Conv2d(nn.Conv2d):
         kernel_size: side of the kernel, odd.
         bias: whether to add a bias per channel.
 
-    Example:
+    Examples:
         >>> conv = Conv2d(1, 2, 3)
         >>> x = torch.rand(1, 1, 8, 8)
         >>> conv(x).shape, torch.allclose(conv(x), conv(x, twice=True), atol=1e-6)
@@ -33,7 +33,7 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
 
     def forward(self, x: Tensor, twice: bool = False) -> Tensor:
-        """Convolve; set `twice` if the result is differentiated twice. Otherwise torch's convolution has less overhead."""
+        """Convolve; `twice` if the result will be differentiated twice: otherwise torch's own operation is cheaper."""
         if twice and torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type):
             return _convolve(x, self.weight, self.bias)
         return super().forward(x)  # autocast supports torch's own operations only

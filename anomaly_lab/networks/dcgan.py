@@ -24,7 +24,7 @@ class DCGANGenerator(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> DCGANGenerator(latent_dim=8, out_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 8)).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -56,7 +56,7 @@ class DCGANDiscriminator(nn.Module):
         patch_size: height and width of the image.
         width: channels at half the resolution.
 
-    Example:
+    Examples:
         >>> discriminator = DCGANDiscriminator(in_channels=1, patch_size=(32, 32), width=4)
         >>> image = torch.zeros(2, 1, 32, 32)
         >>> discriminator(image).shape, discriminator.features(image).shape

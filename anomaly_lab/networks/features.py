@@ -19,7 +19,7 @@ class Pixels(nn.Module):
     Args:
         num_features: number of values of an image.
 
-    Example:
+    Examples:
         >>> Pixels(num_features=2)(torch.tensor([[[[-1.0, 1.0]]]])).tolist()
         [[0.0, 1.0]]
     """
@@ -40,7 +40,7 @@ class SqueezeNetFeatures(nn.Module):
     Args:
         normalisation: input normalisation that the weights expect.
 
-    Example:
+    Examples:
         >>> SqueezeNetFeatures()(torch.zeros(1, 1, 32, 32)).shape  # random weights: see `load`
         torch.Size([1, 512])
     """
@@ -88,7 +88,7 @@ class Projection(nn.Module):
         num_features: D.
         components: maximum number of axes; 0 for no projection.
 
-    Example:
+    Examples:
         >>> projection = Projection(num_features=2, components=2)
         >>> projection.learn(torch.tensor([[-3.0, 1.0], [3.0, 1.0]]))  # varies along the first feature only
         >>> projection.dimensions

@@ -28,7 +28,7 @@ def stage_widths(patch_size: Sequence[int], width: int, channel_cap: int | None 
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 8.
 
-    Example:
+    Examples:
         >>> stage_widths((64, 64), 64), stage_widths((64, 64), 64, channel_cap=256)
         ([64, 128, 256, 512], [64, 128, 256, 256])
     """
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         latent_dim: length of the code.
         widths: channels of the stages, from the image inward.
 
-    Example:
+    Examples:
         >>> Encoder(1, latent_dim=8, widths=stage_widths((32, 32), 4))(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 8])
     """
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         out_channels: 1 or 3.
         widths: channels of the stages, from the image inward.
 
-    Example:
+    Examples:
         >>> Decoder(latent_dim=8, out_channels=1, widths=stage_widths((32, 32), 4))(torch.zeros(2, 8)).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -103,7 +103,7 @@ class EncoderDecoderEncoder(nn.Module):
         latent_dim: length of the codes.
         widths: channels of the stages, from the image inward.
 
-    Example:
+    Examples:
         >>> network = EncoderDecoderEncoder(1, latent_dim=8, widths=stage_widths((32, 32), 4))
         >>> [tuple(output.shape) for output in network(torch.zeros(2, 1, 32, 32))]
         [(2, 1, 32, 32), (2, 8), (2, 8)]
@@ -129,7 +129,7 @@ class GANomalyDiscriminator(nn.Module):
         in_channels: 1 or 3.
         widths: channels of the stages, from the image inward.
 
-    Example:
+    Examples:
         >>> logit, features = GANomalyDiscriminator(1, stage_widths((32, 32), 4))(torch.zeros(2, 1, 32, 32))
         >>> logit.shape, features.shape
         (torch.Size([2]), torch.Size([2, 256]))
@@ -156,7 +156,7 @@ class SkipGANomalyDiscriminator(nn.Module):
         widths: channels of the stages, from the image inward.
         num_features: length of the code.
 
-    Example:
+    Examples:
         >>> logit, features = SkipGANomalyDiscriminator(1, stage_widths((32, 32), 4))(torch.zeros(2, 1, 32, 32))
         >>> logit.shape, features.shape
         (torch.Size([2]), torch.Size([2, 100]))

@@ -16,7 +16,7 @@ class KernelMachine(nn.Module):
         num_features: D.
         components: maximum number of principal axes to project the rows on; 0 for none.
 
-    Example:
+    Examples:
         >>> machine = KernelMachine(capacity=2, num_features=1)
         >>> machine.gather(torch.tensor([[0.0], [1.0]]))
         >>> machine.learnt(torch.tensor([2.0, 0.0]), gamma=1.0, offset=-1.0)
@@ -83,7 +83,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
     It is computed from one matrix product, which needs float64.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
         >>> squared_distances(x, x).tolist()
         [[0.0, 25.0], [25.0, 0.0]]
@@ -95,7 +95,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 def scale(rows: Tensor) -> float:
     """Return 1 / (F · variance of all values) of rows [n, F], scikit-learn's gamma="scale"; 1 if they do not vary.
 
-    Example:
+    Examples:
         >>> scale(torch.tensor([[0.0, 4.0]]))  # 1 / (2 · 4)
         0.125
     """
@@ -106,7 +106,7 @@ def scale(rows: Tensor) -> float:
 def precise(x: Tensor) -> Tensor:
     """Convert x to float64, or to float32 on Apple's GPU, which does not support float64.
 
-    Example:
+    Examples:
         >>> precise(torch.zeros(1)).dtype
         torch.float64
     """

@@ -13,7 +13,7 @@ def batch_statistics(*networks: nn.Module) -> Iterator[None]:
     Running statistics are neither used nor updated. A score computed this way depends on the other images of the batch;
     it exists to reproduce code that does not call `eval()`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> norm = nn.BatchNorm1d(1, affine=False).eval()
         >>> x = torch.tensor([[1.0], [3.0]])

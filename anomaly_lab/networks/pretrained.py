@@ -17,7 +17,7 @@ class Normalised(nn.Module):
         normalisation: `unit` leaves the image as it is; `imagenet` subtracts ImageNet's mean and divides by its
             standard deviation (torchvision's weights); `caffe` converts to BGR in 0..255 and subtracts (104, 117, 123).
 
-    Example:
+    Examples:
         >>> black = torch.zeros(1, 3, 1, 1)
         >>> Normalised("caffe")(black).flatten().round().int().tolist()
         [-104, -117, -123]

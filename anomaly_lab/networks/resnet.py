@@ -23,7 +23,7 @@ def block_widths(patch_size: Sequence[int], width: int) -> list[int]:
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 32.
 
-    Example:
+    Examples:
         >>> block_widths((32, 32), 64), block_widths((64, 64), 64)
         ([64, 128, 256, 256], [64, 128, 256, 512, 512])
     """
@@ -46,7 +46,7 @@ class ResNetGenerator(nn.Module):
         patch_size: height and width of the image.
         width: channels at full resolution.
 
-    Example:
+    Examples:
         >>> ResNetGenerator(latent_dim=8, out_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 8)).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -75,7 +75,7 @@ class ResNetTrunk(nn.Module):
         patch_size: height and width of the image.
         width: channels at full resolution.
 
-    Example:
+    Examples:
         >>> ResNetTrunk(in_channels=1, patch_size=(32, 32), width=4).features(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 256])
     """
@@ -105,7 +105,7 @@ class ResNetCritic(ResNetTrunk):
         patch_size: height and width of the image.
         width: channels at full resolution.
 
-    Example:
+    Examples:
         >>> ResNetCritic(in_channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2])
     """
@@ -131,7 +131,7 @@ class ResNetEncoder(ResNetTrunk):
         patch_size: height and width of the image.
         width: channels at full resolution.
 
-    Example:
+    Examples:
         >>> encoder = ResNetEncoder(in_channels=1, latent_dim=8, patch_size=(32, 32), width=4)
         >>> encoder(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 8])

@@ -13,7 +13,7 @@ def stage_widths(patch_size: Sequence[int], width: int) -> list[int]:
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 8.
 
-    Example:
+    Examples:
         >>> stage_widths((64, 64), 64)
         [64, 128, 256, 512]
     """
@@ -29,7 +29,7 @@ def stage_widths(patch_size: Sequence[int], width: int) -> list[int]:
 def initialise(network: nn.Module) -> None:
     """Initialise the weights as DCGAN does: N(0, 0.02), batch norm N(1, 0.02); biases 0.
 
-    Example:
+    Examples:
         >>> norm = nn.BatchNorm2d(1000)
         >>> initialise(norm)
         >>> 0.01 < norm.weight.std() < 0.03, bool(norm.bias.any())

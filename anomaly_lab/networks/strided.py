@@ -21,7 +21,7 @@ class HalvingConv2d(nn.Conv2d):
         in_channels: channels of the input.
         out_channels: channels of the output.
 
-    Example:
+    Examples:
         >>> conv = HalvingConv2d(2, 3)
         >>> x = torch.rand(1, 2, 8, 8)
         >>> torch.allclose(conv(x), F.conv2d(x, conv.weight, stride=2, padding=1), atol=1e-6)
@@ -46,7 +46,7 @@ class DoublingConv2d(nn.ConvTranspose2d):
         in_channels: channels of the input.
         out_channels: channels of the output.
 
-    Example:
+    Examples:
         >>> conv = DoublingConv2d(2, 3)
         >>> x = torch.rand(1, 2, 4, 4)
         >>> torch.allclose(conv(x), F.conv_transpose2d(x, conv.weight, stride=2, padding=1), atol=1e-6)

@@ -22,7 +22,7 @@ def stage_widths(in_channels: int, patch_size: Sequence[int]) -> list[int]:
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 32.
 
-    Example:
+    Examples:
         >>> stage_widths(1, (32, 32)), stage_widths(3, (64, 64))
         ([8, 4], [32, 64, 128, 128])
     """
@@ -36,7 +36,7 @@ def stage_widths(in_channels: int, patch_size: Sequence[int]) -> list[int]:
 def latent_dim(in_channels: int) -> int:
     """Return the length of the code in the authors' networks: 32 for grey images, 128 for colour.
 
-    Example:
+    Examples:
         >>> latent_dim(in_channels=1), latent_dim(in_channels=3)
         (32, 128)
     """
@@ -53,7 +53,7 @@ class SVDDEncoder(nn.Module):
         in_channels: 1 or 3.
         patch_size: height and width of the image.
 
-    Example:
+    Examples:
         >>> encoder = SVDDEncoder(in_channels=1, patch_size=(32, 32))
         >>> encoder(torch.zeros(2, 1, 32, 32)).shape, sum(weight.numel() for weight in encoder.parameters())
         (torch.Size([2, 32]), 9192)
@@ -84,7 +84,7 @@ class SVDDDecoder(nn.Module):
         out_channels: 1 or 3.
         patch_size: height and width of the image.
 
-    Example:
+    Examples:
         >>> SVDDDecoder(out_channels=1, patch_size=(32, 32))(torch.zeros(2, 32)).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -116,7 +116,7 @@ class SVDDAutoencoder(nn.Module):
         in_channels: 1 or 3.
         patch_size: height and width of the image.
 
-    Example:
+    Examples:
         >>> SVDDAutoencoder(in_channels=1, patch_size=(32, 32))(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -137,7 +137,7 @@ class ContrastNorm(nn.Module):
     image [B, C, *S] -> (image - mean) / mean absolute deviation of each image, mapped from [low, high] to [0, 1]; the
     range is that of all images given to `measure`.
 
-    Example:
+    Examples:
         >>> norm = ContrastNorm()
         >>> norm.measure(torch.tensor([[[[0.0, 2.0]]]]))  # contrast -1 and 1
         >>> norm(torch.tensor([[[[10.0, 30.0]]]])).flatten().tolist()
@@ -177,7 +177,7 @@ class Hypersphere(nn.Module):
         count: number of codes in the mean.
         radius: R; 0 until it is set.
 
-    Example:
+    Examples:
         >>> sphere = Hypersphere(num_features=2)
         >>> sphere.include(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
         >>> sphere(torch.tensor([[1.0, 3.0]])).item()  # centre (1, 0)

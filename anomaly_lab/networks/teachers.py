@@ -65,7 +65,7 @@ class Teacher(nn.Module):
         name: a key of BACKBONES.
         normalisation: input normalisation that the weights expect.
 
-    Example:
+    Examples:
         >>> [tuple(tap.shape) for tap in Teacher("squeezenet1_0")(torch.zeros(1, 3, 64, 64))]
         [(1, 96, 14, 14), (1, 256, 7, 7), (1, 512, 3, 3), (1, 512, 3, 3)]
     """
@@ -119,7 +119,7 @@ class Teacher(nn.Module):
 def draw(network: nn.Module) -> None:
     """Initialise convolutions He-normally and biases with 0, so that activations keep their size (≠ code: Xavier).
 
-    Example:
+    Examples:
         >>> layer = nn.Conv2d(100, 100, 1)
         >>> draw(layer)
         >>> 0.13 < layer.weight.std() < 0.15  # √(2 / 100)

@@ -25,7 +25,7 @@ class UNet(nn.Module):
     Raises:
         ValueError: `patch_size` is not a square of a power of two >= 8.
 
-    Example:
+    Examples:
         >>> UNet(channels=1, patch_size=(32, 32), width=4)(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 1, 32, 32])
     """

@@ -28,7 +28,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def quiet_lightning() -> Iterator[None]:
     """Hide Lightning's info messages and known harmless warnings within the context.
 
-    Example:
+    Examples:
         >>> with quiet_lightning():
         ...     logging.getLogger("pytorch_lightning").getEffectiveLevel() == logging.WARNING
         True
@@ -50,7 +50,7 @@ def quiet_lightning() -> Iterator[None]:
 def say(text: str) -> None:
     """Print a line of plain text on stderr; square brackets are printed literally.
 
-    Example:
+    Examples:
         >>> say("run: runs/ganomaly_headct")  # printed on stderr
     """
     console.print(escape(text))
@@ -59,7 +59,7 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Print a line in bold yellow on stderr.
 
-    Example:
+    Examples:
         >>> warn("SYNTHETIC TWIN")  # printed on stderr
     """
     console.print(f"[bold yellow]{escape(text)}[/]")
@@ -73,7 +73,7 @@ def announce(run: Path, facts: dict[str, Any], where_to_get: str) -> None:
         facts: its provenance, the content of provenance.json.
         where_to_get: the data set's instructions for obtaining the real files.
 
-    Example:
+    Examples:
         >>> announce(run, facts, data.where_to_get)  # doctest: +SKIP
         budget laptop: gan 1000 iterations
         data: train 67 normal + 0 anomalous, val 8 normal + 0 anomalous, ...
@@ -99,7 +99,7 @@ def announce_source(source: str, where_to_get: str) -> None:
         source: "real" or "twin".
         where_to_get: the data set's instructions for obtaining the real files.
 
-    Example:
+    Examples:
         >>> announce_source("real", "download it")  # prints nothing
     """
     if source == "twin":
@@ -115,7 +115,7 @@ def announce_data(facts: dict[str, Any]) -> None:
     Args:
         facts: what `PatchDataModule.facts` returns.
 
-    Example:
+    Examples:
         >>> audit = {"identical": [], "near_identical": [], "crossing": 0, "shared_patients": [], "checked": 2}
         >>> counts = {"test": {"normal": 1, "anomalous": 1}}
         >>> announce_data({"counts": counts, "skipped": [], "audit": audit})  # printed on stderr

@@ -21,7 +21,7 @@ MAX_SECONDS = 1.0  # the second measurement uses as many images as this time all
 def estimated_seconds(settings: DictConfig) -> float:
     """Return the estimated seconds of all phases of an experiment, see `phase_seconds`.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.experiment.config import load
         >>> estimated_seconds(load("ganomaly_headct", ["budget=paper"]))  # doctest: +SKIP
         5400.0
@@ -42,7 +42,7 @@ def phase_seconds(settings: DictConfig) -> dict[str, float]:
     Returns:
         Seconds by name of the phase.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.experiment.config import load
         >>> phase_seconds(load("fanogan_headct", ["budget=laptop"]))  # doctest: +SKIP
         {'gan': 210.0, 'encoder': 45.0}

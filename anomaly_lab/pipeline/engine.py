@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from anomaly_lab.callbacks.interruption import Interruption
 from anomaly_lab.callbacks.progress import Meter
 from anomaly_lab.callbacks.record import peak_memory
-from anomaly_lab.callbacks.run_callback import RunCallback
+from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.experiment import checkpoint_files, fingerprint, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation
+from anomaly_lab.experiment.schema import TARGET, locate
+from anomaly_lab.pipeline import identity
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say
 from anomaly_lab.pipeline.evaluate import evaluate_run
+from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
 from anomaly_lab.pipeline.predict import new_cases, predict_files
 from anomaly_lab.pipeline.provenance import provenance, published
-from anomaly_lab.pipeline.scorer import Scorer, load_weights
+from anomaly_lab.pipeline.scorer import Scorer, load_weights, run_ids
 from anomaly_lab.pipeline.training import (
     construct,
     decisive_callbacks,
@@ -40,7 +45,11 @@ from anomaly_lab.pipeline.training import (
 )
 from anomaly_lab.pipeline.warm_start import WarmStart
 from anomaly_lab.reports.run_report import write_report
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Stopped, UserError
+
+LOADING = tuple(f"data.store.{name}" for name in ("folder", "num_workers", "scoring_batch_size", "on_bad"))
+EVALUATE = ("evaluation", "trainer.accelerator", *LOADING)  # what may be said otherwise of a run that exists
+RESUME = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "callbacks", *LOADING)
 
 
 def train_by_name(experiment: str, overrides: Sequence[str]) -> Path:
@@ -53,7 +62,7 @@ def train_by_name(experiment: str, overrides: Sequence[str]) -> Path:
     Returns:
         The run folder.
 
-    Example:
+    Examples:
         >>> train_by_name("ganomaly_headct", ["budget=smoke"])  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
@@ -76,31 +85,47 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
     Raises:
         UserError: the data cannot be read or are too few, `start_from` does not fit, or the folder cannot be written.
 
-    Example:
+    Examples:
         >>> train(configuration.load("ganomaly_headct", ["budget=smoke"]))  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
-    data, detector = construct(config)
-    pretrained = detector.load_pretrained()
-    start = WarmStart.open(config.start_from, config.start_phase) if config.start_from else None
-    if start:
-        start.apply_to(detector)
-    run = Path()
-    if _is_first_rank():
-        data.prepare_data()
-        data.setup()  # before the run folder is created, so that unusable data leave nothing behind
-        data.check_trainable()
-        facts = provenance(config, data, detector, pretrained, start.record() if start else None)
-        facts["precision"] = str(precision_for(config.trainer.precision))
-        if paper is not None:
-            facts["paper"] = published(paper)
-        run = run_folder.create(config.runs, config.name, (config.budget, *(["twin"] if data.source == "twin" else [])))
-        run_folder.write_atomic(run / "config.yaml", configuration.show(config))
-        run_folder.write_json(run / "provenance.json", facts | {"run": run.name})
+    with Interruption().listening() as interruption:
+        data, detector = construct(config)
+        pretrained = detector.load_pretrained()
+        start = WarmStart.open(config.start_from, config.start_phase) if config.start_from else None
         if start:
-            start.link_into(run, with_checkpoint=detector.finished)
-        announce(run, facts | {"run": run.name}, data.where_to_get)
-    return _fit_and_evaluate(config, run, data, detector, checkpoint=None)
+            start.apply_to(detector)
+        run, facts = Path(), dict[str, Any]()
+        if _is_first_rank():
+            data.prepare_data()
+            data.setup()  # before the run folder is created, so that unusable data leave nothing behind
+            data.check_trainable()
+            facts = provenance(config, data, detector, pretrained, start.record() if start else None)
+            facts["precision"] = str(precision_for(config.trainer.precision))
+            if paper is not None:
+                facts["paper"] = published(paper)
+            run = _make_run_folder(config, data, facts, start, with_checkpoint=detector.finished)
+            announce(run, facts, data.where_to_get)
+        with _alone(run):
+            return _fit_and_evaluate(_Work(config, run, facts, data, detector), None, interruption)
+
+
+def _make_run_folder(
+    config: DictConfig, data: PatchDataModule, facts: dict[str, Any], start: WarmStart | None, with_checkpoint: bool
+) -> Path:
+    """Make the run folder with all that resuming needs; its name is added to the facts."""
+    split = data.record()
+    if start:
+        identity.refuse_tested_training(start, split, data.name)
+    marks = (config.budget, *(["twin"] if data.source == "twin" else []))
+    with run_folder.create(config.runs, config.name, marks) as work:
+        facts["run"] = run_folder.final_place(work).name
+        run_folder.write_atomic(work / "config.yaml", configuration.show(config))
+        run_folder.write_json(work / "provenance.json", facts)
+        run_folder.write_atomic(work / identity.SPLIT, split.to_csv())
+        if start:
+            start.link_into(work, with_checkpoint)
+    return run_folder.final_place(work)
 
 
 def inspect(config: DictConfig) -> Path:
@@ -112,7 +137,7 @@ def inspect(config: DictConfig) -> Path:
     Returns:
         The data sheet.
 
-    Example:
+    Examples:
         >>> inspect(configuration.load_data("headct"))  # doctest: +SKIP
         PosixPath('runs/headct/data/datasheet.html')
     """
@@ -132,68 +157,99 @@ def inspect(config: DictConfig) -> Path:
 
 
 @quiet_lightning()
-def resume(path: str) -> Path:
+def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECORDED) -> Path:
     """Continue a run from its newest intact checkpoint; the result equals that of an uninterrupted run.
+
+    Whatever is missing of a run is made, be it iterations, scores, metrics or the report.
 
     Args:
         path: the run folder.
+        overrides: `key=value` words, of the keys in RESUME alone.
+        asked: where the run's data lie now, and whether changes of them are accepted.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: the run does not exist, is finished or is being trained by another process.
+        UserError: the run does not exist, is finished or is in use by another process, or its data have changed.
 
-    Example:
+    Examples:
         >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b')
     """
     run = run_folder.open_run(path)
-    config = configuration.recall(run / "config.yaml")
-    facts = run_folder.read_json(run / "provenance.json")
-    torch.set_num_threads(facts.get("threads", torch.get_num_threads()))
-    if facts.get("finished"):
-        raise UserError(f"{run} is finished, there is nothing to resume; to evaluate it again: make evaluate RUN={run}")
-    checkpoint = checkpoint_files.newest(run)
-    data, detector = construct(config)
-    if checkpoint is None:
-        detector.load_pretrained()
-        if config.start_from:
-            WarmStart.open(config.start_from, config.start_phase).apply_to(detector)
-    if _is_first_rank():
-        data.prepare_data()
-        data.setup()
-        say(f"resuming {run} from {'the beginning (no checkpoint yet)' if checkpoint is None else checkpoint.name}")
-        entry = {"at": run_folder.now(), "from": checkpoint and checkpoint.name}
-        run_folder.update_provenance(run, resumed=[*facts.get("resumed", []), entry])
-    return _fit_and_evaluate(config, run, data, detector, checkpoint)
+    config = configuration.recall(run / "config.yaml", overrides, RESUME)
+    _refuse_other_callbacks(configuration.recall(run / "config.yaml"), config)
+    with Interruption().listening() as interruption, _alone(run):
+        facts = run_folder.read_json(run / "provenance.json")
+        if facts.get("finished") and (run / "report.html").exists():
+            raise UserError(
+                f"{run} is finished, there is nothing to resume; to evaluate it again: make evaluate RUN={run}"
+            )
+        torch.set_num_threads(facts.get("threads", torch.get_num_threads()))
+        checkpoint = checkpoint_files.newest(run)
+        identity.point_at_data(config, run, facts, asked)
+        data, detector = construct(config)
+        identity.pin_split(data, run, asked)
+        if checkpoint is None:
+            detector.load_pretrained()
+            if config.start_from:
+                WarmStart.open(config.start_from, config.start_phase).apply_to(detector)
+        if _is_first_rank():
+            run_folder.remove_partial_files(run)
+            data.prepare_data()
+            data.setup()
+            identity.check_fingerprint(data, run, facts, asked)
+            identity.note_data(run, data, "resume", asked)
+            say(f"resuming {run} from {'the beginning (no checkpoint yet)' if checkpoint is None else checkpoint.name}")
+            entry = {"at": run_folder.now(), "from": checkpoint and checkpoint.name, "overrides": list(overrides)}
+            run_folder.update_provenance(run, resumed=[*facts.get("resumed", []), entry])
+        return _fit_and_evaluate(_Work(config, run, facts, data, detector), checkpoint, interruption)
 
 
 @quiet_lightning()
-def evaluate(path: str) -> Path:
+def evaluate(
+    path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECORDED, checkpoint: str | None = None
+) -> Path:
     """Score and evaluate a trained run again in one process; needs the run folder and the data.
 
     Args:
         path: the run folder.
+        overrides: `key=value` words, of the keys in EVALUATE alone; those of `evaluation` are kept in the run's
+            configuration, since its metrics are theirs from then on.
+        asked: where the run's data lie now, and whether changes of them are accepted.
+        checkpoint: name of a checkpoint other than the run's last, or how it begins; the report then says so.
 
     Returns:
         The report.
 
     Raises:
-        UserError: the run does not exist or is not trained.
+        UserError: the run does not exist, is not trained or is in use by another process, or its data have changed.
 
-    Example:
+    Examples:
         >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
     """
     run = run_folder.open_run(path)
-    config, data, detector = _restore(run)
-    with Meter("scoring", "batch") as meter:
-        scored = score_all(data, detector, device=device_for(config.trainer.accelerator), progress=meter.show)
-    assert scored is not None, "a single process scores all cases"
-    evaluate_run(run, _evaluation(config), data, detector, scored)
-    _note_evaluating_code(run, config)
-    return _reported(run)
+    config = configuration.recall(run / "config.yaml", overrides, EVALUATE)
+    with Interruption().listening(), _alone(run):
+        facts = run_folder.read_json(run / "provenance.json")
+        identity.point_at_data(config, run, facts, asked)
+        data, detector = construct(config)
+        identity.pin_split(data, run, asked)
+        weights = load_weights(run, detector, checkpoint)
+        data.prepare_data()
+        data.setup()
+        identity.check_fingerprint(data, run, facts, asked)
+        run_folder.remove_partial_files(run)
+        with Meter("scoring", "batch") as meter:
+            scored = score_all(data, detector, device=device_for(config.trainer.accelerator), progress=meter.show)
+        assert scored is not None, "a single process scores all cases"
+        _mark_stale(run)  # until scores, metrics and configuration agree again
+        evaluate_run(run, _evaluation(config), data, detector, scored)
+        identity.note_data(run, data, "evaluate", asked)
+        _note_evaluation(run, config, overrides, weights)
+        return _reported(run)
 
 
 def report(path: str) -> Path:
@@ -205,7 +261,7 @@ def report(path: str) -> Path:
     Returns:
         The report.
 
-    Example:
+    Examples:
         >>> report("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
     """
@@ -227,7 +283,7 @@ def predict(path: str, folder: str, out: str | None = None, masks: str | None = 
     Raises:
         UserError: the run is not trained, or there is nothing to score.
 
-    Example:
+    Examples:
         >>> predict("runs/ganomaly_headct/20260101-120000-laptop-1a2b", "new_scans")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/predictions/new_scans')
     """
@@ -241,33 +297,48 @@ def predict(path: str, folder: str, out: str | None = None, masks: str | None = 
     return written
 
 
-def _restore(run: Path) -> tuple[DictConfig, PatchDataModule, Detector]:
-    """Return configuration, data and trained detector of a run."""
-    config = configuration.recall(run / "config.yaml")
-    data, detector = construct(config)
-    load_weights(run, detector)
-    data.prepare_data()
-    data.setup()
-    return config, data, detector
+def _refuse_other_callbacks(stored: DictConfig, config: DictConfig) -> None:
+    """Refuse changes of callbacks that could change the scores of a run that has begun."""
+    for name in {*stored.callbacks, *config.callbacks}:
+        before, now = stored.callbacks.get(name), config.callbacks.get(name)
+        if before != now and any(changes_scores(locate(node[TARGET])) for node in (before, now) if node):
+            raise UserError(f"callbacks.{name}: may change the run's scores, so it must stay as it was; train anew")
 
 
-def _fit_and_evaluate(
-    config: DictConfig, run: Path, data: PatchDataModule, detector: Detector, checkpoint: Path | None
-) -> Path:
+@dataclass(frozen=True)
+class _Work:
+    """A run that is being trained.
+
+    Attributes:
+        config: the resolved experiment.
+        run: the run folder; on other ranks than the first it may be unknown.
+        facts: its provenance.
+        data: its data set, set up on the first rank.
+        detector: as it begins.
+    """
+
+    config: DictConfig
+    run: Path
+    facts: Mapping[str, Any]
+    data: PatchDataModule
+    detector: Detector
+
+
+def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interruption) -> Path:
+    """Train what is left, from a checkpoint or from the beginning, then score, evaluate and report."""
+    config, run, data, detector = work.config, work.run, work.data, work.detector
     if config.trainer.precision == "bf16-mixed" and emulates_bfloat16() and _is_first_rank():
         say("trainer.precision=bf16-mixed: this processor only emulates bfloat16, training in float32 instead")
     named: list[pl.Callback] = [configuration.build(node) for node in config.callbacks.values()]
-    with _alone(run):
-        trainer = trainer_for(
-            config.trainer,
-            run,
-            [*decisive_callbacks(config.seed), *named],
-            detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
-            plugins=[CheckpointFiles()],
-        )
+    trainer = trainer_for(
+        config.trainer,
+        run,
+        [*decisive_callbacks(config.seed), *named, interruption],
+        detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
+        plugins=[CheckpointFiles(work.facts.get("id"), run_ids(work.facts))],
+    )
+    try:
         trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         began = time.perf_counter()
         with Meter("scoring", "batch", silent=not trainer.is_global_zero) as meter:
             scored = score_all(data, detector, named, trainer.strategy.root_device, meter.show)
@@ -279,34 +350,75 @@ def _fit_and_evaluate(
             evaluate_run(run, _evaluation(config), data, detector, scored)
             _conclude(run, detector, callbacks)
         trainer.strategy.barrier()
+    except Stopped as stopped:
+        if trainer.is_global_zero:
+            name, done = signal.Signals(stopped.signal).name, detector.iterations_done
+            total = detector.schedule.iterations
+            say(f"stopped by {name} after iteration {done} of {total}; continue with: make resume RUN={run}")
+        raise
     return run
 
 
 def _conclude(run: Path, detector: Detector, callbacks: list[RunCallback]) -> None:
-    """Complete the provenance of an evaluated run and write its report."""
+    """Complete the record of an evaluated run and write its report; that it is finished is written last."""
     chosen = (callback.checkpoint_choice() for callback in callbacks)
     choice = next(filter(None, chosen), {"rule": "last", "iteration": detector.iterations_done})
+    files = checkpoint_files.by_age(run / "checkpoints")
     threads = torch.get_num_threads()  # Lightning divides the cores among processes; `evaluate` needs the same number
-    run_folder.update_provenance(run, finished=run_folder.now(), checkpoint=choice, threads=threads)
-    _reported(run)
+    file = {"file": files[0].name} if files else {}
+    run_folder.update_provenance(run, checkpoint={**choice, **file}, threads=threads)
+    finished = run_folder.now()
+    _reported(run, finished)
     for callback in callbacks:
         callback.on_run_end(run)
+    run_folder.update_provenance(run, finished=finished)
 
 
-def _reported(run: Path) -> Path:
-    """Write a run's report and print its path."""
-    page = write_report(run)
+def _reported(run: Path, finished: str | None = None) -> Path:
+    """Write a run's report and print its path.
+
+    Args:
+        run: its folder.
+        finished: when it was finished, if its record is still to say so.
+    """
+    page = write_report(run, finished)
     console.print(f"report: {page}")
     return page
 
 
-def _note_evaluating_code(run: Path, config: DictConfig) -> None:
-    """Record the fingerprint of the current evaluation code; that of the training code is kept."""
+def _mark_stale(run: Path) -> None:
+    """Record that no code's evaluation stands in the run folder."""
     before = run_folder.read_json(run / "provenance.json").get("code", "")
     training = before["training"] if isinstance(before, dict) else before
-    plain: Any = OmegaConf.to_container(config)
-    evaluation = fingerprint.of_code(plain)["evaluation"]
-    run_folder.update_provenance(run, code={"training": training, "evaluation": evaluation})
+    run_folder.update_provenance(run, code={"training": training, "evaluation": ""})
+
+
+def _note_evaluation(run: Path, config: DictConfig, overrides: Sequence[str], weights: Path) -> None:
+    """Record what a run was evaluated with: settings, checkpoint, and the fingerprint of the code."""
+    facts = run_folder.read_json(run / "provenance.json")
+    stored = configuration.recall(run / "config.yaml")
+    changed = {
+        str(key): {"from": stored.evaluation[key], "to": config.evaluation[key]}
+        for key in config.evaluation
+        if stored.evaluation[key] != config.evaluation[key]
+    }
+    if changed:
+        stored.evaluation = config.evaluation
+        run_folder.write_atomic(run / "config.yaml", configuration.show(stored))
+    choice = facts.get("checkpoint") or {"rule": "last", "iteration": int(weights.name.partition("-")[0])}
+    if weights.name != choice.get("file", weights.name):
+        before = choice.get("instead_of", choice)
+        asked = {"rule": "asked for", "iteration": int(weights.name.partition("-")[0]), "instead_of": before}
+        choice = before if weights.name == before["file"] else asked
+    plain: Any = OmegaConf.to_container(stored)
+    entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "checkpoint": weights.name}
+    kept = {"checkpoint": {**choice, "file": weights.name}} if facts.get("finished") else {}
+    run_folder.update_provenance(
+        run,
+        **kept,
+        evaluated=[*facts.get("evaluated", []), entry],
+        code=facts["code"] | {"evaluation": fingerprint.of_code(plain)["evaluation"]},
+    )
 
 
 def _evaluation(config: DictConfig) -> Evaluation:
@@ -320,18 +432,9 @@ def _beginning(config: DictConfig, detector: Detector) -> int:
     return detector.schedule.span(config.start_phase).stop if config.start_from else 0
 
 
-@contextlib.contextmanager
-def _alone(run: Path) -> Iterator[None]:
+def _alone(run: Path) -> contextlib.AbstractContextManager[None]:
     """Lock the run folder for this process; only the first rank has one."""
-    if not _is_first_rank():
-        yield
-        return
-    lock = FileLock(run / ".lock", timeout=0)
-    try:
-        with lock:
-            yield
-    except Timeout as error:
-        raise UserError(f"{run} is being trained by another process; wait for it or stop it") from error
+    return run_folder.locked(run) if _is_first_rank() else contextlib.nullcontext()
 
 
 def _is_first_rank() -> bool:

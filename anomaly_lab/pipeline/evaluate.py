@@ -38,7 +38,7 @@ def evaluate_run(
         detector: the trained detector, which computes reconstructions and maps for the galleries.
         scored: result of `training.score_all`, with every validation normal and test case once.
 
-    Example:
+    Examples:
         >>> evaluate_run(run, Evaluation(), data, detector, score_all(data, detector))  # doctest: +SKIP
     """
     splits = ("val", "test")

@@ -59,7 +59,7 @@ def inspect(folder: Path, experiment: str, data: PatchDataModule, facts: dict[st
     Raises:
         UserError: the folder cannot be created.
 
-    Example:
+    Examples:
         >>> inspect(Path("runs/headct/data"), "headct", data, data.facts())  # doctest: +SKIP
         PosixPath('runs/headct/data/datasheet.html')
     """
@@ -75,7 +75,7 @@ def inspect(folder: Path, experiment: str, data: PatchDataModule, facts: dict[st
 def splits_of_rows(data: PatchDataModule) -> Names:
     """Return the split of every row of the store, [N]; an empty string for rows in no split.
 
-    Example:
+    Examples:
         >>> np.unique(splits_of_rows(data)).tolist()  # doctest: +SKIP
         ['', 'test', 'train', 'val']
     """
@@ -94,7 +94,7 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
         facts: what `data.facts()` returns.
         split: what `splits_of_rows` returns, [N].
 
-    Example:
+    Examples:
         >>> sheet = collect("headct", data, data.facts(), splits_of_rows(data))  # doctest: +SKIP
     """
     columns, labels = data.store.index.columns, data.store.labels
@@ -220,7 +220,7 @@ def origin(data: PatchDataModule, seconds: float) -> str:
         data: the data set, set up.
         seconds: duration of the set-up.
 
-    Example:
+    Examples:
         >>> origin(data, 2.0)  # doctest: +SKIP
         'built in 2.0 s, 200 rows, 0.8 MB (headct-1a2b3c4d)'
     """

@@ -37,7 +37,7 @@ def new_cases(source: Path, masks: Path | None = None) -> list[Case]:
     Raises:
         UserError: there is nothing to score, or no mask matches.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("L", (8, 8)).save(f"{folder}/slice.png")
@@ -77,7 +77,7 @@ def predict_files(name: str, scorer: Scorer, cases: list[Case], out: Path) -> Pa
     Raises:
         UserError: a file cannot be read.
 
-    Example:
+    Examples:
         >>> predict_files(run.name, Scorer.open(run), new_cases(Path("scans")), Path("out"))  # doctest: +SKIP
         PosixPath('out')
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,13 +33,14 @@ def provenance(
         pretrained: facts about pretrained weights, from `Detector.load_pretrained`.
         start: what `WarmStart.record` returns; None for training from scratch.
 
-    Example:
+    Examples:
         >>> provenance(config, data, detector, {}, None)["source"]  # doctest: +SKIP
         'twin'
     """
     plain: Any = OmegaConf.to_container(config)
     caveats = [*detector.caveats, *_switched_on(config), *(start or {}).get("caveats", [])]
     return run_folder.provenance() | {
+        "id": secrets.token_hex(8),
         "code": fingerprint.of_code(plain),
         "experiment": config.name,
         "seed": config.seed,
@@ -63,7 +65,7 @@ def published(paper: DictConfig) -> dict[str, Any]:
     Args:
         paper: the experiment, resolved at the paper budget.
 
-    Example:
+    Examples:
         >>> published(configuration.load("fanogan_headct", ["budget=paper"]))  # doctest: +SKIP
         {'phases': {'gan': 50000, 'encoder': 50000}, 'estimated_seconds': 190000}
     """

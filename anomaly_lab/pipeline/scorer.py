@@ -6,7 +6,7 @@ across the scan, and each score fills its window.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,7 +93,7 @@ class Scorer:
         normals: scores of the validation normals, [n].
         bits: bits per stored pixel, 8 or 16.
 
-    Example:
+    Examples:
         >>> scorer = Scorer.open("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         >>> scorer.score("slice.png").p_value  # doctest: +SKIP
         0.1
@@ -131,8 +131,7 @@ class Scorer:
         scores = Scores.read(run / "scores.csv")
         bits = facts["data"].get("bits")
         if bits is None:  # a run of an older version
-            data.setup()
-            bits = data.facts()["bits"]
+            bits = _bits_of_data(run, facts)
         return cls(data, detector, metrics, scores.score[scores.normals], bits)
 
     def score(self, source: str | Path | Case | NDArray[Any]) -> ScoredScan:
@@ -230,27 +229,63 @@ class Scorer:
         return whole_map(maps, cut.windows.location, cut.scan.pixels.shape[1:], cut.across, foreground)
 
 
-def load_weights(run: Path, detector: Detector) -> None:
-    """Load the newest intact checkpoint of a run into a detector and set the run's number of threads.
+def load_weights(run: Path, detector: Detector, asked: str | None = None) -> Path:
+    """Load the weights that a run stands for into a detector and set the run's number of threads.
 
     Args:
         run: the run folder.
         detector: the detector, as configured in the run; modified in place.
+        asked: name of another one of its checkpoints, or how it begins.
+
+    Returns:
+        The file of the checkpoint.
 
     Raises:
-        UserError: there is no checkpoint, or the training has not reached the point from which scores are meaningful.
+        UserError: the checkpoint is not there, is damaged, belongs to another run or does not fit the detector, or the
+            training has not reached the point from which scores are meaningful.
 
-    Example:
+    Examples:
         >>> data, detector = construct(configuration.recall(run / "config.yaml"))  # doctest: +SKIP
         >>> load_weights(run, detector)  # doctest: +SKIP
     """
-    torch.set_num_threads(run_folder.read_json(run / "provenance.json").get("threads", torch.get_num_threads()))
-    path = checkpoint_files.newest(run)
-    if path is None:
-        raise UserError(f"{run} has no checkpoint to evaluate; train it first: make resume RUN={run}")
-    detector.load_state_dict(checkpoint_files.load(path)["state_dict"])
+    facts = run_folder.read_json(run / "provenance.json")
+    torch.set_num_threads(facts.get("threads", torch.get_num_threads()))
+    path = checkpoint_files.final(run, facts, asked)
+    try:
+        detector.load_state_dict(checkpoint_files.load(path, run_ids(facts))["state_dict"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not fit the detector of {run / 'config.yaml'}: {reason}") from error
     if not detector.ready:
         raise UserError(f"{run} is not trained far enough to score; continue with: make resume RUN={run}")
+    return path
+
+
+def run_ids(facts: Mapping[str, Any]) -> set[str | None]:
+    """Return the ids that the checkpoints of a run may carry: its own and that of the run it started from.
+
+    Args:
+        facts: provenance of the run.
+
+    Returns:
+        The ids; with None among them, for runs of older versions, any.
+
+    Examples:
+        >>> sorted(run_ids({"id": "1f", "started_from": {"id": "0e"}}))
+        ['0e', '1f']
+    """
+    started = facts.get("started_from")
+    return {facts.get("id")} | ({started.get("id")} if started else set())
+
+
+def _bits_of_data(run: Path, facts: Mapping[str, Any]) -> int:
+    """Return the bits of a stored pixel where the record of an older run does not say it."""
+    config = configuration.recall(run / "config.yaml")
+    config.data.source = facts.get("source", config.data.source)
+    data: PatchDataModule = configuration.build(config.data)
+    data.setup()
+    bits: int = data.facts()["bits"]
+    return bits
 
 
 def _only_case(source: str | Path) -> Case:

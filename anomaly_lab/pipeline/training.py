@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
     """Construct the data module and the detector of a resolved experiment; the seed determines the initial weights.
 
-    Example:
+    Examples:
         >>> config = configuration.load("ganomaly_headct", ["budget=smoke"])
         >>> data, detector = construct(config)
         >>> type(data).__name__, type(detector).__name__
@@ -37,6 +37,7 @@ def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
     pl.seed_everything(config.seed, verbose=False)
     data: PatchDataModule = configuration.build(config.data)
     detector: Detector = configuration.build(config.detector)
+    detector.refuse_gaps()
     detector.to(memory_format=torch.channels_last)
     detector.accumulate = config.trainer.accumulate_grad_batches
     detector.clip_norm = config.trainer.gradient_clip_val
@@ -59,7 +60,7 @@ def trainer_for(
         max_epochs: Lightning epochs of the whole training, including those before a resume.
         over: arguments of the Trainer that override configured ones.
 
-    Example:
+    Examples:
         >>> config = configuration.load("ganomaly_headct", ["budget=smoke"])
         >>> trainer = trainer_for(config.trainer, run, decisive_callbacks(config.seed), 10)  # doctest: +SKIP
     """
@@ -87,7 +88,7 @@ def trainer_for(
 def decisive_callbacks(seed: int) -> list[pl.Callback]:
     """Return the callbacks that every training has; they determine its random numbers and its validation score.
 
-    Example:
+    Examples:
         >>> [type(callback).__name__ for callback in decisive_callbacks(seed=0)]
         ['Randomness', 'ValidationScore']
     """
@@ -119,7 +120,7 @@ def score_all(
     Raises:
         RuntimeError: not every case was scored exactly once.
 
-    Example:
+    Examples:
         >>> scored = score_all(data, detector)  # doctest: +SKIP
         >>> scored["row"].shape == scored["score"].shape  # doctest: +SKIP
         True
@@ -140,7 +141,7 @@ def score_all(
 def precision_for(requested: Any) -> Any:
     """Return the requested precision, or "32-true" if that is bf16-mixed and the hardware only emulates it.
 
-    Example:
+    Examples:
         >>> precision_for("32-true")
         '32-true'
     """
@@ -150,7 +151,7 @@ def precision_for(requested: Any) -> Any:
 def emulates_bfloat16() -> bool:
     """Return whether bfloat16 is slower than float32: no GPU, and a processor without instructions for it.
 
-    Example:
+    Examples:
         >>> emulates_bfloat16() in (True, False)  # depends on the machine
         True
     """
@@ -164,7 +165,7 @@ def device_for(accelerator: Any) -> torch.device:
     Args:
         accelerator: the setting `trainer.accelerator`, such as "auto", "gpu" or "cpu".
 
-    Example:
+    Examples:
         >>> device_for("cpu")
         device(type='cpu')
     """

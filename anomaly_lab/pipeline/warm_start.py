@@ -50,14 +50,13 @@ class WarmStart:
         Raises:
             UserError: there is no such run, checkpoint or phase, or the phase is not finished.
 
-        Example:
+        Examples:
             >>> start = WarmStart.open("runs/wgan_abmnist/20260101-120000-laptop-1a2b")  # doctest: +SKIP
             >>> start.apply_to(detector)  # doctest: +SKIP
         """
         source = run_folder.open_run(path)
-        facts, newest = run_folder.read_json(source / "provenance.json"), checkpoint_files.newest(source)
-        if newest is None:
-            raise UserError(f"start_from={path}: the run has no checkpoint; train it first: make resume RUN={path}")
+        facts = run_folder.read_json(source / "provenance.json")
+        newest = checkpoint_files.final(source, facts)
         phases: dict[str, int] = facts.get("detector", {}).get("phases", {})
         if phase not in phases:
             raise UserError(
@@ -113,6 +112,7 @@ class WarmStart:
         caveats = self.facts["detector"].get("caveats", [])
         return {
             "run": str(self.facts.get("run", self.source.name)),
+            "id": self.facts.get("id"),
             "checkpoint": self.checkpoint.name,
             "phase": self.phase,
             "iterations": self.phases[self.phase],

@@ -56,7 +56,7 @@ class Panel(NamedTuple):
 def term(key: str) -> str:
     """Return the display name of a logged term: from TERMS, otherwise derived from the key.
 
-    Example:
+    Examples:
         >>> term("train/critic"), term("train/log_likelihood"), term("train/grad_encoder")
         ('Critic loss', 'Log likelihood', 'Gradient norm, encoder')
     """
@@ -71,7 +71,7 @@ def term(key: str) -> str:
 def rate(value: object, digits: int = 3) -> str:
     """Format a number without its leading zero; an undefined one becomes a dash.
 
-    Example:
+    Examples:
         >>> rate(0.8123), rate(1.0), rate(-0.067), rate(None)
         ('.812', '1.000', '−.067', '–')
     """
@@ -84,7 +84,7 @@ def rate(value: object, digits: int = 3) -> str:
 def figure(entry: dict[str, float | None] | float | None) -> str:
     """Format a metric with its interval; a bare number, as older runs have it, without one.
 
-    Example:
+    Examples:
         >>> figure({"value": 0.8123, "low": 0.74, "high": 0.881})
         '.812 [.74, .88]'
         >>> figure(0.8123), figure(None)
@@ -104,7 +104,7 @@ def contenders(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]
     Returns:
         Display name, CSS class and metrics of each.
 
-    Example:
+    Examples:
         >>> contenders({"detector": {"auroc": 0.9}, "baselines": {"pca_32": {"auroc": 0.8}}})
         [('This detector', 'series-0', {'auroc': 0.9}), ('PCA-32 reconstruction', 'series-1', {'auroc': 0.8})]
     """
@@ -121,7 +121,7 @@ def comparison(metrics: dict[str, Any]) -> list[Panel]:
     Args:
         metrics: content of metrics.json.
 
-    Example:
+    Examples:
         >>> metrics = {"detector": {"auroc": {"value": 0.9, "low": 0.8, "high": 1.0}}, "baselines": {}}
         >>> [panel.title for panel in comparison(metrics)]
         ['AUROC', 'Average precision', 'Sensitivity at 95 % specificity']
@@ -158,7 +158,7 @@ def curves(rows: Sequence[Row], metrics: dict[str, Any]) -> list[Panel]:
         rows: of scores.csv.
         metrics: content of metrics.json; the operating point is marked if it has one.
 
-    Example:
+    Examples:
         >>> rows = [{"split": "test", "label": label, "score": score} for label, score in ((0, 0.1), (1, 0.9))]
         >>> [panel.title for panel in curves(rows, {})]
         ['ROC', 'Precision and recall']
@@ -213,7 +213,7 @@ def score_histogram(rows: Sequence[Row], threshold: float | None) -> Panel:
         rows: of scores.csv.
         threshold: position of the vertical line; None draws none.
 
-    Example:
+    Examples:
         >>> rows = [{"split": "val", "label": 0, "score": 0.1}, {"split": "test", "label": 1, "score": 0.9}]
         >>> panel = score_histogram(rows, threshold=0.5)
         >>> "Validation normals (1)" in panel.svg, "threshold 0.5" in panel.svg
@@ -244,7 +244,7 @@ def training(log: Sequence[Row]) -> dict[str, list[Panel]]:
     Args:
         log: lines of metrics.jsonl.
 
-    Example:
+    Examples:
         >>> log = [{"iteration": i, "images": 8 * i, "phase": "gan", "train/critic": -i} for i in (10, 20)]
         >>> {phase: [(panel.title, panel.note) for panel in panels] for phase, panels in training(log).items()}
         {'gan': [('Critic loss', 'last −20')]}

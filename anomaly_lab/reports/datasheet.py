@@ -120,7 +120,7 @@ def write_datasheet(path: Path, sheet: Sheet) -> Path:
     Raises:
         UserError: the file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> audit = {"shared_patients": [], "crossing": 0, "checked": 2, "compared": 2}
         >>> facts = {"name": "toy", "source": "twin", "census": {"images": 2}, "official": {}, "unsplit": ""}
@@ -207,7 +207,7 @@ def _split_banners(sheet: Sheet) -> list[Banner]:
 def intensities(scans: ScanSummary) -> list[Panel]:
     """Plot the intensity distributions of normal and anomalous scans, as read and as stored; empty if none was read.
 
-    Example:
+    Examples:
         >>> scans = ScanSummary()
         >>> fact = {"size": (4, 4), "spacing": None, "lesion": False, "windows": 1, "clipped": 0.0, "case": "a"}
         >>> scans.add(fact | {"histogram": [8, 8], "range": (0, 255), "stored_histogram": [8, 8]}, kind="normal")
@@ -231,7 +231,7 @@ def intensities(scans: ScanSummary) -> list[Panel]:
 def clipping(scans: ScanSummary) -> str:
     r"""Describe how many values were clipped by preprocessing, in a sentence.
 
-    Example:
+    Examples:
         >>> clipping(ScanSummary(clipped=[(0.0, "a"), (0.2, "b")]))
         'Clipped to the darkest or brightest value: 10\xa0% of a scan’s foreground on average, at most 20\xa0% (b).'
     """

@@ -31,7 +31,7 @@ def environment(room: str = "reports", **filters: Filter) -> Environment:
         room: subpackage that holds the page's template; the shared layout and macros come from `reports`.
         filters: further template filters by name.
 
-    Example:
+    Examples:
         >>> environment().from_string("{{ n | whole }} images, {{ text }}").render(n=12000, text="a < b")
         '12\u202f000 images, a &lt; b'
     """
@@ -50,7 +50,7 @@ def environment(room: str = "reports", **filters: Filter) -> Environment:
 def number(value: object) -> str:
     """Format a number with four significant digits; a missing one becomes a dash.
 
-    Example:
+    Examples:
         >>> number(3.14159), number(-0.5), number(None)
         ('3.142', '−0.5', '–')
     """
@@ -62,7 +62,7 @@ def number(value: object) -> str:
 def whole(value: object) -> str:
     r"""Format an integer with thin spaces between thousands; anything else becomes a dash.
 
-    Example:
+    Examples:
         >>> whole(12000)
         '12\u202f000'
     """
@@ -72,7 +72,7 @@ def whole(value: object) -> str:
 def duration(seconds: object) -> str:
     """Format a duration given in seconds.
 
-    Example:
+    Examples:
         >>> duration(48), duration(425), duration(12000)
         ('48 s', '7 min 5 s', '3 h 20 min')
     """

@@ -35,7 +35,7 @@ INFERNO = (
 def heat(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Map values in [0, 1], [H, W], to colours in [0, 1], [H, W, 3].
 
-    Example:
+    Examples:
         >>> (heat(np.array([[0.0, 1.0]])) * 255).round().astype(int).tolist()  # from black to pale yellow
         [[[0, 0, 4], [252, 255, 164]]]
     """
@@ -46,7 +46,7 @@ def heat(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def shades(image: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Convert an image in [-1, 1], [C, H, W], to colours in [0, 1], [H, W, 3]: RGB, or the first channel in grey.
 
-    Example:
+    Examples:
         >>> shades(np.array([[[-1.0, 0.0, 1.0]]])).tolist()  # black, grey, white
         [[[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [1.0, 1.0, 1.0]]]
     """
@@ -68,7 +68,7 @@ def overlay(
     Returns:
         Colours in [0, 1], [H, W, 3].
 
-    Example:
+    Examples:
         >>> picture = overlay(np.zeros((1, 1, 2)), np.array([[0.0, 4.0]]), brightest=4.0)
         >>> picture.round(1).tolist()  # the grey image where the map is 0, pale yellow at the maximum
         [[[0.5, 0.5, 0.5], [0.9, 0.9, 0.6]]]
@@ -84,7 +84,7 @@ def overlay(
 def outline(mask: NDArray[np.bool_]) -> str:
     """Return an SVG path along the pixel edges of a mask [H, W], in units of pixels.
 
-    Example:
+    Examples:
         >>> outline(np.array([[True]]))  # the four edges of one pixel
         'M0 0h1M0 1h1M0 0v1M1 0v1'
     """
@@ -97,7 +97,7 @@ def outline(mask: NDArray[np.bool_]) -> str:
 def data_uri(colours: NDArray[np.floating[Any]]) -> str:
     """Encode colours in [0, 1], [H, W, 3], as a PNG data URI, reduced to at most 256 pixels per side.
 
-    Example:
+    Examples:
         >>> data_uri(np.zeros((2, 2, 3)))[:22]
         'data:image/png;base64,'
     """
@@ -109,7 +109,7 @@ def data_uri(colours: NDArray[np.floating[Any]]) -> str:
 def png_uri(png: bytes) -> str:
     """Encode the bytes of a PNG file as a data URI.
 
-    Example:
+    Examples:
         >>> png_uri(b"PNG")
         'data:image/png;base64,UE5H'
     """

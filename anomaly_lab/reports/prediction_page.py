@@ -57,7 +57,7 @@ class Finding:
         auroc: pixel AUROC of the map against the known lesion, within the foreground; NaN without a lesion.
         views: pictures; empty where the detector has no map.
 
-    Example:
+    Examples:
         >>> finding = Finding("patient1/head.nii.gz", score=0.8, p_value=0.05, called=True)
         >>> finding.has_lesion  # no mask was given
         False
@@ -90,7 +90,7 @@ def views(
         mask: known lesion, bool [*S], or None.
         axis: axis of a volume that its slices are perpendicular to.
 
-    Example:
+    Examples:
         >>> anomaly_map = np.zeros((10, 4, 4), np.float32)
         >>> anomaly_map[3] = 1.0  # a volume of ten slices, of which the fourth is conspicuous
         >>> [view.title for view in views(np.zeros((1, 10, 4, 4)), anomaly_map, mask=None)]
@@ -118,7 +118,7 @@ def lean(findings: list[Finding]) -> list[Finding]:
     Returns:
         The same findings; if more than CASES_WITH_PICTURES + SPARE have pictures, only the highest scores keep them.
 
-    Example:
+    Examples:
         >>> view = View("", np.zeros((1, 4, 4)), np.zeros((4, 4), np.float32), None)
         >>> many = [Finding(str(i), float(i), None, None, views=(view,)) for i in range(100)]
         >>> sum(bool(finding.views) for finding in lean(many))
@@ -140,7 +140,7 @@ def write_page(path: Path, run: str, findings: Sequence[Finding], banners: Seque
         findings: of all files, at least one.
         banners: notices at the top.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     page = Path(folder) / "index.html"

@@ -34,6 +34,7 @@ class Record(NamedTuple):
         scores: rows of scores.csv.
         samples: iteration and data URI of each sample grid shown.
         pool: for the fake pool's picture, the iteration of each row, and the data URI; None without a pool.
+        pictures: of every callback that keeps some, by the name of its folder below samples/, iteration and data URI.
         gallery: cases with their pictures by outcome: tp, fp, tn, fn.
     """
 
@@ -46,6 +47,7 @@ class Record(NamedTuple):
     scores: list[Row]
     samples: list[tuple[int, str]]
     pool: tuple[list[int], str] | None
+    pictures: dict[str, list[tuple[int, str]]]
     gallery: dict[str, list[Row]]
 
     def has(self, part: str) -> bool:
@@ -62,7 +64,7 @@ def read_run(run: Path) -> Record:
     Raises:
         UserError: `run` is not a run folder, or one of its files cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "config.yaml").write_text("seed: 0")
@@ -86,6 +88,7 @@ def read_run(run: Path) -> Record:
         scores=scores,
         samples=_samples(run / "samples"),
         pool=_pool(run / "samples" / "fakepool.png"),
+        pictures=_pictures(run / "samples"),
         gallery=_gallery(run / "samples" / "gallery.npz", scores),
     )
 
@@ -130,7 +133,7 @@ def _scores(path: Path) -> list[Row]:
 
 
 def _samples(folder: Path) -> list[tuple[int, str]]:
-    """Read at most six sample grids, evenly spaced, from the first to the last."""
+    """Read at most six grids, <iteration>.png, evenly spaced, from the first to the last."""
     files = sorted(path for path in folder.glob("*.png") if path.stem.isdigit())
     chosen = [files[i] for i in sorted({round(i * (len(files) - 1) / 5) for i in range(6)})] if files else []
     grids = []
@@ -142,6 +145,12 @@ def _samples(folder: Path) -> list[tuple[int, str]]:
             continue  # incomplete, because the run was killed; the other grids suffice
         grids.append((int(path.stem), images.png_uri(path.read_bytes())))
     return grids
+
+
+def _pictures(folder: Path) -> dict[str, list[tuple[int, str]]]:
+    """Read the grids of each sub-folder that has any."""
+    found = {path.name: _samples(path) for path in sorted(folder.glob("*/"))}
+    return {name: grids for name, grids in found.items() if grids}
 
 
 def _pool(path: Path) -> tuple[list[int], str] | None:

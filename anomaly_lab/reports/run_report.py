@@ -46,11 +46,12 @@ ZERO_GRADIENT_RECORDS = 5  # consecutive log lines with a gradient of 0 before t
 RULES = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, finished: str | None = None) -> Path:
     """Write report.html into a run folder, atomically, from the folder's content; missing parts are named in it.
 
     Args:
         run: the run folder, finished or not.
+        finished: when the run was finished, ISO 8601, if its record is still to say so.
 
     Returns:
         Path of the report.
@@ -58,7 +59,7 @@ def write_report(run: Path) -> Path:
     Raises:
         UserError: `run` is not a run folder, or one of its files cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "config.yaml").write_text("seed: 0")
@@ -66,6 +67,8 @@ def write_report(run: Path) -> Path:
         'report.html'
     """
     record = read_run(run)
+    if finished is not None:
+        record = record._replace(provenance=record.provenance | {"finished": finished})
     threshold = (record.metrics.get("threshold") or {}).get("value")
     pixels = record.metrics.get("pixels") or {}
     page = (
@@ -98,7 +101,7 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
         provenance: content of provenance.json.
         metrics: content of metrics.json.
 
-    Example:
+    Examples:
         >>> [banner.title for banner in banners({"source": "twin", "budget": "laptop"}, metrics={})]
         ['Synthetic twin', 'Unfinished run', 'Reduced budget: laptop']
     """
@@ -116,6 +119,17 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
         notices.append(Banner("warning", "Read with care", caveat))
     if not provenance.get("finished"):
         notices.append(Banner("warning", "Unfinished run", "This report shows what has been recorded so far."))
+    for change in provenance.get("accepted_changes", []):
+        done = "resumed" if change["verb"] == "resume" else "evaluated"
+        text = (
+            f"When the run was {done} ({change['at']}), its data were not those it began with: {change['changes']}. "
+            "What is left of the recorded split was used."
+        )
+        notices.append(Banner("warning", "Changed data", text))
+    if (choice := provenance.get("checkpoint") or {}).get("rule") == "asked for":
+        last = choice["instead_of"].get("iteration")
+        text = f"These are the results of the checkpoint of iteration {choice['iteration']}, not of the last, {last}."
+        notices.append(Banner("warning", "Not the last checkpoint", text))
     contamination = (provenance.get("data") or {}).get("contamination")
     if contamination:
         text = (
@@ -144,7 +158,7 @@ def stalled(log: Sequence[Row]) -> list[Banner]:
     Args:
         log: lines of metrics.jsonl.
 
-    Example:
+    Examples:
         >>> log = [{"iteration": i, "phase": "gan", "train/grad_generator": 0.0} for i in range(10, 60, 10)]
         >>> stalled(log)[0].text
         'The gradient of generator is 0 from iteration 10 on, so it has not learnt anything since.'
@@ -170,7 +184,7 @@ def verdict(metrics: dict[str, Any]) -> Banner:
     Args:
         metrics: content of metrics.json; empty if the run has not been evaluated.
 
-    Example:
+    Examples:
         >>> difference = {"value": 0.1, "low": 0.02, "high": 0.2}
         >>> versus = {"beaten": True, "difference": difference, "sentence": "The detector beats …"}
         >>> verdict({"versus_baselines": versus}).title
@@ -197,7 +211,7 @@ def calls(scores: list[Row]) -> dict[str, int]:
     Args:
         scores: rows of scores.csv.
 
-    Example:
+    Examples:
         >>> rows = [{"split": "test", "label": label, "pred_label": 1} for label in (0, 1, 1)]
         >>> calls(rows)
         {'tp': 2, 'fp': 1, 'tn': 0, 'fn': 0}

@@ -31,7 +31,7 @@ class Mixture:
     Attributes:
         count: number of scans.
 
-    Example:
+    Examples:
         >>> mixture = Mixture()
         >>> mixture.add([3, 1], low=0, high=2)  # three values in [0, 1), one in [1, 2]
         >>> mixture.add([0, 8], low=0, high=2)
@@ -74,7 +74,7 @@ class Mixture:
 def common_axis(mixtures: Sequence[Mixture]) -> Floats:
     """Return the edges of BINS equal bins that hold all values of all mixtures except a fraction TAIL at each end.
 
-    Example:
+    Examples:
         >>> mixture = Mixture()
         >>> mixture.add([1] * 100, low=0, high=100)
         >>> edges = common_axis([mixture])
@@ -103,7 +103,7 @@ class ScanSummary:
         lesions: number of scans with a known lesion.
         barren: number of scans without any kept window.
 
-    Example:
+    Examples:
         >>> scans = ScanSummary()
         >>> fact = {"spacing": None, "lesion": False, "windows": 1, "clipped": 0.0}
         >>> scans.add(fact | {"case": "a", "size": (64, 48)}, kind="normal")

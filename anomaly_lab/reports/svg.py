@@ -86,7 +86,7 @@ class Interval(NamedTuple):
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Return about `count` round numbers (multiples of 1, 2, 2.5 or 5 times a power of ten) within [low, high].
 
-    Example:
+    Examples:
         >>> ticks(0, 1)
         [0.0, 0.25, 0.5, 0.75, 1.0]
         >>> ticks(-3, 17)
@@ -102,7 +102,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 def padded(values: Sequence[float]) -> tuple[float, float]:
     """Return the range of the values, widened by 5 % at each end; it is never empty.
 
-    Example:
+    Examples:
         >>> padded([0, 10]), padded([5])
         ((-0.5, 10.5), (4.5, 5.5))
     """
@@ -123,7 +123,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, height: int = 230, ba
     Returns:
         SVG text.
 
-    Example:
+    Examples:
         >>> chart = line_chart([Series("loss", [0, 10], [1, 0], "series-0")], Axis("iterations", 0, 10), Axis("", 0, 1))
         >>> chart.count("<polyline")
         1
@@ -147,7 +147,7 @@ def stacked_histogram(groups: Sequence[Group], label: str, line: tuple[str, floa
     Returns:
         SVG text.
 
-    Example:
+    Examples:
         >>> rows = [Group("normal", [0.1, 0.2], "normal"), Group("anomalous", [0.7, 0.9], "anomalous")]
         >>> stacked_histogram(rows, "score", line=("threshold", 0.5)).count('class="bar')
         2
@@ -182,7 +182,7 @@ def interval_plot(rows: Sequence[Interval], reference: tuple[str, float] | None 
     Returns:
         SVG text.
 
-    Example:
+    Examples:
         >>> rows = [Interval("detector", 0.9, 0.8, 1.0, ".900 [.80, 1.00]", "series-0")]
         >>> interval_plot(rows, reference=("guessing .500", 0.5)).count("<circle")
         1
@@ -226,7 +226,7 @@ def box_plot(rows: Sequence[Box], axis: Axis, mark: str) -> str:
     Returns:
         SVG text.
 
-    Example:
+    Examples:
         >>> rows = [Box("detector", [0.7, 0.8, 0.9], mark=0.5, text=".800 ± .100", style="series-0")]
         >>> box_plot(rows, Axis("AUROC", 0.4, 1), mark="guessing").count("<circle")
         3
@@ -249,7 +249,7 @@ def box_plot(rows: Sequence[Box], axis: Axis, mark: str) -> str:
 def tick_label(value: float) -> str:
     """Format a number of an axis: three significant digits, k and M for thousands and millions, a true minus sign.
 
-    Example:
+    Examples:
         >>> tick_label(0.25), tick_label(1500), tick_label(-2_000_000)
         ('0.25', '1.5k', '−2M')
     """

@@ -1,1 +1,1 @@
-"""Many runs as one question: what to run, running it, and the tables, tests and page made from the records."""
+"""Studies: plan and train many runs that answer one question, and write tables, tests and a page from their results."""

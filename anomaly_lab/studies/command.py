@@ -1,4 +1,4 @@
-"""The verb `study`: plans, says what it will take, trains what is missing, writes the page."""
+"""The command `study`: plan the runs, estimate their time, train those that are missing, and write the page."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @dataclass
 class Options:
-    """What the command line may say of a study beside what goes to its runs.
+    """Options of the command `study`; all other words `key=value` go to the runs.
 
     Attributes:
-        jobs: runs at once.
-        code: "any" takes finished runs of other code, too.
-        runs: folder of the run folders; the study's own is runs/studies/<name>.
-        budget: instead of the study's.
-        rows, datasets, seeds: only these.
+        jobs: number of runs trained at the same time.
+        code: "same" reuses finished runs only if the present code made them, "any" reuses all.
+        runs: folder of the run folders; the study's own folder is runs/studies/<name>.
+        budget: replaces the study's budget.
+        rows, datasets, seeds: restrict the study to these; empty for all.
     """
 
     jobs: int = 1
@@ -54,13 +54,24 @@ class Options:
 
 
 def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool = False) -> int:
-    """Run the study `name`; the exit status is 1 if any of its runs is missing in the end.
+    """Run a study and write its page.
 
     Args:
         name: of the study.
-        words: key=value; those of `Options`, others go to every run.
-        dry_run: only print what would run and how long that would take.
-        page_only: train nothing, write the page of what is finished.
+        words: `key=value` each; keys of `Options`, all others are overrides for every run.
+        dry_run: only print which runs would train and how long that would take.
+        page_only: train nothing; write the page from the runs that are finished.
+
+    Returns:
+        Exit status: 1 if any run has no result in the end, otherwise 0.
+
+    Raises:
+        UserError: the study does not exist, or a word is not valid.
+
+    Examples:
+        From a shell::
+
+            anomaly-lab study medical_images --dry-run datasets=[headct] seeds=[0,1] jobs=2
     """
     options, overrides = _split(words)
     study = plan.load(name)
@@ -69,97 +80,116 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     planned = plan.plan(study, overrides)
     ledger = Ledger(Path(options.runs), options.code)
     if dry_run:
-        _announce(planned, look_up(ledger, planned), options.jobs)
+        _print_plan(planned, look_up(ledger, planned), options.jobs)
         return 0
     folder = ledger.runs / "studies" / name
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "study.yaml", OmegaConf.to_yaml(OmegaConf.structured(study)))
     if page_only:
-        outcomes = {key: _as_it_is(found) for key, found in look_up(ledger, planned).items()}
+        outcomes = {key: _outcome_without_training(found) for key, found in look_up(ledger, planned).items()}
     else:
-        outcomes = _bring_about(Runner(ledger, folder / "logs", options.jobs), planned)
-    written = write_page(study, outcomes, folder)
+        outcomes = _train_missing(Runner(ledger, folder / "logs", options.jobs), planned)
+    page_path = write_page(study, outcomes, folder)
     missing = [key for key, outcome in outcomes.items() if outcome.run is None]
-    console.print(f"{len(outcomes) - len(missing)} of {len(outcomes)} runs have a result; page: {escape(str(written))}")
+    finished = len(outcomes) - len(missing)
+    console.print(f"{finished} of {len(outcomes)} runs have a result; page: {escape(str(page_path))}")
     return 1 if missing else 0
 
 
 def write_page(study: Study, outcomes: dict[plan.Key, Outcome], folder: Path) -> Path:
-    """The page from the records of the runs that were found or made; its path is returned."""
+    """Write the study's page from the run folders of its finished runs, and return its path.
+
+    Args:
+        study: the study.
+        outcomes: of every planned run.
+        folder: for the page and its tables.
+
+    Examples:
+        >>> import tempfile
+        >>> study = Study("toy", "Toy", datasets={"set": plan.DataSet("Set")}, rows={"vae": plan.Row("VAE", "vae_toy")})
+        >>> outcomes = {plan.Key("vae", "set", 0): Outcome("failed", reason="not trained yet")}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_page(study, outcomes, Path(folder)).name
+        'index.html'
+    """
     runs = {key: outcome.run.folder for key, outcome in outcomes.items() if outcome.run}
     missing = {key: outcome.reason for key, outcome in outcomes.items() if outcome.run is None}
     return page.write(read_findings(study, runs, missing), folder)
 
 
-def _as_it_is(found: Found | None) -> Outcome:
+def _outcome_without_training(found: Found | None) -> Outcome:
     if found is None or not found.finished:
         return Outcome("failed", reason="not trained yet" if found is None else "unfinished")
     return Outcome("found", found)
 
 
 def _split(words: Sequence[str]) -> tuple[Options, list[str]]:
-    own = {option.name for option in dataclasses.fields(Options)}
-    mine = [word for word in words if word.partition("=")[0] in own]
-    others = [word for word in words if word not in mine]
-    for word in others:
+    """Split the words into the study's options and the overrides for its runs."""
+    names = {option.name for option in dataclasses.fields(Options)}
+    option_words = [word for word in words if word.partition("=")[0] in names]
+    overrides = [word for word in words if word not in option_words]
+    for word in overrides:
         if "=" not in word:
-            raise UserError(f"'{word}' is not key=value, as in jobs=2 or seeds=[0,1]")
+            raise UserError(f"'{word}' is not of the form key=value, as in jobs=2 or seeds=[0,1]")
         if word.partition("=")[0] in ("seed", "start_from", "name"):
-            raise UserError(f"{word}: a study sets this itself; choose with seeds=[…] and rows=[…]")
-    options: Any = OmegaConf.to_object(merged(OmegaConf.structured(Options), OmegaConf.from_dotlist(mine)))
+            raise UserError(f"{word}: the study sets this for each run; select runs with seeds=[…] and rows=[…]")
+    options: Any = OmegaConf.to_object(merged(OmegaConf.structured(Options), OmegaConf.from_dotlist(option_words)))
     if options.jobs < 1:
-        raise UserError("jobs starts at 1")
-    return options, others
+        raise UserError(f"jobs={options.jobs}: must be at least 1")
+    return options, overrides
 
 
-def _bring_about(runner: Runner, planned: Sequence[Planned]) -> dict[plan.Key, Outcome]:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's stop is a Ctrl-C: no run is left alone
+def _train_missing(runner: Runner, planned: Sequence[Planned]) -> dict[plan.Key, Outcome]:
+    """Train what is missing, with a progress bar on a terminal."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's stop acts like Ctrl-C, which stops all runs
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("runs", total=len(planned))
 
         def say(line: str) -> None:
             console.print(escape(line))
-            if line.startswith("["):  # an end, not a start
+            if line.startswith("["):  # the run has ended
                 progress.advance(task)
 
         runner.say = say
-        return runner.bring_about(planned)
+        return runner.run_all(planned)
 
 
-def _announce(planned: Sequence[Planned], there: dict[plan.Key, Found | None], jobs: int) -> None:
-    """What is finished, what would run, and for how long; a run is measured once for all its seeds."""
-    rows = Table("run", "experiment", "state", "about", box=None)
+def _print_plan(planned: Sequence[Planned], existing: dict[plan.Key, Found | None], jobs: int) -> None:
+    """Print which runs are finished, which would train, and how long; a configuration is timed once for all seeds."""
+    rows = Table("run", "experiment", "state", "time", box=None)
     total, measured = 0.0, dict[str, dict[str, float]]()
     for run in planned:
-        found = there[run.key]
+        found = existing[run.key]
         if found and found.finished:
             rows.add_row(str(run.key), run.experiment, "finished", "")
             continue
-        seconds = _expected(run, [f for key, f in there.items() if f and key[:2] == run.key[:2]], measured)
+        other_seeds = [other for key, other in existing.items() if other and key[:2] == run.key[:2]]
+        seconds = _expected_seconds(run, other_seeds, measured)
         total += seconds
         state = "unfinished, will resume" if found else f"starts from {run.start}" if run.start else "will train"
         rows.add_row(str(run.key), run.experiment, state, duration(round(seconds)))
     console.print(rows)
-    lacking = sum(not (found and found.finished) for found in there.values())
+    num_missing = sum(not (found and found.finished) for found in existing.values())
     console.print(
-        f"{lacking} of {len(planned)} runs would train: about {duration(round(total / jobs))} with jobs={jobs} "
-        "(by finished runs of other seeds, else by one measured iteration; start-up and scoring not counted)"
+        f"{num_missing} of {len(planned)} runs would train: about {duration(round(total / jobs))} with jobs={jobs} "
+        "(estimated from finished runs of other seeds, otherwise from one measured iteration; without start-up and "
+        "scoring)"
     )
 
 
-def _expected(run: Planned, others: Sequence[Found], measured: dict[str, dict[str, float]]) -> float:
-    """Seconds of a run's training: another seed's, else measured; a phase that is taken over costs nothing."""
-    for other in others:
+def _expected_seconds(run: Planned, other_seeds: Sequence[Found], measured: dict[str, dict[str, float]]) -> float:
+    """Return a run's expected training time: that of another seed, or measured; a warm start skips the first phase."""
+    for other in other_seeds:
         if other.finished and (seconds := read_json(other.folder / "provenance.json").get("seconds")):
             return float(sum(seconds.values()))
-    kind = json.dumps({name: run.config[name] for name in ("detector", "trainer")}, sort_keys=True)
-    if kind not in measured:
-        measured[kind] = _measured(run)
-    phases = measured[kind]
+    setup = json.dumps({name: run.config[name] for name in ("detector", "trainer")}, sort_keys=True)
+    if setup not in measured:
+        measured[setup] = _measure(run)
+    phases = measured[setup]
     return sum(list(phases.values())[1 if run.start else 0 :])
 
 
-def _measured(run: Planned) -> dict[str, float]:
+def _measure(run: Planned) -> dict[str, float]:
     with quiet_lightning():
         return phase_seconds(OmegaConf.create(run.config))

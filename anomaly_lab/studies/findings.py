@@ -1,4 +1,4 @@
-"""What a study found, from the records of its runs alone: figures, tests, agreement with the publication, cost."""
+"""Results of a study, computed from its run folders alone: AUROCs, tests, agreement with the publication, cost."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from anomaly_lab.reports.charts import BASELINE_NAMES
 from anomaly_lab.studies.plan import Key, Row, Study
 from anomaly_lab.studies.results import Result, within_split
 
-MARK = " †"
+MARK = " †"  # ends the title of a row with caveats or synthetic data
 
 
 class Cell(NamedTuple):
-    """A method on a data set.
+    """Results of a row on a data set.
 
     Attributes:
         values: AUROC by seed.
-        summary: of these.
-        low, high: 95 % interval of the mean over seeds; of a single seed DeLong's, of the chance in the test split.
-        paper: the publication's figure.
+        summary: mean, standard deviation and number of seeds.
+        low, high: 95 % interval of the mean over seeds; for a single seed DeLong's interval, over test cases.
+        paper: AUROC in the publication; None if it has none.
     """
 
     values: dict[int, float]
@@ -47,20 +47,27 @@ class Cell(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A row of the main table; `floor` tells a method without training; `name` is the row's in the study."""
+    """A line of the main table.
+
+    Attributes:
+        name: of the study's row, or of the baseline.
+        title: display name.
+        is_baseline: whether it is a baseline, which needs no training.
+        cells: results by data set.
+    """
 
     name: str
     title: str
-    floor: bool
+    is_baseline: bool
     cells: dict[str, Cell]
 
 
-class Rivalry(NamedTuple):
-    """A row or a floor and the row that it is held against, both by seed.
+class Comparison(NamedTuple):
+    """A row or baseline and the row that it is compared with.
 
     Attributes:
         row, base: their names.
-        pairs: results of both on the seeds that both have, in order; never empty.
+        pairs: results of both by common seed, in the order of the seeds; never empty.
     """
 
     row: str
@@ -69,16 +76,16 @@ class Rivalry(NamedTuple):
 
 
 class Versus(NamedTuple):
-    """A row or a floor against another row; the p-values marked `holm` are corrected within the data set.
+    """Tests of a row or baseline against another row; p-values are corrected by Holm's method within the data set.
 
     Attributes:
-        dataset, row, base: what is compared, and with which row.
-        paired: over the seeds that both have; negative favours `base`.
-        t_holm, wilcoxon_holm: corrected.
-        seed: of the split in which the two were compared case by case, the lowest that both have.
-        cases: how many both have judged there.
-        delong: of these.
-        delong_holm: corrected.
+        dataset, row, base: the data set, the row, and the row it is compared with.
+        paired: tests over common seeds; a negative difference favours `base`.
+        t_holm, wilcoxon_holm: corrected p-values of these.
+        seed: lowest common seed, on whose split the two are compared case by case.
+        cases: number of test cases that both evaluated there.
+        delong: DeLong's test on these cases.
+        delong_holm: its corrected p-value.
     """
 
     dataset: str
@@ -94,33 +101,42 @@ class Versus(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a row took on a data set, means over its seeds; None where the record does not say.
+    """Cost of a row on a data set, as means over its seeds; None where it was not recorded.
 
     Attributes:
         phases: iterations of each phase.
-        shared: phase that another run had done.
-        seconds: of this run's own training.
-        scoring: seconds of scoring held-out and test images.
-        lent: seconds of what it started from.
-        memory: peak in GB, the GPU's where there is one.
+        shared: phase that was not trained but taken from another run (warm start); None without one.
+        seconds: training time.
+        scoring: time to score the validation and test images, in seconds.
+        warm_start: training time of the shared phase in the run it was taken from, in seconds.
+        memory: peak memory in GB, of the GPU if there is one; the highest of the seeds.
     """
 
     phases: dict[str, int]
     shared: str | None
     seconds: float | None
     scoring: float | None
-    lent: float | None
+    warm_start: float | None
     memory: float | None
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A study and all that its records give.
+    """A study with the results of its runs.
 
     Attributes:
-        study: as planned.
-        results: by key; runs that are missing are not in it.
-        missing: why there is no result.
+        study: the study.
+        results: of the finished runs.
+        missing: for each run without a result, the reason.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> ids, label = np.arange(4).astype(str), np.array([0, 0, 1, 1])
+        >>> result = Result(Path("run"), ids, ids, label, np.array([0.1, 0.4, 0.3, 0.9]), {}, {})
+        >>> findings = Findings(study, {Key("vae", "set", 0): result})
+        >>> findings.lines[0].title, findings.lines[0].cells["set"].summary.mean
+        ('VAE', 0.75)
     """
 
     study: Study
@@ -129,7 +145,7 @@ class Findings:
 
     @property
     def rows(self) -> dict[str, Row]:
-        """Those that are shown; a title ends in MARK where one of its runs is marked."""
+        """Rows that are shown; the title ends in MARK if one of the row's runs has caveats or synthetic data."""
         return {
             name: replace(row, title=row.title + MARK) if name in self.marked else row
             for name, row in self.study.rows.items()
@@ -138,143 +154,155 @@ class Findings:
 
     @property
     def marked(self) -> set[str]:
-        """Names of the rows one of whose runs is."""
+        """Names of the rows with a run that has caveats or synthetic data."""
         return {key.row for key, result in self.results.items() if result.marked}
 
     @property
     def published(self) -> bool:
-        """Whether there are figures to hold ours against."""
+        """Whether any row has published results to compare with."""
         return any(row.paper for row in self.rows.values())
 
     @property
     def reference(self) -> str:
-        """The row that those are tested against which name no other."""
+        """Name of the row that the others are compared with, unless they name another."""
         return self.study.reference or next(iter(self.rows))
 
     def of(self, row: str, dataset: str) -> dict[int, Result]:
-        """Results of a row by seed, in order."""
-        found = {key.seed: result for key, result in self.results.items() if (key.row, key.dataset) == (row, dataset)}
-        return dict(sorted(found.items()))
+        """Return the results of a row on a data set by seed, in the order of the seeds."""
+        by_seed = {key.seed: result for key, result in self.results.items() if (key.row, key.dataset) == (row, dataset)}
+        return dict(sorted(by_seed.items()))
 
     def caveats(self) -> dict[str, list[str]]:
-        """What runs say of themselves, and the titles of the rows it is true of."""
-        found: dict[str, list[str]] = {}
+        """Return the caveats that runs recorded, each with the titles of its rows."""
+        titles: dict[str, list[str]] = {}
         for key, result in self.results.items():
             title = self.study.rows[key.row].title
             for caveat in result.caveats:
-                if title not in found.setdefault(caveat, []):
-                    found[caveat].append(title)
-        return found
+                if title not in titles.setdefault(caveat, []):
+                    titles[caveat].append(title)
+        return titles
 
     @cached_property
     def lines(self) -> list[Line]:
-        """The main table, the baselines last."""
+        """Lines of the main table: the rows, then the baselines."""
         datasets = self.study.datasets
-        found = [
+        rows = [
             Line(name, row.title, False, {d: _cell(self.of(name, d), row.paper.get(d)) for d in datasets})
             for name, row in self.rows.items()
         ]
-        return found + [
-            Line(name, self.title(name), True, {d: _cell(self.floor(name, d), None) for d in datasets})
+        return rows + [
+            Line(name, self.title(name), True, {d: _cell(self.baseline(name, d), None) for d in datasets})
             for name in self.baselines
         ]
 
     @cached_property
     def baselines(self) -> list[str]:
-        """Names of those that any run has."""
+        """Names of the baselines that any run has."""
         return sorted({name for result in self.results.values() for name in result.baselines})
 
     def title(self, name: str) -> str:
-        """Of a row or a floor."""
+        """Return the display name of a row or baseline."""
         return self.rows[name].title if name in self.rows else BASELINE_NAMES.get(name, name)
 
     def base(self, name: str) -> str:
-        """The row that a row or a floor is held against: the one it names, if that is shown, else the reference."""
+        """Return the row to compare a row or baseline with: the one it names if that is shown, else the reference."""
         named = self.rows[name].against if name in self.rows else None
         return named if named in self.rows else self.reference
 
-    def rivalries(self, dataset: str) -> list[Rivalry]:
-        """All rows and then the baselines, each with what it is held against, where both have a seed."""
-        every = {name: self.of(name, dataset) for name in self.rows}
-        every |= {name: self.floor(name, dataset) for name in self.baselines}
-        found = [
-            Rivalry(name, base, {seed: (theirs[seed], ours) for seed, ours in every[base].items() if seed in theirs})
-            for name, theirs in every.items()
+    def comparisons(self, dataset: str) -> list[Comparison]:
+        """Return all rows, then the baselines, each with the row it is compared with, if they have common seeds."""
+        results = {name: self.of(name, dataset) for name in self.rows}
+        results |= {name: self.baseline(name, dataset) for name in self.baselines}
+        comparisons = [
+            Comparison(name, base, {seed: (of_name[seed], of_base) for seed, of_base in results[base].items()
+                                    if seed in of_name})
+            for name, of_name in results.items()
             if (base := self.base(name)) != name
-        ]
-        return [rivalry for rivalry in found if rivalry.pairs]
+        ]  # fmt: skip
+        return [comparison for comparison in comparisons if comparison.pairs]
 
-    def floor(self, name: str, dataset: str) -> dict[int, Result]:
-        """A floor as if it were a row: from the first row that has it, of each seed, one without caveats if there is.
+    def baseline(self, name: str, dataset: str) -> dict[int, Result]:
+        """Return the results of a baseline by seed, each taken from the first row that has it.
 
-        Its scores depend on nothing else, its threshold on the rule.
+        Rows without caveats come first. The scores do not depend on the row, but the threshold depends on its rule.
         """
-        found: dict[int, Result] = {}
-        honest = {row for row in self.rows if not any(r.caveats for r in self.of(row, dataset).values())}
-        for row in sorted((self.reference, *self.rows), key=lambda row: row not in honest):
+        results: dict[int, Result] = {}
+        without_caveats = {row for row in self.rows if not any(r.caveats for r in self.of(row, dataset).values())}
+        for row in sorted((self.reference, *self.rows), key=lambda row: row not in without_caveats):
             for seed, result in self.of(row, dataset).items():
-                if name in result.baselines and seed not in found:
+                if name in result.baselines and seed not in results:
                     figures = (result.metrics.get("baselines") or {}).get(name) or {}
-                    found[seed] = replace(result.evaluated_as(figures, result.rule), score=result.baselines[name])
-        return dict(sorted(found.items()))
+                    results[seed] = replace(result.evaluated_as(figures, result.rule), score=result.baselines[name])
+        return dict(sorted(results.items()))
 
     def tests(self) -> list[Versus]:
-        """Every row and the baselines against what they are held against, data set by data set."""
+        """Test every row and baseline against the row it is compared with, data set by data set."""
         return [test for dataset in self.study.datasets for test in self._tests(dataset)]
 
     def agreement(self) -> dict[str, Agreement]:
-        """For each data set, whether our means rank the methods as the publication does."""
+        """Return for each data set how well our means rank the methods as the publication does."""
         pairs = {
             dataset: [(cell.summary.mean, cell.paper) for line in self.lines
                       if (cell := line.cells[dataset]).paper is not None and cell.values]
             for dataset in self.study.datasets
         }  # fmt: skip
-        return {dataset: agreement([a for a, _ in both], [b for _, b in both]) for dataset, both in pairs.items()}
+        return {dataset: agreement([a for a, _ in cells], [b for _, b in cells]) for dataset, cells in pairs.items()}
 
     def costs(self) -> dict[tuple[str, str], Cost]:
-        """By row and data set."""
-        found = {}
+        """Return the cost by row and data set."""
+        by_row = {}
         for name in self.rows:
             for dataset in self.study.datasets:
                 if runs := self.of(name, dataset):
-                    found[name, dataset] = _cost(list(runs.values()))
-        return found
+                    by_row[name, dataset] = _cost(list(runs.values()))
+        return by_row
 
     def _tests(self, dataset: str) -> list[Versus]:
-        found = []
-        for row, base, pairs in self.rivalries(dataset):
-            theirs, ours = zip(*pairs.values(), strict=True)
-            both = paired([run.figure() for run in theirs], [run.figure() for run in ours])
-            cases, split = within_split(theirs[0], ours[0])
-            found.append(Versus(dataset, row, base, both, math.nan, math.nan, min(pairs), cases, split, math.nan))
+        tests = []
+        for row, base, pairs in self.comparisons(dataset):
+            of_row, of_base = zip(*pairs.values(), strict=True)
+            over_seeds = paired([run.figure() for run in of_row], [run.figure() for run in of_base])
+            cases, split = within_split(of_row[0], of_base[0])
+            tests.append(Versus(dataset, row, base, over_seeds, math.nan, math.nan, min(pairs), cases, split, math.nan))
         corrected = zip(
-            holm([test.paired.t for test in found]),
-            holm([test.paired.wilcoxon for test in found]),
-            holm([test.delong.p for test in found]),
+            holm([test.paired.t for test in tests]),
+            holm([test.paired.wilcoxon for test in tests]),
+            holm([test.delong.p for test in tests]),
             strict=True,
         )
         return [
             test._replace(t_holm=t, wilcoxon_holm=w, delong_holm=d)
-            for test, (t, w, d) in zip(found, corrected, strict=True)
+            for test, (t, w, d) in zip(tests, corrected, strict=True)
         ]
 
 
 def read_findings(study: Study, runs: Mapping[Key, Path], missing: Mapping[Key, str]) -> Findings:
-    """Read the finished runs of a study.
+    """Read the results of a study's finished runs.
+
+    Args:
+        study: the study.
+        runs: run folders of the finished runs.
+        missing: for each run without a result, the reason.
 
     Raises:
         UserError: a run's scores cannot be read.
+
+    Examples:
+        With a run folder of a trained and evaluated run::
+
+            key = Key("ganomaly", "headct", 0)
+            findings = read_findings(study, {key: Path("runs/ganomaly_headct/2030-01-01T10-00-00")}, missing={})
     """
     return Findings(study, {key: Result.read(run) for key, run in runs.items()}, dict(missing))
 
 
 def _cell(results: Mapping[int, Result], paper: float | None) -> Cell:
     values = {seed: result.figure() for seed, result in results.items()}
-    over = summary(list(values.values()))
-    low, high = over.low, over.high
+    over_seeds = summary(list(values.values()))
+    low, high = over_seeds.low, over_seeds.high
     for result in results.values() if len(results) == 1 else ():
         low, high = auroc_interval(result.label, result.score, result.patient)
-    return Cell(values, over, low, high, paper)
+    return Cell(values, over_seeds, low, high, paper)
 
 
 def _cost(runs: list[Result]) -> Cost:

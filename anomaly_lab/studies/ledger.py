@@ -1,4 +1,4 @@
-"""Finds the run of a plan among the run folders: by configuration, code and data, not by name."""
+"""Find planned runs among the existing run folders, by configuration, code and data instead of by name."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint
 from anomaly_lab.experiment.run_folder import read_json
 from anomaly_lab.studies.plan import Planned, plain
+from anomaly_lab.types import UserError
 
 Code = Literal["same", "any"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """A run folder and what it says it is.
+    """An existing run and its fingerprints.
 
     Attributes:
-        folder: of the run.
-        config, code, data: fingerprints; `code` of what made weights and scores.
+        folder: the run folder.
+        config, code, data: fingerprints of the configuration, of the code that trained and scored, and of the data.
         started: ISO 8601.
-        finished: whether it was evaluated.
+        finished: whether it has been evaluated.
         evaluation: fingerprint of the code that evaluated it.
+
+    Examples:
+        >>> Found(Path("runs/vae_headct/1"), "c0", "c1", "d0", started="2030-01-01", finished=True).identity
+        'c0-c1-d0'
     """
 
     folder: Path
@@ -41,61 +46,92 @@ class Found:
 
     @property
     def identity(self) -> str:
-        """The three fingerprints as one word, for runs that start from this one."""
+        """The three fingerprints as one string, for runs that start from this one."""
         return f"{self.config}-{self.code}-{self.data}"
 
 
 class Ledger:
-    """The run folders below a folder, looked through anew each time.
+    """Finds runs among the run folders below a folder; they are read again at every search.
 
     Args:
         runs: folder of the run folders.
-        code: "any" takes runs of other code too; the page says which code made which run.
+        code: "same" finds only runs of the present code, "any" also runs of other code; the page says which code made
+            which run.
+
+    Examples:
+        >>> ledger = Ledger(Path("runs"))
+        >>> ledger.code
+        'same'
     """
 
     def __init__(self, runs: Path, code: Code = "same") -> None:
         self.runs, self.code = runs, code
 
     def match(self, run: Planned, start: Found | None) -> Found | None:
-        """The run that is planned: a finished one rather than an unfinished, an older one rather than a newer.
+        """Find the existing run that a planned one would repeat; None without any.
 
-        The data's fingerprint is asked for only where configuration and code match: it may have a store built.
+        Finished runs are preferred to unfinished ones, then older ones to newer ones. The data's fingerprint is
+        computed only if configuration and code match, because it may require building a store.
 
         Args:
-            run: planned.
-            start: the finished run that it starts from, where it does.
+            run: the planned run.
+            start: the finished run that it starts from, if any.
         """
-        wanted, code = fingerprints(run, start)
-        alike = [f for f in self._all() if f.config == wanted and (self.code == "any" or f.code == code["training"])]
-        if not alike:
+        config, code = fingerprints(run, start)
+        matches = [f for f in self._all() if f.config == config and (self.code == "any" or f.code == code["training"])]
+        if not matches:
             return None
         data = data_fingerprint(json.dumps(run.config["data"], sort_keys=True))
-        alike = [found for found in alike if found.data == data]
-        return min(alike, key=lambda found: (not found.finished, found.started), default=None)
+        matches = [found for found in matches if found.data == data]
+        return min(matches, key=lambda found: (not found.finished, found.started), default=None)
 
     def is_stale(self, run: Planned, found: Found) -> bool:
-        """Whether a finished run was evaluated by other code than today's: it is to be evaluated again, not trained."""
+        """Return whether other code than the present one evaluated a finished run, so it must be evaluated again."""
         return self.code == "same" and found.evaluation != fingerprint.of_code(run.config)["evaluation"]
 
     def _all(self) -> list[Found]:
-        facts = self.runs.glob("*/*/provenance.json")
-        return [found for path in facts if (found := _read(path.parent, path.stat().st_mtime_ns))]
+        records = self.runs.glob("*/*/provenance.json")
+        return [found for path in records if (found := _read(path.parent, path.stat().st_mtime_ns))]
 
 
 def read(run: Path) -> Found | None:
-    """What a run folder says it is; None if it does not say enough, being torn or foreign."""
+    """Read a run folder; None if it is incomplete or not a run folder.
+
+    Examples:
+        >>> read(Path("no/such/run")) is None
+        True
+    """
     path = run / "provenance.json"
     return _read(run, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def fingerprints(run: Planned, start: Found | None) -> tuple[str, dict[str, str]]:
-    """What configuration and code a planned run will have."""
+    """Compute the fingerprints of a planned run: of its configuration, and of its code (training, evaluation).
+
+    Args:
+        run: the planned run.
+        start: the finished run that it starts from, if any.
+
+    Examples:
+        For the first run of a study::
+
+            config, code = fingerprints(plan(load("medical_images"))[0], start=None)
+    """
     return fingerprint.of_config(run.config, start.identity if start else None), fingerprint.of_code(run.config)
 
 
 @cache
 def data_fingerprint(section: str) -> str:
-    """Fingerprint of the data that a `data` section, as JSON, describes; builds the store where there is none."""
+    """Return the fingerprint of the data that a configuration's section `data` describes; may build the store.
+
+    Args:
+        section: the section as JSON.
+
+    Examples:
+        For a planned run::
+
+            data_fingerprint(json.dumps(run.config["data"], sort_keys=True))
+    """
     data: Any = configuration.build(OmegaConf.create(json.loads(section)))
     data.prepare_data()
     return str(data.store.fingerprint)
@@ -116,10 +152,10 @@ def _read(run: Path, changed: int) -> Found | None:
             started=facts["started"],
             finished=bool(facts.get("finished")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, UserError):
         return None
 
 
 def _started_from(run: Path, source: Path) -> Found | None:
-    """Beside the run, where run folders that were moved have it, else where it was."""
+    """Find the run that `run` started from: next to it, in case both folders were moved, or at its recorded place."""
     return read(run.parent.parent / source.parent.name / source.name) or read(source)

@@ -1,4 +1,4 @@
-"""A study as its YAML states it, and the runs it takes: rows × data sets × seeds, each an experiment with overrides."""
+"""Studies as their YAML files define them, and the runs they need: rows × data sets × seeds."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.schema import did_you_mean, merged
 from anomaly_lab.types import UserError
 
-PLACEHOLDER = 2_147_480_611  # stands for the seed while an experiment is resolved: a number nobody writes
+PLACEHOLDER = 2_147_480_611  # unlikely number that stands for the seed while an experiment is resolved
 
 
 @dataclass
 class DataSet:
-    """A column of the study.
+    """A column of the study's table: a data set.
 
     Attributes:
-        title: as tables have it.
-        experiments: takes the place of {dataset} in the rows' experiments; the column's own key unless said otherwise.
-        overrides: laid over every experiment of the column, by dotted key.
-        budgets: the same for one budget.
-        notes: keys of `footnotes`.
+        title: display name.
+        experiments: replaces {dataset} in the rows' experiments; by default the column's key.
+        overrides: settings for every experiment of the column, by dotted key.
+        budgets: overrides for single budgets, by budget.
+        notes: keys of the study's `footnotes`.
     """
 
     title: str = MISSING
@@ -41,21 +41,22 @@ class DataSet:
 
 @dataclass
 class Row:
-    """A method, or a method with one setting.
+    """A row of the study's table: a method, or a method with certain settings.
 
     Attributes:
-        title: as tables have it.
-        experiment: of each data set; {dataset} stands for it.
-        overrides: laid over the experiment and over the data set's, by dotted key.
-        budgets: the same for one budget.
-        start_from: row whose finished run, of the same data set and seed, lends its first phase.
-        seeds: instead of the study's.
-        datasets: instead of all of the study's.
-        paper: the publication's AUROC by data set.
+        title: display name.
+        experiment: name of the experiment; {dataset} is replaced by the data set.
+        overrides: settings by dotted key; they take precedence over those of the data set.
+        budgets: overrides for single budgets, by budget.
+        start_from: row to start from (warm start): its finished run on the same data set and seed provides the first
+            phase.
+        seeds: replaces the study's seeds.
+        datasets: data sets of this row; by default all of the study's.
+        paper: AUROC in the publication, by data set.
         x: position on the study's curve.
-        hidden: whether it is only trained, for others to start from.
-        against: row that this one is tested against, instead of the study's reference.
-        notes: keys of `footnotes`.
+        hidden: train the row, so that others can start from it, but do not show it.
+        against: row to compare this one with, instead of the study's reference.
+        notes: keys of the study's `footnotes`.
     """
 
     title: str = MISSING
@@ -74,20 +75,26 @@ class Row:
 
 @dataclass
 class Study:
-    """A question to many runs.
+    """A study: many runs that answer one question.
 
     Attributes:
-        name: the file's name.
+        name: name of the YAML file.
         title: of the page.
-        question: what the study is to answer, a sentence or two.
-        source: whose numbers stand beside ours.
-        budget: of every run, see config.Experiment; no study mixes budgets.
-        seeds: of every row that has none of its own; a seed draws the split too, so that rows pair.
+        question: what the study is to answer, in one or two sentences.
+        source: name of the publication whose results are shown for comparison.
+        budget: of every run, see `config.Experiment`; a study does not mix budgets.
+        seeds: of every row without its own; a seed determines the split as well, so rows can be compared in pairs.
         datasets: the columns.
         rows: the methods, from top to bottom.
-        reference: row that the others are tested against; the first unless said otherwise.
-        curve: what the rows' `x` measures, the axis of the curve; none without it.
-        footnotes: what we chose where the publication is silent, by key.
+        reference: row that the others are compared with; by default the first.
+        curve: meaning of the rows' `x`, the label of the curve's axis; None for no curve.
+        footnotes: choices made where the publication leaves a question open, by key.
+
+    Examples:
+        >>> rows = {"vae": Row("VAE", "vae_{dataset}"), "gan": Row("GANomaly", "ganomaly_{dataset}")}
+        >>> study = Study("toy", "A toy study", budget="smoke", datasets={"headct": DataSet("Head CT")}, rows=rows)
+        >>> [(str(run.key), run.experiment) for run in plan(study)]
+        [('vae-headct-seed0', 'vae_headct'), ('gan-headct-seed0', 'ganomaly_headct')]
     """
 
     name: str = MISSING
@@ -104,7 +111,12 @@ class Study:
 
 
 class Key(NamedTuple):
-    """Which run of the study."""
+    """Identifies a run of a study.
+
+    Examples:
+        >>> str(Key("ganomaly", "headct", 0))
+        'ganomaly-headct-seed0'
+    """
 
     row: str
     dataset: str
@@ -116,14 +128,14 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that the study needs.
+    """A run that a study needs.
 
     Attributes:
-        key: which one.
-        experiment: its YAML.
-        overrides: `key=value` words for the command line, the budget and the seed among them.
-        config: what these resolve to, plain Python.
-        start: the run it starts from.
+        key: identifies it in the study.
+        experiment: name of its experiment.
+        overrides: `key=value` words for the command line, including the budget and the seed.
+        config: the resolved configuration, plain Python.
+        start: the run it starts from (warm start), or None.
     """
 
     key: Key
@@ -134,32 +146,44 @@ class Planned:
 
 
 def studies() -> list[str]:
-    """Names of all studies."""
+    """Return the names of all studies.
+
+    Examples:
+        >>> "medical_images" in studies()
+        True
+    """
     return list(compose.studies())
 
 
 def load(name: str) -> Study:
-    """The study `name`, checked.
+    """Load a study and check it.
+
+    Args:
+        name: of the study.
 
     Raises:
-        UserError: there is none, or something in its file is wrong; names the key.
+        UserError: there is no such study, or its file has an error; the message names the key.
+
+    Examples:
+        >>> "headct" in load("medical_images").datasets
+        True
     """
     known = compose.studies()
     if name not in known:
         raise UserError(f"no study '{name}'.{did_you_mean(name, known)} There are: {', '.join(known) or 'none'}")
     path = known[name]
     try:
-        written = OmegaConf.load(path)
+        content = OmegaConf.load(path)
     except (OSError, YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(written, DictConfig):
+    if not isinstance(content, DictConfig):
         raise UserError(f"{path}: must be a mapping, not a list")
     try:
-        checked = merged(OmegaConf.structured(Study(name=name)), written)
+        checked = merged(OmegaConf.structured(Study(name=name)), content)
         if missing := sorted(OmegaConf.missing_keys(checked)):
             raise UserError(f"Missing mandatory value: {', '.join(missing)}")
         study: Any = OmegaConf.to_object(checked)
-        _refuse_unknown_names(study)
+        _check_references(study)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     assert isinstance(study, Study)
@@ -167,15 +191,25 @@ def load(name: str) -> Study:
 
 
 def narrowed(study: Study, rows: Sequence[str] = (), datasets: Sequence[str] = (), seeds: Sequence[int] = ()) -> Study:
-    """The part of a study that has these rows, data sets and seeds; what a kept row starts from stays, hidden.
+    """Restrict a study to some rows, data sets and seeds.
 
-    Rows without any of these data sets go, unless they are named, and so do footnotes that nothing shown points to.
+    Rows that a kept row starts from are kept but hidden. Rows without any of the data sets are dropped unless they are
+    named, and so are footnotes that are no longer used.
+
+    Args:
+        study: the study.
+        rows, datasets, seeds: what to keep; empty for all.
 
     Raises:
         UserError: there is no such row or data set.
+
+    Examples:
+        >>> study = narrowed(load("medical_images"), datasets=["headct"], seeds=[0])
+        >>> list(study.datasets), study.seeds
+        (['headct'], [0])
     """
-    _refuse_strangers("rows", rows, study.rows)
-    _refuse_strangers("datasets", datasets, study.datasets)
+    _check_names("rows", rows, study.rows)
+    _check_names("datasets", datasets, study.datasets)
     columns = {name: column for name, column in study.datasets.items() if not datasets or name in datasets}
     wanted = rows or [name for name, row in study.rows.items() if not {*(row.datasets or columns)}.isdisjoint(columns)]
     kept = {name: row for name, row in study.rows.items() if name in wanted}
@@ -193,10 +227,20 @@ def narrowed(study: Study, rows: Sequence[str] = (), datasets: Sequence[str] = (
 
 
 def plan(study: Study, overrides: Sequence[str] = ()) -> list[Planned]:
-    """Every run of a study; a run comes after the one it starts from. `overrides` go to all of them.
+    """List the runs of a study; a run comes after the one it starts from.
+
+    Args:
+        study: the study.
+        overrides: `key=value` words for all runs.
 
     Raises:
-        UserError: an experiment does not exist, or does not take one of its overrides.
+        UserError: an experiment does not exist, or does not accept one of its overrides.
+
+    Examples:
+        >>> study = Study("toy", "Toy", datasets={"headct": DataSet("Head CT")}, rows={"vae": Row("VAE", "vae_headct")})
+        >>> (run,) = plan(study, ["budget=smoke"])
+        >>> str(run.key), run.overrides[-2:]
+        ('vae-headct-seed0', ('budget=smoke', 'seed=0'))
     """
     runs: dict[Key, Planned] = {}
     for key in _keys(study):
@@ -205,15 +249,20 @@ def plan(study: Study, overrides: Sequence[str] = ()) -> list[Planned]:
 
 
 def plain(text: str) -> dict[str, Any]:
-    """The content of a config.yaml as plain Python, in a hundredth of the time that checking it takes."""
+    """Parse a config.yaml to plain Python without validating it, which is a hundred times as fast.
+
+    Examples:
+        >>> plain("data: {batch_size: 8}")
+        {'data': {'batch_size': 8}}
+    """
     content: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return content
 
 
 def _keys(study: Study) -> Iterator[Key]:
-    """Seed by seed, so that a study stopped half-way has whole columns of its first seeds."""
-    highest = sorted({seed for row in study.rows.values() for seed in _seeds(study, row)})
-    for seed in highest:
+    """Yield the keys seed by seed, so that a study that is stopped early has complete tables for its first seeds."""
+    seeds = sorted({seed for row in study.rows.values() for seed in _seeds(study, row)})
+    for seed in seeds:
         for dataset in study.datasets:
             for name, row in study.rows.items():
                 if seed in _seeds(study, row) and dataset in (row.datasets or study.datasets):
@@ -241,21 +290,21 @@ def _add(study: Study, key: Key, overrides: Sequence[str], runs: dict[Key, Plann
 
 @cache
 def _budget(experiment: str, budget: str) -> str:
-    """The budget that "auto" means here."""
+    """Return the budget, resolved for this machine if it is "auto"."""
     if budget != "auto":
         return budget
-    taken: str = configuration.load(experiment, ["budget=auto"]).budget
-    return taken
+    resolved: str = configuration.load(experiment, ["budget=auto"]).budget
+    return resolved
 
 
 @cache
 def _resolved(experiment: str, words: tuple[str, ...]) -> dict[str, Any]:
-    """An experiment with PLACEHOLDER wherever its seed goes: checking takes long, and is the same for all seeds."""
+    """Resolve an experiment with PLACEHOLDER as its seed: validation is slow and gives the same for all seeds."""
     return plain(configuration.show(configuration.load(experiment, [*words, f"seed={PLACEHOLDER}"])))
 
 
 def _seeded(node: Any, seed: int) -> Any:
-    """A copy of a configuration, or of a part of it, with the seed in its places."""
+    """Copy a configuration, or part of one, with the placeholder replaced by the seed."""
     if isinstance(node, dict):
         return {key: _seeded(value, seed) for key, value in node.items()}
     if isinstance(node, list):
@@ -263,26 +312,28 @@ def _seeded(node: Any, seed: int) -> Any:
     return seed if node == PLACEHOLDER else node
 
 
-def _refuse_unknown_names(study: Study) -> None:
+def _check_references(study: Study) -> None:
+    """Check that all names of rows, data sets and footnotes that a study refers to exist."""
     if study.reference is not None:
-        _refuse_strangers("reference", [study.reference], study.rows)
+        _check_names("reference", [study.reference], study.rows)
     for name, row in study.rows.items():
         if row.against is not None:
-            _refuse_strangers(f"rows.{name}.against", [row.against], study.rows)
+            _check_names(f"rows.{name}.against", [row.against], study.rows)
         if row.start_from is not None:
-            _refuse_strangers(f"rows.{name}.start_from", [row.start_from], study.rows)
+            _check_names(f"rows.{name}.start_from", [row.start_from], study.rows)
             if study.rows[row.start_from].start_from is not None:
                 raise UserError(
-                    f"rows.{name}.start_from: {row.start_from} itself starts from another row; name that one"
+                    f"rows.{name}.start_from: {row.start_from} itself starts from another row, "
+                    f"{study.rows[row.start_from].start_from}; name that one"
                 )
-        _refuse_strangers(f"rows.{name}.datasets", row.datasets or [], study.datasets)
-        _refuse_strangers(f"rows.{name}.paper", list(row.paper), study.datasets)
-        _refuse_strangers(f"rows.{name}.notes", row.notes, study.footnotes)
+        _check_names(f"rows.{name}.datasets", row.datasets or [], study.datasets)
+        _check_names(f"rows.{name}.paper", list(row.paper), study.datasets)
+        _check_names(f"rows.{name}.notes", row.notes, study.footnotes)
     for name, dataset in study.datasets.items():
-        _refuse_strangers(f"datasets.{name}.notes", dataset.notes, study.footnotes)
+        _check_names(f"datasets.{name}.notes", dataset.notes, study.footnotes)
 
 
-def _refuse_strangers(where: str, names: Sequence[str], known: dict[str, Any]) -> None:
+def _check_names(where: str, names: Sequence[str], known: dict[str, Any]) -> None:
     for name in names:
         if name not in known:
             raise UserError(f"{where}: no '{name}'.{did_you_mean(name, known)} There are: {', '.join(known) or 'none'}")

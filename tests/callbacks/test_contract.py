@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from data.conftest import write_headct
+from discovery import undescribed
 from pipeline.conftest import settings
 
 from anomaly_lab import callbacks
@@ -45,6 +47,13 @@ def test_each_says_whether_it_can_change_scores(kind: type[pl.Callback]) -> None
     assert isinstance(vars(kind).get("changes_scores"), bool), "say it in the class itself: changes_scores = …"
 
 
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_argument_has_a_type_a_description_and_a_default(kind: type[pl.Callback]) -> None:
+    """So that `callbacks.<name>._target_=…` is enough to switch it on."""
+    assert not undescribed(kind), kind.__name__
+    assert not [name for name, argument in signature(kind).parameters.items() if argument.default is argument.empty]
+
+
 def outcome(folder: Path, *extra: pl.Callback) -> dict[str, Any]:
     """Weights and scores of a short training, with every moment of a run that a callback knows of."""
     if not (folder / "headct").exists():
@@ -52,8 +61,9 @@ def outcome(folder: Path, *extra: pl.Callback) -> dict[str, Any]:
     config = settings(folder, *SMALL)
     data, detector = training.construct(config)
     data.setup()
-    run = run_folder.create(config.runs, config.name, ("smoke",))
-    run_folder.write_atomic(run / "config.yaml", show(config))
+    with run_folder.create(config.runs, config.name, ("smoke",)) as work:
+        run_folder.write_atomic(work / "config.yaml", show(config))
+    run = run_folder.final_place(work)
     every = [*training.decisive_callbacks(config.seed), *extra]
     epochs = detector.schedule.epochs_left(0, data.epoch_length)
     trainer = training.trainer_for(config.trainer, run, every, epochs, plugins=[CheckpointFiles()])

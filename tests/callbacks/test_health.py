@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from toys import smooth
 
 from anomaly_lab.callbacks.health import Health
@@ -44,6 +45,9 @@ class Known(Detector):
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("gan", 5, ("generator",)),)
+
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        return ()
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
         return None if self.fakes is None else self.fakes[:n]

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from anomaly_lab.callbacks.wandb import WandB
 
@@ -43,6 +44,19 @@ def test_lines_are_mirrored_once(mirror, tmp_path: Path) -> None:
     append(tmp_path, 4)
     callback.on_train_epoch_end(trainer, None)
     assert [step for step, _ in dashboard.lines] == [2, 4]
+
+
+def test_pictures_are_mirrored_once_and_other_names_are_none(mirror, tmp_path: Path, capsys) -> None:
+    callback, dashboard, trainer = mirror
+    for name in ("00000002.png", "00000004.png", "fakepool.png", "copies/00000004.png", "copies/last.png"):
+        path = tmp_path / "samples" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (2, 2)).save(path)
+    for _ in range(2):
+        callback.on_train_epoch_end(trainer, None)
+    logged = sorted((step, *values) for step, values in dashboard.lines)
+    assert logged == [(2, "samples"), (4, "samples"), (4, "samples/copies")]
+    assert not capsys.readouterr().err
 
 
 def test_a_failure_is_told_once_and_ends_the_mirror(mirror, tmp_path: Path, capsys) -> None:

@@ -9,9 +9,7 @@ from toys import Fit, Toy
 from anomaly_lab.detectors.alad import ALAD
 from anomaly_lab.networks.augmentation import Augmentation
 
-TOY = Toy(
-    {"width": 8, "latent_dim": 4, "gan_iterations": 300, "lr": 0.001, "average_decay": 0.98}, batch_size=8, at_least=0.8
-)
+TOY = Toy({"width": 8, "latent_dim": 4, "gan_iterations": 300, "lr": 0.001, "average_decay": 0.98}, batch_size=8)
 
 
 def tiny(**changes: object) -> ALAD:

@@ -2,32 +2,36 @@
 
 import copy
 import importlib.util
+import re
 from collections.abc import Iterator
 from functools import cache
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from discovery import concrete, experiment_of
-from omegaconf import DictConfig
+from discovery import below, experiment_of, gaps, undescribed
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from toys import Shift, Toy, ToyData, train
 
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.detectors.families.gan import ADAPT_EVERY
 from anomaly_lab.detectors.kde import KDE
+from anomaly_lab.detectors.wgan import WGAN
 from anomaly_lab.experiment import config
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.networks.augmentation import ADA, AugmentD
+from anomaly_lab.types import Phase, Prediction, UserError
 
 SIZE = (32, 32)
 BATCH = 4
-CLASSES = concrete("anomaly_lab.detectors", Detector)
+CLASSES = below("anomaly_lab.detectors", Detector)
 
 
 class Case(NamedTuple):
@@ -39,8 +43,8 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         return f"{self.kind.__name__}-{'grey' if self.channels == 1 else 'colour'}"
 
-    def make(self, seed: int = 0, length: int = 2) -> Detector:
-        """With its settings at the smoke budget and phases of `length` iterations each."""
+    def make(self, seed: int = 0, length: int = 2, **over: Any) -> Detector:
+        """With its settings at the smoke budget, or those given, and phases of `length` iterations each."""
         node = settings(self.kind)
         changes: dict[str, Any] = {}
         sizes = {"patch_size": SIZE, "in_channels": self.channels}
@@ -49,7 +53,7 @@ class Case(NamedTuple):
         if "samples" in node:  # a feature bank's
             changes |= {"samples": length * BATCH, "batch_size": BATCH}
         torch.manual_seed(seed)
-        detector: Detector = config.build(node, **changes)
+        detector: Detector = config.build(node, **changes, **over)
         assert detector.schedule.iterations == length * len(detector.schedule), (
             "the length of a phase is a setting whose name ends in _iterations"
         )
@@ -68,6 +72,13 @@ def settings(kind: type[Detector]) -> DictConfig:
 
 GREY = [Case(kind, 1) for kind in CLASSES]
 CASES = [*GREY, *(Case(kind, 3) for kind in CLASSES if "in_channels" in signature(kind).parameters)]
+
+
+def takes_augmentation(kind: type[Detector]) -> bool:
+    """Whether one of its arguments has the type AugmentD."""
+    return any(argument.annotation == AugmentD for argument in signature(kind, eval_str=True).parameters.values())
+
+
 every = pytest.mark.parametrize("case", CASES, ids=str)
 every_grey = pytest.mark.parametrize("case", GREY, ids=str)
 every_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
@@ -109,6 +120,17 @@ def test_the_folder_holds_detectors() -> None:
     assert len(CLASSES) >= 18
 
 
+@every_class
+def test_no_method_is_missing(kind: type[Detector]) -> None:
+    assert not gaps(kind), f"{kind.__name__} lacks methods"
+    Case(kind, 1).make().refuse_gaps()
+
+
+@every_class
+def test_every_argument_has_a_type_and_a_description(kind: type[Detector]) -> None:
+    assert not undescribed(kind), kind.__name__
+
+
 @every
 def test_prediction_has_the_contracts_shapes(case: Case) -> None:
     image = case.images()
@@ -122,6 +144,7 @@ def test_prediction_has_the_contracts_shapes(case: Case) -> None:
         assert prediction.anomaly_map.min() >= 0
     if prediction.reconstruction is not None:
         assert prediction.reconstruction.shape == image.shape
+        assert prediction.reconstruction.abs().max() <= 1, "a reconstruction lies in [-1, 1], as images do: clamp it"
 
 
 @every
@@ -158,7 +181,8 @@ def check_predictions_carry_no_graph(detector: Detector, image: Tensor) -> None:
         for enabled in (True, False):
             with torch.set_grad_enabled(enabled):
                 prediction = detector.predict(image)
-            assert not any(part.requires_grad for part in prediction if part is not None)
+            graph = any(part.requires_grad for part in prediction if part is not None)
+            assert not graph, "a prediction has a gradient graph: write @torch.no_grad() above predict, or detach it"
             assert [weight.requires_grad for weight in weights] == asked
             assert all(weight.grad is None for weight in weights)
             assert not image.requires_grad
@@ -231,6 +255,39 @@ def test_a_training_with_others_optimisers_does_not_begin(
     monkeypatch.setattr(detector, "configure_optimizers", lambda: turned)
     with pytest.raises(RuntimeError, match=f"{kind.__name__}: .*network"):
         train(detector, ToyData(case.images(), BATCH), tmp_path)
+
+
+# --- what the discriminator sees ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CLASSES if takes_augmentation(kind)], ids=lambda kind: kind.__name__)
+def test_an_augmentation_it_accepts_has_an_effect(kind: type[Detector], tmp_path: Path) -> None:
+    case = Case(kind, 1)
+    check_augmentation(lambda option: case.make(length=ADAPT_EVERY, augment_d=option), case.images(), tmp_path)
+
+
+def check_augmentation(make: Any, images: Tensor, folder: Path) -> None:
+    """Training with it ends elsewhere than without, and the discriminator is watched, whom ADA follows.
+
+    Args:
+        make: a detector with this value of `augment_d`.
+        images: to train on.
+        folder: for the runs.
+    """
+    ended: dict[str, dict[str, Tensor]] = {}
+    for option in get_args(AugmentD):
+        detector = make(option)
+        if isinstance(ada := getattr(detector, "augmentation", None), ADA):
+            ada.p.fill_(1)  # it would begin with 0
+        train(detector, ToyData(images, BATCH), folder / option)
+        state = detector.state_dict()
+        ended[option] = {key: state[key] for key in state if not key.startswith("augmentation.")}
+        assert option == "none" or differences(ended["none"], ended[option]), (
+            f"augment_d={option} changes nothing: hand it to super().__init__, and show the discriminator "
+            "self.augmented(images) only"
+        )
+        wanted = {"train/sign_real"} | ({"train/augment_p"} if option == "ada" else set())
+        assert wanted <= detector.flush().keys(), "a discriminator's loss calls self.track_discriminator"
 
 
 # --- a training that was stopped -------------------------------------------------------------------------------------
@@ -329,13 +386,15 @@ def test_trains_in_bfloat16_and_scores_in_float32(kind: type[Detector]) -> None:
 def declared(kind: type[Detector]) -> Toy:
     """The constant TOY of the detector's test module."""
     path = Path(__file__).parent / f"test_{kind.__module__.rpartition('.')[2]}.py"
+    wanted = f"{path} must say how {kind.__name__} solves the toy problem: TOY = Toy({{…}})"
+    assert path.is_file(), wanted
     spec = importlib.util.spec_from_file_location(f"declaration_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     toy = getattr(module, "TOY", None)
-    assert isinstance(toy, Toy), f"{path} must say how {kind.__name__} solves the toy problem: TOY = Toy({{…}})"
+    assert isinstance(toy, Toy), wanted
     return toy
 
 
@@ -343,6 +402,15 @@ def declared(kind: type[Detector]) -> Toy:
 def test_every_detector_declares_how_it_solves_the_toy_problem(kind: type[Detector]) -> None:
     toy = declared(kind)
     kind(patch_size=SIZE, **toy.settings)
+    check_bar(toy)
+
+
+def check_bar(toy: Toy) -> None:
+    """Whoever makes the problem easier says why."""
+    easier = toy.at_least < Toy({}).at_least or toy.anomalies != Toy({}).anomalies
+    assert toy.why or not easier, (
+        "an easier toy problem needs a reason: Toy(…, why='what was measured, over how many seeds')"
+    )
 
 
 @pytest.mark.slow
@@ -365,6 +433,35 @@ class Tidy(Shift):
     def near_step(self, batches: Tensor) -> None:
         super().near_step(batches)
         self.seen.clear()
+
+
+class Unscored(Tidy):
+    predict = Detector.predict
+
+
+class Unplanned(Tidy):
+    phases = Detector.phases
+
+
+class WithoutOptimisers(Tidy):
+    configure_optimizers = Detector.configure_optimizers
+
+
+class WithoutNetworks(Tidy):
+    networks = ()
+
+
+class WithoutAStep(Tidy):
+    far_step = None
+
+
+class NamesNoNetwork(Tidy):
+    networks = ("near", "far", "critic")
+
+
+class ForgetsItsSettings(Tidy):
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("near", self.settings.near_iterations, ("near",)),)
 
 
 class KeepsTheGraph(Tidy):
@@ -402,6 +499,47 @@ class ForgetsWhatNobodyUses(Tidy):
         super().far_step(batches)
 
 
+class ShowsImagesAsTheyAre(WGAN):
+    def augmented_alike(self, *images: Tensor) -> tuple[Tensor, ...]:
+        return images
+
+
+class KeepsItsAugmentation(WGAN):
+    """Accepts the option, and tells nobody."""
+
+    def __init__(self, augment_d: AugmentD = "none", **settings: Any) -> None:
+        super().__init__(**settings)
+
+
+class Unwatched(WGAN):
+    def track_discriminator(self, real: Tensor, fake: Tensor | None = None) -> None:
+        pass
+
+
+class Described:
+    """Arguments as they should be.
+
+    Args:
+        width, length: of something, for example:
+            width: ignored.
+    """
+
+    def __init__(self, width: int, length: Annotated[int, "unit: mm"] = 1, **others: Any) -> None: ...
+
+
+class Undescribed(Described):
+    """One of three is described.
+
+    Args:
+        width: of something.
+
+    Returns:
+        length: nothing of the kind.
+    """
+
+    def __init__(self, width: int, length: int, depth=1) -> None: ...
+
+
 class Flipped(KDE):
     def predict(self, image: Tensor) -> Prediction:
         return Prediction(-super().predict(image).anomaly_score)
@@ -413,10 +551,80 @@ def test_who_keeps_the_contract_passes(tmp_path: Path, pictures: Tensor) -> None
     check_resuming(lambda seed: Tidy(), pictures, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Unscored, "Unscored lacks predict"),
+        (Unplanned, "Unplanned lacks phases"),
+        (WithoutOptimisers, "WithoutOptimisers lacks configure_optimizers"),
+        (WithoutNetworks, "WithoutNetworks has no `networks`"),
+        (WithoutAStep, "WithoutAStep lacks the method far_step"),
+        (NamesNoNetwork, "NamesNoNetwork has no sub-module 'critic'"),
+        (ForgetsItsSettings, "ForgetsItsSettings does not keep its settings: call self.save_hyperparameters"),
+    ],
+)
+def test_an_incomplete_class_is_refused_in_one_line(kind: type[Detector], said: str) -> None:
+    """As soon as it is made, which is before a run has a folder."""
+    Tidy().refuse_gaps()
+    with pytest.raises(UserError, match=said) as refused:
+        config.build(OmegaConf.create({"_target_": f"{__name__}.{kind.__name__}"})).refuse_gaps()
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("kind", [KeepsTheGraph, Freezes])
 def test_a_graph_or_a_frozen_weight_is_found(kind: type[Detector], pictures: Tensor) -> None:
     with pytest.raises(AssertionError):
         check_predictions_carry_no_graph(kind(), pictures)
+
+
+def test_a_graph_names_its_remedy(pictures: Tensor) -> None:
+    with pytest.raises(AssertionError, match=r"torch\.no_grad"):
+        check_predictions_carry_no_graph(KeepsTheGraph(), pictures)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (ShowsImagesAsTheyAre, "self.augmented"),
+        (KeepsItsAugmentation, "super().__init__"),
+        (Unwatched, "track_discriminator"),
+    ],
+)
+def test_an_augmentation_that_is_ignored_is_found(
+    kind: type[Detector], said: str, pictures: Tensor, tmp_path: Path
+) -> None:
+    def make(augment_d: str) -> Detector:
+        torch.manual_seed(0)
+        return kind(patch_size=SIZE, width=2, latent_dim=4, n_critic=1, gan_iterations=4, augment_d=augment_d)
+
+    with pytest.raises(AssertionError, match=re.escape(said)):
+        check_augmentation(make, pictures, tmp_path)
+
+
+def test_an_argument_without_type_or_description_is_found() -> None:
+    assert undescribed(Described) == []
+    assert undescribed(Undescribed) == [
+        "depth has no type",
+        "length has no line under Args:",
+        "depth has no line under Args:",
+    ]
+
+
+def test_a_lowered_bar_without_a_reason_is_found() -> None:
+    for easier in ({"at_least": 0.8}, {"anomalies": "negative"}):
+        check_bar(Toy({}, **easier, why="its published score finds no squares"))
+        with pytest.raises(AssertionError, match="needs a reason"):
+            check_bar(Toy({}, **easier))
+
+
+def test_a_detector_without_a_test_module_is_told_what_to_declare() -> None:
+    with pytest.raises(AssertionError, match=r"test_toys\.py must say how Shift solves the toy problem: TOY = Toy"):
+        declared(Shift)
+
+
+def test_a_detector_without_an_experiment_is_told_where_to_add_it() -> None:
+    with pytest.raises(LookupError, match=r"no experiment has Shift: add experiments/detectors/<name>\.yaml"):
+        experiment_of("detector", Shift)
 
 
 def test_swapped_optimisers_are_found() -> None:

@@ -15,6 +15,7 @@ TOY = Toy(
     {"width": 8, "latent_dim": 4, "gan_iterations": 400, "lr": 0.001, "average_decay": 0.98},
     batch_size=32,
     at_least=0.75,
+    why="AUROC .89 to .99 over five seeds",
 )
 
 

@@ -22,6 +22,7 @@ TOY = Toy(
         "lr_encoder": 0.001,
     },
     at_least=0.75,
+    why="AUROC .90 to 1.0 over five seeds",
 )
 
 SIZE = (32, 32)

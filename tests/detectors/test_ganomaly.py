@@ -10,7 +10,7 @@ from toys import Fit, Toy
 
 from anomaly_lab.detectors.ganomaly import GANomaly
 
-TOY = Toy({"width": 8, "latent_dim": 32, "gan_iterations": 200, "lr": 0.001}, at_least=0.8)
+TOY = Toy({"width": 8, "latent_dim": 32, "gan_iterations": 200, "lr": 0.001})
 
 
 def tiny(**changes: object) -> GANomaly:

@@ -6,7 +6,10 @@ from toys import Fit, Toy
 from anomaly_lab.detectors.wgan import WGAN
 
 TOY = Toy(
-    {"width": 8, "latent_dim": 16, "n_critic": 2, "gan_iterations": 200, "lr": 0.001}, batch_size=32, at_least=0.7
+    {"width": 8, "latent_dim": 16, "n_critic": 2, "gan_iterations": 200, "lr": 0.001},
+    batch_size=32,
+    at_least=0.7,
+    why="AUROC .81 to 1.0 over five seeds",
 )
 
 

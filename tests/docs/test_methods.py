@@ -14,18 +14,20 @@ import torch
 from toys import smooth
 
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.experiment import compose
 
 ROOT = Path(__file__).parents[2]
 DOCS, PACKAGE = ROOT / "docs", ROOT / "anomaly_lab"
 MODULES = sorted(path.stem for path in (PACKAGE / "detectors").glob("[!_]*.py"))
-DATASETS = {path.stem for path in (PACKAGE / "data" / "datasets").glob("[!_]*.py")}
-NAMES = {*MODULES, "adganc", "anogan_mean", "stdwgan", "vae"}  # of detectors in the names of experiments
+PAGES = sorted(path.stem for path in (DOCS / "methods").glob("[!_]*.md") if path.stem != "index")
+DIAGRAMS = DOCS / "methods" / "diagrams"
+DRAWN = sorted(path.stem for path in DIAGRAMS.glob("*.py"))
 MARKDOWN = sorted(DOCS.rglob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 TINY = {"width": 8, "samples": 64, "batch_size": 8, "search_steps": 1, "teacher": "squeezenet1_0"}
 
 
-@pytest.fixture(params=MODULES)
+@pytest.fixture(params=PAGES)
 def module(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -63,14 +65,15 @@ def quoted(text: str) -> list[str]:
 
 
 def test_every_detector_has_a_page_and_every_page_a_detector():
-    assert sorted(path.stem for path in (DOCS / "methods").glob("*.md") if path.stem != "index") == MODULES
+    assert sorted({*MODULES} - {*PAGES}) == [], "each needs docs/methods/<name>.md: copy a similar method's page"
+    assert sorted({*PAGES} - {*MODULES}) == [], "a page of a detector that is not there"
 
 
 def test_a_page_names_its_class_and_the_years_of_its_papers(module: str):
     kind, text = detector_class(module), page(module)
     assert f"Class `{kind.__name__}` in `anomaly_lab/detectors/{module}.py`" in text
     assert f"::: anomaly_lab.detectors.{module}.{kind.__name__}" in text
-    assert f"(diagrams/{module}.svg)" in text
+    assert (f"(diagrams/{module}.svg)" in text) == (module in DRAWN), "a picture is described in diagrams/<name>.py"
     docstring = inspect.getmodule(kind).__doc__
     years = set(re.findall(r"\b(?:19|20)\d\d\b", docstring))
     assert years
@@ -99,14 +102,34 @@ def test_parameter_counts_are_those_of_the_class(module: str):
         }
 
 
-def test_the_table_of_all_methods_is_true(module: str):
-    found = [row for row in rows((DOCS / "methods/index.md").read_text(encoding="utf-8")) if f"({module}.md)" in row[0]]
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(DOCS))
+    return importlib.import_module("tables")
+
+
+def test_the_table_of_all_methods_is_true(module: str, tables: ModuleType):
+    text = tables.filled((DOCS / "methods/index.md").read_text(encoding="utf-8"))
+    found = [row for row in rows(text) if f"({module}.md)" in row[0]]
     ((_, family, _, _, has_map, generates, phases),) = found
     kind = detector_class(module)
     assert quoted(family) == [base.__name__ for base in kind.__bases__]
     assert generates == ("no" if kind.sample is Detector.sample else "yes")
     assert quoted(phases) == [phase.name for phase in build(module).phases()]
     assert has_map == ("no" if small(kind).predict(smooth(1, seed=1)).anomaly_map is None else "yes")
+
+
+def test_a_page_without_front_matter_is_told_what_belongs_there(tables: ModuleType, tmp_path: Path):
+    path = tmp_path / "mygan.md"
+    for text in ("# MyGAN\n", "---\ntitle: MyGAN\n---\n# MyGAN\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"mygan\.md begins with lines between two ---: title: …, group: …"):
+            tables._method(path)
+
+
+def test_the_table_of_data_sets_has_all(tables: ModuleType):
+    found = rows(tables.filled((DOCS / "data.md").read_text(encoding="utf-8")))
+    assert {quoted(name)[0]: about for name, about in found} == compose.datasets()
 
 
 def small(kind: type[Detector]) -> Detector:
@@ -122,8 +145,8 @@ def test_commands_name_what_there_is(module: str):
     assert len(commands) > 1
     known = set(inspect.signature(detector_class(module)).parameters)
     for name, overrides in commands:
-        detector = max((n for n in NAMES if name.startswith(f"{n}_")), key=len)
-        assert name.removeprefix(f"{detector}_") in DATASETS
+        detector = max((n for n in compose.detectors() if name.startswith(f"{n}_")), key=len)
+        assert name.removeprefix(f"{detector}_") in compose.datasets()
         assert set(re.findall(r"\bdetector\.(\w+)=", overrides)) <= known
 
 
@@ -146,10 +169,11 @@ def anchors(text: str) -> set[str]:
     }
 
 
-def test_the_navigation_leads_to_pages_that_exist():
+def test_the_navigation_leads_to_pages_that_exist(tables: ModuleType):
     pages = re.findall(r"\b([\w/]+\.md)\b", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     later = {"ARCHITECTURE.md", "CONTRIBUTING.md"}  # left out of the navigation while they are missing
     assert {name for name in pages if not (DOCS / name).exists()} <= later
+    pages += re.findall(r"methods/\w+\.md", str(tables.navigation()))
     assert {path.relative_to(DOCS).as_posix() for path in MARKDOWN} <= set(pages)
 
 
@@ -158,21 +182,23 @@ def diagrams(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(DOCS / "methods"))
     found = importlib.import_module("diagrams")
     yield found
-    for name in ("diagrams", "drawing"):
+    for name in ("diagrams", "drawing", "panels"):
         sys.modules.pop(name, None)
 
 
 def test_pictures_are_as_drawn(diagrams: ModuleType):
     drawn = diagrams.pictures()
-    assert sorted(drawn) == MODULES
+    assert sorted(drawn) == DRAWN
+    assert set(DRAWN) <= set(MODULES)
     stale = [name for name, svg in drawn.items() if (DOCS / f"methods/diagrams/{name}.svg").read_text("utf-8") != svg]
     assert not stale, "python docs/methods/diagrams.py writes them"
 
 
+@pytest.mark.parametrize("module", DRAWN)
 def test_a_picture_hatches_what_does_not_move(module: str, diagrams: ModuleType):
     """A panel for each phase, in which just the networks that move are plain, and one for scoring, where none is."""
     detector = build(module)
-    *training, scoring = diagrams.PICTURES[module]()
+    *training, scoring = diagrams.PICTURES[module].panels()
     assert [panel.phase for panel in training] == [phase.name for phase in detector.phases()]
     for panel, phase in zip(training, detector.phases(), strict=True):
         plain = {node.module for node in panel.nodes.values() if node.kind == "network" and not node.frozen}

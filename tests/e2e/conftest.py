@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 
+collect_ignore = ["build_store.py", "run_and_die.py"]  # programs that tests launch, without examples to run
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")

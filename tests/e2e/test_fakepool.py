@@ -21,7 +21,7 @@ def settings(base: Path, store: Path, *more: str) -> list[str]:
     return [
         "budget=smoke",
         f"runs={base / 'runs'}",
-        f"data.root={base / 'nothing'}",
+        "data.source=twin",
         f"data.store.folder={store}",
         "data.batch_size=4",
         "data.epoch_length=3",

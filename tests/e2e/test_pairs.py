@@ -26,7 +26,7 @@ UNTUNED = [
 def test_every_detector_takes_a_step_on_the_twin_of(dataset: str, store: Path, tmp_path: Path) -> None:
     """They share its store, but for those that judge fewer pictures."""
     for detector in compose.detectors():
-        places = [f"data.root={tmp_path / 'nothing'}", f"data.store.folder={store}"]
+        places = ["data.source=twin", f"data.store.folder={store}"]
         data, model = engine.construct(config.load(f"{detector}_{dataset}", ["budget=smoke", *places]))
         model.load_pretrained()
         data.setup()
@@ -57,7 +57,7 @@ def test_every_pair_loads_with_every_budget(detector: str, budget: str) -> None:
 
 @pytest.mark.parametrize("experiment", UNTUNED)
 def test_a_pair_that_nobody_tuned_trains_to_a_report(experiment: str, store: Path, tmp_path: Path) -> None:
-    words = [f"runs={tmp_path / 'runs'}", f"data.root={tmp_path / 'nothing'}", f"data.store.folder={store}"]
+    words = [f"runs={tmp_path / 'runs'}", "data.source=twin", f"data.store.folder={store}"]
     words += ["budget=smoke", "callbacks.wandb=null", "evaluation.replicates=20"]
     done = launch("-m", "anomaly_lab", "train", experiment, *words)
     assert done.returncode == 0, done.stderr

@@ -168,6 +168,11 @@ def test_a_constructor_that_refuses_a_value_is_the_users_error():
         ("trainer=null", "trainer must be a mapping"),
         ("callbacks.saver.evry=3", "callbacks.saver.evry: Key 'evry' not in 'Saver'. Did you mean: 'every'?"),
         ("callbacks.savre.every=3", "callbacks.savre: there is no such callback. Did you mean: 'saver'?"),
+        (
+            "callbacks.copies.shown=4",
+            "callbacks.copies._target_=…: anomaly_lab.callbacks.best_test_epoch.BestTestEpoch, ",
+        ),
+        ("callbacks.copies={shown: 4}", "One is added by its class, callbacks.copies._target_=…: "),
         ("callbacks.savre=null", "callbacks.savre: there is no such callback. Did you mean: 'saver'?"),
         ("callbacks=null", "callbacks"),
         ("budget=smok", "unknown budget 'smok'; the budgets are auto, paper, laptop, smoke"),

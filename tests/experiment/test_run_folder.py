@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,68 @@ def test_provenance_grows(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "provenance.json").read_text()) == {"seed": 1, "finished": "now"}
 
 
+def _made(runs: Path) -> Path:
+    with run_folder.create(str(runs), "fanogan_headct", ("laptop", "twin")) as work:
+        (work / "config.yaml").write_text("seed: 0")
+    return run_folder.final_place(work)
+
+
 def test_run_folders_carry_their_marks(tmp_path: Path) -> None:
-    run = run_folder.create(str(tmp_path), "fanogan_headct", ("laptop", "twin"))
+    run = _made(tmp_path)
     assert run.parent == tmp_path / "fanogan_headct"
     assert "-laptop-twin-" in run.name
-    assert run_folder.create(str(tmp_path), "fanogan_headct", ("laptop", "twin")) != run
+    assert _made(tmp_path) != run
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.yaml", "samples"]
+
+
+def test_a_run_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    def fail() -> None:
+        with run_folder.create(str(tmp_path), "toy", ()) as work:
+            assert not run_folder.final_place(work).exists()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list((tmp_path / "toy").iterdir())
+
+
+def test_what_a_killed_process_left_of_a_run_folder_is_removed_by_the_next(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from anomaly_lab.experiment import run_folder\n"
+        "with run_folder.create(sys.argv[1], 'fanogan_headct', ()): os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert len(list((tmp_path / "fanogan_headct").iterdir())) == 1
+    with run_folder.create(str(tmp_path), "fanogan_headct", ()) as other:  # of a living process: it stays
+        run = _made(tmp_path)
+        assert {path.name for path in (tmp_path / "fanogan_headct").iterdir()} == {run.name, other.name}
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    with run_folder.locked(tmp_path):
+        script = (
+            "import sys; from pathlib import Path; from anomaly_lab.experiment import run_folder\n"
+            "with run_folder.locked(Path(sys.argv[1])): pass"
+        )
+        second = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True)
+        assert b"in use by another process" in second.stderr
+    with run_folder.locked(tmp_path):
+        pass
+
+
+def test_partial_files_are_removed_wherever_they_lie(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".config.yaml.12.partial", "checkpoints/.00000001.ckpt.12.partial", "checkpoints/kept.partial.ckpt"):
+        (tmp_path / name).touch()
+    run_folder.remove_partial_files(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["kept.partial.ckpt"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\xff", "null"])
+def test_a_damaged_record_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "provenance.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"provenance\.json cannot be read"):
+        run_folder.read_json(tmp_path / "provenance.json")
 
 
 @pytest.mark.parametrize("path", ["", "nothing/here"])

@@ -191,7 +191,7 @@ def test_the_console_says_what_is_built_and_what_is_reused(tmp_path: Path, capsy
 
 
 def test_a_twin_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    page = engine.inspect(settings(tmp_path, "data.twin.size=24")).read_text()
+    page = engine.inspect(settings(tmp_path, "data.twin.size=24", "data.source=twin")).read_text()
     assert capsys.readouterr().err.startswith("SYNTHETIC TWIN")
     assert "Synthetic twin" in page
 

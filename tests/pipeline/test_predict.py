@@ -214,7 +214,7 @@ def test_known_lesions_are_outlined_and_compared_but_never_used(tmp_path, run):
     values = np.asarray(nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz").dataobj)
     lesion, brain = np.asarray(nibabel.load(case.mask).dataobj) != 0, np.asarray(nibabel.load(case.image).dataobj) != 0
     inside = binary_fill_holes(brain) | lesion
-    shown = float(re.search(r'lesion: AUROC <b class="num">([\d.]+)', page)[1])
+    shown = float(re.search(r'against the lesion <b class="num">([\d.]+)', page)[1])
     assert shown == pytest.approx(roc_auc_score(lesion[inside], values[inside]), abs=2e-3)
 
 

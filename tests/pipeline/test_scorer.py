@@ -62,7 +62,7 @@ def test_what_is_not_one_scan_is_refused(trained: Path, tmp_path: Path) -> None:
         scorer.score(trained.parents[2] / "pictures")
     with pytest.raises(UserError, match="no picture"):
         scorer.score(tmp_path / "nowhere.png")
-    with pytest.raises(UserError, match="no picture"):
+    with pytest.raises(UserError, match="is not a picture"):
         scorer.score(np.zeros(3, np.uint8))
 
 

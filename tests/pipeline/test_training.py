@@ -11,8 +11,9 @@ from data.conftest import write_headct
 from pipeline.conftest import settings
 
 from anomaly_lab.callbacks.run_callback import RunCallback
+from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.pipeline import training
-from anomaly_lab.types import Batch, Prediction
+from anomaly_lab.types import Batch, Prediction, UserError
 
 
 def test_clipping_and_accumulation_are_the_detectors(tmp_path: Path) -> None:
@@ -27,6 +28,15 @@ def test_the_seed_decides_the_weights(tmp_path: Path) -> None:
     one, same, other = (training.construct(settings(tmp_path, f"seed={seed}"))[1].state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_detector_without_a_step_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_headct(tmp_path / "headct")
+    monkeypatch.delattr(FAnoGAN, "encoder_step")
+    with pytest.raises(UserError, match="FAnoGAN lacks the method encoder_step"):
+        training.construct(settings(tmp_path))
 
 
 @pytest.mark.parametrize("fast", [True, False])

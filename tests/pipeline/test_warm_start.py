@@ -36,7 +36,7 @@ def saved(run: Path, wgan: Detector, iteration: int = 6) -> Path:
     """The run folder of a WGAN, or of another, at `iteration`."""
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("name: wgan\n")
-    facts = {"run": run.name, "detector": {"phases": {"gan": 6}}, "seconds": {"gan": 12.5}}
+    facts = {"run": run.name, "id": "1f2e", "detector": {"phases": {"gan": 6}}, "seconds": {"gan": 12.5}}
     run_folder.write_json(run / "provenance.json", facts)
     state = {**wgan.state_dict(), "iteration": torch.tensor(iteration)}
     CheckpointFiles().save_checkpoint({"state_dict": state}, run / "checkpoints" / f"{iteration:08d}.ckpt")
@@ -61,7 +61,14 @@ def test_it_has_the_networks_and_stands_at_the_phases_end(tmp_path: Path, wgan: 
     )
     assert (detector.iterations_done, int(detector.iteration), detector.phase.name) == (6, 6, "critic")
     (checkpoint,) = (run / "checkpoints").iterdir()
-    expected = {"run": "source", "checkpoint": checkpoint.name, "phase": "gan", "iterations": 6, "seconds": 12.5}
+    expected = {
+        "run": "source",
+        "id": "1f2e",
+        "checkpoint": checkpoint.name,
+        "phase": "gan",
+        "iterations": 6,
+        "seconds": 12.5,
+    }
     assert facts == expected | {"caveats": []}
 
 

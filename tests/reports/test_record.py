@@ -28,6 +28,19 @@ def test_the_pools_picture_says_when_its_rows_were_drawn(fake_run: Path) -> None
     assert read_run(fake_run).pool is None
 
 
+def test_pictures_of_callbacks_are_found_by_folder(fake_run: Path) -> None:
+    assert read_run(fake_run).pictures == {}
+    for name in ("copies/00000020.png", "copies/00000010.png", "copies/notes.png", "empty/notes.png"):
+        path = fake_run / "samples" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 6)).save(path)
+    found = read_run(fake_run)
+    assert {name: [iteration for iteration, _ in grids] for name, grids in found.pictures.items()} == {
+        "copies": [10, 20]
+    }
+    assert len(found.samples) == 6
+
+
 def test_a_torn_sample_is_left_out(fake_run: Path) -> None:
     file = fake_run / "samples" / "00002000.png"
     file.write_bytes(file.read_bytes()[:300])

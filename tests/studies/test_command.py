@@ -35,7 +35,7 @@ def _toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "experiments" / "toy_set.yaml").write_text(TOY)
     (tmp_path / "experiments" / "studies" / "toys.yaml").write_text(STUDY)
     monkeypatch.setattr(ledger, "data_fingerprint", lambda section: "data")
-    monkeypatch.setattr(command, "_measured", lambda run: {"gan": 100.0, "encoder": 20.0})
+    monkeypatch.setattr(command, "_measure", lambda run: {"gan": 100.0, "encoder": 20.0})
 
 
 def test_a_dry_run_trains_nothing_and_leaves_out_phases_that_are_taken_over(capsys, tmp_path):
@@ -53,12 +53,12 @@ def test_a_page_of_what_is_finished_trains_nothing(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("word", "complaint"), [
-    ("jobs=0", "jobs starts at 1"),
+    ("jobs=0", "must be at least 1"),
     ("jobs=x", "jobs"),
     ("rows=[bass]", "rows: no 'bass'"),
     ("code=new", "code"),
-    ("seed=1", "choose with seeds"),
-    ("nonsense", "is not key=value"),
+    ("seed=1", "select runs with seeds"),
+    ("nonsense", "is not of the form key=value"),
     ("detector.widht=3", "Did you mean: 'width'"),
 ])  # fmt: skip
 def test_a_wrong_word_is_one_line(word, complaint):

@@ -41,7 +41,7 @@ def test_decisions_are_those_of_the_records(findings):
     assert good.values["f1"] == recorded
     assert good.figure("f1").mean == pytest.approx(np.mean(recorded))
     assert good.figure("f1").sd == pytest.approx(np.std(recorded, ddof=1))
-    assert good.rules == ["quantile of held-out normals"]
+    assert good.rules == ["quantile of validation normals"]
 
 
 def test_a_single_seed_has_its_bootstrap_interval(findings):
@@ -70,8 +70,8 @@ def test_floors_are_judged_as_a_row_without_caveats_is(findings):
     metrics = findings.results[key].metrics | {"threshold": {"rule": "by test labels", "value": 0.0}}
     cheat = replace(findings.results[key], metrics=metrics, facts={"detector": {"caveats": ["cheats"]}})
     found = decisions(replace(findings, results=findings.results | {key: cheat}), "set")
-    assert found.rules == ["by test labels", "quantile of held-out normals"]
-    assert found.lines[2].rules == ["quantile of held-out normals"]
+    assert found.rules == ["by test labels", "quantile of validation normals"]
+    assert found.lines[2].rules == ["quantile of validation normals"]
 
 
 def test_a_number_that_a_trivial_rule_reaches_too_is_told(findings):

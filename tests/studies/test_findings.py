@@ -21,7 +21,7 @@ def test_lines_have_every_shown_row_and_the_floors(findings):
     assert good.summary.sd == pytest.approx(np.std(aurocs, ddof=1))
     assert good.paper == 0.9
     assert lines[2].cells["set"].summary.n == 2
-    assert (lines[3].floor, lines[3].cells["set"].summary.n) == (True, 3)
+    assert (lines[3].is_baseline, lines[3].cells["set"].summary.n) == (True, 3)
 
 
 def test_a_row_is_marked_wherever_its_title_stands_if_a_run_of_it_has_a_caveat(tmp_path):
@@ -54,7 +54,7 @@ def test_tests_pair_the_seeds_that_both_have_and_correct_within_the_data_set(fin
 
 def test_the_floors_are_held_against_the_reference_too(findings):
     *_, floor = findings.tests()
-    ours, theirs = findings.of("good", "set"), findings.floor("mean_image", "set")
+    ours, theirs = findings.of("good", "set"), findings.baseline("mean_image", "set")
     assert (floor.row, findings.title(floor.row)) == ("mean_image", "Mean-image distance")
     assert floor.paired.difference == pytest.approx(np.mean([theirs[s].figure() - ours[s].figure() for s in (0, 1, 2)]))
     assert floor.delong.a == pytest.approx(theirs[0].figure())

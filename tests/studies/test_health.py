@@ -31,7 +31,7 @@ def test_a_measure_counts_with_four_runs_of_one_data_set(tmp_path):
     runs |= healthy(tmp_path, [{"diversity": 1.0}], dataset="other") | healthy(tmp_path, [{"diversity": 1.0}], row="b")
     findings = read_findings(STUDY, runs, {})
     (found,) = relations(findings, "set")
-    assert found.title == "SSIM of held-out normals"
+    assert found.title == "SSIM of validation normals"
     assert found.value == pytest.approx([0, 0.1, 0.2, 0.3])
     assert found.auroc == [findings.results[key].figure() for key in found.keys]
     assert relations(findings, "other") == []
@@ -93,8 +93,8 @@ def test_no_rho_without_four_runs_that_differ(pair):
     [
         ((0.8, 0.4, 0.9), "The higher it is, the higher the AUROC: ρ .80 [.40, .90], 4 runs."),
         ((-0.8, -0.9, -0.4), "The higher it is, the lower the AUROC: ρ −.80 [−.90, −.40], 4 runs."),
-        ((0.3, -0.4, 0.9), "It is not shown to go with the AUROC: ρ .30 [−.40, .90], 4 runs."),
-        ((math.nan,) * 3, "It is the same for all 4 runs, so it goes with nothing."),
+        ((0.3, -0.4, 0.9), "No correlation with the AUROC is shown: ρ .30 [−.40, .90], 4 runs."),
+        ((math.nan,) * 3, "It is the same for all 4 runs, so there is no correlation."),
     ],
 )
 def test_what_is_said(figures, words):

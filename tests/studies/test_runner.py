@@ -24,7 +24,7 @@ def states(outcomes):
 
 def test_a_second_start_trains_nothing_and_ends_in_the_same_runs(stub):
     plan = [planned("a"), planned("b"), planned("a", seed=1)]
-    first, second = stub().bring_about(plan), stub().bring_about(plan)
+    first, second = stub().run_all(plan), stub().run_all(plan)
     assert {o.state for o in first.values()} == {"trained"}
     assert {o.state for o in second.values()} == {"found"}
     assert [o.run for o in first.values()] == [o.run for o in second.values()]
@@ -32,36 +32,36 @@ def test_a_second_start_trains_nothing_and_ends_in_the_same_runs(stub):
 
 
 def test_a_run_is_found_by_what_it_is_not_by_its_name_or_place(stub, tmp_path):
-    made = stub().bring_about([planned("a")])
+    made = stub().run_all([planned("a")])
     renamed = planned("a", name="other", data={"root": "elsewhere"})
-    assert stub().bring_about([renamed]) == {key: o.__class__("found", o.run) for key, o in made.items()}
-    assert stub().bring_about([planned("a", width=3)])[Key("a", "set", 0)].state == "trained"
+    assert stub().run_all([renamed]) == {key: o.__class__("found", o.run) for key, o in made.items()}
+    assert stub().run_all([planned("a", width=3)])[Key("a", "set", 0)].state == "trained"
 
 
 def test_other_data_or_other_code_are_another_run(stub, tmp_path, monkeypatch):
-    (made,) = stub().bring_about([planned("a")]).values()
+    (made,) = stub().run_all([planned("a")]).values()
     facts = json.loads((made.run.folder / "provenance.json").read_text())
     (made.run.folder / "provenance.json").write_text(json.dumps(facts | {"code": "older"}))
     assert look_up(stub().ledger, [planned("a")]) == {Key("a", "set", 0): None}
-    assert stub(code="any").bring_about([planned("a")])[Key("a", "set", 0)].state == "found"
+    assert stub(code="any").run_all([planned("a")])[Key("a", "set", 0)].state == "found"
     monkeypatch.setattr("anomaly_lab.studies.ledger.data_fingerprint", lambda section: "other")
     assert look_up(stub(code="any").ledger, [planned("a")]) == {Key("a", "set", 0): None}
 
 
 def test_what_other_code_evaluated_is_evaluated_again_not_trained(stub):
-    (made,) = stub().bring_about([planned("a")]).values()
+    (made,) = stub().run_all([planned("a")]).values()
     record = made.run.folder / "provenance.json"
     facts = json.loads(record.read_text())
     record.write_text(json.dumps(facts | {"code": facts["code"] | {"evaluation": "older"}}))
-    assert stub(code="any").bring_about([planned("a")])[Key("a", "set", 0)].state == "found"
-    assert stub().bring_about([planned("a")])[Key("a", "set", 0)].state == "evaluated"
+    assert stub(code="any").run_all([planned("a")])[Key("a", "set", 0)].state == "found"
+    assert stub().run_all([planned("a")])[Key("a", "set", 0)].state == "evaluated"
     assert stub.calls()[1:] == [f"evaluate {made.run.folder}"]
-    assert stub().bring_about([planned("a")])[Key("a", "set", 0)].state == "found"
+    assert stub().run_all([planned("a")])[Key("a", "set", 0)].state == "found"
 
 
 def test_a_failed_run_is_reported_and_the_rest_goes_on(stub):
     plan = [planned("bad", fail=True), planned("child", start="bad"), planned("good")]
-    outcomes = stub(jobs=2).bring_about(plan)
+    outcomes = stub(jobs=2).run_all(plan)
     assert states(outcomes) == {"bad": "failed", "child": "failed", "good": "trained"}
     assert outcomes[Key("bad", "set", 0)].reason == "error: it is broken (exit status 1)"
     assert "bad-set-seed0" in outcomes[Key("child", "set", 0)].reason
@@ -70,24 +70,24 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(stub):
 
 def test_a_killed_run_is_resumed(stub):
     plan = [planned("a", die_once=True)]
-    assert states(stub().bring_about(plan)) == {"a": "failed"}
-    assert states(stub().bring_about(plan)) == {"a": "resumed"}
+    assert states(stub().run_all(plan)) == {"a": "failed"}
+    assert states(stub().run_all(plan)) == {"a": "resumed"}
     assert [call.split()[0] for call in stub.calls()] == ["train", "resume"]
 
 
 def test_a_run_starts_from_anothers_folder_and_is_known_by_it(stub, tmp_path):
     plan = [planned("base"), planned("child", start="base")]
-    outcomes = stub(jobs=2).bring_about(plan)
+    outcomes = stub(jobs=2).run_all(plan)
     base, child = outcomes[Key("base", "set", 0)].run, outcomes[Key("child", "set", 0)].run
     assert json.loads((child.folder / "config.yaml").read_text())["start_from"] == str(base.folder)
-    assert states(stub().bring_about(plan)) == {"base": "found", "child": "found"}
+    assert states(stub().run_all(plan)) == {"base": "found", "child": "found"}
     other = [planned("base", width=5), planned("child", start="base")]
-    assert states(stub().bring_about(other)) == {"base": "trained", "child": "trained"}
+    assert states(stub().run_all(other)) == {"base": "trained", "child": "trained"}
 
 
 def test_two_rows_that_are_the_same_run_share_it(stub):
     one = planned("a")
-    outcomes = stub(jobs=2).bring_about([one, replace(one, key=Key("b", "set", 0))])
+    outcomes = stub(jobs=2).run_all([one, replace(one, key=Key("b", "set", 0))])
     assert len({outcome.run for outcome in outcomes.values()}) == 1
     assert len(stub.calls()) == 1
 
@@ -108,11 +108,11 @@ def test_a_study_killed_half_way_runs_only_what_is_missing(stub, tmp_path):
         command = (sys.executable, {str(tmp_path / "stub.py")!r})
         at = ledger.Ledger(Path({str(tmp_path / "runs")!r}))
         runner = Runner(at, Path({str(tmp_path / "logs")!r}), 1, say, command)
-        runner.bring_about([planned(name) for name in "abcd"])
+        runner.run_all([planned(name) for name in "abcd"])
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=dict(os.environ), check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert states(stub().bring_about(plan)) == {"a": "found", "b": "found", "c": "trained", "d": "trained"}
+    assert states(stub().run_all(plan)) == {"a": "found", "b": "found", "c": "trained", "d": "trained"}
     assert sorted(call.split()[1] for call in stub.calls()) == list("abcd")
 
 
@@ -128,6 +128,6 @@ def test_an_interrupted_study_leaves_no_run_alone(stub, tmp_path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest-xdist ignores it
     threading.Thread(target=interrupt_when_it_runs, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        runner.bring_about([planned("a")])
+        runner.run_all([planned("a")])
     signal.signal(signal.SIGINT, before)
     assert not runner._processes

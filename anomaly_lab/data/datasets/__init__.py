@@ -1,4 +1,4 @@
-"""One file a data set: which files, which patients, which labels.
+"""Data sets, one module each: their files, patients and labels.
 
 The classes are attributes of the package: `datasets.Folder`, `datasets.HeadCT`.
 """

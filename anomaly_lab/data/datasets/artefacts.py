@@ -1,8 +1,9 @@
-"""How much of a dermoscopic picture is hair or blue and purple marks: to leave the worst pictures out by rule.
+"""Measure how much of a dermoscopic picture is hair or coloured marks, to exclude the worst pictures by a rule.
 
-A black-hat finds what is dark and thin (as DullRazor does: Lee et al., Comput. Biol. Med. 1997), an opening by line
-segments keeps what is also long, so a lesion's own network does not count; stickers and skin markers go by their hue.
-On 60 pictures of PH2 the ten highest shares hold every picture that is strongly covered by hair.
+A black-hat transform finds dark and thin structures (as in DullRazor: Lee et al., Comput. Biol. Med. 1997). An opening
+with line segments keeps those that are also long, so that the pigment network of a lesion is not counted. Stickers and
+skin markers are found by their hue, blue to purple. Among 60 pictures of PH2, the ten with the highest values include
+all pictures that are strongly covered by hair.
 """
 
 from __future__ import annotations
@@ -14,20 +15,30 @@ import cv2
 import numpy as np
 from PIL import Image
 
-VERSION = 1  # of the measure
-_SIZE = (384, 480)  # pixels it is taken at: hair of a picture of the usual 700 to 1000 rows is still a pixel wide
-_THIN, _LONG, _DARK = 17, 45, 22  # pixels across at most, pixels along at least, grey levels below its surroundings
-_BLUE = ((100, 50, 60), (160, 255, 255))  # OpenCV's hue (half degrees: blue to purple), saturation, value: from, to
+VERSION = 1  # version of the measure
+_SIZE = (384, 480)  # working resolution in pixels; hair in pictures of the usual 700 to 1000 rows stays one pixel wide
+_THIN, _LONG, _DARK = 17, 45, 22  # maximum width and minimum length of hair in pixels, minimum contrast in grey levels
+_BLUE = ((100, 50, 60), (160, 255, 255))  # lower and upper hue (OpenCV's half degrees), saturation and value of marks
 
 
 def artefact_share(path: Path) -> float:
-    """Share of the pixels, in [0, 2], that hair and coloured marks cover; 30 ms a picture.
+    """Return the fraction of pixels covered by hair plus the fraction covered by coloured marks; in [0, 2].
 
-    A file that cannot be read has none: the full read, which follows, says what is wrong with it.
+    It takes 30 ms per picture. A file that cannot be read gets 0; the full read, which follows, reports the error.
+
+    Examples:
+        >>> import tempfile
+        >>> image = np.full((384, 480, 3), (230, 180, 150), np.uint8)  # skin
+        >>> image[:, :48] = (60, 60, 200)  # a blue sticker on a tenth of the picture
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "skin.png"
+        ...     Image.fromarray(image).save(path)
+        ...     round(artefact_share(path), 2)
+        0.1
     """
     try:
         with Image.open(path) as image:
-            image.draft("RGB", _SIZE[::-1])  # a JPEG is decoded at the least sufficient size
+            image.draft("RGB", _SIZE[::-1])  # decodes a JPEG at the smallest sufficient size
             pixels = np.asarray(image.convert("RGB").resize(_SIZE[::-1], Image.Resampling.BILINEAR))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 0.0
@@ -36,7 +47,7 @@ def artefact_share(path: Path) -> float:
 
 
 def _hair(grey: np.ndarray) -> np.ndarray:
-    """Where lines darker than their surroundings run, bool [H, W]."""
+    """Return the mask, bool [H, W], of thin and long structures that are darker than their surroundings."""
     surroundings = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_THIN, _THIN))
     dark = (cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, surroundings) > _DARK).astype(np.uint8)
     hair = np.zeros_like(dark)
@@ -47,7 +58,7 @@ def _hair(grey: np.ndarray) -> np.ndarray:
 
 @cache
 def _lines() -> tuple[np.ndarray, ...]:
-    """Segments of length _LONG in twenty directions, uint8 [L, L] each."""
+    """Return line segments of length _LONG in twenty directions, uint8 [L, L] each."""
     centre, lines = _LONG // 2, []
     for angle in np.pi * np.arange(20) / 20:
         x, y = (round(centre * float(part)) for part in (np.cos(angle), np.sin(angle)))

@@ -1,9 +1,10 @@
-"""BraTS 2017 training data (CBICA, University of Pennsylvania): FLAIR of gliomas, skull-stripped, 1 mm.
+"""BraTS 2017 training data (CBICA, University of Pennsylvania): skull-stripped FLAIR volumes of gliomas, 1 mm voxels.
 
 Layout: `MICCAI_BraTS17_Data_Training/{HGG,LGG}/<subject>/<subject>_{flair,t1,t1ce,t2,seg}.nii.gz` (or `.nii`, or
-without the outer folder), subject `Brats17_<site>_<id>_1`. Labels of `seg`: 1 necrosis and non-enhancing, 2 oedema,
-4 enhancing; all of them are lesion. Protocol (DATASETS §3): the 210 HGG subjects, 146 train and 64 are judged by axial
-windows of 32×32 in the brain; normal without tumour, anomalous above three quarters of it, the others left out.
+without the outer folder), with subjects named `Brats17_<site>_<id>_1`. Labels of `seg`: 1 necrosis and non-enhancing
+tumour, 2 oedema, 4 enhancing tumour; all of them are lesion. Protocol: axial 32×32 windows within the brain of the 210
+HGG subjects, of whom 146 train and 64 are the test split. A window without tumour is normal, one with more than 75 %
+tumour is anomalous, all others are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,19 @@ LABELS = (0, 1, 2, 4)
 
 
 class BraTS2017(PatchDataModule):
-    """Volumes of glioma patients, each with its tumour; healthy windows of them train."""
+    """Volumes of glioma patients with tumour masks; windows without tumour are the normal ones.
+
+    Examples:
+        >>> import tempfile
+        >>> data = BraTS2017(root="none", source="twin")
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     subject = Path(root) / OUTER / "HGG" / "Brats17_2013_2_1"
+        ...     subject.mkdir(parents=True)
+        ...     for modality in ("flair", "seg"):
+        ...         (subject / f"{subject.name}_{modality}.nii.gz").touch()
+        ...     [(case.id, case.patient, case.class_name) for case in data.cases(Path(root))]
+        [('Brats17_2013_2_1', 'Brats17_2013_2', 'HGG')]
+    """
 
     name = "brats2017"
     where_to_get = (
@@ -38,50 +51,50 @@ class BraTS2017(PatchDataModule):
     official: ClassVar[dict[str, int]] = {"images": 210, "anomalous": 210, "HGG": 210}
 
     def __init__(self, *, grades: Sequence[str] = ("HGG",), modality: str = "flair", **arguments: Any) -> None:
-        """Choose what of the set is read; the rest is the base class's.
+        """Set the options of this data set.
 
         Args:
-            grades: HGG (210 subjects of the official set), LGG (75) or both.
+            grades: HGG (210 subjects in the official set), LGG (75) or both.
             modality: flair, t1, t1ce or t2.
-            **arguments: of PatchDataModule.
+            **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         if not grades or not set(grades) <= set(GRADES):
-            raise UserError(f"data.grades={list(grades)}: it takes some of {', '.join(GRADES)}")
+            raise UserError(f"data.grades={list(grades)}: takes one or more of {', '.join(GRADES)}")
         if modality not in MODALITIES:
-            raise UserError(f"data.modality={modality}: it is one of {', '.join(MODALITIES)}")
+            raise UserError(f"data.modality={modality}: takes one of {', '.join(MODALITIES)}")
         self.grades, self.modality = tuple(grades), modality
 
     def cases(self, root: Path) -> list[Case]:
-        """List the subjects of the grades asked for, in the order of their names."""
+        """List the subjects of the selected grades, in the order of their names."""
         outer = root / OUTER if (root / OUTER).is_dir() else root
         cases = []
         for grade in self.grades:
             folders = sorted(path for path in (outer / grade).glob("*") if path.is_dir())
             if not folders:
-                raise UserError(f"{outer / grade}: no subjects in it; {self.where_to_get}")
+                raise UserError(f"{outer / grade}: the folder contains no subjects; {self.where_to_get}")
             cases += [self._case(folder, grade) for folder in folders]
         return cases
 
     def read(self, case: Case) -> Scan:
-        """Read the volume and its tumour, all labels together."""
+        """Read the volume and its tumour mask, the union of all labels."""
         tolerance = self.preprocessing.volume.tolerance
         scan = read_nifti(case.image, tolerance)
         return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan, LABELS, tolerance))
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic subjects of the same layout, FLAIR and segmentation only."""
+        """Write synthetic subjects in the official layout, FLAIR and segmentation only."""
         write_twin(root, seed, size)
 
     def _case(self, folder: Path, grade: str) -> Case:
         image, mask = _volume(folder, self.modality), _volume(folder, "seg")
-        patient = folder.name.rpartition("_")[0] or folder.name  # what follows counts the scans of one patient
+        patient = folder.name.rpartition("_")[0] or folder.name  # the last part numbers the scans of a patient
         return Case(folder.name, patient, image, label=1, mask=mask, class_name=grade)
 
 
 def _volume(folder: Path, modality: str) -> Path:
     paths = [folder / f"{folder.name}_{modality}{suffix}" for suffix in (".nii.gz", ".nii")]
-    found = next((path for path in paths if path.is_file()), None)
-    if found is None:
-        raise UserError(f"{folder}: no {paths[0].name}; complete the subject or take its folder away")
-    return found
+    volume = next((path for path in paths if path.is_file()), None)
+    if volume is None:
+        raise UserError(f"{folder}: no {paths[0].name}; complete the subject or remove its folder")
+    return volume

@@ -1,14 +1,15 @@
-"""Bring your own DICOM: any tree of files, grouped into series by UID, patient and modality; a series is a case.
+"""Your own DICOM files: any folder tree, grouped into series by UID, patient and modality; each series is a case.
 
-Segmentations, dose, screenshots, reports and localizers are no scans; they are left out, and counted by their kind.
+Segmentations, dose, screenshots, reports and localizers are not scans: they are left out and counted by kind.
 
-Labels: a CSV (`labels.csv` at the root, or another) with a column label, 0 or 1, and one that says which series: `id`,
-`folder` (path below the root) or `series` (SeriesInstanceUID or key); without a CSV, folders called normal and
-anomalous anywhere above the files. Masks, optional: `masks/<id>.nii.gz` on the series' own grid, `masks/<id>.png` of a
-picture. The id of a series is its folder, where it has one to itself, else the name of its file or its key. Names of
-folders and files are shown: if they tell who somebody is, rename them.
+Labels: a CSV file (`labels.csv` at the root, or another one) with a column label, 0 or 1, and a column that identifies
+the series: `id`, `folder` (path relative to the root) or `series` (SeriesInstanceUID or key). Without a CSV file, the
+label follows from folders named normal and anomalous anywhere above the files. Masks are optional:
+`masks/<id>.nii.gz` on the grid of the series, or `masks/<id>.png` for a picture. The id of a series is its folder, if
+the folder contains no other series, otherwise the name of its file or its key. Names of folders and files appear in
+reports: rename them if they identify a person.
 
-Whose a series is: its header says it, or `data.patient`, where a tool has made all of them ANONYMOUS.
+The header says whose a series is, or `data.patient` does, if a tool has replaced every PatientID by ANONYMOUS.
 """
 
 from __future__ import annotations
@@ -33,16 +34,28 @@ from anomaly_lab.data.twins.dicom import write_twin
 from anomaly_lab.types import Case, UserError
 
 _LIST, _MASKS = "labels.csv", "masks"
-_WHICH = ("id", "folder", "series")
+_ID_COLUMNS = ("id", "folder", "series")
 _MASK_SUFFIXES = (".nii.gz", ".nii", ".png")
 
 
 class Dicom(PatchDataModule):
-    """Any tree of DICOM files."""
+    """Any folder tree of DICOM files.
+
+    Examples:
+        >>> import shutil, tempfile
+        >>> from pydicom.data import get_testdata_file
+        >>> data = Dicom(root="none", source="twin")
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for name, file in {"normal/p1": "CT_small.dcm", "anomalous/p2": "MR_small.dcm"}.items():
+        ...         (Path(root) / name).mkdir(parents=True)
+        ...         _ = shutil.copy(get_testdata_file(file), Path(root) / name)
+        ...     [(case.id, case.label) for case in data.cases(Path(root))]
+        [('anomalous/p2', 1), ('normal/p1', 0)]
+    """
 
     name = "dicom"
     where_to_get = (
-        "give a folder of DICOM files, in folders called normal and anomalous or with a labels.csv beside them"
+        "give a folder of DICOM files, in folders named normal and anomalous or with a labels.csv beside them"
     )
     twin_version = 1
     version = 2
@@ -61,23 +74,23 @@ class Dicom(PatchDataModule):
         include: tuple[str, ...] = (),
         **arguments: Any,
     ) -> None:
-        """Keep the options; the rest is the base class's.
+        """Set the options of this data set.
 
         Args:
-            labels: the CSV, a path below `root` or a full one; None for `labels.csv` where it is there.
-            normal: names of the folders of normal series, upper and lower case are one.
-            anomalous: names of the folders of anomalous series.
-            unlisted: series without a label are a mistake, or to be ignored.
-            modality: only series of this one (CT, MR, DX, …); None for all.
-            voi: window of a picture, or of volumes under `volume.window=scan`: "first", or the name it has in the
-                header; None leaves the header's windows unread.
-            gaps: a series with slices missing is refused, or has blank planes in their places.
-            patient: who is who: a pattern of the files' paths below the root, such as "{patient}/*" or
-                "*/{patient}_*", in which `*` and `?` stay within a folder and `**/` stands for any folders; or a CSV,
-                also `labels.csv`, with a column patient and one that says which series. None: as the headers say.
+            labels: CSV file with the labels, relative to `root` or absolute; None for `labels.csv`, if it exists.
+            normal: names of the folders of normal series, case-insensitive.
+            anomalous: names of the folders of anomalous series, case-insensitive.
+            unlisted: "fail" raises an error for series without a label, "ignore" leaves them out.
+            modality: use only series of this modality (CT, MR, DX, …); None for all.
+            voi: display window of pictures, and of volumes if `volume.window=scan`: "first", or its explanation in the
+                header; None ignores the windows in the header.
+            gaps: "refuse" rejects a series with missing slices, "blank" fills them with blank planes.
+            patient: who is who: a pattern of file paths relative to the root, such as "{patient}/*" or
+                "*/{patient}_*", where `*` and `?` stay within a folder and `**/` matches any folders; or a CSV file,
+                which may be `labels.csv`, with a column patient and one that identifies the series. None: the headers.
             include: kinds that are scans nevertheless, by the names under which the data sheet counts what is left
                 out, such as ["Secondary Capture Image Storage"].
-            **arguments: of PatchDataModule.
+            **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.labels, self.unlisted, self.modality = labels, unlisted, modality
@@ -97,23 +110,23 @@ class Dicom(PatchDataModule):
             if self.on_bad == "fail":
                 raise next(iter(listing.unreadable.values()))
             self.left_out["unreadable"] = len(listing.unreadable)
-        found = _named(root, [series for series in listing.series if self.modality in (None, series.modality)])
-        if not found:
-            kind = "DICOM images" if self.modality is None else f"DICOM images of modality {self.modality}"
-            raise UserError(f"{root}: no {kind}{self._without()}; {self.where_to_get}")
+        all_series = _named(root, [series for series in listing.series if self.modality in (None, series.modality)])
+        if not all_series:
+            wanted = "DICOM images" if self.modality is None else f"DICOM images of modality {self.modality}"
+            raise UserError(f"{root}: no {wanted}{self._without()}; {self.where_to_get}")
         if self.patient is not None and self.patient_pattern is None:
-            found = _by_register(root / self.patient, found)
+            all_series = _by_register(root / self.patient, all_series)
         table = root / (self.labels or _LIST)
         if self.labels is not None or table.is_file():
-            labels = _by_list(table, found)
+            labels = _by_list(table, all_series)
         else:
-            labels = {each.id: label for each in found if (label := self._by_folder(each)) is not None}
-        self._all_labelled(root, found, labels)
-        masks = _masks(root / _MASKS, found)
-        return [_case(each, labels[each.id], masks.get(each.id)) for each in found if each.id in labels]
+            labels = {series.id: label for series in all_series if (label := self._by_folder(series)) is not None}
+        self._validate_labels(root, all_series, labels)
+        masks = _masks(root / _MASKS, all_series)
+        return [_case(series, labels[series.id], masks.get(series.id)) for series in all_series if series.id in labels]
 
     def read(self, case: Case) -> Scan:
-        """Read a series as a volume in modality units, a single picture without a place in space as it is shown."""
+        """Read a series as a volume in modality units, a single picture without position as displayed."""
         if not case.slices and not dicom.is_dicom(case.image):
             return read_scan(case, self.in_channels)
         tolerance = self.preprocessing.volume.tolerance
@@ -127,11 +140,11 @@ class Dicom(PatchDataModule):
         return replace(scan, mask=read_nifti_mask(case.mask, scan, tolerance=tolerance))
 
     def protocol(self) -> dict[str, Any]:
-        """What `read` makes of a window and of gaps."""
+        """Return the options that change the pixels."""
         return {"voi": self.voi, "gaps": self.gaps}
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
-        """Count series by label, their files, the other files of the tree, and of these DICOM objects by their kind."""
+        """Count series by label, their files, all other files, and those of them that are DICOM, by kind."""
         files = sum(1 + len(case.slices) for case in cases)
         counts = super().census(cases) | {"files": files, "other_files": self.others}
         return counts | {f"left out: {kind}": count for kind, count in sorted(self.left_out.items())}
@@ -173,21 +186,21 @@ class Dicom(PatchDataModule):
         return patient_of
 
     def _by_folder(self, series: _Named) -> int | None:
-        """Label by the names of the folders above the files."""
+        """Return the label from the names of the folders above the files; None if they are ambiguous."""
         names = _plain(series.files[0].relative_to(series.root).parts[:-1])
         normal, anomalous = bool(names & self.normal), bool(names & self.anomalous)
         return int(anomalous) if normal != anomalous else None
 
-    def _all_labelled(self, root: Path, found: Sequence[_Named], labels: dict[str, int]) -> None:
-        missing = [each.id for each in found if each.id not in labels]
+    def _validate_labels(self, root: Path, all_series: Sequence[_Named], labels: dict[str, int]) -> None:
+        missing = [series.id for series in all_series if series.id not in labels]
         if missing and (self.unlisted == "fail" or not labels):
-            some = f"{len(missing)} series have no label, {', '.join(missing[:5])}"
-            folders = f"put them under folders called {' or '.join(sorted(self.normal | self.anomalous))}"
-            raise UserError(f"{root}: {some}; {folders}, or list them in {_LIST} with the columns id, label")
+            fault = f"{len(missing)} series have no label, {', '.join(missing[:5])}"
+            folders = f"put them into folders named {' or '.join(sorted(self.normal | self.anomalous))}"
+            raise UserError(f"{root}: {fault}; {folders}, or list them in {_LIST} with the columns id, label")
 
 
 class _Named(NamedTuple):
-    """A series with its place in the tree: `id` unique, `folder` that of its first file below `root`."""
+    """A series with a unique `id` and the `folder` of its first file relative to `root`."""
 
     root: Path
     id: str
@@ -198,16 +211,16 @@ class _Named(NamedTuple):
 
 
 def _named(root: Path, listing: Sequence[Series]) -> list[_Named]:
-    """Series by the clearest name each can have."""
-    tenants: dict[Path, set[str]] = defaultdict(set)
+    """Give each series the most readable unique id: its folder, the name of its file, or its key."""
+    keys_in: dict[Path, set[str]] = defaultdict(set)
     for series in listing:
         for path in series.files:
-            tenants[path.parent].add(series.key)
+            keys_in[path.parent].add(series.key)
     named = []
     for series in listing:
         first = series.files[0]
         folder = _below(root, first.parent)
-        if len(tenants[first.parent]) == 1 and folder != ".":
+        if len(keys_in[first.parent]) == 1 and folder != ".":
             name = folder
         elif len(series.files) == 1:
             name = _below(root, first.with_suffix("") if first.suffix.lower() in {".dcm", ".dicom"} else first)
@@ -249,7 +262,7 @@ def _by_list(table: Path, found: Sequence[_Named]) -> dict[str, int]:
     labels: dict[str, int] = {}
     for place, row, named in _rows(table, ("label",), found):
         if row["label"] not in {"0", "1"}:
-            raise UserError(f"{place}: label is {row['label']!r}, not 0 or 1; put it right")
+            raise UserError(f"{place}: label is {row['label']!r}, not 0 or 1; correct it")
         if any(each.id in labels for each in named):
             raise UserError(f"{place}: the series already has a label; keep one row")
         labels |= {each.id: int(row["label"]) for each in named}
@@ -263,13 +276,13 @@ def _rows(
     places = {"id": _index((each.id, each) for each in found), "folder": _index((each.folder, each) for each in found)}
     places["series"] = _index((name, each) for each in found for name in {each.key, each.key.partition("-")[0]})
     for place, row in read_table(table, columns):
-        column = next((column for column in _WHICH if row.get(column)), None)
+        column = next((column for column in _ID_COLUMNS if row.get(column)), None)
         if column is None:
-            raise UserError(f"{place}: none of the columns {', '.join(_WHICH)} says which series; fill one in")
+            raise UserError(f"{place}: none of the columns {', '.join(_ID_COLUMNS)} identifies the series; fill one in")
         value = _composed(row[column])
         named = places[column].get(value.strip("/")) or places[column].get(dicom.series_key(value)) or []
         if not named:
-            raise UserError(f"{place}: no such series below the root of the data (column {column}); put the row right")
+            raise UserError(f"{place}: no such series below the root of the data (column {column}); correct the row")
         yield place, row, named
 
 
@@ -280,14 +293,14 @@ def _index(pairs: Iterator[tuple[str, _Named]]) -> dict[str, list[_Named]]:
     return dict(index)
 
 
-def _masks(folder: Path, found: Sequence[_Named]) -> dict[str, Path]:
-    """Mask of each series that has one, by id."""
+def _masks(folder: Path, all_series: Sequence[_Named]) -> dict[str, Path]:
+    """Return the mask files by the id of their series."""
     masks: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         suffix = next((suffix for suffix in _MASK_SUFFIXES if path.name.lower().endswith(suffix)), None)
         if suffix:
             masks[_below(folder, path)[: -len(suffix)]] = path
-    orphans = sorted(masks.keys() - {each.id for each in found})
+    orphans = sorted(masks.keys() - {series.id for series in all_series})
     if orphans:
         raise UserError(f"{masks[orphans[0]]}: no series has the id {orphans[0]}; rename the mask or remove it")
     return masks

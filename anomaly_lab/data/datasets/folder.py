@@ -1,10 +1,10 @@
-"""Bring your own pictures: a folder, with labels from its sub-folders or from a list; masks are optional.
+"""Your own pictures in a folder, with labels from its sub-folders or from a list; masks are optional.
 
-Sub-folders: `normal/…` and one for each kind of anomaly, as deep as you like; or the same under `train/`, `val/` and
-`test/`, which then is the split. List: a CSV with the columns file, label and, where you have them, patient, mask and
-split; file and mask are paths below the root, label is 0, 1 or a word. Masks: `masks/` mirrors the pictures' paths,
-with any picture suffix, `_mask` may follow the name; an anomalous picture without one counts as unknown.
-Names may hold spaces and any letters. Files that are no pictures are not looked at, nor is anything hidden.
+Sub-folders: `normal/…` and one per class of anomaly, nested to any depth; or the same below `train/`, `val/` and
+`test/`, which then are the split. List: a CSV file with the columns file, label and optionally patient, mask and split;
+file and mask are paths relative to the root, label is 0, 1 or the name of a class. Masks: `masks/` mirrors the paths of
+the pictures, with any picture suffix and optionally `_mask` after the name; the lesion of an anomalous picture without
+mask is unknown. Names may contain spaces and any letters. Hidden files and files that are not pictures are ignored.
 """
 
 from __future__ import annotations
@@ -24,14 +24,25 @@ from anomaly_lab.data.twins.folder import write_twin
 from anomaly_lab.types import Case, UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".tif", ".tiff", ".bmp", ".webp")
-_LIST, _MASKS = "labels.csv", "masks"  # used where they are there, unless the options name others
+_LIST, _MASKS = "labels.csv", "masks"  # used if they exist and the options do not name others
 
 
 class Folder(PatchDataModule):
-    """Any folder of pictures."""
+    """Any folder of pictures.
+
+    Examples:
+        >>> import tempfile
+        >>> data = Folder(root="none", source="twin")
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for path in (Path(root) / "normal" / "a.png", Path(root) / "crack" / "b.png"):
+        ...         path.parent.mkdir()
+        ...         path.touch()
+        ...     [(case.id, case.label, case.class_name) for case in data.cases(Path(root))]
+        [('crack/b.png', 1, 'crack'), ('normal/a.png', 0, '')]
+    """
 
     name = "folder"
-    where_to_get = "give a folder with the sub-folders normal and one for each kind of anomaly, or with a labels.csv"
+    where_to_get = "give a folder with the sub-folders normal and one per class of anomaly, or with a labels.csv"
     twin_version = 1
     version = 1
 
@@ -45,16 +56,16 @@ class Folder(PatchDataModule):
         unlisted: Literal["fail", "ignore"] = "fail",
         **arguments: Any,
     ) -> None:
-        """Check the options; the rest is the base class's.
+        """Set the options of this data set.
 
         Args:
-            normal: sub-folders, or words of the column label, that mean normal; upper and lower case are one.
-            labels: the list, a path below `root` or a full one; None for `labels.csv` where it is there.
-            masks: folder of the masks, a path below `root` or a full one; None for `masks` where it is there.
-            patient: regular expression; what its first group finds in a picture's path below the root is the patient.
-                None makes each picture a patient of its own, unless the list has the column.
-            unlisted: pictures that the list does not name are a mistake, or to be ignored.
-            **arguments: of PatchDataModule.
+            normal: names of sub-folders, or values of the column label, that mean normal; case-insensitive.
+            labels: the list, relative to `root` or absolute; None for `labels.csv`, if it exists.
+            masks: folder of the masks, relative to `root` or absolute; None for `masks`, if it exists.
+            patient: regular expression that is searched in the path of a picture relative to the root; its first group
+                is the patient. None makes each picture a patient of its own, unless the list has the column.
+            unlisted: "fail" raises an error for pictures that are not in the list, "ignore" leaves them out.
+            **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.normal = frozenset(_key(name).casefold() for name in normal)
@@ -62,116 +73,120 @@ class Folder(PatchDataModule):
         try:
             self.patient = None if patient is None else re.compile(patient)
         except re.error as error:
-            raise UserError(f"data.patient={patient}: no regular expression ({error}); put it right") from error
+            raise UserError(f"data.patient={patient}: not a regular expression ({error}); correct it") from error
 
     def cases(self, root: Path) -> list[Case]:
         """List the pictures by path, or in the order of the list."""
-        found = self._find(root)
+        files = self._find(root)
         listing = root / (self.labels or _LIST)
         if self.labels is not None and not listing.is_file():
-            raise UserError(f"{listing}: no such list (data.labels, a path below the root or a full one); put it right")
-        cases = self._by_list(listing, found) if listing.is_file() else self._by_folder(found)
+            raise UserError(f"{listing}: no such list (data.labels, relative to the root or absolute); correct it")
+        cases = self._by_list(listing, files) if listing.is_file() else self._by_folder(files)
         if not self.split_rule.within and all(case.label == 1 for case in cases):
-            kinds = ", ".join(sorted({case.class_name for case in cases})[:5])
+            classes = ", ".join(sorted({case.class_name for case in cases})[:5])
             normal = " or ".join(sorted(self.normal))
-            raise UserError(f"{root}: nothing is called {normal}, there are {kinds}; name what is normal: data.normal")
+            raise UserError(
+                f"{root}: no class is named {normal}, there are {classes}; set data.normal to the normal ones"
+            )
         return cases
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
         """Write synthetic pictures in sub-folders, with masks."""
         write_twin(root, seed, size)
 
-    def _find(self, root: Path) -> _Found:
+    def _find(self, root: Path) -> _Files:
         folder = root / (self.masks or _MASKS)
         if self.masks is not None and not folder.is_dir():
-            raise UserError(f"{folder}: no such folder (data.masks, a path below the root or a full one); put it right")
+            raise UserError(f"{folder}: no such folder (data.masks, relative to the root or absolute); correct it")
         files = _walk(root)
-        aside = f"{_key(os.path.relpath(folder, root))}/"
-        pictures = {name: path for name, path in files.items() if not name.startswith(aside)}
+        mask_prefix = f"{_key(os.path.relpath(folder, root))}/"
+        pictures = {name: path for name, path in files.items() if not name.startswith(mask_prefix)}
         if not pictures:
             raise UserError(f"{root}: no pictures ({' '.join(SUFFIXES)}); {self.where_to_get}")
-        return _Found(files, pictures, _masks_of(pictures, folder) if folder.is_dir() else {})
+        return _Files(files, pictures, _masks_of(pictures, folder) if folder.is_dir() else {})
 
-    def _by_folder(self, found: _Found) -> list[Case]:
-        """Labels, and maybe the split, from the sub-folders."""
-        fixed = {name.partition("/")[0] for name in found.pictures} <= set(SPLITS)
+    def _by_folder(self, files: _Files) -> list[Case]:
+        """Return the cases with labels, and the split if there is one, from the sub-folders."""
+        fixed = {name.partition("/")[0] for name in files.pictures} <= set(SPLITS)
         cases = []
-        for name, path in found.pictures.items():
+        for name, path in files.pictures.items():
             split, folders = (name.split("/")[0], name.split("/")[1:-1]) if fixed else (None, name.split("/")[:-1])
             if not folders:
-                raise UserError(f"{path}: it lies in no sub-folder that tells its label; move it, or add a {_LIST}")
+                raise UserError(f"{path}: it is not in a sub-folder that gives its label; move it, or add a {_LIST}")
             label = int(folders[0].casefold() not in self.normal)
-            mask, kind = (found.masks.get(name), folders[0]) if label else (None, "")
-            cases.append(Case(name, self._patient(name, path), path, label, mask, kind, split))
+            mask, class_name = (files.masks.get(name), folders[0]) if label else (None, "")
+            cases.append(Case(name, self._patient(name, path), path, label, mask, class_name, split))
         return cases
 
-    def _by_list(self, listing: Path, found: _Found) -> list[Case]:
-        """Labels, and maybe patient, mask and split, from the list."""
+    def _by_list(self, listing: Path, files: _Files) -> list[Case]:
+        """Return the cases with labels, and patient, mask and split if given, from the list."""
         cases: dict[str, Case] = {}
         used: set[str] = set()
         for place, row in read_table(listing, ("file", "label")):
             name, mask = _key(row["file"]), _key(row.get("mask", ""))
-            if name not in found.pictures:
-                raise UserError(f"{place}: no picture {row['file']!r} below the root of the data; put the path right")
+            if name not in files.pictures:
+                raise UserError(f"{place}: no picture {row['file']!r} below the root of the data; correct the path")
             if name in cases:
                 raise UserError(f"{place}: {row['file']} appears twice; keep one row")
-            if mask and mask not in found.files:
-                raise UserError(f"{place}: no mask {row['mask']!r} below the root of the data; put the path right")
-            cases[name] = self._case(place, row, name, found)
+            if mask and mask not in files.all:
+                raise UserError(f"{place}: no mask {row['mask']!r} below the root of the data; correct the path")
+            cases[name] = self._case(place, row, name, files)
             used |= {name, mask}
-        forgotten = sorted(found.pictures.keys() - used)
-        if forgotten and self.unlisted == "fail":
-            some = f"{len(forgotten)} pictures are not in the list: {', '.join(forgotten[:5])}"
-            raise UserError(f"{listing}: {some}; add them, or set data.unlisted=ignore")
+        unlisted = sorted(files.pictures.keys() - used)
+        if unlisted and self.unlisted == "fail":
+            fault = f"{len(unlisted)} pictures are not in the list: {', '.join(unlisted[:5])}"
+            raise UserError(f"{listing}: {fault}; add them, or set data.unlisted=ignore")
         return list(cases.values())
 
-    def _case(self, place: str, row: dict[str, str], name: str, found: _Found) -> Case:
-        """One row of the list."""
-        label, kind = self._label(place, row["label"])
-        mask = found.files[_key(row["mask"])] if row.get("mask") else found.masks.get(name)
+    def _case(self, place: str, row: dict[str, str], name: str, files: _Files) -> Case:
+        """Return the case of a row of the list."""
+        label, class_name = self._label(place, row["label"])
+        mask = files.all[_key(row["mask"])] if row.get("mask") else files.masks.get(name)
         patient = _group(row["patient"]) if row.get("patient") else self._patient(name, place)
         split = row.get("split")
         if split is not None and split not in SPLITS:
-            raise UserError(f"{place}: split is {split!r}, not one of {', '.join(SPLITS)}; put it right")
-        return Case(name, patient, found.pictures[name], label, mask if label else None, kind, split)
+            raise UserError(f"{place}: split is {split!r}, not one of {', '.join(SPLITS)}; correct it")
+        return Case(name, patient, files.pictures[name], label, mask if label else None, class_name, split)
 
     def _label(self, place: str, word: str) -> tuple[int, str]:
-        """Label and kind that the list's word stands for."""
+        """Return label and class name for a value of the column label."""
         word = _key(word)
         if word.casefold() in self.normal:
             return 0, ""
-        if any(_is_number(name) for name in self.normal):  # then the classes are called 0, 1, 2, …
+        if any(_is_number(name) for name in self.normal):  # the classes are named 0, 1, 2, …
             return 1, word
         if word in {"0", "1"}:
             return int(word), ""
         if not word or _is_number(word):
-            raise UserError(f"{place}: label is {word!r}, neither 0 nor 1 nor a word; put it right, or set data.normal")
+            raise UserError(
+                f"{place}: label is {word!r}, neither 0 nor 1 nor the name of a class; correct it, or set data.normal"
+            )
         return 1, word
 
     def _patient(self, name: str, place: str | Path) -> str:
-        """Group key of a picture: what the regular expression finds in its path, else the picture itself."""
+        """Return the group key of a picture: the match of the regular expression in its path, or its own name."""
         if self.patient is None:
             return name
         match = self.patient.search(name)
         if match is None:
-            raise UserError(f"{place}: data.patient={self.patient.pattern} finds no patient in {name}; put it right")
+            raise UserError(f"{place}: data.patient={self.patient.pattern} finds no patient in {name}; correct it")
         return _group(match[1] if self.patient.groups else match[0])
 
 
-class _Found(NamedTuple):
-    """What lies below the root, by path below it.
+class _Files(NamedTuple):
+    """Files below the root, by relative path.
 
-    files: all picture files. pictures: those that are no masks. masks: the mask of each picture that has one.
+    all: all picture files. pictures: those that are not masks. masks: the mask of each picture that has one.
     """
 
-    files: dict[str, Path]
+    all: dict[str, Path]
     pictures: dict[str, Path]
     masks: dict[str, Path]
 
 
 def _walk(root: Path) -> dict[str, Path]:
-    """Picture files below a folder, by their path below it, sorted; through links, past whatever is hidden."""
-    found: dict[str, Path] = {}
+    """Return the picture files below a folder, sorted by relative path; links are followed, hidden files ignored."""
+    files: dict[str, Path] = {}
     for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
         inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
         below = os.path.relpath(folder, root)
@@ -179,30 +194,30 @@ def _walk(root: Path) -> dict[str, Path]:
             if name.startswith(".") or not name.lower().endswith(SUFFIXES):
                 continue
             key = _key(f"{below}/{name}")
-            if key in found:
+            if key in files:
                 raise UserError(
-                    f"{Path(folder, name)}: another file differs in the coding of its accents only; rename one"
+                    f"{Path(folder, name)}: another file name differs only in the encoding of its accents; rename one"
                 )
-            found[key] = Path(folder, name)
-    return dict(sorted(found.items()))
+            files[key] = Path(folder, name)
+    return dict(sorted(files.items()))
 
 
 def _unreadable(error: OSError) -> None:
-    raise UserError(f"{error.filename}: the folder cannot be read ({error.strerror}); put that right") from error
+    raise UserError(f"{error.filename}: the folder cannot be read ({error.strerror}); make it readable") from error
 
 
 def _masks_of(pictures: dict[str, Path], folder: Path) -> dict[str, Path]:
-    """Mask of each picture that has one: the same path without the suffix, `_mask` may follow.
+    """Return the mask of each picture that has one; their paths are equal except for the suffix and `_mask`.
 
     Raises:
         UserError: a mask belongs to no picture.
     """
-    drawn = {_stem(name).removesuffix("_mask"): path for name, path in _walk(folder).items()}
+    masks = {_stem(name).removesuffix("_mask"): path for name, path in _walk(folder).items()}
     stems = {name: _stem(name) for name in pictures}
-    orphans = sorted(drawn.keys() - set(stems.values()))
+    orphans = sorted(masks.keys() - set(stems.values()))
     if orphans:
-        raise UserError(f"{drawn[orphans[0]]}: no picture has the path of this mask; put that right or remove it")
-    return {name: drawn[stem] for name, stem in stems.items() if stem in drawn}
+        raise UserError(f"{masks[orphans[0]]}: no picture has the path of this mask; rename it or remove it")
+    return {name: masks[stem] for name, stem in stems.items() if stem in masks}
 
 
 def _stem(name: str) -> str:
@@ -210,7 +225,7 @@ def _stem(name: str) -> str:
 
 
 def _key(text: str) -> str:
-    """A path or word as it is compared: accents composed (a Mac takes them apart), slashes forward, no ./ before it."""
+    """Normalize a path or word: accents composed (macOS decomposes them), forward slashes, no leading ./."""
     composed = unicodedata.normalize("NFC", text).replace("\\", "/")
     return posixpath.normpath(composed) if composed else ""
 
@@ -224,5 +239,5 @@ def _is_number(word: str) -> bool:
 
 
 def _group(patient: str) -> str:
-    """Group key of a patient: the number of a person does not go on into stores and reports."""
+    """Return a hash as the group key of a patient, so that no patient number reaches stores and reports."""
     return hashlib.sha256(patient.encode()).hexdigest()[:16]

@@ -1,8 +1,9 @@
-"""Head-CT haemorrhage (Kaggle `head-ct-hemorrhage`, F. Kitamura): 200 slices of 200 patients, half anomalous.
+"""Head-CT haemorrhage (Kaggle `head-ct-hemorrhage`, F. Kitamura): 200 slices of 200 patients, half of them anomalous.
 
-Layout: `head_ct/head_ct/NNN.png` (or `head_ct/NNN.png`) and `labels.csv` with the columns `id, hemorrhage`
-(with the space), id = number of the file. The twin adds `masks/NNN.png`, the lesion of every anomalous slice.
-Source protocol: training on normals only; 75 train, 25 normals and 100 anomalous are judged (DATASETS §4).
+Layout: `head_ct/head_ct/NNN.png` (or `head_ct/NNN.png`) and `labels.csv` with the columns `id, hemorrhage` (with the
+space), where id is the number of the file. The synthetic twin adds `masks/NNN.png`, the lesion of every anomalous
+slice. Protocol of the source: training on normals only; 75 normals train, 25 normal and 100 anomalous slices are the
+test split.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from anomaly_lab.types import Case, UserError
 
 
 class HeadCT(PatchDataModule):
-    """Head-CT slices, one patient each."""
+    """Head-CT slices, one per patient.
+
+    Examples:
+        >>> import tempfile
+        >>> data = HeadCT(root="none", source="twin")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data.write_twin(Path(folder), seed=0, size=4)
+        ...     [(case.id, case.label) for case in data.cases(Path(folder))]
+        [('000', 1), ('001', 1), ('002', 0), ('003', 0)]
+    """
 
     name = "headct"
     where_to_get = (
@@ -39,20 +49,20 @@ class HeadCT(PatchDataModule):
             ("pictures without a label", pictures.keys() - labels.keys()),
         ):
             if ids:
-                some = ", ".join(sorted(ids)[:5])
-                raise UserError(f"{labels_csv}: {fault} in {folder}: {some}; complete the data set")
+                examples = ", ".join(sorted(ids)[:5])
+                raise UserError(f"{labels_csv}: {fault} in {folder}: {examples}; complete the data set")
         lesions = {path.stem: path for path in (root / "masks").glob("*.png")}
         unmasked = [i for i in labels if labels[i] == 1 and i not in lesions]
         if lesions and unmasked:
-            some = ", ".join(unmasked[:5])
-            raise UserError(f"{root / 'masks'}: no mask for {some}; add what is missing or remove the folder")
+            examples = ", ".join(unmasked[:5])
+            raise UserError(f"{root / 'masks'}: no mask for {examples}; add what is missing or remove the folder")
         return [
             Case(id=i, patient=i, image=path, label=labels[i], mask=lesions.get(i) if labels[i] else None)
             for i, path in pictures.items()
         ]
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic slices of the same layout."""
+        """Write synthetic slices in the official layout."""
         write_twin(root, seed, size)
 
 
@@ -65,16 +75,16 @@ def _labels(path: Path) -> dict[str, int]:
         raise UserError(f"{path}: labels.csv cannot be read ({error}); it needs the columns id, hemorrhage") from error
     header = rows[0] if rows else []
     if not {"id", "hemorrhage"} <= set(header):
-        found = ", ".join(header) or "none"
-        raise UserError(f"{path}: it needs the columns id and hemorrhage and has {found}; put the header right")
+        present = ", ".join(header) or "none"
+        raise UserError(f"{path}: it needs the columns id and hemorrhage and has {present}; correct the header")
     labels: dict[str, int] = {}
     for line, row in enumerate(rows[1:], start=2):
         cells = dict(zip(header, row, strict=False))
         number, label = cells.get("id", ""), cells.get("hemorrhage", "")
         if not number.isdecimal():
-            raise UserError(f"{path}, line {line}: id {number!r} is not the number of a picture; put it right")
+            raise UserError(f"{path}, line {line}: id {number!r} is not the number of a picture; correct it")
         if label not in {"0", "1"}:
-            raise UserError(f"{path}, line {line}: hemorrhage is {label!r}, not 0 or 1; put it right")
+            raise UserError(f"{path}, line {line}: hemorrhage is {label!r}, not 0 or 1; correct it")
         name = f"{int(number):03d}"
         if name in labels:
             raise UserError(f"{path}, line {line}: id {number} appears twice; keep one row")

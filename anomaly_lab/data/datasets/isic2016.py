@@ -1,11 +1,11 @@
 """ISIC 2016 (ISBI challenge, part 1: Gutman et al., arXiv 1605.01397): patches of dermoscopic pictures, lesion or skin.
 
-Layout: `ISBI2016_ISIC_Part1_Training_Data/ISIC_#######.jpg` (900 pictures of varied size) and
-`ISBI2016_ISIC_Part1_Training_GroundTruth/ISIC_#######_Segmentation.png`. The test part is not used.
-Source protocol (Shen et al. 2020, adGAN; DATASETS §2): 660 pictures, those with strong hair or marks left out by hand
-(their list is not published, see `exclude`), 128×160, 32×32 windows at 75 % overlap: 13 × 17 of them. A window with no
-lesion pixel is normal, one with more than 75 % lesion anomalous, the others are left out; 25 744 normal windows train,
-7 332 normal and 8 608 anomalous ones of other pictures are judged.
+Layout: `ISBI2016_ISIC_Part1_Training_Data/ISIC_#######.jpg` (900 pictures of various sizes) and
+`ISBI2016_ISIC_Part1_Training_GroundTruth/ISIC_#######_Segmentation.png`. The official test part is not used.
+Protocol of the source (Shen et al. 2020, adGAN): 660 pictures, without those with much hair or strong marks, which were
+excluded by hand (the list is not published, see `exclude`); resized to 128×160, with 32×32 windows at 75 % overlap,
+13 × 17 per picture. A window without lesion pixels is normal, one with more than 75 % lesion is anomalous, all others
+are left out. 25 744 normal windows train; 7 332 normal and 8 608 anomalous windows of other pictures are the test set.
 """
 
 from __future__ import annotations
@@ -25,14 +25,22 @@ from anomaly_lab.types import Case, UserError
 PICTURES = "ISBI2016_ISIC_Part1_Training_Data"
 MASKS = "ISBI2016_ISIC_Part1_Training_GroundTruth"
 _SUFFIX = "_Segmentation.png"
-_EXCLUDED = 240 / 900  # share of the pictures that the source paper leaves out
+_EXCLUDED = 240 / 900  # fraction of the pictures that the source paper leaves out
 
 
 class ISIC2016(PatchDataModule):
-    """Dermoscopic pictures with the outline of their lesion; the patient is not known, so a picture stands for one.
+    """Dermoscopic pictures with lesion masks; patients are unknown, so every picture counts as a patient of its own.
 
     Attributes:
-        excluded: ids that `cases` left out.
+        excluded: ids of the pictures that `cases` left out.
+
+    Examples:
+        >>> import tempfile
+        >>> data = ISIC2016(root="none", source="twin", exclude="none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data.write_twin(Path(folder), seed=0, size=2)
+        ...     [(case.id, case.mask.name) for case in data.cases(Path(folder))]
+        [('ISIC_0000000', 'ISIC_0000000_Segmentation.png'), ('ISIC_0000002', 'ISIC_0000002_Segmentation.png')]
     """
 
     name = "isic2016"
@@ -45,19 +53,20 @@ class ISIC2016(PatchDataModule):
     official: ClassVar[dict[str, int]] = {"images": 900}
 
     def __init__(self, *, exclude: str = "auto", **arguments: Any) -> None:
-        """Check the arguments; the rest is the base class's.
+        """Set the options of this data set.
 
         Args:
-            exclude: which pictures are left out: a text file with an id a line; "auto" for `exclude.txt` in the
-                folder of the data or, where there is none, the 240 of 900 with the most hair and coloured marks by
-                `artefacts` (30 ms a picture, once: the list is kept in `store_dir`); "none" for no picture.
-            **arguments: of PatchDataModule.
+            exclude: which pictures to leave out: a text file with one id per line; "auto" for `exclude.txt` in the
+                folder of the data or, without that file, the 240 of 900 pictures with the most hair and coloured marks
+                as measured by `artefacts` (30 ms per picture, once; the result is kept in the store folder); "none"
+                for no picture.
+            **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.exclude, self.excluded = exclude, frozenset[str]()
 
     def cases(self, root: Path) -> list[Case]:
-        """List the pictures that are kept with their masks, by id."""
+        """List the pictures that are not excluded, with their masks, by id."""
         pictures = _by_id(root / PICTURES, ".jpg")
         masks = _by_id(root / MASKS, _SUFFIX)
         if not pictures:
@@ -75,11 +84,11 @@ class ISIC2016(PatchDataModule):
         return [Case(id=i, patient=i, image=pictures[i], label=1, mask=masks[i]) for i in kept]
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
-        """Count the pictures there are and those left out."""
+        """Count all pictures and the excluded ones."""
         return {"images": len(cases) + len(self.excluded), "excluded": len(self.excluded)}
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic pictures of the same layout."""
+        """Write synthetic pictures in the official layout."""
         write_twin(root, seed, size)
 
     def _left_out(self, root: Path, pictures: dict[str, Path]) -> frozenset[str]:
@@ -93,7 +102,7 @@ class ISIC2016(PatchDataModule):
         return frozenset(worst[: round(_EXCLUDED * len(pictures))])
 
     def _shares(self, pictures: dict[str, Path]) -> dict[str, float]:
-        """Artefact share of every picture, from the list in `store_dir` if it is of these very files."""
+        """Return the artefact fraction of every picture, from the file in `store_dir` if it belongs to these files."""
         states = [(i, path.stat().st_size, path.stat().st_mtime_ns) for i, path in pictures.items()]
         key = hashlib.sha256(json.dumps([artefacts.VERSION, states]).encode()).hexdigest()[:16]
         kept = self.store_dir / f"isic2016-artefacts-{key}.json"
@@ -108,25 +117,25 @@ class ISIC2016(PatchDataModule):
 
 
 def _by_id(folder: Path, ending: str) -> dict[str, Path]:
-    """Files of a folder by what stands before `ending`, in order; hidden ones are not looked at."""
+    """Return the files of a folder by their name without `ending`, in order; hidden files are ignored."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     named = [path for path in files if path.name.lower().endswith(ending.lower()) and not path.name.startswith(".")]
     return {path.name[: -len(ending)]: path for path in named}
 
 
 def _listed(path: Path, pictures: dict[str, Path]) -> frozenset[str]:
-    """The ids of a text file, one a line, with or without .jpg; what follows # is a remark."""
+    """Return the ids of a text file, one per line, with or without .jpg; text after # is a comment."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: the list of pictures to leave out (data.exclude) cannot be read ({error}); "
-            "give auto, none or a text file with an id a line"
+            "set it to auto, none or a text file with one id per line"
         ) from error
     ids = set()
     for number, line in enumerate(lines, start=1):
         name = line.partition("#")[0].strip().removesuffix(".jpg")
         if name and name not in pictures:
-            raise UserError(f"{path}, line {number}: there is no picture {name}; take the line out or put it right")
+            raise UserError(f"{path}, line {number}: there is no picture {name}; remove the line or correct it")
         ids.add(name)
     return frozenset(ids - {""})

@@ -1,9 +1,9 @@
 """MIAS mammograms (J. Suckling et al. 1994, mini-MIAS): 322 films of 161 women, 207 normal, 115 with an abnormality.
 
-Layout: `all-mias/mdb001.pgm … mdb322.pgm` (1024×1024, 8 bit) with `Info.txt` (`mias_info`) among them or one folder up.
-Films 2k−1 (right breast) and 2k (left) are one woman's (DATASETS §5).
-Source protocol: training on normals only, split not stated. ≠ paper: only the 53 women with two normal films can train,
-so that no woman is on both sides.
+Layout: `all-mias/mdb001.pgm … mdb322.pgm` (1024×1024, 8 bit) with `Info.txt` (`mias_info`) in the same folder or its
+parent. Films 2k−1 (right breast) and 2k (left breast) belong to the same woman.
+Protocol of the source: training on normals only, split not stated. ≠ paper: only the 53 women with two normal films can
+train, so that no woman is in two splits.
 """
 
 from __future__ import annotations
@@ -23,15 +23,20 @@ from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.twins.mias import write_twin
 from anomaly_lab.types import Case, UserError
 
-COMPLETE = 0.9  # share of the listed films from which a missing one is a fault, not a part of the set
-MARK_WIDTH = 9  # pixels; thinner marks are cut off the breast
+COMPLETE = 0.9  # if more than this fraction of the listed films is present, a missing film is an error
+MARK_WIDTH = 9  # pixels; thinner marks are separated from the breast
 WHERE_TO_GET = (
     "get the mini-MIAS database (peipa.essex.ac.uk) and lay it out as all-mias/mdb001.pgm and all-mias/Info.txt"
 )
 
 
 class Film(NamedTuple):
-    """A picture with what Info.txt says of it; a normal film has no findings."""
+    """A picture with its findings in Info.txt; a normal film has none.
+
+    Examples:
+        >>> Film(Path("mdb004.pgm"), Path("Info.txt"), findings=()).patient
+        '002'
+    """
 
     path: Path
     info: Path
@@ -39,12 +44,21 @@ class Film(NamedTuple):
 
     @property
     def patient(self) -> str:
-        """Number of the woman, whose two films follow each other."""
+        """Number of the woman; her two films have consecutive numbers."""
         return f"{(int(self.path.stem[3:]) + 1) // 2:03d}"
 
 
 class MIAS(PatchDataModule):
-    """Whole mammograms; the mask of an abnormal one is the discs of its row."""
+    """Whole mammograms; the mask of an abnormal one is the union of the discs in Info.txt.
+
+    Examples:
+        >>> import tempfile
+        >>> data = MIAS(root="none", source="twin")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data.write_twin(Path(folder), seed=0, size=4)
+        ...     [(case.id, case.patient, case.label) for case in data.cases(Path(folder))]
+        [('mdb001', '001', 0), ('mdb002', '001', 0), ('mdb003', '002', 0), ('mdb004', '002', 1)]
+    """
 
     name = "mias"
     where_to_get = WHERE_TO_GET
@@ -53,10 +67,12 @@ class MIAS(PatchDataModule):
     official: ClassVar[dict[str, int]] = {"images": 322, "normal": 207, "anomalous": 115}
 
     def __init__(self, *, crop: Literal["none", "breast"] = "none", **arguments: Any) -> None:
-        """See PatchDataModule for the other arguments.
+        """Set the options of this data set.
 
         Args:
-            crop: "breast" blackens labels and scanner marks, cuts the breast out and mirrors left ones to look right.
+            crop: "breast" blackens labels and scanner marks, crops the picture to the breast and mirrors it such that
+                the chest wall is on the right; "none" keeps the whole film.
+            **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.crop = crop
@@ -66,32 +82,39 @@ class MIAS(PatchDataModule):
         return [_case(name, film) for name, film in films(root).items()]
 
     def read(self, case: Case) -> Scan:
-        """Read a film and draw its discs."""
+        """Read a film and draw the discs of its findings as the mask."""
         pixels = read_image(case.image, self.in_channels)
         mask = None if case.mask is None else discs(located(read_info(case.mask)[case.id]), case.image, pixels)
-        seen = breast(pixels)
+        breast_mask = breast(pixels)
         if self.crop == "none":
-            return Scan(pixels, mask, foreground=seen)
-        rows, columns = _box(seen)
-        turn = slice(None, None, -1 if chest_is_left(case.image.stem, seen) else 1)
-        cut = [None if a is None else a[:, rows, columns][..., turn] for a in (pixels * seen, mask, seen)]
+            return Scan(pixels, mask, foreground=breast_mask)
+        rows, columns = _box(breast_mask)
+        turn = slice(None, None, -1 if chest_is_left(case.image.stem, breast_mask) else 1)
+        cut = [None if a is None else a[:, rows, columns][..., turn] for a in (pixels * breast_mask, mask, breast_mask)]
         return Scan(np.ascontiguousarray(cut[0]), cut[1], foreground=cut[2])
 
     def protocol(self) -> dict[str, Any]:
-        """Tell what changes the pictures."""
+        """Return the options that change the pixels."""
         return {"crop": self.crop}
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic films of the same layout."""
+        """Write synthetic films in the official layout."""
         write_twin(root, seed, size)
 
 
 def films(root: Path) -> dict[str, Film]:
-    """Match the pictures below `root` with the rows of Info.txt, by film, in the order of their numbers.
+    """Match the pictures in `root` with the rows of Info.txt; by film name, in the order of their numbers.
 
     Raises:
-        UserError: no pictures, no Info.txt, a faulty row, a picture without a row, or a few rows without a picture
-            (a part of the set, below COMPLETE, is taken as it is).
+        UserError: there are no pictures or no Info.txt, a row is faulty, a picture has no row, or a few rows have no
+            picture (a data set that is mostly missing, see COMPLETE, is accepted as a part).
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_twin(Path(folder), seed=0, size=4)
+        ...     {name: len(film.findings) for name, film in films(Path(folder)).items()}
+        {'mdb001': 0, 'mdb002': 0, 'mdb003': 0, 'mdb004': 1}
     """
     folder = next((f for f in (root / "all-mias", root) if any(f.glob("mdb*.pgm"))), None)
     if folder is None:
@@ -99,30 +122,52 @@ def films(root: Path) -> dict[str, Film]:
     pictures = {path.stem: path for path in sorted(folder.glob("mdb*.pgm"))}
     info = info_of(folder)
     listed = read_info(info)
-    _refuse(info, "pictures without a row", pictures.keys() - listed.keys())
+    _require_none(info, "pictures without a row", pictures.keys() - listed.keys())
     if len(pictures) > COMPLETE * len(listed):
-        _refuse(info, f"rows without a picture in {folder}", listed.keys() - pictures.keys())
+        _require_none(info, f"rows without a picture in {folder}", listed.keys() - pictures.keys())
     return {name: Film(path, info, listed[name]) for name, path in pictures.items()}
 
 
 def info_of(folder: Path) -> Path:
-    """Find Info.txt beside the pictures in `folder` or one folder up, as some mirrors have it."""
+    """Return the path of Info.txt in `folder` or, as in some mirrors, in its parent.
+
+    Raises:
+        UserError: the file is in neither folder.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "all-mias").mkdir()
+        ...     (Path(folder) / "Info.txt").touch()
+        ...     info_of(Path(folder) / "all-mias") == Path(folder) / "Info.txt"
+        True
+    """
     for place in (folder, folder.parent):
         if (place / "Info.txt").exists():
             return place / "Info.txt"
-    raise UserError(f"{folder / 'Info.txt'}: no such file; it says which films are normal: {WHERE_TO_GET}")
+    raise UserError(f"{folder / 'Info.txt'}: no such file, which lists the normal films; {WHERE_TO_GET}")
 
 
 def discs(places: Iterable[Disc], path: Path, pixels: np.ndarray) -> np.ndarray:
-    """Draw filled discs, bool [1, H, W], over the picture `pixels` [C, H, W] read from `path`.
+    """Draw filled discs as a mask, bool [1, H, W], on the grid of a picture.
+
+    Args:
+        places: the discs.
+        path: the file of the picture, for error messages.
+        pixels: the picture, [C, H, W].
 
     Raises:
-        UserError: the picture has not the size in which Info.txt counts.
+        UserError: the picture does not have the size that Info.txt refers to.
+
+    Examples:
+        >>> mask = discs([Disc(row=100, column=200, radius=1)], Path("mdb001.pgm"), np.zeros((1, FRAME, FRAME)))
+        >>> np.argwhere(mask[0]).tolist()
+        [[99, 200], [100, 199], [100, 200], [100, 201], [101, 200]]
     """
     if pixels.shape[1:] != (FRAME, FRAME):
         size = " x ".join(map(str, pixels.shape[1:]))
         raise UserError(
-            f"{path}: {size} pixels, where Info.txt counts in {FRAME} x {FRAME}; "
+            f"{path}: {size} pixels, where Info.txt refers to {FRAME} x {FRAME}; "
             "replace it, or leave such files out with data.store.on_bad=skip"
         )
     canvas = np.zeros((FRAME, FRAME), np.uint8)
@@ -132,26 +177,46 @@ def discs(places: Iterable[Disc], path: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def breast(pixels: np.ndarray) -> np.ndarray:
-    """Find the breast in a film [C, H, W]: the largest bright region, thin marks cut off; bool [1, H, W].
+    """Segment the breast in a film as its largest bright region without thin marks.
 
-    Otsu's threshold is taken of logarithms: of grey levels it would part dense tissue from fat, not film from breast.
+    Otsu's threshold is applied to the logarithm: on grey levels it would separate dense tissue from fat instead of the
+    breast from the film.
+
+    Args:
+        pixels: the film, [C, H, W].
+
+    Returns:
+        The mask of the breast, bool [1, H, W]; True everywhere if the film is black.
+
+    Examples:
+        >>> film = np.zeros((1, 64, 64), np.uint8)
+        >>> film[:, 10:40, 20:64] = 120
+        >>> int(breast(film).sum())
+        1320
     """
     grey = np.log1p(pixels.mean(0, dtype=np.float32))
     levels = (grey * (255 / max(float(grey.max()), 1e-6))).astype(np.uint8)
     _, bright = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((MARK_WIDTH, MARK_WIDTH), np.uint8))
     _, regions, facts, _ = cv2.connectedComponentsWithStats(np.asarray(bright))
-    if len(facts) == 1:  # nothing but background
+    if len(facts) == 1:  # only background
         return np.ones((1, *pixels.shape[1:]), bool)
     return np.asarray(regions == 1 + facts[1:, cv2.CC_STAT_AREA].argmax())[None]
 
 
 def chest_is_left(name: str, seen: np.ndarray) -> bool:
-    """Tell whether the chest wall lies left: by the README in even films; else where the breast ends straight.
+    """Return whether the chest wall is on the left.
+
+    For films of the data set this holds for even numbers, according to its README. For other pictures it is the side
+    on which the breast has a straight edge.
 
     Args:
-        name: of the film, "mdb002", or any other.
-        seen: the breast, bool [1, H, W].
+        name: name of the film, such as "mdb002".
+        seen: mask of the breast, bool [1, H, W].
+
+    Examples:
+        >>> chest_is_left("mdb002", np.ones((1, 8, 8), bool))
+        True
     """
     if number := re.fullmatch(r"mdb(\d+)", name):
         return int(number[1]) % 2 == 0
@@ -168,17 +233,17 @@ def _case(name: str, film: Film) -> Case:
         patient=film.patient,
         image=film.path,
         label=int(bool(film.findings)),
-        mask=film.info if known else None,  # where its discs are listed; read() draws them
+        mask=film.info if known else None,  # the file with the discs, from which read() draws the mask
         class_name=film.findings[0].class_name if film.findings else "",
     )
 
 
-def _refuse(info: Path, fault: str, names: Iterable[str]) -> None:
-    if some := sorted(names)[:5]:
-        raise UserError(f"{info}: {fault}: {', '.join(some)}; complete the data set")
+def _require_none(info: Path, fault: str, names: Iterable[str]) -> None:
+    if examples := sorted(names)[:5]:
+        raise UserError(f"{info}: {fault}: {', '.join(examples)}; complete the data set")
 
 
-def _box(seen: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that hold all of `seen`, bool [1, H, W]."""
-    column, row, width, height = cv2.boundingRect(seen[0].astype(np.uint8))
+def _box(breast_mask: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and columns of the bounding box of `breast_mask`, bool [1, H, W]."""
+    column, row, width, height = cv2.boundingRect(breast_mask[0].astype(np.uint8))
     return slice(row, row + height), slice(column, column + width)

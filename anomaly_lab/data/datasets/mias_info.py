@@ -1,7 +1,7 @@
-"""Info.txt of MIAS: which film is normal, and where the abnormalities of the others lie.
+"""Reader for Info.txt of MIAS, which lists the normal films and the positions of the abnormalities.
 
-Rows are `film tissue class severity x y radius`, the origin of x and y bottom-left. Normal films have three words;
-calcifications spread through the breast have no place, or a note instead. A film may have several rows.
+Rows have the form `film tissue class severity x y radius`, with the origin of x and y at the bottom left. Rows of
+normal films have three words; diffuse calcifications have no position or a note instead. A film may have several rows.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from anomaly_lab.types import UserError
 
-FRAME = 1024  # pixels of a side; Info.txt counts rows from its bottom
+FRAME = 1024  # side of a film in pixels; y in Info.txt is counted from the bottom
 CLASSES = ("CALC", "CIRC", "SPIC", "MISC", "ARCH", "ASYM")
 
 
 class Disc(NamedTuple):
-    """Circle about an abnormality, in pixels of the picture, row 0 on top."""
+    """Circle around an abnormality, in pixels; row 0 is at the top."""
 
     row: int
     column: int
@@ -26,7 +26,7 @@ class Disc(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One abnormality: its class, "B" benign or "M" malignant, and where it lies, if that is known."""
+    """One abnormality: its class, "B" (benign) or "M" (malignant), and its position or None if it is unknown."""
 
     class_name: str
     severity: str
@@ -34,15 +34,23 @@ class Finding(NamedTuple):
 
 
 def read_info(path: Path) -> dict[str, tuple[Finding, ...]]:
-    """Read Info.txt as {"mdb001": findings, …}; the free text around the rows is passed over.
+    """Read Info.txt as {"mdb001": findings, …}; free text around the rows is skipped.
 
     Raises:
-        UserError: unreadable file, no rows, or a row that is short, unknown, repeated or out of the frame.
+        UserError: the file is unreadable or has no rows, or a row is short, unknown, repeated or outside the film.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "Info.txt"
+        ...     _ = path.write_text("mdb001 G CIRC B 535 425 197")
+        ...     read_info(path)["mdb001"][0].disc
+        Disc(row=599, column=535, radius=197)
     """
     try:
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: Info.txt cannot be read ({error.strerror}); put it back") from error
+        raise UserError(f"{path}: Info.txt cannot be read ({error.strerror}); restore the official file") from error
     rows: dict[str, list[list[str]]] = {}
     listed: dict[str, tuple[Finding, ...]] = {}
     for number, line in enumerate(lines, start=1):
@@ -52,21 +60,30 @@ def read_info(path: Path) -> dict[str, tuple[Finding, ...]]:
             try:
                 finding = _finding(film, words, earlier)
             except ValueError as error:
-                raise UserError(f"{path}, line {number}: {error}; put the row right") from error
+                raise UserError(f"{path}, line {number}: {error}; correct the row") from error
             earlier.append(words)
             listed[film] = listed.get(film, ()) + (() if finding is None else (finding,))
     if not listed:
-        raise UserError(f"{path}: not one row 'mdb001 G CIRC B 535 425 197'; put the official file back")
+        raise UserError(f"{path}: no row of the form 'mdb001 G CIRC B 535 425 197'; restore the official file")
     return listed
 
 
 def located(findings: Iterable[Finding]) -> list[Disc]:
-    """Discs of the findings whose place is known."""
+    """Return the discs of the findings with a known position.
+
+    Examples:
+        >>> located([Finding("CALC", "B", None), Finding("CIRC", "M", Disc(5, 6, 7))])
+        [Disc(row=5, column=6, radius=7)]
+    """
     return [finding.disc for finding in findings if finding.disc is not None]
 
 
 def _finding(film: str, words: list[str], earlier: list[list[str]]) -> Finding | None:
-    """Understand the words after the film's name; None for a normal film, ValueError for what is wrong."""
+    """Parse the words after the name of a film; None for a normal film.
+
+    Raises:
+        ValueError: a word is missing, unknown or contradicts an earlier row.
+    """
     if not re.fullmatch(r"mdb\d{3,}", film) or int(film[3:]) == 0:
         raise ValueError(f"film {film!r} is not mdb and three digits")
     if len(words) < 2 or words[0] not in {"F", "G", "D"} or words[1] not in {"NORM", *CLASSES}:
@@ -83,12 +100,12 @@ def _finding(film: str, words: list[str], earlier: list[list[str]]) -> Finding |
 
 
 def _disc(words: list[str]) -> Disc | None:
-    """Turn x, y, radius into row, column, radius; nothing and '*NOTE 3*' stand for spread calcifications."""
+    """Convert x, y, radius to a Disc; None for diffuse calcifications, which have no words or '*NOTE 3*'."""
     if not words or words[0].startswith("*NOTE"):
         return None
     if len(words) != 3 or not all(word.isdecimal() for word in words):
         raise ValueError(f"{' '.join(words)!r} is not x, y and radius in whole pixels")
     x, y, radius = map(int, words)
     if x >= FRAME or y > FRAME or not 0 < radius < FRAME:
-        raise ValueError(f"x {x}, y {y}, radius {radius} lie out of the frame of {FRAME} pixels")
+        raise ValueError(f"x {x}, y {y}, radius {radius} are outside the film of {FRAME} pixels")
     return Disc(min(FRAME - 1, FRAME - y), x, radius)

@@ -1,9 +1,9 @@
-"""MIAS patches: 120×120 pixels of a mammogram, 207 normal (one of each normal film), 117 about an abnormality.
+"""MIAS patches of 120×120 pixels: 207 normal ones, one per normal film, and 117 around an abnormality.
 
-Files and Info.txt as in `mias`. Of the 119 located abnormalities one lies too near the edge for a patch (mdb144). The
-source counts 117 and does not say which other one it leaves out; two rules give that count: "merge" takes two that are
-nearer than half a patch as one (mdb005), "small" leaves radii below 5 out (mdb212). Where it took the normal patches is
-not stated either (DATASETS §6); it calls all methods poor on them.
+Files and Info.txt are those of `mias`. Of the 119 abnormalities with a position, one is too close to the edge for a
+patch (mdb144). The source paper counts 117 without stating which other one it leaves out. Two rules give that count:
+"merge" merges abnormalities that are closer than half a patch (mdb005), "small" leaves out radii below 5 (mdb212). The
+paper does not state the positions of the normal patches either; it reports poor results for all methods on them.
 """
 
 from __future__ import annotations
@@ -25,17 +25,26 @@ from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.twins.mias import write_twin
 from anomaly_lab.types import Case, Seed
 
-SIDE = 120  # pixels of a patch
-NEAR = 60  # pixels between two centres that "merge" takes as one
-SMALL = 5  # radius, in pixels, below which "small" leaves one out
-WITHIN = 0.95  # share of a normal patch that is breast
-SKIN = 30  # pixels that the centre of a normal patch keeps from the breast's edge
+SIDE = 120  # side of a patch in pixels
+NEAR = 60  # "merge" merges abnormalities whose centres are closer than this many pixels
+SMALL = 5  # "small" leaves out abnormalities with a radius below this many pixels
+WITHIN = 0.95  # minimum fraction of a normal patch that is breast
+SKIN = 30  # minimum distance in pixels from the centre of a normal patch to the edge of the breast
 
 Box = tuple[int, int, int, int]
 
 
 class MIASPatches(PatchDataModule):
-    """Patches about the abnormalities, and one from each normal film."""
+    """Patches around the abnormalities, and one from each normal film.
+
+    Examples:
+        >>> import tempfile
+        >>> data = MIASPatches(root="none", source="twin")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data.write_twin(Path(folder), seed=0, size=4)
+        ...     [(case.id, case.label) for case in data.cases(Path(folder))]
+        [('mdb001', 0), ('mdb002', 0), ('mdb003', 0), ('mdb004-1', 1)]
+    """
 
     name = "mias_patches"
     where_to_get = WHERE_TO_GET
@@ -51,23 +60,25 @@ class MIASPatches(PatchDataModule):
         location_seed: Seed = 0,
         **arguments: Any,
     ) -> None:
-        """See PatchDataModule for the other arguments.
+        """Set the options of this data set.
 
         Args:
-            rule: which of the 118 abnormalities within the frame is not a patch of its own.
-            location: where a normal patch lies: "mask" anywhere within the breast, "centre" at the breast's centre,
-                "match" where some abnormality lies, mirrored to the film's side, so that its place tells nothing.
-            location_seed: of that draw, apart from `seed` so that all splits see the same patches.
+            rule: which of the 118 abnormalities with a complete patch has no patch of its own (see the module).
+            location: position of a normal patch: "mask" anywhere within the breast; "centre" at the centre of the
+                breast; "match" at the position of an abnormality of another film, mirrored to the side of this film, so
+                that the position does not reveal the label.
+            location_seed: seed of the positions, separate from `seed`, so that all splits use the same patches.
+            **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.rule, self.location, self.location_seed = rule, location, location_seed
 
     def cases(self, root: Path) -> list[Case]:
-        """List the patches by film; a normal one has no box yet, `read` finds it."""
+        """List the patches by film; `read` determines the box of a normal patch."""
         return [case for name, film in films(root).items() for case in self._patches(name, film)]
 
     def read(self, case: Case) -> Scan:
-        """Cut the patch out of its film, with the discs of all abnormalities of the film that reach into it."""
+        """Read a patch from its film; its mask has the discs of all abnormalities that overlap it."""
         pixels = read_image(case.image, self.in_channels)
         places = located(read_info(case.mask)[case.image.stem]) if case.mask else []
         mask = discs(places, case.image, pixels)
@@ -76,11 +87,11 @@ class MIASPatches(PatchDataModule):
         return Scan(np.ascontiguousarray(pixels[cut]), np.ascontiguousarray(mask[cut]))
 
     def protocol(self) -> dict[str, Any]:
-        """Tell what changes the pictures."""
+        """Return the options that change the pixels."""
         return {"rule": self.rule, "location": self.location, "location_seed": self.location_seed}
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic films of the same layout."""
+        """Write synthetic films in the official layout."""
         write_twin(root, seed, size)
 
     def _patches(self, name: str, film: Film) -> list[Case]:
@@ -100,25 +111,32 @@ class MIASPatches(PatchDataModule):
         ]
 
     def _place(self, case: Case, pixels: np.ndarray) -> Box:
-        """Find a normal patch, by the film's name and `location_seed` alone."""
-        seen = breast(pixels)
+        """Return the box of a normal patch, which depends on the film's name and `location_seed` only."""
+        breast_mask = breast(pixels)
         rng = np.random.default_rng([self.location_seed, zlib.crc32(case.id.encode())])
         if self.location == "centre":
-            corner = np.array([where.mean() for where in np.nonzero(seen[0])]) - SIDE / 2
+            corner = np.array([where.mean() for where in np.nonzero(breast_mask[0])]) - SIDE / 2
             row, column = corner.round().astype(int).clip(0, FRAME - SIDE)
         elif self.location == "mask":
-            row, column = _anywhere(seen, rng)
+            row, column = _anywhere(breast_mask, rng)
         else:
-            row, column = _like_an_abnormality(seen, case.image, rng)
+            row, column = _like_an_abnormality(breast_mask, case.image, rng)
         return int(row), int(column), SIDE, SIDE
 
 
 def boxes(places: Iterable[Disc | None], rule: Literal["merge", "small"]) -> dict[int, Box]:
-    """Patches of one film: number of the (first) abnormality from 1, and (row, column, height, width).
+    """Return the patches around the abnormalities of one film; patches that exceed the film are left out.
 
     Args:
-        places: of the film's abnormalities in their order; None where one has no place.
-        rule: what to leave out besides patches that reach over the frame.
+        places: the abnormalities in their order; None for one without a position.
+        rule: "merge" merges close abnormalities, "small" leaves out small ones.
+
+    Returns:
+        Number of the (first) abnormality of a patch, from 1, and its box (row, column, height, width).
+
+    Examples:
+        >>> boxes([Disc(500, 500, 20), Disc(520, 530, 9), None, Disc(10, 500, 9)], "merge")
+        {1: (450, 455, 120, 120)}
     """
     groups: dict[int, list[Disc]] = {}
     for number, place in enumerate(places, start=1):
@@ -132,33 +150,36 @@ def boxes(places: Iterable[Disc | None], rule: Literal["merge", "small"]) -> dic
     }
 
 
-def _distance(one: Disc, other: Disc) -> float:
-    return math.hypot(one.row - other.row, one.column - other.column)
+def _distance(first: Disc, second: Disc) -> float:
+    return math.hypot(first.row - second.row, first.column - second.column)
 
 
-def _shares(seen: np.ndarray) -> np.ndarray:
-    """Share of breast in the patch at each corner, [H - SIDE + 1, W - SIDE + 1]."""
-    sums = cv2.integral(seen[0].astype(np.uint8))
+def _shares(breast_mask: np.ndarray) -> np.ndarray:
+    """Return the fraction of breast in the patch at each upper left corner, [H - SIDE + 1, W - SIDE + 1]."""
+    sums = cv2.integral(breast_mask[0].astype(np.uint8))
     inside = sums[SIDE:, SIDE:] - sums[:-SIDE, SIDE:] - sums[SIDE:, :-SIDE] + sums[:-SIDE, :-SIDE]
     return np.asarray(inside / SIDE**2)
 
 
-def _anywhere(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Corner of a patch that lies in the breast, its centre well away from the edge; else the fullest there is."""
-    shares = _shares(seen)
-    depth = cv2.distanceTransform(seen[0].astype(np.uint8), cv2.DIST_L2, 5)
+def _anywhere(breast_mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the upper left corner of a random patch within the breast or, if there is none, with the most breast."""
+    shares = _shares(breast_mask)
+    depth = cv2.distanceTransform(breast_mask[0].astype(np.uint8), cv2.DIST_L2, 5)
     deep = depth[SIDE // 2 : SIDE // 2 + shares.shape[0], SIDE // 2 : SIDE // 2 + shares.shape[1]] > SKIN
     fit = (shares >= WITHIN) & deep
     corners = np.argwhere(fit if fit.any() else shares == shares.max())
     return np.asarray(corners[rng.integers(len(corners))])
 
 
-def _like_an_abnormality(seen: np.ndarray, path: Path, rng: np.random.Generator) -> np.ndarray:
-    """Corner of a patch where some abnormality lies, among those that are breast here; else the fullest of them."""
-    shares, left = _shares(seen), chest_is_left(path.stem, seen)
+def _like_an_abnormality(breast_mask: np.ndarray, path: Path, rng: np.random.Generator) -> np.ndarray:
+    """Return the upper left corner of a patch at the position of a random abnormality of the data set.
+
+    Positions within the breast of this film are preferred; if there are none, the one with the most breast is taken.
+    """
+    shares, left = _shares(breast_mask), chest_is_left(path.stem, breast_mask)
     corners = []
     for film, findings in read_info(info_of(path.parent)).items():
-        mirrored = left != chest_is_left(film, seen)
+        mirrored = left != chest_is_left(film, breast_mask)
         for row, column, _, _ in boxes([finding.disc for finding in findings], "merge").values():
             corners.append((row, FRAME - SIDE - column if mirrored else column))
     drawn = rng.permutation(np.array(corners or [(FRAME // 2, FRAME // 2)]))

@@ -1,10 +1,10 @@
-"""Your own volumes: NIfTI files named by a pattern, masks beside them, labels from the masks or from a list.
+"""Your own volumes: NIfTI files that match a pattern, with their masks; labels come from the masks or from a list.
 
     root: scans                    # scans/patient01/flair.nii.gz, scans/patient01/lesion.nii.gz, …
     images: "**/flair.nii.gz"
     masks: lesion.nii.gz
 
-An id is the path below the root without its suffix: patient01/flair.
+An id is the path relative to the root without its suffix: patient01/flair.
 """
 
 from __future__ import annotations
@@ -27,17 +27,32 @@ _WILDCARD = re.compile(r"(\*\*/|\*|\?)")
 
 
 class _Row(NamedTuple):
-    """A line of the list of labels."""
+    """A row of the list of labels."""
 
     label: int
     patient: str
 
 
 class Nifti(PatchDataModule):
-    """Volumes of any layout."""
+    """NIfTI volumes in any layout.
+
+    Examples:
+        >>> import tempfile
+        >>> import nibabel as nib
+        >>> import numpy as np
+        >>> data = Nifti(root="none", source="twin", images="**/t2.nii", masks="tumour.nii")
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for lesion in (0, 1):
+        ...         patient = Path(root) / f"patient{lesion}"
+        ...         patient.mkdir()
+        ...         (patient / "t2.nii").touch()
+        ...         nib.save(nib.Nifti1Image(np.full((2, 2, 2), lesion, np.uint8), np.eye(4)), patient / "tumour.nii")
+        ...     [(case.id, case.patient, case.label) for case in data.cases(Path(root))]
+        [('patient0/t2', 'patient0', 0), ('patient1/t2', 'patient1', 1)]
+    """
 
     name = "nifti"
-    where_to_get = "put your volumes there and name them by data.images, data.masks and data.labels"
+    where_to_get = "put your volumes there and describe them by data.images, data.masks and data.labels"
     twin_version = 1
     version = 1
 
@@ -51,19 +66,20 @@ class Nifti(PatchDataModule):
         mask_labels: Annotated[Sequence[int], Range("[0, 65535]")] | None = None,
         **arguments: Any,
     ) -> None:
-        r"""Check the patterns; the rest is the base class's.
+        r"""Set the options of this data set and validate the patterns.
 
         Args:
-            images: pattern of the volumes' paths below the root; `*` and `?` stay within a folder, `**/` stands for any
-                folders, none included.
-            masks: of lesions: a name beside the volume, `{stem}` standing for the volume's own without suffix; or, with
-                the wildcards of `images` in the same order, a pattern below the root. A mask may be missing.
-            labels: CSV with the columns id, label (0 or 1) and, if you like, patient; its path is below the root or
-                absolute. None: a volume is anomalous if there is anything in its mask.
-            patient: regular expression with a group named patient that is looked for in every id; None: a patient is a
-                folder, so name it where one has several.
-            mask_labels: numbers a mask may hold, such as [0, 1, 2, 4]; None for any from 0 on.
-            **arguments: of PatchDataModule.
+            images: pattern for the paths of the volumes relative to the root; `*` and `?` match within a folder, `**/`
+                matches any number of folders, including none.
+            masks: the lesion mask of a volume: a file name in the folder of the volume, where `{stem}` is the name of
+                the volume without suffix; or, with the wildcards of `images` in the same order, a path relative to the
+                root. A mask may be missing.
+            labels: CSV file with the columns id, label (0 or 1) and optionally patient, relative to the root or
+                absolute. None: a volume is anomalous if its mask is not empty.
+            patient: regular expression with a group named patient, which is searched in every id. None: each folder is
+                a patient, so set it if a patient has several folders.
+            mask_labels: allowed values of a mask, such as [0, 1, 2, 4]; None for every non-negative integer.
+            **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.image_pattern, self.mask_pattern, self.label_file = images, masks, labels
@@ -73,20 +89,20 @@ class Nifti(PatchDataModule):
         try:
             self.patient = None if patient is None else re.compile(patient)
         except re.error as error:
-            raise UserError(f"data.patient={patient}: this is no regular expression ({error})") from error
+            raise UserError(f"data.patient={patient}: not a regular expression ({error}); correct it") from error
         if self.patient is not None and "patient" not in self.patient.groupindex:
             raise UserError(f"data.patient={patient}: it needs a group named patient, as in (?P<patient>sub-\\d+)")
 
     def cases(self, root: Path) -> list[Case]:
         """List the volumes that match, in the order of their paths."""
-        found = self._found(root)
-        if not found:
+        volumes = self._volumes(root)
+        if not volumes:
             raise UserError(f"{root}: no volume matches data.images={self.image_pattern}; {self.where_to_get}")
-        rows = self._labelled(root, found)
-        named = {id: row.patient for id, row in rows.items() if row.patient}
-        patients = self._patients(root, [id for id in found if id not in named]) | named
+        rows = self._labelled(root, volumes)
+        listed = {id: row.patient for id, row in rows.items() if row.patient}
+        patients = self._patients(root, [id for id in volumes if id not in listed]) | listed
         cases = []
-        for id, (image, mask) in found.items():
+        for id, (image, mask) in volumes.items():
             label = rows[id].label if rows else self._label(image, mask)
             cases.append(Case(id, patients[id], image, label=label, mask=mask))
         return cases
@@ -100,16 +116,16 @@ class Nifti(PatchDataModule):
         return replace(scan, mask=read_nifti_mask(case.mask, scan, self.mask_labels, tolerance))
 
     def protocol(self) -> dict[str, Any]:
-        """The labels decide which masks are refused."""
+        """Return the option that decides which masks are rejected."""
         return {"mask_labels": self.mask_labels}
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic patients of the layout that the defaults describe."""
+        """Write synthetic patients in the layout that the defaults describe."""
         write_twin(root, seed, size)
 
-    def _found(self, root: Path) -> dict[str, tuple[Path, Path | None]]:
-        """Volume and mask of every id; a volume that is another one's mask does not count."""
-        found: dict[str, tuple[Path, Path | None]] = {}
+    def _volumes(self, root: Path) -> dict[str, tuple[Path, Path | None]]:
+        """Return volume and mask of every id; files that are the mask of another volume are not listed."""
+        volumes: dict[str, tuple[Path, Path | None]] = {}
         pattern = _regex(self.image_pattern)
         for path in sorted(root.rglob("*")):
             below = path.relative_to(root).as_posix()
@@ -117,11 +133,11 @@ class Nifti(PatchDataModule):
             if match is None or not is_nifti(path) or path.name.startswith("."):
                 continue
             id = _stem(below)
-            if id in found:
-                raise UserError(f"{path}: the same volume lies beside it, {found[id][0].name}; keep one of them")
-            found[id] = path, self._mask(root, path, match)
-        masks = {mask for _, mask in found.values() if mask is not None}
-        return {id: (image, mask) for id, (image, mask) in found.items() if image not in masks}
+            if id in volumes:
+                raise UserError(f"{path}: {volumes[id][0].name} in the same folder has the same id; keep one of them")
+            volumes[id] = path, self._mask(root, path, match)
+        masks = {mask for _, mask in volumes.values() if mask is not None}
+        return {id: (image, mask) for id, (image, mask) in volumes.items() if image not in masks}
 
     def _mask(self, root: Path, image: Path, match: re.Match[str]) -> Path | None:
         if not self.mask_pattern:
@@ -134,18 +150,20 @@ class Nifti(PatchDataModule):
         return path if path != image and path.is_file() else None
 
     def _labelled(self, root: Path, ids: dict[str, Any]) -> dict[str, _Row]:
-        """The list of labels, a row for every volume; empty where there is no list."""
+        """Return the list of labels, with a row for every volume; empty if there is no list."""
         if self.label_file is None:
             return {}
         path = root / self.label_file
         rows = _read_labels(path)
-        for fault, which in (
+        for fault, names in (
             ("ids without a volume", rows.keys() - ids.keys()),
             ("volumes without a label", ids.keys() - rows.keys()),
         ):
-            if which:
-                some = ", ".join(sorted(which)[:5])
-                raise UserError(f"{path}: {fault}: {some}; ids look like {min(ids)}, complete the list or the volumes")
+            if names:
+                examples = ", ".join(sorted(names)[:5])
+                raise UserError(
+                    f"{path}: {fault}: {examples}; ids look like {min(ids)}, complete the list or the volumes"
+                )
         return rows
 
     def _patients(self, root: Path, ids: list[str]) -> dict[str, str]:
@@ -158,26 +176,26 @@ class Nifti(PatchDataModule):
         folders = {id: id.rpartition("/")[0] for id in ids}
         if len(set(folders.values())) == 1 and len(ids) > 1:
             raise UserError(
-                f"{root}: all {len(ids)} volumes lie in one folder, which tells no patients apart; give data.patient, "
-                "such as '(?P<patient>[^/]+)$' if each is another patient's, or data.labels with a column patient"
+                f"{root}: all {len(ids)} volumes are in one folder, which does not identify patients; set data.patient "
+                "(such as '(?P<patient>[^/]+)$' for one volume per patient) or data.labels with a column patient"
             )
         return folders
 
     def _label(self, image: Path, mask: Path | None) -> int:
-        """Whether there is anything in the mask."""
+        """Return 1 if the mask is not empty, otherwise 0."""
         if mask is None:
-            raise UserError(f"{image}: it has no mask (data.masks={self.mask_pattern}); add it, or give data.labels")
+            raise UserError(f"{image}: it has no mask (data.masks={self.mask_pattern}); add it, or set data.labels")
         try:
             tolerance = self.preprocessing.volume.tolerance
             return int(read_nifti_mask(mask, None, self.mask_labels, tolerance).any())
         except UserError:
             if self.on_bad == "fail":
                 raise
-            return 1  # the store will come upon the same fault and leave the case out
+            return 1  # the store meets the same error and leaves the case out
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
-    """A pattern with a group for each wildcard."""
+    """Return the regular expression of a pattern, with a group for each wildcard."""
     parts = _WILDCARD.split(pattern)
     return re.compile("".join(_WILDCARDS.get(part, re.escape(part)) for part in parts))
 
@@ -187,15 +205,15 @@ def _stem(path: str) -> str:
 
 
 def _read_labels(path: Path) -> dict[str, _Row]:
-    """Read id,label[,patient] as {"patient01/flair": …}."""
+    """Read a CSV file with the columns id, label and optionally patient as {"patient01/flair": row, …}."""
     rows: dict[str, _Row] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file, skipinitialspace=True)
             header = [name.strip() for name in lines.fieldnames or []]
             if not {"id", "label"} <= set(header):
-                found = ", ".join(header) or "none"
-                raise UserError(f"{path}: it needs the columns id and label and has {found}; put the header right")
+                present = ", ".join(header) or "none"
+                raise UserError(f"{path}: it needs the columns id and label and has {present}; correct the header")
             lines.fieldnames = header
             for line in lines:
                 id, row = _row(path, lines.line_num, line)
@@ -203,7 +221,9 @@ def _read_labels(path: Path) -> dict[str, _Row]:
                     raise UserError(f"{path}, line {lines.line_num}: id {id} appears twice; keep one row")
                 rows[id] = row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: the list of labels (data.labels) cannot be read ({error})") from error
+        raise UserError(
+            f"{path}: the list of labels (data.labels) cannot be read ({error}); correct the path or the file"
+        ) from error
     return rows
 
 
@@ -211,5 +231,5 @@ def _row(path: Path, number: int, line: dict[str, Any]) -> tuple[str, _Row]:
     cells = {name: value.strip() for name, value in line.items() if name and isinstance(value, str)}
     id, label = _stem(cells.get("id", "")), cells.get("label", "")
     if label not in {"0", "1"}:
-        raise UserError(f"{path}, line {number}: label of {id!r} is {label!r}, not 0 or 1; put it right")
+        raise UserError(f"{path}, line {number}: label of {id!r} is {label!r}, not 0 or 1; correct it")
     return id, _Row(int(label), cells.get("patient", ""))

@@ -1,9 +1,10 @@
-"""Retinal OCT of four classes (Kermany et al. 2018, Cell, "OCT2017"): B-scans of the Zhang Lab, one class an image.
+"""Retinal OCT in four classes (Kermany et al. 2018, Cell, "OCT2017"): B-scans of the Zhang Lab, one class per image.
 
 Layout: `OCT2017/{train,val,test}/{CNV,DME,DRUSEN,NORMAL}/<CLASS>-<patient>-<n>.jpeg`, or the same without the outer
-folder, or in the `CellData/OCT` of the Mendeley archive. The twin adds `masks/<split>/<file>.png`.
-Protocol: the owners' split; normals of train train, test is judged (BMAD: 26 315; 242 and 726; DATASETS §9). The
-held-out normals come from train, by patient: `val` has eight, too few to set a threshold by, and is left out.
+folder, or in the folder `CellData/OCT` of the Mendeley archive. The synthetic twin adds `masks/<split>/<file>.png`.
+Protocol: the official split; the normals of train train, and test is the test split (BMAD: 26 315; 242 and 726).
+Validation normals are drawn from train, by patient: the official `val` has eight, too few to set a threshold, and is
+left out.
 """
 
 from __future__ import annotations
@@ -25,19 +26,29 @@ from anomaly_lab.types import Case, UserError
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 SPLITS = ("train", "val", "test")
 _KAGGLE_TRAIN = (37205, 11348, 8616, 26315)
-RELEASES = {  # images of each class, as in CLASSES
+RELEASES = {  # number of images per class, in the order of CLASSES
     "kaggle v2": {"train": _KAGGLE_TRAIN, "val": (8, 8, 8, 8), "test": (242, 242, 242, 242)},
     "mendeley v2": {"train": _KAGGLE_TRAIN, "val": (0, 0, 0, 0), "test": (250, 250, 250, 250)},
     "mendeley v3": {"train": (37206, 11349, 8617, 51140), "val": (0, 0, 0, 0), "test": (250, 250, 250, 250)},
 }
 PART = "part of the set"
-WHITE = 250  # grey levels from here up are margin; JPEG blurs 255
+WHITE = 250  # a line with at least this mean grey level is margin; JPEG compression changes the original 255
 _NAME = re.compile(r"([A-Z]+)-(\d+)-(\d+)", re.ASCII)
 _SUFFIXES = {"jpeg", "jpg"}
 
 
 class OCT2017(PatchDataModule):
-    """Retinal OCT images; several of a patient, who stays in one split."""
+    """Retinal OCT images; all images of a patient stay in one split.
+
+    Examples:
+        >>> import tempfile
+        >>> data = OCT2017(root="none", source="twin")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data.write_twin(Path(folder), seed=0, size=16)
+        ...     cases = data.cases(Path(folder))
+        >>> cases[-1].id, sorted({case.class_name for case in cases if case.label})
+        ('test/NORMAL-200033-34', ['CNV', 'DME', 'DRUSEN'])
+    """
 
     name = "oct2017"
     where_to_get = (
@@ -48,36 +59,37 @@ class OCT2017(PatchDataModule):
     version = 1
 
     def __init__(self, *, drop_shared: bool = True, crop_white: bool = True, **arguments: Any) -> None:
-        """Set the options of this data set; all others are PatchDataModule's.
+        """Set the options of this data set.
 
         Args:
-            drop_shared: leave out of train every patient who is in test too (of the 108 312 images of Mendeley v3
-                that leaves 104 649: tvst.arvojournals.org, article 2778252). False for the owners' leaky split.
-            crop_white: cut off the white margins that some files have.
-            **arguments: of PatchDataModule.
+            drop_shared: remove from train every patient who is also in test (of the 108 312 images of Mendeley v3, this
+                leaves 104 649: tvst.arvojournals.org, article 2778252). False keeps the official split with its
+                leakage.
+            crop_white: remove the white margins that some files have.
+            **arguments: arguments of PatchDataModule.
         """
         self.drop_shared, self.crop_white = drop_shared, crop_white
         super().__init__(**arguments)
 
     def cases(self, root: Path) -> list[Case]:
-        """List train and test; val is only counted, to tell the release.
+        """List train and test; val is only counted, to identify the release.
 
         Raises:
-            UserError: a class without images, a misplaced or misnamed file, other counts than the release's.
+            UserError: a class has no images, a file is misplaced or misnamed, or the counts are not those of a release.
         """
         folder = self._folder(root)
-        found = list(_files(folder))
-        counts = Counter((split, kind) for split, kind, _, _ in found)
-        for split, kind in [("train", "NORMAL"), *(("test", kind) for kind in CLASSES)]:
-            if not counts[split, kind]:
-                raise UserError(f"{folder / split / kind}: no JPEG files; complete the data set")
+        files = list(_files(folder))
+        counts = Counter((split, class_name) for split, class_name, _, _ in files)
+        for split, class_name in [("train", "NORMAL"), *(("test", class_name) for class_name in CLASSES)]:
+            if not counts[split, class_name]:
+                raise UserError(f"{folder / split / class_name}: no JPEG files; complete the data set")
         release(folder, counts)
-        cases = [_case(folder, *file) for file in found if file[0] != "val"]
+        cases = [_case(folder, *file) for file in files if file[0] != "val"]
         if self.drop_shared:
-            judged = {case.patient for case in cases if case.split == "test"}
-            cases = [case for case in cases if case.split == "test" or case.patient not in judged]
+            test_patients = {case.patient for case in cases if case.split == "test"}
+            cases = [case for case in cases if case.split == "test" or case.patient not in test_patients]
         if not any(case.split == "train" and case.label == 0 for case in cases):
-            raise UserError(f"{folder}: every normal patient of train is in test too; set data.drop_shared=false")
+            raise UserError(f"{folder}: every normal patient of train is also in test; set data.drop_shared=false")
         return _with_masks(folder, cases)
 
     def read(self, case: Case) -> Scan:
@@ -90,43 +102,51 @@ class OCT2017(PatchDataModule):
         return replace(scan, pixels=scan.pixels[:, rows, columns], mask=mask)
 
     def protocol(self) -> dict[str, Any]:
-        """What changes the pixels."""
+        """Return the options that change the pixels."""
         return super().protocol() | {"crop_white": self.crop_white}
 
     def facts(self) -> dict[str, Any]:
-        """Add which release the files are and how many patients its train shares with its test."""
+        """Add the release and the number of patients that are both in train and in test."""
         folder = self._folder(self.folder)
-        found = list(_files(folder))
-        trained, judged = ({file[2] for file in found if file[0] == split} for split in ("train", "test"))
-        counts = Counter((split, kind) for split, kind, _, _ in found)
-        return super().facts() | {"release": release(folder, counts), "patients_in_both": len(trained & judged)}
+        files = list(_files(folder))
+        train, test = ({file[2] for file in files if file[0] == split} for split in ("train", "test"))
+        counts = Counter((split, class_name) for split, class_name, _, _ in files)
+        return super().facts() | {"release": release(folder, counts), "patients_in_both": len(train & test)}
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic B-scans of the same layout."""
+        """Write synthetic B-scans in the official layout."""
         write_twin(root, seed, size)
 
     def _folder(self, root: Path) -> Path:
         for folder in (root / "OCT2017", root / "CellData" / "OCT", root):
             if (folder / "train").is_dir() and (folder / "test").is_dir():
                 return folder
-        raise UserError(f"{root}: no folders train and test in it or in its OCT2017; {self.where_to_get}")
+        raise UserError(f"{root}: no folders train and test here or in OCT2017; {self.where_to_get}")
 
 
 def release(folder: Path, counts: Counter[tuple[str, str]]) -> str:
-    """Tell the release by its counts.
+    """Identify the release by its counts.
 
     Args:
-        folder: named in the complaint.
-        counts: images of each (split, class).
+        folder: folder of the data set, for error messages.
+        counts: number of images of each (split, class).
 
     Returns:
-        A key of RELEASES, or PART where there are fewer images, or more, than any release has.
+        A key of RELEASES, or PART if the total number of images is not that of a release.
 
     Raises:
-        UserError: as many images as a release, differently shared out.
+        UserError: the total is that of a release, but the counts of the classes differ.
+
+    Examples:
+        >>> release(Path("OCT2017"), Counter({("train", "NORMAL"): 100}))
+        'part of the set'
     """
     known = {
-        name: {(split, kind): count for split in SPLITS for kind, count in zip(CLASSES, sizes[split], strict=True)}
+        name: {
+            (split, class_name): count
+            for split in SPLITS
+            for class_name, count in zip(CLASSES, sizes[split], strict=True)
+        }
         for name, sizes in RELEASES.items()
     }
     for name, sizes in known.items():
@@ -134,22 +154,29 @@ def release(folder: Path, counts: Counter[tuple[str, str]]) -> str:
             return name
     for name, sizes in known.items():
         if counts.total() == sum(sizes.values()):
-            split, kind = next(key for key, count in sizes.items() if counts[key] != count)
+            split, class_name = next(key for key, count in sizes.items() if counts[key] != count)
             raise UserError(
-                f"{folder / split / kind}: {counts[split, kind]} images, where {name} has {sizes[split, kind]} and the "
-                f"same total of {counts.total()}; files were moved, unpack the data set anew"
+                f"{folder / split / class_name}: {counts[split, class_name]} images, where {name} has "
+                f"{sizes[split, class_name]} and the same total of {counts.total()}; files were moved, unpack the data "
+                "set again"
             )
     return PART
 
 
 def without_margin(pixels: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that remain when white lines are peeled off the border.
+    """Return the rows and columns that remain after removing white lines from the border.
 
     Args:
-        pixels: [C, H, W], uint8. A line is white when its mean is WHITE or more.
+        pixels: uint8 [C, H, W]; a line is white if its mean is at least WHITE.
 
     Returns:
-        Slices of rows and of columns; all of both where every line is white.
+        Slices of rows and of columns; complete ones if every line is white.
+
+    Examples:
+        >>> picture = np.full((1, 4, 5), 255, np.uint8)
+        >>> picture[:, 1:3, 2:] = 0
+        >>> without_margin(picture)
+        (slice(1, 3, None), slice(2, 5, None))
     """
     grey = pixels.mean(0)
     rows = _dark(grey.mean(1))
@@ -157,7 +184,7 @@ def without_margin(pixels: np.ndarray) -> tuple[slice, slice]:
 
 
 def _dark(lines: np.ndarray) -> slice:
-    """From the first to the last line that is not white."""
+    """Return the slice from the first to the last line that is not white."""
     dark = np.flatnonzero(lines < WHITE)
     return slice(int(dark[0]), int(dark[-1]) + 1) if dark.size else slice(0, len(lines))
 
@@ -165,8 +192,8 @@ def _dark(lines: np.ndarray) -> slice:
 def _files(folder: Path) -> Iterator[tuple[str, str, str, str]]:
     """Yield (split, class, patient, file name), sorted."""
     for split in SPLITS:
-        for kind in CLASSES:
-            where = folder / split / kind
+        for class_name in CLASSES:
+            where = folder / split / class_name
             for name in sorted(path.name for path in where.iterdir()) if where.is_dir() else ():
                 stem, _, suffix = name.rpartition(".")
                 if suffix.lower() not in _SUFFIXES or name.startswith("."):
@@ -174,24 +201,24 @@ def _files(folder: Path) -> Iterator[tuple[str, str, str, str]]:
                 match = _NAME.fullmatch(stem)
                 if match is None:
                     raise UserError(f"{where / name}: the name is not <CLASS>-<patient>-<number>; restore or remove it")
-                if match[1] != kind:
-                    raise UserError(f"{where / name}: by its name it is {match[1]}, not {kind}; move it")
-                yield split, kind, match[2], name
+                if match[1] != class_name:
+                    raise UserError(f"{where / name}: its name says {match[1]}, not {class_name}; move it")
+                yield split, class_name, match[2], name
 
 
-def _case(folder: Path, split: str, kind: str, patient: str, name: str) -> Case:
+def _case(folder: Path, split: str, class_name: str, patient: str, name: str) -> Case:
     return Case(
         id=f"{split}/{name.rpartition('.')[0]}",
         patient=patient,
-        image=folder / split / kind / name,
-        label=int(kind != "NORMAL"),
-        class_name=kind,
+        image=folder / split / class_name / name,
+        label=int(class_name != "NORMAL"),
+        class_name=class_name,
         split=split,
     )
 
 
 def _with_masks(folder: Path, cases: list[Case]) -> list[Case]:
-    """Add the lesions of a twin."""
+    """Add the lesion masks, which only the synthetic twin has."""
     known = {
         path.with_suffix("").relative_to(folder / "masks").as_posix(): path for path in folder.glob("masks/*/*.png")
     }

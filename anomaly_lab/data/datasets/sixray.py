@@ -1,9 +1,10 @@
 """SIXray10, 100 and 1000 (Miao et al. 2019, CVPR): 1 059 231 X-ray pictures of bags, 8929 with a prohibited item.
 
-Layout: `JPEGImage/<name>.jpg` (or folders of these in JPEGImage), `ImageSet/{10,100,1000}/{train,test}.csv` with the
-columns name, Gun, Knife, Wrench, Pliers, Scissors (1 yes, -1 no, 0 hard to say), and for some of the bags with an item
-`Annotation/<name>.xml` (Pascal VOC), whose boxes serve as mask. P##### has an item (P that is none of the five has a
-hammer, which the lists leave out: kind "other"), N####### has none. Counts are those of the lists (DATASETS §11).
+Layout: `JPEGImage/<name>.jpg` (or in folders within JPEGImage), `ImageSet/{10,100,1000}/{train,test}.csv` with the
+columns name, Gun, Knife, Wrench, Pliers, Scissors (1 present, -1 absent, 0 uncertain), and for some of the bags with an
+item `Annotation/<name>.xml` (Pascal VOC), whose boxes are the mask. A bag P##### has an item, a bag N####### has none.
+A bag P##### with none of the five items contains a hammer, which the lists do not name; its class is "other". Expected
+counts are those of the official lists.
 """
 
 from __future__ import annotations
@@ -28,17 +29,27 @@ from anomaly_lab.types import Case, UserError
 
 CATEGORIES = ("Gun", "Knife", "Wrench", "Pliers", "Scissors")
 SUBSETS = (10, 100, 1000)
-TOTALS = {10: (98219, 8929), 100: (901829, 8929), 1000: (1051302, 1000)}  # bags, those with an item
+TOTALS = {10: (98219, 8929), 100: (901829, 8929), 1000: (1051302, 1000)}  # number of bags, number with an item
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _NAME = re.compile(r"P\d{5}|N\d{7}", re.ASCII)
 _LISTS = (
-    "get the lists from the authors' page (github.com/MeioJane/SIXray) and lay them out as ImageSet/10/train.csv, name "
-    "your own with data.train_list and data.test_list, or read bare pictures with the data set `folder`"
+    "get the lists from the authors' page (github.com/MeioJane/SIXray) and lay them out as ImageSet/10/train.csv, set "
+    "data.train_list and data.test_list to your own lists, or read pictures without lists with the data set `folder`"
 )
 
 
 class SIXray(PatchDataModule):
-    """X-ray pictures of bags, each a bag of its own; the lists say who trains and who is judged."""
+    """X-ray pictures of bags, one picture per bag; the lists determine the split.
+
+    Examples:
+        >>> import tempfile
+        >>> data = SIXray(root="none", source="twin")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data.write_twin(Path(folder), seed=0, size=20)
+        ...     cases = data.cases(Path(folder))
+        >>> len(cases), sum(case.label for case in cases)
+        (12, 4)
+    """
 
     name = "sixray"
     where_to_get = (
@@ -58,20 +69,20 @@ class SIXray(PatchDataModule):
         check: bool = False,
         **arguments: Any,
     ) -> None:
-        """Set the options of this data set; all others are PatchDataModule's.
+        """Set the options of this data set.
 
         Args:
-            subset: 10, 100 or 1000 bags without an item for each with one.
-            category: the one kind of item to be found: bags with others alone, or hard to say, are left out; None
-                for any item.
-            train_list, test_list: CSV lists under `root` in place of those of the subset.
-            check: look for every picture before the start; a missing one is otherwise found when it is read.
-            **arguments: of PatchDataModule.
+            subset: 10, 100 or 1000, the number of bags without an item per bag with one.
+            category: the only item that counts as anomalous; bags with other items only are left out; None for any
+                item. Bags N with an uncertain item are always left out.
+            train_list, test_list: CSV lists, relative to `root`, that replace those of the subset.
+            check: search every picture at the start; otherwise a missing one is an error when it is read.
+            **arguments: arguments of PatchDataModule.
         """
         if subset not in SUBSETS:
-            raise UserError(f"data.subset={subset}: the lists are {', '.join(map(str, SUBSETS))}; take one of these")
+            raise UserError(f"data.subset={subset}: takes one of {', '.join(map(str, SUBSETS))}")
         if category is not None and category not in CATEGORIES:
-            raise UserError(f"data.category={category}: it is one of {', '.join(CATEGORIES)}, or null for any")
+            raise UserError(f"data.category={category}: takes one of {', '.join(CATEGORIES)}, or null for any")
         self.subset, self.category, self.check = subset, category, check
         self.lists = {
             "train": train_list or f"ImageSet/{subset}/train.csv",
@@ -81,19 +92,19 @@ class SIXray(PatchDataModule):
         super().__init__(**arguments)
 
     def cases(self, root: Path) -> list[Case]:
-        """List the bags in the order of the lists; kind is all their items, as in "Gun+Knife".
+        """List the bags in the order of the lists; the class name joins their items, as in "Gun+Knife".
 
         Raises:
-            UserError: a list is missing or faulty, a bag is listed twice, `check` finds no picture.
+            UserError: a list is missing or faulty, a bag is listed twice, or, with `check`, a picture is missing.
         """
         lists = {split: _List(root / path) for split, path in self.lists.items()}
         folder = root / "JPEGImage"
         files = _files(folder, self.check)
         boxes = {path.stem: path for path in (root / "Annotation").glob("*.xml")}
-        _refuse_twins(lists["train"], lists["test"])
+        _validate_unique(lists["train"], lists["test"])
         self._tally = Counter()
         cases = []
-        with _uncollected():
+        with _without_garbage_collection():
             for split, table in lists.items():
                 for name, bag in table.rows():
                     if self.check and name not in files:
@@ -105,56 +116,57 @@ class SIXray(PatchDataModule):
                         cases.append(
                             Case(name, name, image, label, boxes.get(name) if label else None, bag.class_name, split)
                         )
-        self._compare(root)
+        self._validate_totals(root)
         return cases
 
     def read(self, case: Case) -> Scan:
-        """Read a bag; where boxes are known, they are the mask."""
+        """Read a bag; its boxes, if it has any, are the mask."""
         scan = super().read(replace(case, mask=None))
         if case.mask is None:
             return scan
         return replace(scan, mask=box_mask(case.mask, scan.shape, self.category))
 
     def protocol(self) -> dict[str, Any]:
-        """What changes the masks."""
+        """Return the options that change the masks."""
         return super().protocol() | {"category": self.category}
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
-        """Count the bags of the lists, whatever `category` leaves of them, those of each split and with each item."""
+        """Count all bags in the lists, by label, split and item, including those that `category` leaves out."""
         counts: Counter[str] = Counter()
         for (split, bag), n in self._tally.items():
-            for word in ("images", "anomalous" if bag.anomalous else "normal", split, *bag.items):
-                counts[word] += n
+            for name in ("images", "anomalous" if bag.anomalous else "normal", split, *bag.items):
+                counts[name] += n
         return dict(counts)
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic bags of the same layout."""
+        """Write synthetic bags in the official layout."""
         write_twin(root, seed, size)
 
     def facts(self) -> dict[str, Any]:
-        """Add what the official lists must give."""
+        """Add the expected counts of the official lists."""
         images, anomalous = TOTALS[self.subset]
         return super().facts() | {"official": {"images": images, "anomalous": anomalous}}
 
     def _label(self, bag: _Bag) -> int | None:
-        """0 or 1; None to leave it out."""
+        """Return the label, 0 or 1; None to leave the bag out."""
         if not bag.anomalous:
             return None if bag.unsure else 0
         return 1 if self.category is None or self.category in bag.items else None
 
-    def _compare(self, root: Path) -> None:
-        """Refuse lists that are as long as the official ones and hold other bags."""
+    def _validate_totals(self, root: Path) -> None:
+        """Raise UserError if the lists are as long as the official ones but have another number of anomalous bags."""
         counts = self.census(())
         images, anomalous = TOTALS[self.subset]
         if counts.get("images") == images and counts.get("anomalous") != anomalous:
             raise UserError(
                 f"{root / self.lists['train']}: of the {images} bags listed here and in the test list "
-                f"{counts.get('anomalous', 0)} are P, where SIXray{self.subset} has {anomalous}; get the lists anew"
+                f"{counts.get('anomalous', 0)} are P, where SIXray{self.subset} has {anomalous}; "
+                "download the lists again"
             )
 
 
 class _Bag(NamedTuple):
-    """What a row says: P or N, the items there for sure, the same as one word, whether any is hard to say."""
+    """Content of a row: P or N, the certain items, the class name joined from them, and whether any is uncertain."""
 
     anomalous: bool
     items: tuple[str, ...]
@@ -163,11 +175,11 @@ class _Bag(NamedTuple):
 
 
 class _List:
-    """A CSV list, checked; made for a million rows: those of the same values share one _Bag.
+    """A validated CSV list; to keep a million rows small, rows with the same values share one _Bag.
 
     Attributes:
         path: the file.
-        names: of the bags, in its order.
+        names: names of the bags, in the order of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -180,15 +192,15 @@ class _List:
             raise UserError(f"{path}: the list cannot be read ({error}); {_LISTS}") from error
         self._columns = [cell.strip() for cell in first.split(",")]
         if self._columns[0] != "name" or not set(CATEGORIES) <= set(self._columns):
-            raise UserError(f"{path}: its header is {first!r}, not name,{','.join(CATEGORIES)}; put it right")
+            raise UserError(f"{path}: its header is {first!r}, not name,{','.join(CATEGORIES)}; correct it")
         self._lines = [line for line in lines if line]
         self.names = [line.partition(",")[0].strip() for line in self._lines]
         if not all(map(_NAME.fullmatch, self.names)):
             name = next(name for name in self.names if not _NAME.fullmatch(name))
-            raise self.fault(name, f"{name!r} is not P and five digits or N and seven; put it right")
+            raise self.fault(name, f"{name!r} is not P and five digits or N and seven; correct it")
 
     def rows(self) -> Iterator[tuple[str, _Bag]]:
-        """Yield name and what the list says of it."""
+        """Yield name and content of each row."""
         bags: dict[tuple[str, str], _Bag] = {}
         for name, line in zip(self.names, self._lines, strict=True):
             key = name[0], line.partition(",")[2]
@@ -197,39 +209,39 @@ class _List:
                 bag = bags[key] = self._bag(name, key[1])
             yield name, bag
 
-    def fault(self, name: str, what: str, nth: int = 1) -> UserError:
-        """The complaint about the nth row of a bag."""
+    def fault(self, name: str, message: str, nth: int = 1) -> UserError:
+        """Return the error about the nth row of a bag."""
         with self.path.open(encoding="utf-8-sig") as file:
             rows = [(i, row) for i, row in enumerate(file.read().splitlines(), start=1) if i > 1 and row]
-        found = [i for i, row in rows if row.partition(",")[0].strip() == name]
-        return UserError(f"{self.path}, line {found[nth - 1]}: {what}")
+        lines = [i for i, row in rows if row.partition(",")[0].strip() == name]
+        return UserError(f"{self.path}, line {lines[nth - 1]}: {message}")
 
     def _bag(self, name: str, values: str) -> _Bag:
         cells = dict(zip(self._columns[1:], (value.strip() for value in values.split(",")), strict=False))
         for item in CATEGORIES:
             if cells.get(item, "") not in {"1", "-1", "0"}:
-                raise self.fault(name, f"{item} is {cells.get(item, '')!r}, not 1, -1 or 0; put it right")
+                raise self.fault(name, f"{item} is {cells.get(item, '')!r}, not 1, -1 or 0; correct it")
         items = tuple(item for item in CATEGORIES if cells[item] == "1")
         if items and name[0] == "N":
-            raise self.fault(name, f"{name} has {items[0]}, but N says that it has no item; put it right")
-        kind = "+".join(items) or ("other" if name[0] == "P" else "")
-        return _Bag(name[0] == "P", items, kind, any(cells[item] == "0" for item in CATEGORIES))
+            raise self.fault(name, f"{name} has {items[0]}, but N means that it has no item; correct it")
+        class_name = "+".join(items) or ("other" if name[0] == "P" else "")
+        return _Bag(name[0] == "P", items, class_name, any(cells[item] == "0" for item in CATEGORIES))
 
 
-def _refuse_twins(train: _List, test: _List) -> None:
-    """A bag belongs in one row of one list."""
+def _validate_unique(train: _List, test: _List) -> None:
+    """Raise UserError if a bag has several rows."""
     for table in (train, test):
         if len(set(table.names)) < len(table.names):
             name = next(name for name, times in Counter(table.names).items() if times > 1)
             raise table.fault(name, f"{name} appears twice; keep one row", nth=2)
-    both = set(train.names).intersection(test.names)
-    if both:
-        raise test.fault(min(both), f"{min(both)} is in {train.path} too; a bag trains or is judged, keep one row")
+    shared = set(train.names).intersection(test.names)
+    if shared:
+        raise test.fault(min(shared), f"{min(shared)} is also in {train.path}; keep one of the rows")
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector from walking through a million new objects again and again, 40 % of the time."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Disable the garbage collector, which takes 40 % of the time while a million objects are created."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -240,18 +252,27 @@ def _uncollected() -> Iterator[None]:
 
 
 def box_mask(path: Path, shape: tuple[int, ...], category: str | None = None) -> np.ndarray | None:
-    """Draw the boxes of a Pascal VOC file.
+    """Draw the boxes of a Pascal VOC file as a mask.
 
     Args:
-        path: the XML file; its pixels count from 1, both corners belong to the box.
+        path: the XML file; pixels are counted from 1, and both corners belong to the box.
         shape: H and W of the picture.
         category: draw only boxes of that name; None for all.
 
     Returns:
-        bool [1, H, W], or None where there is no such box.
+        bool [1, H, W], or None if there is no such box.
 
     Raises:
-        UserError: unreadable file, a box that is empty or out of the picture.
+        UserError: the file is unreadable, or a box is empty or outside the picture.
+
+    Examples:
+        >>> import tempfile
+        >>> box = "<xmin>2</xmin><ymin>1</ymin><xmax>3</xmax><ymax>1</ymax>"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "P00001.xml"
+        ...     _ = path.write_text(f"<a><object><name>Gun</name><bndbox>{box}</bndbox></object></a>")
+        ...     box_mask(path, (2, 4)).astype(int).tolist()
+        [[[0, 1, 1, 0], [0, 0, 0, 0]]]
     """
     mask = np.zeros((1, *shape), bool)
     for name, (left, top, right, bottom) in _boxes(path):
@@ -260,19 +281,19 @@ def box_mask(path: Path, shape: tuple[int, ...], category: str | None = None) ->
             if not box.size:
                 raise UserError(
                     f"{path}: the box {left}, {top}, {right}, {bottom} of {name} covers nothing of the picture "
-                    f"({shape[1]}×{shape[0]}); put it right or remove the file"
+                    f"({shape[1]}×{shape[0]}); correct it or remove the file"
                 )
             box[:] = True
     return mask if mask.any() else None
 
 
 def _boxes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and left, top, right, bottom of each object."""
+    """Return name and (left, top, right, bottom) of each object."""
     try:
-        found = list(ElementTree.parse(path).getroot().iter("object"))
-        return [(node.findtext("name", ""), tuple(_corner(node, side) for side in _SIDES)) for node in found]
+        objects = list(ElementTree.parse(path).getroot().iter("object"))
+        return [(node.findtext("name", ""), tuple(_corner(node, side) for side in _SIDES)) for node in objects]
     except (OSError, ValueError, ElementTree.ParseError) as error:
-        raise UserError(f"{path}: the boxes cannot be read ({error}); put the file right or remove it") from error
+        raise UserError(f"{path}: the boxes cannot be read ({error}); correct the file or remove it") from error
 
 
 def _corner(node: ElementTree.Element, side: str) -> int:
@@ -280,7 +301,11 @@ def _corner(node: ElementTree.Element, side: str) -> int:
 
 
 def _files(folder: Path, wanted: bool) -> dict[str, str]:
-    """Paths in `folder` by name, if they are wanted or lie in folders of it; else nothing, they are <name>.jpg."""
+    """Return the pictures below `folder` by name.
+
+    Pictures directly in `folder` are listed only if `wanted` or if it has sub-folders, because their path follows from
+    their name.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {SIXray.where_to_get}")
     with os.scandir(folder) as entries:

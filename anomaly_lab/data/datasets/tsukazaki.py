@@ -1,10 +1,11 @@
 """Tsukazaki Hospital Optos fundus: 13 047 ultra-wide-field colour photographs of 5 389 people, nine diagnoses.
 
-Layout: `data.csv` (filename, age, sex, LR, AMD, RVO, Gla, MH, DR, RD, RP, AO, DM; 0/1, several may hold) and
-`<6-digit patient>_<2-digit index>.jpg`, in a folder `images` beside it or next to it. The twin adds `masks/<name>.png`.
-Protocols (DATASETS §10): "gan" 872 normal, 80 % of them train, and 1736 anomalous; "gan_balanced" the same with 866;
-1 to 5 the supervised tasks. Sums of the whole list: normal 4364, DM 3895, DR 3323, Gla 2619, ….
-DM is diabetes mellitus with or without retinopathy; a study of this set reads it as diabetic macular oedema.
+Layout: `data.csv` (filename, age, sex, LR, AMD, RVO, Gla, MH, DR, RD, RP, AO, DM; the diagnoses are 0 or 1 and several
+may apply) and `<6-digit patient>_<2-digit index>.jpg` in the same folder or in its folder `images`. The synthetic twin
+adds `masks/<name>.png`. Protocols: "gan" has 872 normal photographs, of which 80 % train, and 1736 anomalous ones;
+"gan_balanced" is the same with 866 anomalous ones; 1 to 5 are the supervised tasks. Totals of the list: normal 4364,
+DM 3895, DR 3323, Gla 2619, …. DM means diabetes mellitus with or without retinopathy; a study of this data set
+interprets it as diabetic macular oedema.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from anomaly_lab.types import Case, Seed, UserError
 
 RAREST_FIRST = ("AO", "MH", "RP", "AMD", "RVO", "RD", "Gla", "DR", "DM")
 NORMAL = "normal"
-RARE = ("AMD", "RVO", "MH", "RD", "RP", "AO")  # of task 4; without AO, of task 5
+RARE = ("AMD", "RVO", "MH", "RD", "RP", "AO")  # diseases of task 4; those of task 5 without AO
 TASKS = ("gan", "gan_balanced", "1", "2", "3", "4", "5")
-_SAMPLES = {"gan": (872, 1736), "gan_balanced": (872, 866)}  # normal, anomalous
+_SAMPLES = {"gan": (872, 1736), "gan_balanced": (872, 866)}  # number of normal and of anomalous photographs
 _NAME = re.compile(r"(\d{6})_\d{2}", re.ASCII)
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class _Photo(NamedTuple):
-    """A row of data.csv whose picture is there."""
+    """A row of data.csv and its picture."""
 
     name: str
     patient: str
@@ -41,12 +42,21 @@ class _Photo(NamedTuple):
 
 
 class Tsukazaki(PatchDataModule):
-    """Fundus photographs; both eyes and all visits of a person stay in one split."""
+    """Fundus photographs; both eyes and all visits of a person stay in one split.
+
+    Examples:
+        >>> import tempfile
+        >>> data = Tsukazaki(root="none", source="twin", task="2")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data.write_twin(Path(folder), seed=0, size=12)
+        ...     sorted({case.class_name for case in data.cases(Path(folder))})
+        ['DR', 'Gla', 'normal']
+    """
 
     name = "tsukazaki"
     where_to_get = (
-        "get the Tsukazaki Optos Public data set (tsukazaki-eye.net) and lay it out as data.csv beside a folder "
-        "images with 000001_00.jpg and the others"
+        "get the Tsukazaki Optos Public data set (tsukazaki-eye.net) and lay it out as data.csv next to a folder "
+        "images with 000001_00.jpg and the other photographs"
     )
     twin_version = 1
     version = 1
@@ -73,21 +83,21 @@ class Tsukazaki(PatchDataModule):
         sample_seed: Seed = 0,
         **arguments: Any,
     ) -> None:
-        """Set the options of this data set; all others are PatchDataModule's.
+        """Set the options of this data set.
 
         Args:
-            task: "gan" or "gan_balanced", or a supervised task: 1 normal or not; 2 normal, Gla, DR (pictures with both
-                left out); 3 normal and nine classes; 4 `disease` and as many normals; 5 AMD, RVO, MH, RD, RP. A
-                picture with several diagnoses of the task counts as the rarest of them.
-            disease: of task 4.
-            image_level: split by picture, as published, though eyes of one person then stand on both sides.
-            sample_seed: of the draw of pictures in "gan", "gan_balanced" and 4; `seed` only splits what was drawn.
-            **arguments: of PatchDataModule.
+            task: "gan" or "gan_balanced", or a supervised task: 1 normal or abnormal; 2 normal, Gla, DR (pictures with
+                both diagnoses are left out); 3 normal and nine classes; 4 `disease` and as many normals; 5 AMD, RVO,
+                MH, RD, RP. The class of a picture with several diagnoses of the task is the rarest of them.
+            disease: the disease of task 4.
+            image_level: split by picture, as published, although the eyes of a person may then be in two splits.
+            sample_seed: seed for the selection of pictures in "gan", "gan_balanced" and 4; `seed` splits the selection.
+            **arguments: arguments of PatchDataModule.
         """
         if str(task) not in TASKS:
-            raise UserError(f"data.task={task}: there is no such task, take one of {', '.join(TASKS)}")
+            raise UserError(f"data.task={task}: takes one of {', '.join(TASKS)}")
         if disease not in RARE:
-            raise UserError(f"data.disease={disease}: task 4 takes one of {', '.join(RARE)}")
+            raise UserError(f"data.disease={disease}: takes one of {', '.join(RARE)}")
         self.task, self.disease = str(task), disease
         self.image_level, self.sample_seed = image_level, sample_seed
         super().__init__(**arguments)
@@ -96,35 +106,37 @@ class Tsukazaki(PatchDataModule):
         """List the pictures of the task with their classes, in the order of their names.
 
         Raises:
-            UserError: a faulty row, pictures without a row or rows without a picture.
+            UserError: a row is faulty, a picture has no row, or a row has no picture.
         """
         photos = _photos(root, self.where_to_get)
-        kinds = {photo: kind for photo in photos if (kind := self._kind(photo.diagnoses)) is not None}
+        class_names = {
+            photo: class_name for photo in photos if (class_name := self._class_name(photo.diagnoses)) is not None
+        }
         masks = {path.stem: path for path in (root / "masks").glob("*.png")}
         return [
             Case(
                 id=photo.name,
                 patient=photo.name if self.image_level else photo.patient,
                 image=photo.picture,
-                label=int(kinds[photo] != NORMAL),
+                label=int(class_names[photo] != NORMAL),
                 mask=masks.get(photo.name),
-                class_name=kinds[photo],
+                class_name=class_names[photo],
             )
-            for photo in sorted(self._drawn(kinds))
+            for photo in sorted(self._drawn(class_names))
         ]
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
-        """Count the whole list, whatever the task takes of it."""
+        """Count all pictures of the list, whether the task uses them or not."""
         photos = _photos(self.folder, self.where_to_get)
         counts = {disease: sum(disease in photo.diagnoses for photo in photos) for disease in RAREST_FIRST}
         return {"images": len(photos), NORMAL: sum(not photo.diagnoses for photo in photos)} | counts
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
-        """Write synthetic photographs of the same layout."""
+        """Write synthetic photographs in the official layout."""
         write_twin(root, seed, size)
 
-    def _kind(self, diagnoses: frozenset[str]) -> str | None:
-        """Class of a picture in the task; None where the task has none for it."""
+    def _class_name(self, diagnoses: frozenset[str]) -> str | None:
+        """Return the class of a picture in the task; None to leave it out."""
         if self.task == "1":
             return "abnormal" if diagnoses else NORMAL
         if self.task == "2" and {"Gla", "DR"} <= diagnoses:
@@ -134,23 +146,23 @@ class Tsukazaki(PatchDataModule):
             return NORMAL
         return next((disease for disease in RAREST_FIRST if disease in diagnoses and disease in wanted), None)
 
-    def _drawn(self, kinds: dict[_Photo, str]) -> list[_Photo]:
-        """All pictures, or the number of normal and anomalous ones that the task takes."""
-        normal = [photo for photo, kind in kinds.items() if kind == NORMAL]
-        anomalous = [photo for photo, kind in kinds.items() if kind != NORMAL]
+    def _drawn(self, class_names: dict[_Photo, str]) -> list[_Photo]:
+        """Return all pictures, or a random selection of as many normal and anomalous ones as the task has."""
+        normal = [photo for photo, class_name in class_names.items() if class_name == NORMAL]
+        anomalous = [photo for photo, class_name in class_names.items() if class_name != NORMAL]
         sizes = (len(anomalous), len(anomalous)) if self.task == "4" else _SAMPLES.get(self.task)
         if sizes is None:
             return [*normal, *anomalous]
-        ill = {photo.patient for photo in anomalous}
+        patients = {photo.patient for photo in anomalous}
         rng = np.random.default_rng(self.sample_seed)
-        drawn = _by_turns(rng, anomalous, sizes[1])
-        throughout = _by_turns(rng, [photo for photo in normal if photo.patient not in ill], sizes[0])
-        rest = _by_turns(rng, [photo for photo in normal if photo.patient in ill], sizes[0] - len(throughout))
-        return [*throughout, *rest, *drawn]
+        drawn = _sample(rng, anomalous, sizes[1])
+        healthy = _sample(rng, [photo for photo in normal if photo.patient not in patients], sizes[0])
+        others = _sample(rng, [photo for photo in normal if photo.patient in patients], sizes[0] - len(healthy))
+        return [*healthy, *others, *drawn]
 
 
-def _by_turns(rng: np.random.Generator, photos: list[_Photo], count: int) -> list[_Photo]:
-    """At most `count` at random: one of every patient before a second of any."""
+def _sample(rng: np.random.Generator, photos: list[_Photo], count: int) -> list[_Photo]:
+    """Return at most `count` random pictures: one of every patient before a second of any patient."""
     turns: dict[str, int] = defaultdict(int)
     queue = []
     for i in rng.permutation(len(photos)):
@@ -167,7 +179,7 @@ def _photos(root: Path, where_to_get: str) -> list[_Photo]:
     listed = {folder: _pictures(folder) for folder in (root / "images", root)}
     folder = next((folder for folder in listed if listed[folder]), None)
     if folder is None:
-        raise UserError(f"{root}: no pictures in it or in its folder images; {where_to_get}")
+        raise UserError(f"{root}: no pictures here or in the folder images; {where_to_get}")
     pictures = listed[folder]
     for fault, names in (
         ("rows without a picture", rows.keys() - pictures.keys()),
@@ -179,7 +191,7 @@ def _photos(root: Path, where_to_get: str) -> list[_Photo]:
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Those that are named like the set's, by name."""
+    """Return the pictures with a name of the official form, by name."""
     paths = folder.iterdir() if folder.is_dir() else ()
     return {path.stem: path for path in paths if path.suffix.lower() in _SUFFIXES and _NAME.fullmatch(path.stem)}
 
@@ -190,11 +202,11 @@ def _rows(path: Path) -> dict[str, frozenset[str]]:
     for place, cells in read_table(path, ("filename", *RAREST_FIRST)):
         name = Path(cells["filename"]).stem
         if not _NAME.fullmatch(name):
-            raise UserError(f"{place}: {cells['filename']!r} is not <6-digit patient>_<2-digit index>; put it right")
+            raise UserError(f"{place}: {cells['filename']!r} is not <6-digit patient>_<2-digit index>; correct it")
         if name in rows:
             raise UserError(f"{place}: {name} appears twice; keep one row")
         wrong = [disease for disease in RAREST_FIRST if cells[disease] not in {"0", "1"}]
         if wrong:
-            raise UserError(f"{place}: {wrong[0]} is {cells[wrong[0]]!r}, not 0 or 1; put it right")
+            raise UserError(f"{place}: {wrong[0]} is {cells[wrong[0]]!r}, not 0 or 1; correct it")
         rows[name] = frozenset(disease for disease in RAREST_FIRST if cells[disease] == "1")
     return rows

@@ -31,7 +31,7 @@ class Augmentation:
         scale: zoom factor of volumes, log-uniform in [1 / scale, scale]; 1 for none.
         gamma: exponent of the intensities, log-uniform in [1 / gamma, gamma]; 1 for none.
 
-    Example:
+    Examples:
         >>> Augmentation(flip=1.0)(np.array([[[[1, 2], [3, 4]]]], np.uint8), np.array([0]), seed=0).tolist()
         [[[[2, 1], [4, 3]]]]
     """
@@ -116,7 +116,7 @@ def uniforms(seed: int, draws: np.ndarray, count: int) -> np.ndarray:
     Returns:
         Uniform random numbers [B, count] in [0, 1).
 
-    Example:
+    Examples:
         >>> values = uniforms(0, np.array([3, 7]), 2)
         >>> values.shape, bool((values[1] == uniforms(0, np.array([7]), 2)[0]).all())
         ((2, 2), True)

@@ -52,7 +52,7 @@ class PatchSampling:
         random: number of normal windows per scan that are drawn at random for training; 0 trains on the grid.
         per_scan: maximum number of windows of the grid per scan, drawn at random; 0 keeps all.
 
-    Example:
+    Examples:
         >>> scan = Prepared(np.zeros((1, 4, 4), np.float32), None, None, None, 0.0)
         >>> PatchSampling(overlap=0.5).windows(scan, (2, 4), "a", label=0, across=None).location.tolist()
         [[0, 0], [1, 0], [2, 0]]
@@ -82,7 +82,7 @@ class PatchSampling:
         Raises:
             UserError: patches have three axes and the scan is a picture.
 
-        Example:
+        Examples:
             >>> PatchSampling(plane="axial").extent((64, 64), "IPL")
             (1, 64, 64)
         """
@@ -100,7 +100,7 @@ class PatchSampling:
     def axis(self, axcodes: str) -> int:
         """Return the axis perpendicular to two-dimensional patches.
 
-        Example:
+        Examples:
             >>> PatchSampling(plane="sagittal").axis("IPL")
             2
         """
@@ -192,7 +192,7 @@ def grid(shape: Sequence[int], extent: Sequence[int], overlap: float) -> np.ndar
     Raises:
         UserError: the window is larger than the scan.
 
-    Example:
+    Examples:
         >>> grid((5, 2), (2, 2), overlap=0.0).tolist()
         [[0, 0], [2, 0], [3, 0]]
     """
@@ -215,7 +215,7 @@ def shares(values: np.ndarray, location: np.ndarray, extent: Sequence[int]) -> n
         location: first voxel of each window, [N, D].
         extent: size of a window, [D].
 
-    Example:
+    Examples:
         >>> mask = np.array([[[True, False, False, False]]])
         >>> shares(mask, np.array([[0, 0], [0, 2]]), (1, 2)).tolist()
         [0.5, 0.0]
@@ -241,7 +241,7 @@ def cut(
         across: axis perpendicular to two-dimensional patches of a volume, which is removed; None keeps all axes.
         at_once: maximum number of patches in a block.
 
-    Example:
+    Examples:
         >>> blocks = list(cut(np.arange(6).reshape(1, 2, 3), np.array([[0, 0], [0, 1]]), (2, 2), across=None))
         >>> blocks[0].shape, blocks[0][1, 0].tolist()
         ((2, 1, 2, 2), [[1, 2], [4, 5]])

@@ -59,7 +59,7 @@ class Volume:
         nan: "error" rejects a volume with NaN voxels; "background" makes them black and never foreground.
         max_voxels: a volume whose header claims more voxels is rejected before memory is allocated.
 
-    Example:
+    Examples:
         >>> scan = Scan(np.arange(8).reshape(1, 2, 2, 2), affine=np.eye(4))
         >>> prepared = Volume(axcodes="RAS", window=(3.0, 4.0))(scan)  # 1 is mapped to 0 and 5 to 1
         >>> prepared.pixels.ravel().tolist(), prepared.clipped  # 6 and 7 of the foreground 2, …, 7 are clipped
@@ -180,7 +180,7 @@ class Picture:
             module has a `cut` and otherwise means `patch_size`.
         fit: "pad" preserves the aspect ratio by adding black borders, "stretch" does not preserve it.
 
-    Example:
+    Examples:
         >>> Picture(size=(256, 256), fit="stretch")
         Picture(size=(256, 256), fit='stretch')
     """
@@ -201,7 +201,7 @@ class Preprocessing:
         fit: "pad" preserves the aspect ratio by adding black borders, "stretch" does not preserve it.
         volume: the steps for volumes.
 
-    Example:
+    Examples:
         >>> wide = Scan(np.full((1, 2, 4), 255, np.uint8))
         >>> Preprocessing(size=(4, 4))(wide).pixels[0].tolist()  # one black row above and one below
         [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
@@ -235,7 +235,7 @@ class Preprocessing:
         Returns:
             float32 of that shape; the padding is removed.
 
-        Example:
+        Examples:
             >>> padded = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]], np.float32)
             >>> Preprocessing(size=(4, 4)).undo(padded, (2, 4)).tolist()
             [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
@@ -272,7 +272,7 @@ class Preprocessing:
 def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Scale pixels [C, *S] in [0, 1] to the full range of an unsigned integer type and round them.
 
-    Example:
+    Examples:
         >>> quantise(np.array([[[0.0, 0.5, 1.0]]], np.float32), np.dtype(np.uint8)).tolist()
         [[[0, 128, 255]]]
     """
@@ -287,7 +287,7 @@ def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def to_float(pixels: np.ndarray) -> Tensor:
     """Scale stored pixels, uint8 or uint16, to float32 in [-1, 1]; the result is contiguous.
 
-    Example:
+    Examples:
         >>> to_float(np.array([0, 255], np.uint8)), to_float(np.array([0, 65535], np.uint16))
         (tensor([-1.,  1.]), tensor([-1.,  1.]))
     """

@@ -24,7 +24,7 @@ class VolumeAugmentation(Augmentation):
     `scale` is the same along all axes. Gamma is relative to the full range of the type, as for pictures, whereas MONAI
     uses the range of each patch.
 
-    Example:
+    Examples:
         >>> along_last_axis = VolumeAugmentation(flip=(0.0, 0.0, 1.0))
         >>> along_last_axis(np.array([[[[[1, 2], [3, 4]]]]], np.uint8), np.array([0]), seed=0).tolist()
         [[[[[2, 1], [4, 3]]]]]

@@ -97,7 +97,7 @@ def find_series(root: Path) -> list[Series]:
     Raises:
         UserError: a file starts like DICOM but cannot be read.
 
-    Example:
+    Examples:
         >>> import shutil, tempfile
         >>> from pydicom.data import get_testdata_file
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +127,7 @@ def list_tree(root: Path, include: Collection[str] = (), patient_of: Callable[[P
         include: kinds that are scans nevertheless, by the names of `Listing.left_out`.
         patient_of: says whose a file is, instead of its header.
 
-    Example:
+    Examples:
         >>> import shutil, tempfile
         >>> from pydicom.data import get_testdata_file
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -212,7 +212,7 @@ def _numbered(members: dict[_Origin, list[Path]]) -> list[Series]:
 def patient_names(persons: Iterable[str]) -> dict[str, str]:
     """Return a name for every person that says nothing but the order in which they come.
 
-    Example:
+    Examples:
         >>> patient_names(["Doe", "Roe", "Doe"])
         {'Doe': 'patient 001', 'Roe': 'patient 002'}
     """
@@ -224,7 +224,7 @@ def patient_names(persons: Iterable[str]) -> dict[str, str]:
 def series_key(uid: str) -> str:
     """Return the key of the series with this SeriesInstanceUID.
 
-    Example:
+    Examples:
         >>> len(series_key("1.2.826.0.1.3680043.8.498.1"))
         12
     """
@@ -256,7 +256,7 @@ def read_series(
             installed; the files are not one regular volume (`dicom_geometry`); some have a rescale and others none; the
             window is invalid; the volume is constant or larger than allowed.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> scan = read_series([Path(get_testdata_file("CT_small.dcm"))])
         >>> scan.shape, scan.pixels.dtype, [round(edge, 2) for edge in scan.spacing]
@@ -302,7 +302,7 @@ def read_picture(path: Path, in_channels: int, voi: str | None = "first", tolera
             is compressed in a way that needs a package which is not installed, is not finite, is constant or larger
             than allowed; the window is invalid.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> pixels = read_picture(Path(get_testdata_file("CT_small.dcm")), in_channels=1)
         >>> pixels.shape, pixels.dtype
@@ -332,7 +332,7 @@ def is_deep(path: Path) -> bool:
 
     Only the header is read.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> is_deep(Path(get_testdata_file("CT_small.dcm")))
         True
@@ -353,7 +353,7 @@ def is_picture(path: Path) -> bool:
     Raises:
         UserError: the file cannot be read as DICOM.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> is_picture(Path(get_testdata_file("CT_small.dcm")))  # a slice of a series
         False

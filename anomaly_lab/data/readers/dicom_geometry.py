@@ -75,7 +75,7 @@ def frame_count(header: Dataset) -> int:
     Raises:
         ValueError: the header says otherwise.
 
-    Example:
+    Examples:
         >>> frame_count({"NumberOfFrames": "3"}), frame_count({})
         (3, 1)
     """
@@ -96,7 +96,7 @@ def of_frame(header: Dataset, number: int, group: str) -> Dataset:
     Returns:
         The frame's own group, else the shared one, else, as in classic files, the header itself.
 
-    Example:
+    Examples:
         >>> from pydicom.dataset import Dataset
         >>> header, shared, measures = Dataset(), Dataset(), Dataset()
         >>> measures.PixelSpacing = [0.5, 0.5]
@@ -119,7 +119,7 @@ def frames_of(path: Path, header: Dataset) -> list[Frame]:
     Raises:
         UserError: position, orientation or spacing is missing or invalid.
 
-    Example:
+    Examples:
         >>> from pydicom.dataset import Dataset
         >>> header = Dataset()
         >>> header.Rows, header.Columns, header.PixelSpacing, header.SliceThickness = 512, 512, [0.5, 0.5], 5
@@ -143,7 +143,7 @@ def ordered(frames: Sequence[Frame], gaps: Gaps = "refuse") -> Lattice:
     Raises:
         UserError: sizes, orientations or spacings differ, or frames are missing, duplicated or out of line.
 
-    Example:
+    Examples:
         >>> right, down = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
         >>> heights = {"a": 10.0, "b": 0.0, "c": 5.0}  # mm
         >>> frames = [

@@ -24,7 +24,7 @@ def is_dicom(path: Path) -> bool:
 
     The "DICM" prefix decides; a file without the preamble counts as DICOM if it parses.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "IM0001"
@@ -57,7 +57,7 @@ def header_of(path: Path, tags: Sequence[str] | None = None) -> Dataset:
     Raises:
         UserError: the file cannot be read as DICOM.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> path = Path(get_testdata_file("CT_small.dcm"))  # comes with pydicom
         >>> header_of(path, ["Modality"]).Modality
@@ -75,7 +75,7 @@ def whole(path: Path) -> Dataset:
     Raises:
         UserError: the file cannot be read as DICOM.
 
-    Example:
+    Examples:
         >>> from pydicom.data import get_testdata_file
         >>> len(whole(Path(get_testdata_file("CT_small.dcm"))).PixelData)  # 128 × 128 pixels of 2 bytes
         32768
@@ -105,7 +105,7 @@ def reading(path: Path, fault: str = "this is not a readable DICOM file") -> Ite
     Raises:
         UserError: with the name of the file, `fault` and the remedy.
 
-    Example:
+    Examples:
         >>> try:
         ...     with reading(Path("a.dcm"), "its rescale is invalid"):
         ...         float("a patient's name")
@@ -138,7 +138,7 @@ def reading(path: Path, fault: str = "this is not a readable DICOM file") -> Ite
 def bad(path: Path, fault: str) -> UserError:
     """Return the error about one file, with the remedy.
 
-    Example:
+    Examples:
         >>> print(bad(Path("a.dcm"), "it has no pixel data"))
         a.dcm: it has no pixel data; replace it, or leave such files out with data.store.on_bad=skip
     """
@@ -151,7 +151,7 @@ def hashed(kind: str, value: str) -> str:
     For UIDs, which are too long to be tried out. Never for the number or name of a patient: whoever hashes all numbers
     of eight digits, in two minutes, has it back.
 
-    Example:
+    Examples:
         >>> hashed("series", "1.2.840.1") == hashed("series", " 1.2.840.1 "), len(hashed("series", "1.2.840.1"))
         (True, 12)
     """
@@ -161,7 +161,7 @@ def hashed(kind: str, value: str) -> str:
 def text(header: Dataset, keyword: str) -> str:
     """Return an element as stripped text, empty if it is missing. Use it only to compare.
 
-    Example:
+    Examples:
         >>> text({"Modality": "CT "}, "Modality"), text({}, "Modality")
         ('CT', '')
     """
@@ -172,7 +172,7 @@ def text(header: Dataset, keyword: str) -> str:
 def numbers(value: Any) -> tuple[float, ...]:
     """Return the values of a decimal element with one or many values; an empty tuple if it is missing or empty.
 
-    Example:
+    Examples:
         >>> numbers("0.5"), numbers([40, 600]), numbers(None)
         ((0.5,), (40.0, 600.0), ())
     """

@@ -36,7 +36,7 @@ def write_parametric_map(path: Path, anomaly_map: np.ndarray, source_files: Sequ
         UserError: highdicom is not installed; the map is not finite or not of the series' shape; a file is unreadable
             or has several frames; the series lacks header elements that a Parametric Map requires.
 
-    Example:
+    Examples:
         A series on disk is needed, so this block is not executed:
 
             files = sorted(Path("series").iterdir())

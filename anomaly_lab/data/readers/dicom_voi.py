@@ -22,7 +22,7 @@ TAGS = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFu
 class Window(NamedTuple):
     """Display window: centre and width in modality units; `function` is LINEAR, LINEAR_EXACT or SIGMOID.
 
-    Example:
+    Examples:
         >>> Window(centre=40, width=80).function
         'LINEAR'
     """
@@ -44,7 +44,7 @@ def window_of(path: Path, header: Dataset, number: int, voi: str | None) -> Wind
     Raises:
         UserError: no window has that explanation, its width is not positive, or its centre or width is not finite.
 
-    Example:
+    Examples:
         >>> from pydicom.dataset import Dataset
         >>> header = Dataset()
         >>> header.WindowCenter, header.WindowWidth = [40, 600], [80, 2800]
@@ -73,7 +73,7 @@ def windowed(values: np.ndarray, window: Window) -> np.ndarray:
 
     Values below the window become 0 (black), values above it 1 (white).
 
-    Example:
+    Examples:
         >>> windowed(np.array([-100.0, 0, 40, 80, 100]), Window(40, 80, "LINEAR_EXACT")).tolist()
         [0.0, 0.0, 0.5, 1.0, 1.0]
     """
@@ -101,7 +101,7 @@ def table_of(
     Raises:
         UserError: the table cannot be used.
 
-    Example:
+    Examples:
         >>> from pydicom.dataset import Dataset
         >>> table = Dataset()
         >>> table.LUTDescriptor, table.LUTData, header = [3, 0, 8], [0, 51, 255], Dataset()
@@ -152,7 +152,7 @@ def lookup_table(item: Dataset, header: Dataset, signed: bool) -> LookupTable:
     Raises:
         ValueError: the table is shorter than it says, or its bits are not 1 to 16.
 
-    Example:
+    Examples:
         >>> from pydicom.dataset import Dataset
         >>> item = Dataset()
         >>> item.LUTDescriptor, item.LUTData = [3, 0xFFFF, 8], bytes([0, 51, 255, 0])

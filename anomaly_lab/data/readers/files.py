@@ -25,7 +25,7 @@ def read_scan(case: Case, in_channels: int, tolerance: Tolerance = STRICT) -> Sc
     Raises:
         UserError: a file is unreadable, or the mask does not fit the image.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ def crop(scan: Scan, box: tuple[int, int, int, int], path: Path) -> Scan:
     Raises:
         UserError: the region extends beyond the picture.
 
-    Example:
+    Examples:
         >>> scan = Scan(np.arange(12).reshape(1, 3, 4))
         >>> crop(scan, (1, 2, 2, 2), Path("a.png")).pixels.tolist()
         [[[6, 7], [10, 11]]]
@@ -89,7 +89,7 @@ def crop(scan: Scan, box: tuple[int, int, int, int], path: Path) -> Scan:
 def is_deep(path: Path) -> bool:
     """Return whether a file stores more than 8 bits per pixel, from its header; always True for volumes.
 
-    Example:
+    Examples:
         >>> is_deep(Path("volume.nii.gz"))
         True
     """
@@ -108,7 +108,7 @@ def find_cases(source: Path) -> list[Case]:
         Cases sorted by id. The id is the path relative to `source`, for a series that of its first file; the label is
         0 because the true one is unknown.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     (Path(folder) / "b.nii").touch()

@@ -22,7 +22,7 @@ Mode = Literal["bilinear", "nearest"]
 def are_axcodes(text: str) -> bool:
     """Return whether a text consists of one each of L or R, P or A, I or S.
 
-    Example:
+    Examples:
         >>> are_axcodes("IPL"), are_axcodes("IPP")
         (True, False)
     """
@@ -45,7 +45,7 @@ def oriented(pixels: np.ndarray, affine: np.ndarray, axcodes: str = WORKING) -> 
     Raises:
         UserError: `axcodes` is not valid.
 
-    Example:
+    Examples:
         >>> pixels = np.arange(3).reshape(1, 3, 1, 1)  # the first axis points to the right
         >>> flipped, affine = oriented(pixels, np.eye(4), "LAS")
         >>> flipped.ravel().tolist(), affine[0].tolist()
@@ -62,7 +62,7 @@ def oriented(pixels: np.ndarray, affine: np.ndarray, axcodes: str = WORKING) -> 
 def is_sheared(affine: np.ndarray) -> bool:
     """Return whether the axes of a volume are not at right angles to each other, as under a tilted gantry.
 
-    Example:
+    Examples:
         >>> is_sheared(np.diag([1.0, 2, 3, 1])), is_sheared(np.diag([1.0, 2, 3, 1]) + np.eye(4, k=1))
         (False, True)
     """
@@ -75,7 +75,7 @@ def unsheared(affine: np.ndarray) -> np.ndarray:
 
     A second axis that is not at right angles to the first is turned within its plane.
 
-    Example:
+    Examples:
         >>> tilted = np.array([[1.0, 0, 0, 7], [0, 1, 3, 8], [0, 0, 4, 9], [0, 0, 0, 1]])
         >>> unsheared(tilted).tolist()
         [[1.0, 0.0, 0.0, 7.0], [0.0, 1.0, 0.0, 8.0], [0.0, 0.0, 5.0, 9.0], [0.0, 0.0, 0.0, 1.0]]
@@ -108,7 +108,7 @@ def resampled(
     Raises:
         UserError: `spacing` is not three positive numbers.
 
-    Example:
+    Examples:
         >>> values, affine = resampled(np.ones((1, 4, 4, 4)), np.eye(4), spacing=(1, 1, 2))
         >>> values.shape, np.diag(affine).tolist()
         ((1, 4, 4, 2), [1.0, 1.0, 2.0, 1.0])
@@ -144,7 +144,7 @@ def onto(
         [C, *target_shape]. If both grids have the same voxels, a view of `values`; otherwise resampled values, float32
         or, with "nearest", in the type of `values`, and 0 where the centre of a target voxel lies outside `values`.
 
-    Example:
+    Examples:
         >>> values = np.array([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
         >>> target_affine = np.array([[-1.0, 0, 0, 2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # mirrored
         >>> onto(values, np.eye(4), target_affine, (3, 1, 1)).ravel().tolist()
@@ -166,7 +166,7 @@ def displacement(affine: np.ndarray, other: np.ndarray, shape: Sequence[int]) ->
         other: the affine to compare.
         shape: sizes of the voxel grid that both affines describe.
 
-    Example:
+    Examples:
         >>> displacement(np.diag([2.0, 2, 2, 1]), np.diag([2.0, 2, 2, 1]) + np.eye(4, k=3), (5, 5, 5))  # 1 mm off
         0.5
     """

@@ -28,7 +28,7 @@ def find_idx(root: Path, name: str) -> Path:
     Raises:
         UserError: neither file exists.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     (Path(folder) / "train-labels-idx1-ubyte.gz").touch()
@@ -52,7 +52,7 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         UserError: the file is unreadable, its gzip stream is truncated, its magic number is not `magic`, or its size
             is not the one announced by the header.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "labels"

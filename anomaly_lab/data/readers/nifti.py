@@ -31,7 +31,7 @@ _SPACE = (
 def is_nifti(path: Path) -> bool:
     """Return whether the file name ends in .nii or .nii.gz.
 
-    Example:
+    Examples:
         >>> is_nifti(Path("brain.nii.gz")), is_nifti(Path("brain.png"))
         (True, False)
     """
@@ -50,7 +50,7 @@ def read_nifti(path: Path, tolerance: Tolerance = STRICT) -> Scan:
         UserError: the file is unreadable, is not NIfTI, does not have three axes, is larger than allowed, is not
             finite, is constant or has no usable affine.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import nibabel as nib
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def read_nifti_mask(
     Raises:
         UserError: the file is unreadable, its shape or affine is not that of the scan, or it holds other labels.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import nibabel as nib
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def save_map(path: Path, values: np.ndarray, affine: np.ndarray, source: Path | 
         affine: voxel indices to mm (RAS+), [4, 4]; kept to float32, as the format has it.
         source: the file of the scan; if it is not NIfTI, the affine alone decides.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import nibabel as nib
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -39,7 +39,7 @@ def read_image(path: Path, in_channels: int) -> np.ndarray:
     Raises:
         UserError: the file is unreadable, contains several pictures, is not finite or is constant.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "grey.png"
@@ -60,7 +60,7 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is unreadable, contains several pictures or is not finite.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "mask.png"
@@ -78,7 +78,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: the file is unreadable.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "wide.png"
@@ -93,7 +93,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 def is_deep(path: Path) -> bool:
     """Return whether the file stores more than 8 bits per channel, from its header; False if it cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "deep.png"
@@ -137,7 +137,7 @@ def as_picture(values: np.ndarray, in_channels: int) -> np.ndarray:
     Raises:
         UserError: the shape or type is not supported, or pixels are out of range or not finite.
 
-    Example:
+    Examples:
         >>> as_picture(np.array([[0, 255]], np.uint8), 3).shape
         (3, 1, 2)
     """

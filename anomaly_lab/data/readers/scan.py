@@ -22,7 +22,7 @@ class Scan:
         foreground: bool [1, *S], True inside the imaged object; None lets the preprocessing determine it.
         window: display window (centre, width) from the file, in the units of `pixels`, or None.
 
-    Example:
+    Examples:
         >>> Scan(np.zeros((1, 64, 64, 20)), affine=np.diag([0.5, 0.5, 5.0, 1.0])).spacing
         (0.5, 0.5, 5.0)
     """
@@ -54,7 +54,7 @@ class Tolerance:
         nan: "error" refuses a volume with NaN voxels, "background" takes them for background.
         max_voxels: the largest volume that is read; the header is compared with it before memory is taken.
 
-    Example:
+    Examples:
         >>> Tolerance().max_voxels
         1000000000
     """

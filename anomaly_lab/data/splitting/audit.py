@@ -38,11 +38,16 @@ def audit(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> dict[str, An
         - crossing: number of pairs whose members are in two splits;
         - checked, compared: number of pictures searched for identical and for nearly identical ones.
 
-    Example:
-        Needs a finished store, so this block is not executed:
-
-            data.setup()
-            audit(data.store, data.rows)["crossing"]  # 0 if no picture leaks
+    Examples:
+        >>> import tempfile
+        >>> from anomaly_lab.data.datamodule import StoreOptions, Twin
+        >>> from anomaly_lab.data.datasets.folder import Folder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = Folder(root="none", source="twin", twin=Twin(size=20), store=StoreOptions(folder=folder))
+        ...     data.setup()
+        ...     report = audit(data.store, data.rows)
+        >>> report["checked"], report["identical"], report["crossing"]  # no picture leaks
+        (20, [], 0)
     """
     split = {int(row): name for name, members in rows.items() for row in members}
     all_rows = np.sort(np.concatenate(list(rows.values())))

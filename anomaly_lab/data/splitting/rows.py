@@ -23,7 +23,7 @@ class Limits:
     Attributes:
         train, val, test_normal, test_anomalous: a count, or a fraction of the rows if below 1; None for no limit.
 
-    Example:
+    Examples:
         >>> Limits(train=100, test_normal=0.5).given()
         {'train': 100.0, 'test_normal': 0.5}
     """
@@ -58,7 +58,7 @@ def rows_of_splits(
     Returns:
         Sorted rows of "train", "val" and "test".
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from anomaly_lab.types import Case
         >>> cases = [Case(id=name, patient=name, image=Path(name), label=int(name == "d")) for name in "abcd"]

@@ -31,7 +31,7 @@ class Split:
         contamination: fraction of anomalous cases among the training cases, to study contaminated training data.
         file: CSV file with the columns id, split, which replaces the random split.
 
-    Example:
+    Examples:
         >>> Split(train_normals=75, val_fraction=0.1).folds
         0
     """
@@ -60,7 +60,7 @@ class SplitRule(Split):
         seed: seed of every draw.
         within: whether labels are per patch, so that normal patches of anomalous patients may train, too.
 
-    Example:
+    Examples:
         >>> str(SplitRule(train_normals=75, seed=1))
         'train_normals=75, val_fraction=0.1, seed=1'
     """
@@ -90,7 +90,7 @@ def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
     Raises:
         UserError: no case is anomalous, or no normal patient would be left for training or for the test.
 
-    Example:
+    Examples:
         >>> cases = [Case(id=name, patient=name, image=Path(name), label=int(name == "e")) for name in "abcde"]
         >>> split = split_by_seed(cases, SplitRule(train_normals=3, val_fraction=0.3))
         >>> sorted(split.values()), split["e"]
@@ -210,7 +210,7 @@ def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> di
         UserError: the file is unreadable or lacks a column, an id is unknown, missing or repeated, a split is unknown,
             a patient is in two splits, or an anomalous case is in train or val.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> cases = [Case(id=name, patient=name, image=Path(name), label=int(name == "b")) for name in "ab"]
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ def stream(seed: int, name: Stream, number: int | None = None) -> np.random.Gene
         name: what is drawn; except for the training order, no two names share random numbers.
         number: index of the draw, if there are several of this kind.
 
-    Example:
+    Examples:
         >>> first, second = stream(0, "split"), stream(0, "split")
         >>> bool((first.permutation(10) == second.permutation(10)).all())
         True

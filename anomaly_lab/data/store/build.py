@@ -60,7 +60,7 @@ class Writer:
     It uses plain writes instead of a memory map, because a full disk then raises an error instead of killing the
     process.
 
-    Example:
+    Examples:
         Needs the plan of a data set, so this block is not executed:
 
             with Writer(folder, plan) as writer:

@@ -17,7 +17,7 @@ from anomaly_lab.types import UserError
 def locked(store_dir: Path, name: str) -> Iterator[None]:
     """Hold the lock for creating `name` in `store_dir`; other processes wait.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder), "headct"):
         ...     (Path(folder) / ".headct.lock").exists()
@@ -32,7 +32,7 @@ def locked(store_dir: Path, name: str) -> Iterator[None]:
 def fresh_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that is renamed to `folder` on success and removed on an error.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as parent:
         ...     target = Path(parent) / "twin"
@@ -53,7 +53,7 @@ def resumed_folder(folder: Path) -> Iterator[Path]:
 
     An error removes it; after a kill or Ctrl-C it is kept, so that the next process can resume.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as parent:
         ...     (Path(parent) / ".store.tmp").mkdir()
@@ -76,7 +76,7 @@ def resumed_folder(folder: Path) -> Iterator[Path]:
 def disk_errors(store_dir: Path) -> Iterator[None]:
     """Convert an OSError into a one-line UserError: disk full, not writable, or the store was deleted meanwhile.
 
-    Example:
+    Examples:
         >>> try:
         ...     with disk_errors(Path(".store")):
         ...         raise OSError(errno.ENOSPC, "No space left on device")

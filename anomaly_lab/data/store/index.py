@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ class Index:
     anomalous scan without a mask), file (relative to the root), sha256 (of the stored pixels; empty if pixels are not
     stored).
 
-    Example:
+    Examples:
         >>> cases = [Case(id="a", patient="p1", image=Path("a.png"), label=1, class_name="fracture")]
         >>> index = Index.of_cases(cases)
         >>> len(index), index[0]["class_name"], index.labels().tolist()
@@ -76,6 +77,14 @@ class Index:
     def labels(self) -> np.ndarray:
         """Return the label of each row, [N]: 0 normal, 1 anomalous."""
         return np.array(self.columns["label"]).astype(np.int64)
+
+    def digests(self, contents: Iterable[bytes]) -> list[str]:
+        """A digest of every row's label, role, pixels and `contents`, 16 hexadecimal digits; the same on any machine.
+
+        Patient and file name are no part of it: they may be written otherwise where the same pictures lie elsewhere.
+        """
+        facts = zip(*(self.columns[name] for name in ("label", "role", "sha256")), contents, strict=True)
+        return [hashlib.sha256(" ".join(fact).encode() + content).hexdigest()[:16] for *fact, content in facts]
 
     def has_role(self, *roles: str) -> np.ndarray:
         """Return which rows have one of these roles, bool [N]."""

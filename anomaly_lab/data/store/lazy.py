@@ -56,7 +56,7 @@ class LazyStore:
     Raises:
         UserError: the plan cuts scans into patches, which needs a store.
 
-    Example:
+    Examples:
         >>> from anomaly_lab.data.preprocessing.transforms import Preprocessing
         >>> from anomaly_lab.data.readers.scan import Scan
         >>> from anomaly_lab.types import Case
@@ -96,6 +96,15 @@ class LazyStore:
         for case in self.plan.cases:
             digest.update(f"{case.id} {case.patient} {case.label} {case.class_name}".encode())
         return digest.hexdigest()
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Return the fingerprint, alone; see Store."""
+        return (self.fingerprint,)
+
+    def digests(self) -> list[str]:
+        """A digest of every row's label, role and file size, see `Index.digests`; no file is opened."""
+        return self.index.digests(str(case.image.stat().st_size).encode() for case in self.plan.cases)
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Read rows [B] as image in [-1, 1], label and row."""

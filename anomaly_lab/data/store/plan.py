@@ -38,7 +38,7 @@ class StorePlan:
         protocol: version and options of the data set's code, serializable as JSON.
         bits: bits of a stored pixel, 8 or 16; None determines them from the files.
 
-    Example:
+    Examples:
         >>> plan = StorePlan(
         ...     name="demo",
         ...     root=Path("data"),
@@ -134,11 +134,14 @@ class CutScan:
         across: axis perpendicular to two-dimensional patches of a volume, or None.
         unmasked: whether the scan is anomalous without a mask.
 
-    Example:
-        Needs a plan of a data set, so this block is not executed:
-
-            cut_scan, scan = data.plan(cases).patches(cases[0])
-            images, masks = next(cut_scan.blocks())
+    Examples:
+        >>> from anomaly_lab.data.datasets.folder import Folder
+        >>> plan = Folder(root="none", source="twin", patch_size=(2, 2), cut=PatchSampling()).plan([])
+        >>> scan = plan.preprocessing(Scan(np.arange(8, dtype=np.uint8).reshape(1, 2, 4)))
+        >>> cut_scan = CutScan.of(plan, Case(id="a", patient="a", image=Path("a.png"), label=0), scan)
+        >>> images, masks = next(cut_scan.blocks())
+        >>> images[:, 0].tolist()  # two windows
+        [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
     """
 
     scan: Prepared

@@ -54,6 +54,19 @@ class Store:
         """Hash of the index, and through its hashes of every pixel; equal on every machine."""
         return hashlib.sha256((self.folder / "index.csv").read_bytes()).hexdigest()
 
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Return the fingerprint and the one that older versions recorded, under which a column had another name."""
+        content = (self.folder / "index.csv").read_bytes()
+        return self.fingerprint, hashlib.sha256(content.replace(b"class_name", b"kind", 1)).hexdigest()
+
+    def digests(self) -> list[str]:
+        """A digest of every row's label, role, pixels and mask, see `Index.digests`."""
+        contents = (
+            b"" if self.masks is None else np.packbits(self.masks[row]).tobytes() for row in range(len(self.labels))
+        )
+        return self.index.digests(contents)
+
     def batch(self, rows: np.ndarray) -> Batch:
         """Return rows [B] as a batch of image in [-1, 1], label, row and, if the store has masks, mask."""
         batch = Batch(
@@ -94,7 +107,7 @@ def open_or_build(plan: StorePlan, store_dir: Path, on_bad: Literal["fail", "ski
     Raises:
         UserError: a file is broken and `on_bad` is "fail", no file is usable, or the disk is full or read-only.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from anomaly_lab.data.preprocessing.transforms import Preprocessing
         >>> from anomaly_lab.data.readers.files import is_deep, read_scan

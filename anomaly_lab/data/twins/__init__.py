@@ -1,1 +1,1 @@
-"""Synthetic twins: files of a data set's own layout, generated from a seed, with known lesions."""
+"""Synthetic twins: generated files in the layout of a data set, with known lesions; they depend on a seed only."""

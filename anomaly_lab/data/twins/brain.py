@@ -1,4 +1,4 @@
-"""A brain on FLAIR that several twins draw lesions into: no skull, dark ventricles and furrows; nobody's."""
+"""Synthetic FLAIR brain without skull, with dark ventricles and sulci, into which several twins draw lesions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from anomaly_lab.data.twins.drawing import smooth_noise, soft_step
 
-RADII = (68.0, 84.0, 60.0)  # mm, of half a brain's width, length and height
-_VENTRICLE = (0.09, 0.34, 0.20)  # radii and place of the left one, in the brain's coordinates
-_PLACE = (0.15, -0.05, 0.08)
+RADII = (68.0, 84.0, 60.0)  # half the width, length and height of a brain in mm
+_VENTRICLE = (0.09, 0.34, 0.20)  # radii of a ventricle, in radii of the brain
+_PLACE = (0.15, -0.05, 0.08)  # its position, in radii of the brain
 
 
 class Brain(NamedTuple):
-    """A brain without lesion; X to the right or left, Y to the front or back, Z up or down.
+    """A brain without lesion; X is the left-right axis, Y the front-back axis, Z the vertical axis.
 
     Attributes:
         image: float32 [X, Y, Z], 0 outside, about 1 inside.
-        radius: [X, Y, Z], 1 at its surface.
+        radius: [X, Y, Z], relative distance from the centre, 1 at the surface.
         reach: half of the grid along each axis, in radii of the brain.
     """
 
@@ -33,9 +33,14 @@ def draw_brain(rng: np.random.Generator, shape: tuple[int, int, int], spacing: t
     """Draw a brain in the middle of the grid.
 
     Args:
-        rng: every call draws another one.
+        rng: source of the random variation.
         shape: voxels along each axis.
-        spacing: edges of a voxel, in mm.
+        spacing: edge lengths of a voxel in mm.
+
+    Examples:
+        >>> brain = draw_brain(np.random.default_rng(0), (32, 40, 28), (5.0, 5.0, 5.0))
+        >>> brain.image.shape, float(brain.image[0, 0, 0]), bool(brain.image[16, 20, 24] > 0)
+        ((32, 40, 28), 0.0, True)
     """
     radii = np.array(RADII) * rng.uniform(0.92, 1.05, 3)
     reach = tuple((np.multiply(shape, spacing) / 2 / radii).tolist())
@@ -57,7 +62,18 @@ def draw_brain(rng: np.random.Generator, shape: tuple[int, int, int], spacing: t
 def distance(
     shape: tuple[int, ...], reach: tuple[float, ...], centre: tuple[float, ...], radii: tuple[float, ...]
 ) -> np.ndarray:
-    """Distance from `centre` in units of `radii`, float32 [X, Y, Z]; both in radii of the brain, from its middle."""
+    """Return the distance from `centre` in units of `radii`, float32 [X, Y, Z].
+
+    Args:
+        shape: voxels along each axis.
+        reach: half of the grid along each axis, in radii of the brain.
+        centre: position relative to the middle of the brain, in radii of the brain.
+        radii: in radii of the brain.
+
+    Examples:
+        >>> distance((3, 1, 1), reach=(2, 0, 0), centre=(0, 0, 0), radii=(0.5, 1, 1)).ravel().tolist()
+        [4.0, 0.0, 4.0]
+    """
     squares = np.zeros((1, 1, 1), np.float32)
     for axis, (extent, middle, radius) in enumerate(zip(reach, centre, radii, strict=True)):
         along = (np.linspace(-extent, extent, shape[axis], dtype=np.float32) - np.float32(middle)) / np.float32(radius)
@@ -66,16 +82,29 @@ def distance(
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> np.ndarray:
-    """Smooth noise, float32 [X, Y, Z], about standard normal, with about `cells` bumps along each axis."""
+    """Return smooth, approximately standard normal noise, float32 [X, Y, Z], with about `cells` bumps per axis.
+
+    Examples:
+        >>> noise(np.random.default_rng(0), (16, 16, 8), cells=4).shape
+        (16, 16, 8)
+    """
     knots = max(2, min(cells, shape[2]))
     planes = np.stack([smooth_noise(rng, (shape[0], shape[1]), cells) for _ in range(knots)])
     place = np.linspace(0, knots - 1, shape[2], dtype=np.float32)
     weights = np.clip(1 - np.abs(place - np.arange(knots, dtype=np.float32)[:, None]), 0, None)
-    weights /= np.sqrt((weights**2).sum(0))  # between two planes as loud as in one
+    weights /= np.sqrt((weights**2).sum(0))  # same variance between two planes as in a plane
     return np.asarray(np.einsum("kxy,kz->xyz", planes, weights, optimize=True))
 
 
 def write_volume(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    """Write NIfTI in the type of `values`; its folder is there."""
-    nibabel: Any = import_module("nibabel")  # its types are half there
+    """Write a NIfTI file in the type of `values`; its folder must exist.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_volume(Path(folder) / "a.nii.gz", np.zeros((2, 2, 2), np.int16), np.eye(4))
+        ...     (Path(folder) / "a.nii.gz").is_file()
+        True
+    """
+    nibabel: Any = import_module("nibabel")  # its types are incomplete
     nibabel.save(nibabel.Nifti1Image(values, affine), path)

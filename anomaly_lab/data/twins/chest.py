@@ -1,4 +1,4 @@
-"""Synthetic chest X-rays, frontal, for the twins of RSNA and CheXpert; they look like no patient."""
+"""Synthetic frontal chest X-rays for the twins of RSNA and CheXpert; they do not depict any patient."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from anomaly_lab.data.twins.drawing import ellipse, smooth_noise, soft_step
 
 
 class Chest(NamedTuple):
-    """A frontal chest without finding.
+    """A frontal chest X-ray without findings.
 
-    image: [H, W] grey levels. lungs: [H, W] in [0, 1], share of air. across, along: [H, W], coordinates, -1 to 1
-    (right, down).
+    Attributes:
+        image: [H, W] grey levels.
+        lungs: [H, W] in [0, 1], fraction of air.
+        across, along: [H, W], coordinates in the chest, -1 to 1 (to the right, downwards).
     """
 
     image: np.ndarray
@@ -25,12 +27,17 @@ class Chest(NamedTuple):
 
 
 def draw_chest(rng: np.random.Generator, shape: tuple[int, int], heart: float = 1.0) -> Chest:
-    """Draw body, lungs, heart, diaphragm and ribs, every person and exposure a little different.
+    """Draw body, lungs, heart, diaphragm and ribs with random variation of anatomy and exposure.
 
     Args:
-        rng: decides everything else.
+        rng: source of the random variation.
         shape: H and W in pixels.
-        heart: times its usual width; enlarged from about 1.4.
+        heart: width of the heart relative to a normal one; from about 1.4 it counts as enlarged.
+
+    Examples:
+        >>> chest = draw_chest(np.random.default_rng(0), (64, 64))
+        >>> chest.image.shape, bool(chest.image[chest.lungs > 0.5].mean() < chest.image.mean())  # air is dark
+        ((64, 64), True)
     """
     across, along = _coordinates(rng, shape)
     lungs = _lungs(rng, across, along)
@@ -49,7 +56,15 @@ def draw_chest(rng: np.random.Generator, shape: tuple[int, int], heart: float = 
 
 
 def draw_opacity(rng: np.random.Generator, chest: Chest) -> tuple[Chest, np.ndarray]:
-    """Cloud a patch of lung: the chest with it and its mask, bool [H, W]."""
+    """Draw an opacity into a lung; return the chest with it and its mask, bool [H, W].
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> chest = draw_chest(rng, (64, 64))
+        >>> clouded, mask = draw_opacity(rng, chest)
+        >>> bool((clouded.image[mask] > chest.image[mask]).all())
+        True
+    """
     rows, columns = np.nonzero(chest.lungs > 0.8)
     place = rng.integers(len(rows))
     centre, height = (int(rows[place]), int(columns[place])), len(chest.image)
@@ -60,15 +75,27 @@ def draw_opacity(rng: np.random.Generator, chest: Chest) -> tuple[Chest, np.ndar
 
 
 def draw_effusion(rng: np.random.Generator, chest: Chest) -> tuple[Chest, np.ndarray]:
-    """Fill one lung from below: the chest with it and its mask, bool [H, W]."""
+    """Draw a pleural effusion into one lung, from below; return the chest with it and its mask, bool [H, W].
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> _, mask = draw_effusion(rng, draw_chest(rng, (64, 64)))
+        >>> mask.shape, bool(mask[:20].any())
+        ((64, 64), False)
+    """
     side = chest.across * rng.choice([-1, 1]) > 0
-    level = rng.uniform(0.05, 0.35) - 0.5 * (np.abs(chest.across) - 0.4) ** 2  # it climbs along the wall
+    level = rng.uniform(0.05, 0.35) - 0.5 * (np.abs(chest.across) - 0.4) ** 2  # higher at the chest wall
     return _cloud(rng, chest, soft_step(chest.along - level, 0.12) * side * chest.lungs)
 
 
 def add_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Grain, and at times a side marker or a wire, which are no findings: uint8 [H, W]."""
-    image = image.astype(np.float32)  # OpenCV draws in place
+    """Add noise and sometimes a side marker or a wire, which are not findings; return uint8 [H, W].
+
+    Examples:
+        >>> add_noise(np.random.default_rng(0), np.full((32, 32), 100.0)).dtype
+        dtype('uint8')
+    """
+    image = image.astype(np.float32)  # a copy: OpenCV draws in place
     height, width = image.shape
     if rng.random() < 0.4:
         row, column = int(rng.uniform(0.03, 0.1) * height), int(rng.uniform(0.84, 0.94) * width)
@@ -82,16 +109,16 @@ def add_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def _coordinates(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels in the chest's own coordinates, [H, W] to the right and down; each picture is framed in its own way."""
+    """Return coordinates in the chest, [H, W] to the right and downwards, with random position, size and rotation."""
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j].astype(np.float32)
     turn, size = math.radians(rng.normal(0, 1.5)), rng.uniform(0.88, 1.02)
-    right, down = rng.normal(0, 0.03, 2).tolist()  # floats: all stays float32
+    right, down = rng.normal(0, 0.03, 2).tolist()  # Python floats keep the arrays float32
     x, y = x - right, y - down
     return (x * math.cos(turn) + y * math.sin(turn)) / size, (y * math.cos(turn) - x * math.sin(turn)) / size
 
 
 def _lungs(rng: np.random.Generator, across: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """[H, W] in [0, 1]: two fields, narrow above, cut off below by the domes of the diaphragm."""
+    """Draw [H, W] in [0, 1]: two lungs, narrower at the top, limited below by the domes of the diaphragm."""
     lungs = np.zeros_like(across)
     inhaled = rng.uniform(0.4, 0.6)
     for side in (-1, 1):
@@ -103,7 +130,7 @@ def _lungs(rng: np.random.Generator, across: np.ndarray, along: np.ndarray) -> n
 
 
 def _bones(rng: np.random.Generator, across: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """[H, W] grey levels to add: ribs falling outwards, collar bones above them."""
+    """Draw grey levels to add, [H, W]: ribs sloping outwards and collar bones above them."""
     slope = along - rng.uniform(0.3, 0.45) * np.abs(across) ** 1.5
     ribs = np.cos(slope * rng.uniform(22, 26) + rng.uniform(0, 2 * np.pi)) * soft_step(0.85 - np.abs(across), 0.1)
     collar = np.abs(along + 0.68 - 0.12 * np.abs(across))
@@ -114,13 +141,13 @@ def _bones(rng: np.random.Generator, across: np.ndarray, along: np.ndarray) -> n
 
 
 def _body(rng: np.random.Generator, across: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """[H, W] in [0, 1]: where the body is; shoulders slope from the neck, air beside the flanks is black."""
+    """Draw the body, [H, W] in [0, 1], with shoulders sloping from the neck; the air beside it is 0."""
     shoulder = -0.98 + 0.75 * (np.abs(across) - 0.3).clip(0) ** 1.5
     flank = rng.uniform(0.86, 0.98) + 0.06 * np.cos(2.5 * along)
     return np.asarray(soft_step(along - shoulder, 0.08) * soft_step(flank - np.abs(across), 0.05))
 
 
 def _cloud(rng: np.random.Generator, chest: Chest, cover: np.ndarray) -> tuple[Chest, np.ndarray]:
-    """Brighten where `cover`, [H, W] in [0, 1], says so."""
+    """Brighten the chest by the opacity `cover`, [H, W] in [0, 1]; return it and the mask, bool [H, W]."""
     contrast = rng.uniform(25, 85) + 8 * smooth_noise(rng, chest.image.shape, 12)
     return chest._replace(image=chest.image + contrast * cover), cover > 0.4

@@ -32,14 +32,21 @@ _FIRST_VALID_PATIENT = 64541
 
 
 def write_twin(root: Path, seed: int, size: int) -> None:
-    """Write `size` training pictures, four in five from behind (PA), and a tenth as many for valid.csv.
+    """Write `size` training pictures, 80 % of them PA views, and a tenth as many for valid.csv.
 
-    Opacities and effusions have a mask, masks/patient#####/study#/view#_frontal.png; large hearts have none.
+    Opacities and effusions have a mask, masks/patient#####/study#/view#_frontal.png; enlarged hearts have none.
 
     Args:
-        root: an empty folder.
-        seed: of everything; each picture depends on (seed, its number) alone.
+        root: an existing, empty folder.
+        seed: seed of all random choices; each picture depends on (seed, its number) only.
         size: number of training pictures.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_twin(Path(folder), seed=0, size=3)
+        ...     sorted(path.name for path in (Path(folder) / RELEASE).glob("*.csv"))
+        ['train.csv', 'valid.csv']
     """
     release = root / RELEASE
     _write_list(release, "train", seed, range(size))
@@ -54,10 +61,10 @@ def _write_list(release: Path, split: str, seed: int, numbers: range) -> None:
         rng = np.random.default_rng([seed, number])
         frontal, view = _VIEWS[number % len(_VIEWS)]
         story = _STORIES[7 * (number - number // len(_VIEWS)) % len(_STORIES)]
-        patient, study = first + count * 4 // 5, 2 if count % 5 == 1 else 1  # every fifth comes back
+        patient, study = first + count * 4 // 5, 2 if count % 5 == 1 else 1  # one picture in five is a second study
         name = Path(f"patient{patient:05d}", f"study{study}", f"view1_{frontal.lower()}.jpg")
         chest, mask = _picture(rng, story)
-        image = chest.image if view else (chest.image + chest.image[:, ::-1]) / 2  # from the side both lungs are one
+        image = chest.image if view else (chest.image + chest.image[:, ::-1]) / 2  # lateral views superimpose the lungs
         _save(release / split / name, add_noise(rng, image))
         if mask.any() and view and split == "train":
             _save(release / "masks" / name.with_suffix(".png"), (mask * 255).astype(np.uint8))
@@ -69,7 +76,7 @@ def _write_list(release: Path, split: str, seed: int, numbers: range) -> None:
 
 
 def _picture(rng: np.random.Generator, story: str) -> tuple[Chest, np.ndarray]:
-    """A chest with what its story tells and the mask of it, bool [H, W]."""
+    """Draw a chest with the findings of its story, and their mask, bool [H, W]."""
     shape = (int(rng.integers(104, 136)), int(rng.integers(110, 146)))
     chest = draw_chest(rng, shape, heart=rng.uniform(1.35, 1.7) if story == "heart" else 1.0)
     if story in {"opacity", "uncertain"}:
@@ -80,7 +87,7 @@ def _picture(rng: np.random.Generator, story: str) -> tuple[Chest, np.ndarray]:
 
 
 def _findings(rng: np.random.Generator, story: str, sure: bool) -> dict[str, str]:
-    """Cells that are not blank; `sure`: as radiologists fill them in, 1 or 0 and no blanks."""
+    """Return the cells that are not blank; with `sure`, as labelled by radiologists, all of them, 1 or 0."""
     unsure = "-1.0"
     cells = {
         "normal": {"No Finding": "1.0", "Support Devices": rng.choice(["1.0", "", "0.0"], p=[0.1, 0.8, 0.1])},

@@ -1,8 +1,9 @@
-"""Synthetic twin of a folder of DICOM: small CT heads in HU, half of the series with a known haemorrhage.
+"""Synthetic twin of a folder of DICOM files: small CT heads in HU, half of the series with a known haemorrhage.
 
-One patient in three has two series. The files are as awkward as real ones: names that say nothing of the order, no
-suffix; series without preamble, compressed (RLE, JPEG 2000), oblique, with a tilted gantry, with padding outside the
-field of view, with a slope of their own in each slice, declared MONOCHROME1; as often in one class as in the other.
+One patient in three has two series. The files are as irregular as real ones: names without suffix in random order;
+series without preamble, compressed (RLE, JPEG 2000), oblique, with a tilted gantry, with padding outside the field of
+view, with a different rescale slope in each slice, or declared as MONOCHROME1. These variants are equally frequent in
+both classes.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from anomaly_lab.data.twins.drawing import ellipse, smooth_noise, soft_step
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
-PADDING = -2000  # stored value outside the round field of view
-SLICES = (10, 14)
-SIDES = (44, 56)  # pixels
-_SLICES_A_SERIES = 8  # of the twin's size: 200 gives 25 series
+PADDING = -2000  # stored value outside the circular field of view
+SLICES = (10, 14)  # range of the number of slices
+SIDES = (44, 56)  # range of rows and columns
+_SLICES_A_SERIES = 8  # number of series = size / this: a size of 200 gives 25 series
 _VARIANTS = ("plain", "rle", "padded", "bare", "oblique", "j2k", "slopes", "inverse", "tilted")
 
 
@@ -33,12 +34,19 @@ class _Volume(NamedTuple):
 
 
 def write_twin(root: Path, seed: int, size: int) -> None:
-    """Write `normal/NNN/…` and `anomalous/NNN/…` with `masks/anomalous/NNN.nii.gz`, and a licence in between.
+    """Write `normal/NNN/…`, `anomalous/NNN/…`, `masks/anomalous/NNN.nii.gz` and a file that is not DICOM.
 
     Args:
-        root: an empty folder.
-        seed: of everything; each series depends on (seed, its number) alone.
-        size: about that many slices in all; at least eight series are written.
+        root: an existing, empty folder.
+        seed: seed of all random choices; each series depends on (seed, its number) only.
+        size: approximate number of slices; at least eight series are written.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_twin(Path(folder), seed=0, size=8)
+        ...     sorted(path.name for path in (Path(folder) / "anomalous").iterdir())
+        ['001', '003', '005', '007']
     """
     for number in range(max(8, size // _SLICES_A_SERIES)):
         rng = np.random.default_rng([seed, number])
@@ -52,7 +60,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
 
 
 def _head(rng: np.random.Generator, anomalous: bool) -> _Volume:
-    """A skull with a brain and ventricles, tapering to both ends, in air; with blood in it or not."""
+    """Draw a skull in air, tapering to both ends, with brain, ventricles and, if anomalous, blood."""
     depth, side = int(rng.integers(*SLICES)), int(rng.integers(*SIDES))
     gap, pixel = float(rng.choice([5.0, 6.0])), round(rng.uniform(3.6, 4.2), 3)
     centre = side / 2 + rng.normal(0, 1, 2)
@@ -88,7 +96,7 @@ class _Blood(NamedTuple):
     contrast: float
 
     def distance(self, z: int, shape: tuple[int, int]) -> np.ndarray:
-        """Distance of each pixel of slice `z` from the centre, 1 at the surface: [H, W]."""
+        """Return the relative distance of each pixel of slice `z` from the centre, [H, W]; 1 at the surface."""
         plane = ellipse(shape, self.centre[1:], self.radii[1:])
         return np.asarray(np.hypot(plane, (z - self.centre[0]) / self.radii[0]))
 
@@ -101,9 +109,9 @@ def _bleeding(rng: np.random.Generator, depth: int, centre: np.ndarray, wide: fl
 
 
 def _write_series(folder: Path, rng: np.random.Generator, volume: _Volume, seed: tuple[int, int]) -> np.ndarray:
-    """Write every slice to a file of its own; the affine of the volume [columns, rows, slices] to RAS+ mm."""
+    """Write every slice to a file; return the affine of the volume [columns, rows, slices] to mm (RAS+)."""
     folder.mkdir(parents=True)
-    variant = _VARIANTS[seed[1] // 2 % len(_VARIANTS)]  # the label is the parity
+    variant = _VARIANTS[seed[1] // 2 % len(_VARIANTS)]  # independent of the label, which is the parity
     right, down, step = _axes(rng, variant, volume.spacing[0])
     origin = np.round(rng.uniform(-120, -80, 3), 3)
     depth = len(volume.hu)
@@ -120,7 +128,7 @@ def _write_series(folder: Path, rng: np.random.Generator, volume: _Volume, seed:
 
 
 def _axes(rng: np.random.Generator, variant: str, gap: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions of rows and columns, and the step from slice to slice in mm."""
+    """Return the directions of rows and columns, and the step from slice to slice in mm."""
     right, down = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
     tilt = rng.uniform(0.1, 0.2)
     if variant in {"oblique", "tilted"}:
@@ -132,7 +140,7 @@ def _axes(rng: np.random.Generator, variant: str, gap: float) -> tuple[np.ndarra
 
 
 def _slice(volume: _Volume, z: int, variant: str, seed: tuple[int, int]) -> FileDataset:
-    """Slice `z` as a data set, without its place in space."""
+    """Return slice `z` as a DICOM data set, without its position in space."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -140,13 +148,13 @@ def _slice(volume: _Volume, z: int, variant: str, seed: tuple[int, int]) -> File
         return generate_uid(entropy_srcs=["anomaly_lab", *map(str, (seed[0], *of))])
 
     number = seed[1]
-    patient = number - 2 * (number % 8 in {2, 3})  # 0 and 2 are one patient's, 1 and 3, 8 and 10, …
+    patient = number - 2 * (number % 8 in {2, 3})  # series 0 and 2 belong to one patient, as do 1 and 3, 8 and 10, …
     meta = FileMetaDataset()
     meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
     meta.MediaStorageSOPInstanceUID = uid("slice", number, z)
     dataset = FileDataset("", {}, file_meta=meta, preamble=None if variant == "bare" else b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-    dataset.Modality, dataset.InstanceNumber = "CT", 1  # which tells nothing of the order
+    dataset.Modality, dataset.InstanceNumber = "CT", 1  # the same number in all slices: it must not determine the order
     dataset.PatientName, dataset.PatientID = f"Synthetic^{patient}", f"SYN{patient:05d}"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid("study", number), uid("series", number)
     dataset.SliceThickness, dataset.PixelSpacing = volume.spacing[0], list(volume.spacing[1:])
@@ -157,7 +165,7 @@ def _slice(volume: _Volume, z: int, variant: str, seed: tuple[int, int]) -> File
 
 
 def _fill(dataset: FileDataset, hu: np.ndarray, z: int, variant: str) -> None:
-    """Pixels and how they are to be understood."""
+    """Set the pixel data and the elements that describe them."""
     slope, intercept = (1 + z % 3, -1024) if variant == "slopes" else (1, 0 if variant == "padded" else -1024)
     stored = np.rint((np.clip(hu, -1024, 3071) - intercept) / slope).astype(np.int16)
     if variant == "padded":
@@ -181,7 +189,7 @@ def _save(dataset: FileDataset, path: Path, variant: str) -> None:
         dataset.compress(RLELossless, generate_instance_uid=False)
     elif variant == "j2k":
         dataset.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg", generate_instance_uid=False)
-    if variant == "bare":  # as some archives write: neither preamble nor file meta information
+    if variant == "bare":  # like some archives: neither preamble nor file meta information
         del dataset.file_meta
         dataset.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
     else:

@@ -1,6 +1,6 @@
-"""Synthetic twin of a user's folder: grey and coloured pictures of woven stuff, some with a scratch or a stain.
+"""Synthetic twin of a user's folder: grey and colour pictures of a woven fabric, some with a scratch or a stain.
 
-Folders within folders, spaces, accents and several formats, as users have them.
+It has nested folders, names with spaces and accents, and several file formats, as user data have.
 """
 
 from __future__ import annotations
@@ -13,27 +13,34 @@ from PIL import Image
 
 from anomaly_lab.data.twins.drawing import ellipse, smooth_noise, soft_step
 
-SIDES = (56, 120)  # pixels
-KINDS = ("scratch", "dark stain")
-_NORMAL = ("normal/série 1", "normal/série 2")  # neither is a label
+SIDES = (56, 120)  # range of height and width in pixels
+CLASSES = ("scratch", "dark stain")
+_NORMAL = ("normal/série 1", "normal/série 2")  # the inner folders are not labels
 _SUFFIXES = (".png", ".png", ".jpg", ".bmp", ".JPG")
 
 
 def write_twin(root: Path, seed: int, size: int) -> None:
-    """Write `size` pictures, half of them anomalous, in sub-folders, and `masks/` beside them.
+    """Write `size` pictures, half of them anomalous, in one sub-folder per class, and their masks in `masks/`.
 
     Args:
-        root: an empty folder.
-        seed: of everything; each picture depends on (seed, its number) alone.
+        root: an existing, empty folder.
+        seed: seed of all random choices; each picture depends on (seed, its number) only.
         size: number of pictures.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_twin(Path(folder), seed=0, size=4)
+        ...     sorted(path.name for path in (Path(folder) / "masks").iterdir())
+        ['dark stain', 'scratch']
     """
     for number in range(size):
         rng = np.random.default_rng([seed, number])
         normal = number % 2 == 0
-        folder = (_NORMAL if normal else KINDS)[number // 2 % 2]
+        folder = (_NORMAL if normal else CLASSES)[number // 2 % 2]
         image = _cloth(rng)
         if not normal:
-            image, lesion = (_scratch if folder == KINDS[0] else _stain)(rng, image)
+            image, lesion = (_scratch if folder == CLASSES[0] else _stain)(rng, image)
             mask = root / "masks" / folder / f"picture {number:04d}.png"
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(lesion.astype(np.uint8) * 255).save(mask, compress_level=1)
@@ -44,7 +51,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
 
 
 def _cloth(rng: np.random.Generator) -> np.ndarray:
-    """[H, W] grey levels: threads that cross, uneven light."""
+    """Draw grey levels [H, W]: crossing threads under uneven light."""
     shape = tuple(int(side) for side in rng.integers(*SIDES, 2))
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     turn, pitch = math.radians(rng.normal(0, 5)), rng.uniform(7, 11)
@@ -56,7 +63,7 @@ def _cloth(rng: np.random.Generator) -> np.ndarray:
 
 
 def _scratch(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A bright line; image and mask, bool [H, W]."""
+    """Add a bright line; return image and mask, bool [H, W]."""
     height, width = image.shape
     centre = (height * rng.uniform(0.25, 0.75), width * rng.uniform(0.25, 0.75))
     radii = (min(image.shape) * rng.uniform(0.15, 0.4), rng.uniform(1.2, 2.5))
@@ -65,7 +72,7 @@ def _scratch(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _stain(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A dark blot; image and mask, bool [H, W]."""
+    """Add a dark blot; return image and mask, bool [H, W]."""
     height, width = image.shape
     centre = (height * rng.uniform(0.2, 0.8), width * rng.uniform(0.2, 0.8))
     size = min(image.shape) * rng.uniform(0.06, 0.22)

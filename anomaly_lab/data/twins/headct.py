@@ -1,7 +1,7 @@
 """Synthetic twin of Head-CT: heads with ventricles and midline, half of them with a known haemorrhage.
 
-About as hard as the real set for simple detectors (64×64, 67 normals train, ten splits: mean-image distance
-AUROC .62, PCA-32 reconstruction .81); it looks like no patient.
+For simple detectors it is about as hard as the real data set (64×64, 67 training normals, ten splits: AUROC .62 for the
+distance from the mean image, .81 for PCA-32 reconstruction). It does not depict any patient.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from PIL import Image
 
 from anomaly_lab.data.twins.drawing import smooth_noise, soft_step
 
-_RGBA_SHARE = 0.06  # 12 of the real 200 have an alpha channel
-SIDES = (134, 290)  # pixels of the shorter side
+_RGBA_SHARE = 0.06  # 12 of the 200 real pictures have an alpha channel
+SIDES = (134, 290)  # range of the shorter side in pixels
 
 
 class _Head(NamedTuple):
     """A slice without lesion.
 
-    image: [H, W] grey levels. across, along: [H, W], coordinates in the head, -1 to 1 (right, back).
-    radius: [H, W], 1 at the outside of the skull. inside: radius of its inside.
+    image: [H, W] grey levels. across, along: [H, W], coordinates in the head, -1 to 1 (to the right, to the back).
+    radius: [H, W], 1 at the outer surface of the skull. inside: radius of the inner surface.
     """
 
     image: np.ndarray
@@ -37,9 +37,16 @@ def write_twin(root: Path, seed: int, size: int) -> None:
     """Write `size` slices, the first half anomalous, in the official layout, plus masks/NNN.png.
 
     Args:
-        root: an empty folder.
-        seed: of everything; each slice depends on (seed, its number) alone.
+        root: an existing, empty folder.
+        seed: seed of all random choices; each slice depends on (seed, its number) only.
         size: number of slices.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_twin(Path(folder), seed=0, size=2)
+        ...     sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*.png"))
+        ['head_ct/head_ct/000.png', 'head_ct/head_ct/001.png', 'masks/000.png']
     """
     pictures, masks = root / "head_ct" / "head_ct", root / "masks"
     pictures.mkdir(parents=True)
@@ -65,7 +72,7 @@ def _head(rng: np.random.Generator) -> _Head:
     height = int(width * rng.uniform(1.16, 1.24))
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     turn = math.radians(rng.normal(0, 3))
-    fill, offset = rng.uniform(0.945, 0.98), rng.normal(0, 0.008, 2).tolist()  # floats: all stays float32
+    fill, offset = rng.uniform(0.945, 0.98), rng.normal(0, 0.008, 2).tolist()  # Python floats keep float32
     across = ((x - offset[0]) * math.cos(turn) + (y - offset[1]) * math.sin(turn)) / fill
     along = ((y - offset[1]) * math.cos(turn) - (x - offset[0]) * math.sin(turn)) / fill
     squash = 1 + rng.uniform(-0.05, 0.1) * along  # front or back is narrower
@@ -77,7 +84,7 @@ def _head(rng: np.random.Generator) -> _Head:
 
 
 def _brain(rng: np.random.Generator, across: np.ndarray, along: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """[H, W] grey levels: texture, dark sulci near the edge, bright falx, dark ventricles."""
+    """Draw grey levels [H, W]: texture, dark sulci near the edge, bright falx, dark ventricles."""
     shape = across.shape
     brain = rng.uniform(85, 120) + rng.uniform(3, 8) * smooth_noise(rng, shape, 12)
     brain += rng.uniform(0, 8) * smooth_noise(rng, shape, 3)
@@ -87,7 +94,7 @@ def _brain(rng: np.random.Generator, across: np.ndarray, along: np.ndarray, radi
 
 
 def _ventricles(rng: np.random.Generator, across: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """[H, W] in [0, 1]: two horns in front, two behind, leaning away from the midline."""
+    """Draw [H, W] in [0, 1]: two frontal and two posterior horns, tilted away from the midline."""
     size, gap, level = rng.uniform(0.25, 1.25), rng.uniform(0.06, 0.13), rng.normal(0, 0.06)
     shape = np.zeros_like(across)
     for side in (-1, 1):
@@ -99,7 +106,7 @@ def _ventricles(rng: np.random.Generator, across: np.ndarray, along: np.ndarray)
 
 
 def _bleed(rng: np.random.Generator, head: _Head) -> tuple[np.ndarray, np.ndarray]:
-    """Put a haemorrhage in: a blob or a crescent under the skull; image and mask, bool [H, W]."""
+    """Add a haemorrhage, a blob or a crescent under the skull; return image and mask, bool [H, W]."""
     rough = 0.18 * smooth_noise(rng, head.image.shape, 9)
     if rng.random() < 0.7:
         angle, far, size = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.6), rng.uniform(0.04, 0.65)

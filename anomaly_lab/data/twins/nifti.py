@@ -1,7 +1,7 @@
 """Synthetic twin of a folder of volumes: FLAIR heads with small lesions, patientNN/{flair,lesion}.nii.gz.
 
-Every patient's file has an order of axes, a voxel size and a type of its own, and some patients have no lesion: their
-mask is empty.
+The order of axes, the voxel size and the data type differ between patients. Some patients have no lesion: their mask is
+empty.
 """
 
 from __future__ import annotations
@@ -15,18 +15,24 @@ from anomaly_lab.data.twins.brain import Brain, distance, draw_brain, noise, wri
 
 AXCODES = ("RAS", "LAS", "LPS", "PSR", "ASL", "IPL")
 TYPES = (np.float32, np.int16, np.uint16)
-IN_PLANE, THROUGH = (1.8, 2.4), (2.5, 4.0)  # mm, edges of a voxel: to the right and front, up
-WIDTH = (180.0, 216.0, 168.0)  # mm, of the field of view to the right, front and up
-_HEALTHY = 2  # one patient in so many
+IN_PLANE, THROUGH = (1.8, 2.4), (2.5, 4.0)  # range of voxel edges in mm: left-right and front-back, vertical
+WIDTH = (180.0, 216.0, 168.0)  # field of view in mm: left-right, front-back, vertical
+_HEALTHY = 2  # one patient in this many has no lesion
 
 
 def write_twin(root: Path, seed: int, size: int) -> None:
     """Write `size` / 10 patients, at least 8, half of them with lesions.
 
     Args:
-        root: an empty folder.
-        seed: of everything; each patient depends on (seed, its number) alone.
+        root: an existing, empty folder.
+        seed: seed of all random choices; each patient depends on (seed, its number) only.
         size: ten times the number of volumes.
+
+    Examples:
+        Takes about a second, so this block is not executed:
+
+            write_twin(Path("scans"), seed=0, size=80)
+            sorted(Path("scans").glob("*/flair.nii.gz"))  # patient01 to patient08
     """
     for number in range(max(8, size // 10)):
         rng = np.random.default_rng([seed, number])
@@ -45,7 +51,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
 
 
 def _lesions(rng: np.random.Generator, brain: Brain) -> np.ndarray:
-    """A handful of spots beside the ventricles, bool [X, Y, Z]."""
+    """Draw several small lesions beside the ventricles, bool [X, Y, Z]."""
     shape = brain.image.shape
     rough = 0.2 * noise(rng, shape, 20)
     lesion = np.zeros(shape, bool)
@@ -57,5 +63,5 @@ def _lesions(rng: np.random.Generator, brain: Brain) -> np.ndarray:
 
 
 def _write(path: Path, values: np.ndarray, affine: np.ndarray, axcodes: str) -> None:
-    turned, its = oriented(values[None], affine, axcodes)
-    write_volume(path, turned[0], its)
+    turned, turned_affine = oriented(values[None], affine, axcodes)
+    write_volume(path, turned[0], turned_affine)

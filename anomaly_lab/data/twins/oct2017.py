@@ -1,4 +1,4 @@
-"""Synthetic twin of OCT2017: layered retinas; fluid, drusen and new vessels at known places."""
+"""Synthetic twin of OCT2017: layered retinas with fluid, drusen and new vessels at known positions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from PIL import Image
 
 from anomaly_lab.data.twins.drawing import ellipse, smooth_noise, soft_step
 
-SIZES = ((124, 192), (124, 128), (124, 256), (126, 126))  # height and width; the real 496 × 768, 512, 1024 by 4
-_MARGIN_SHARE = 0.2
-_SHARED = 6  # every sixth normal image of test is of a patient of train, as many are in the real set
-# depth in the retina from its surface (0) to under the pigment epithelium (1), and brightness from there on
+SIZES = ((124, 192), (124, 128), (124, 256), (126, 126))  # height and width, a quarter of the real ones
+_MARGIN_SHARE = 0.2  # fraction of images with a white margin
+_SHARED = 6  # one in this many normal test images is of a training patient, about as in the real data set
+# relative depth at which a layer starts, from the surface (0) to below the pigment epithelium (1), and its brightness
 _LAYERS = ((0.0, 150), (0.14, 95), (0.3, 120), (0.42, 70), (0.55, 105), (0.66, 60), (0.82, 190), (1.0, 110))
 
 
 class _Retina(NamedTuple):
     """A healthy B-scan.
 
-    image: [H, W] grey levels. depth: [H, W], 0 at the surface of the retina, 1 under its pigment epithelium.
-    lifted: bool [H, W], between the pigment epithelium and the place it was lifted from. thickness: pixels.
+    image: [H, W] grey levels. depth: [H, W], 0 at the surface of the retina, 1 below its pigment epithelium.
+    lifted: bool [H, W], between the lifted pigment epithelium and its original position. thickness: in pixels.
     """
 
     image: np.ndarray
@@ -33,55 +33,63 @@ class _Retina(NamedTuple):
 def write_twin(root: Path, seed: int, size: int) -> None:
     """Write about `size` B-scans in the official layout, plus masks/<split>/<name>.png of the lesions.
 
-    Half of them are normals of train, which has a tenth more of each disease; test has as many of each class.
+    Half of them are training normals; a fortieth per disease is in train, and a tenth per class is in test.
 
     Args:
-        root: an empty folder.
-        seed: of everything; each image depends on (seed, its number) alone.
+        root: an existing, empty folder.
+        seed: seed of all random choices; each image depends on (seed, its number) only.
         size: number of images, about.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_twin(Path(folder), seed=0, size=8)
+        ...     sorted(path.name for path in (Path(folder) / "OCT2017" / "test" / "DME").iterdir())[:2]
+        ['DME-200022-23.jpeg', 'DME-200023-24.jpeg']
     """
     number = 0
-    for split, kind, count in _plan(size):
-        folder, masks = root / "OCT2017" / split / kind, root / "OCT2017" / "masks" / split
+    for split, class_name, count in _plan(size):
+        folder, masks = root / "OCT2017" / split / class_name, root / "OCT2017" / "masks" / split
         folder.mkdir(parents=True)
         masks.mkdir(parents=True, exist_ok=True)
         for i in range(count):
             rng = np.random.default_rng([seed, number])
-            image, lesion = _scan(rng, kind)
-            name = f"{kind}-{_patient(split, kind, number, i)}-{number + 1}"
+            image, lesion = _scan(rng, class_name)
+            name = f"{class_name}-{_patient(split, class_name, number, i)}-{number + 1}"
             _save(rng, image, lesion, folder / f"{name}.jpeg", masks / f"{name}.png")
             number += 1
 
 
 def _plan(size: int) -> list[tuple[str, str, int]]:
-    """Split, class and number of images; the normals of train first."""
+    """Return split, class and number of images, starting with the training normals."""
     diseases = ("CNV", "DME", "DRUSEN")
-    some, few = max(4, size // 10), max(2, size // 40)
-    judged = [("test", kind, some) for kind in (*diseases, "NORMAL")]
-    watched = [("val", kind, 1) for kind in (*diseases, "NORMAL")]
-    return [("train", "NORMAL", max(8, size // 2)), *(("train", kind, few) for kind in diseases), *watched, *judged]
+    per_test_class, per_train_disease = max(4, size // 10), max(2, size // 40)
+    train = [("train", "NORMAL", max(8, size // 2)), *(("train", disease, per_train_disease) for disease in diseases)]
+    val = [("val", class_name, 1) for class_name in (*diseases, "NORMAL")]
+    test = [("test", class_name, per_test_class) for class_name in (*diseases, "NORMAL")]
+    return [*train, *val, *test]
 
 
-def _patient(split: str, kind: str, number: int, i: int) -> int:
-    """Three images a patient in train, one in test."""
+def _patient(split: str, class_name: str, number: int, i: int) -> int:
+    """Return the number of the patient, who has three images in train or one in test."""
     if split == "train":
         return 100000 + number // 3
-    return 100000 if kind == "NORMAL" and i % _SHARED == 0 else 200000 + number
+    return 100000 if class_name == "NORMAL" and i % _SHARED == 0 else 200000 + number
 
 
-def _scan(rng: np.random.Generator, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Image [H, W] and lesion, bool [H, W]."""
+def _scan(rng: np.random.Generator, class_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Draw an image [H, W] and its lesion mask, bool [H, W]."""
     shape = SIZES[int(rng.integers(len(SIZES)))]
     thickness = shape[0] * rng.uniform(0.24, 0.32)
-    bulge = _bulge(rng, shape[1], thickness, kind)
+    bulge = _bulge(rng, shape[1], thickness, class_name)
     retina = _retina(rng, shape, thickness, bulge)
-    image, lesion = _fluid(rng, retina) if kind == "DME" else _filled(rng, retina)
+    image, lesion = _fluid(rng, retina) if class_name == "DME" else _filled(rng, retina)
     speckle = rng.gamma(6, 1 / 6, shape).astype(np.float32)
     return np.clip(image * (0.45 + 0.55 * speckle), 0, 245), lesion
 
 
 def _retina(rng: np.random.Generator, shape: tuple[int, int], thickness: float, bulge: np.ndarray) -> _Retina:
-    """Layers along a bent surface with a foveal pit; `bulge` [W] lifts the deepest of them, in pixels."""
+    """Draw layers along a curved surface with a foveal pit; `bulge` [W], in pixels, lifts the deepest ones."""
     height, width = shape
     y, x = np.mgrid[0:height, -1 : 1 : width * 1j].astype(np.float32)
     pit = rng.uniform(0.15, 0.4) * np.exp(-(((x - rng.normal(0, 0.12)) / rng.uniform(0.12, 0.25)) ** 2))
@@ -98,13 +106,13 @@ def _retina(rng: np.random.Generator, shape: tuple[int, int], thickness: float, 
     return _Retina(image * (1 + 0.08 * smooth_noise(rng, shape, 20)), depth, (depth > 1) & (flat < 1), thickness)
 
 
-def _bulge(rng: np.random.Generator, width: int, thickness: float, kind: str) -> np.ndarray:
-    """How far the pigment epithelium is lifted, pixels [W]: once and wide, or often and little."""
+def _bulge(rng: np.random.Generator, width: int, thickness: float, class_name: str) -> np.ndarray:
+    """Draw the elevation of the pigment epithelium in pixels, [W]: one wide bulge (CNV) or several small ones."""
     x, lift = np.linspace(-1, 1, width, dtype=np.float32), np.zeros(width, np.float32)
     many, height, half = {
         "CNV": (1, (0.3, 1.2), (0.1, 0.35)),
         "DRUSEN": (int(rng.integers(2, 7)), (0.1, 0.3), (0.04, 0.1)),
-    }.get(kind, (0, (0.0, 0.0), (1.0, 1.0)))
+    }.get(class_name, (0, (0.0, 0.0), (1.0, 1.0)))
     for _ in range(many):
         away = (x - rng.uniform(-0.7, 0.7)) / rng.uniform(*half)
         lift = np.maximum(lift, thickness * rng.uniform(*height) * np.exp(-(away**2)))
@@ -112,13 +120,13 @@ def _bulge(rng: np.random.Generator, width: int, thickness: float, kind: str) ->
 
 
 def _filled(rng: np.random.Generator, retina: _Retina) -> tuple[np.ndarray, np.ndarray]:
-    """Grey matter under a lifted pigment epithelium: image and lesion."""
+    """Fill the space under the lifted pigment epithelium with grey; return image and lesion mask."""
     matter = rng.uniform(90, 170) * (1 + 0.1 * smooth_noise(rng, retina.image.shape, 14))
     return np.where(retina.lifted, matter, retina.image), retina.lifted
 
 
 def _fluid(rng: np.random.Generator, retina: _Retina) -> tuple[np.ndarray, np.ndarray]:
-    """Dark cysts in the middle layers: image and lesion."""
+    """Draw dark cysts into the middle layers; return image and lesion mask."""
     height, width = retina.image.shape
     image, lesion = retina.image, np.zeros(retina.image.shape, bool)
     for _ in range(int(rng.integers(2, 7))):
@@ -133,7 +141,7 @@ def _fluid(rng: np.random.Generator, retina: _Retina) -> tuple[np.ndarray, np.nd
 
 
 def _save(rng: np.random.Generator, image: np.ndarray, lesion: np.ndarray, picture: Path, mask: Path) -> None:
-    """Write a grey JPEG, some with a white margin, and the lesion's mask."""
+    """Write a grey JPEG, sometimes with a white margin, and the lesion mask."""
     if rng.random() < _MARGIN_SHARE:
         above, left = (int(n) for n in rng.integers(4, 20, 2))
         left *= int(rng.random() < 0.5)

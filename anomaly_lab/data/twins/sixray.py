@@ -1,7 +1,8 @@
-"""Synthetic twin of SIXray: bags in the scanner's colours, orange cloth, green plastic, blue metal, on white.
+"""Synthetic twin of SIXray: bags in the colours of the scanner: orange cloth, green plastic, blue metal, on white.
 
-Ratios are milder than the real ones: of `size` bags a fifth has an item; the list 10 has two bags without for each with
-one, 100 four, 1000 as many with a tenth of the items.
+Classes are less imbalanced than in the real data set: a fifth of the bags has an item. Per bag with an item, list 10
+has two bags without item and list 100 has four; list 1000 has the same bags without item as list 100 and a tenth of
+those with an item.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from anomaly_lab.data.twins.drawing import ellipse, smooth_noise, soft_step
 
 CATEGORIES = ("Gun", "Knife", "Wrench", "Pliers", "Scissors")
 _SHARES = (0.25, 0.16, 0.18, 0.33, 0.08)
-_SECOND = 0.25  # of the bags with an item have another
-_METAL, _PLASTIC, _CLOTH = (0.95, 0.55, 0.15), (0.55, 0.12, 0.65), (0.12, 0.45, 0.95)  # what red, green, blue lose
-# pieces of the items in units of their length, along and across: a line with its thickness
+_SECOND = 0.25  # fraction of the bags with an item that have a second one
+_METAL, _PLASTIC, _CLOTH = (0.95, 0.55, 0.15), (0.55, 0.12, 0.65), (0.12, 0.45, 0.95)  # absorption of red, green, blue
+# parts of each item: the ends (along, across) and the thickness of a line, in units of the item's length
 _SHAPES: dict[str, tuple[tuple[tuple[float, float], tuple[float, float], float], ...]] = {
     "Gun": (((0, 0), (1, 0), 0.16), ((0.08, 0), (0, 0.42), 0.2), ((0.25, 0.16), (0.38, 0.02), 0.05)),
     "Knife": (((0, 0), (0.4, 0), 0.12), ((0.4, 0), (1, -0.02), 0.08)),
@@ -41,7 +42,7 @@ _SHAPES: dict[str, tuple[tuple[tuple[float, float], tuple[float, float], float],
 
 
 class _Box(NamedTuple):
-    """An item and the pixels it covers: first and last column and row, from 1."""
+    """An item and its bounding box: first and last column and row, counted from 1."""
 
     item: str
     xmin: int
@@ -51,12 +52,19 @@ class _Box(NamedTuple):
 
 
 def write_twin(root: Path, seed: int, size: int) -> None:
-    """Write about `size` bags in the official layout, the lists and the boxes of the items that are judged.
+    """Write `size` bags in the official layout, with lists and with boxes of the items in the test split.
 
     Args:
-        root: an empty folder.
-        seed: of everything; each bag depends on (seed, its number) alone.
-        size: number of bags; half of those with an item and a fifth of the others are judged.
+        root: an existing, empty folder.
+        seed: seed of all random choices; each bag depends on (seed, its number) only.
+        size: number of bags; half of those with an item and a fifth of the others are in the test split.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_twin(Path(folder), seed=0, size=5)
+        ...     sorted(path.stem for path in (Path(folder) / "JPEGImage").iterdir())
+        ['N0000003', 'N0000004', 'N0000005', 'P00001', 'P00002']
     """
     for folder in ("JPEGImage", "Annotation", *(f"ImageSet/{subset}" for subset in (10, 100, 1000))):
         (root / folder).mkdir(parents=True)
@@ -73,10 +81,10 @@ def write_twin(root: Path, seed: int, size: int) -> None:
             _annotate(root / "Annotation" / f"{row}.xml", image.shape, boxes)
         values = ",".join("1" if item in chosen else "-1" for item in CATEGORIES)
         (with_items if chosen else without).append(f"{row},{values}")
-    some, few = without[: 2 * items], with_items[: max(2, items // 10)]
-    for subset, rows, others in ((10, with_items, some), (100, with_items, without), (1000, few, without)):
-        _list(root / "ImageSet" / str(subset) / "train.csv", [*rows[::2], *(r for i, r in enumerate(others) if i % 5)])
-        _list(root / "ImageSet" / str(subset) / "test.csv", [*rows[1::2], *others[::5]])
+    twice_as_many, tenth = without[: 2 * items], with_items[: max(2, items // 10)]
+    for subset, rows, normal in ((10, with_items, twice_as_many), (100, with_items, without), (1000, tenth, without)):
+        _list(root / "ImageSet" / str(subset) / "train.csv", [*rows[::2], *(r for i, r in enumerate(normal) if i % 5)])
+        _list(root / "ImageSet" / str(subset) / "test.csv", [*rows[1::2], *normal[::5]])
 
 
 def _list(path: Path, rows: Sequence[str]) -> None:
@@ -84,7 +92,7 @@ def _list(path: Path, rows: Sequence[str]) -> None:
 
 
 def _annotate(path: Path, shape: tuple[int, ...], boxes: Sequence[_Box]) -> None:
-    """Write boxes as Pascal VOC."""
+    """Write boxes in the Pascal VOC format."""
     objects = "".join(
         f"<object><name>{box.item}</name><bndbox><xmin>{box.xmin}</xmin><ymin>{box.ymin}</ymin>"
         f"<xmax>{box.xmax}</xmax><ymax>{box.ymax}</ymax></bndbox></object>"
@@ -96,13 +104,13 @@ def _annotate(path: Path, shape: tuple[int, ...], boxes: Sequence[_Box]) -> None
 
 
 def _items(rng: np.random.Generator) -> list[str]:
-    """One or two different items."""
+    """Draw one or two different items."""
     count = 2 if rng.random() < _SECOND else 1
     return [str(item) for item in rng.choice(CATEGORIES, count, replace=False, p=_SHARES)]
 
 
 def _bag(rng: np.random.Generator, items: Sequence[str]) -> tuple[np.ndarray, list[_Box]]:
-    """Colours, uint8 [H, W, 3], and where the items are."""
+    """Draw a bag with items; return the picture, uint8 [H, W, 3], and the boxes of the items."""
     width = int(rng.integers(110, 200))
     shape = (int(width * rng.uniform(0.55, 1)), width)
     thick = _contents(rng, shape)
@@ -118,7 +126,7 @@ def _bag(rng: np.random.Generator, items: Sequence[str]) -> tuple[np.ndarray, li
 
 
 def _contents(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """What a harmless bag takes from red, green and blue, [H, W, 3] of minus log of light: case, cloth, things."""
+    """Draw the absorption of red, green and blue, [H, W, 3], by a bag without items: case, cloth and other objects."""
     height, width = shape
     centre, half = (height / 2, width / 2), (height * 0.46, width * 0.46)
     y, x = np.ogrid[0:height, 0:width]
@@ -136,7 +144,7 @@ def _contents(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _fittings(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Metal of every bag, [H, W]: rails, zips, coins."""
+    """Draw metal that any bag may contain, [H, W] in [0, 1]: rails, zips, coins."""
     canvas = np.zeros(shape, np.uint8)
     height, width = shape
     for _ in range(int(rng.integers(0, 3))):
@@ -150,7 +158,7 @@ def _fittings(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _item(rng: np.random.Generator, shape: tuple[int, int], item: str) -> np.ndarray:
-    """How much of an item covers each pixel, [H, W] in [0, 1]."""
+    """Draw an item as its coverage of each pixel, [H, W] in [0, 1]."""
     canvas = np.zeros(shape, np.uint8)
     height, width = shape
     length, angle = width * rng.uniform(0.2, 0.36), rng.uniform(0, 2 * np.pi)
@@ -163,5 +171,7 @@ def _item(rng: np.random.Generator, shape: tuple[int, int], item: str) -> np.nda
 
 
 def _line(canvas: np.ndarray, ends: Sequence[Sequence[float] | np.ndarray], thickness: float, value: int) -> None:
-    first, last = ((round(16 * float(x)), round(16 * float(y))) for x, y in ends)  # in sixteenths of a pixel
+    first, last = (
+        (round(16 * float(x)), round(16 * float(y))) for x, y in ends
+    )  # OpenCV's fixed-point coordinates, 1/16 pixel
     cv2.line(canvas, first, last, value, max(1, round(thickness)), cv2.LINE_AA, shift=4)

@@ -1,7 +1,8 @@
-"""Synthetic twin of the Tsukazaki fundus photographs: green-red retinas with disc, vessels and macula, lids at the rim.
+"""Synthetic twin of the Tsukazaki fundus photographs: retinas with disc, vessels and macula, and lids at the border.
 
-Diseases are drawn by their outlines: dots and blots (DR), flames along a vein (RVO), drusen (AMD), a wide pale cup
-(Gla), a round hole (MH), a grey fold (RD), dark spicules at the rim (RP), dots all over (AO); DM alone shows nothing.
+Diseases are drawn by a typical sign: dots and blots (DR), flames along a vein (RVO), drusen (AMD), a wide pale cup
+(Gla), a round hole (MH), a grey fold (RD), dark spicules at the border (RP), dots everywhere (AO). DM alone is not
+visible.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from PIL import Image
 from anomaly_lab.data.twins.drawing import ellipse, smooth_noise, soft_step
 
 DISEASES = ("AMD", "RVO", "Gla", "MH", "DR", "RD", "RP", "AO", "DM")  # columns of data.csv
-_SETS = (  # of one person, with shares about as in the real list
+_SETS = (  # diagnoses of a person and their relative frequency, about as in the real list
     ((), 0.35),
     (("DR", "DM"), 0.22),
     (("Gla",), 0.15),
@@ -32,12 +33,12 @@ _SETS = (  # of one person, with shares about as in the real list
     (("AO",), 0.01),
     (("AMD", "RD"), 0.01),
 )
-HEIGHT, WIDTH = 120, 160  # the real 768 × 1024
-_SCALE = 40  # pixels: radius of the posterior pole
+HEIGHT, WIDTH = 120, 160  # pixels; 768 × 1024 in the real data set
+_SCALE = 40  # radius of the posterior pole in pixels
 
 
 class _Eye(NamedTuple):
-    """A healthy photograph: colours, float32 [H, W, 3]; centres of disc and macula; where the retina shows, [H, W]."""
+    """A healthy photograph: image, float32 [H, W, 3]; centres of disc and macula; visibility of the retina, [H, W]."""
 
     image: np.ndarray
     disc: tuple[float, float]
@@ -49,12 +50,19 @@ _Drawing = Callable[[np.random.Generator, _Eye], tuple[np.ndarray, tuple[int, in
 
 
 def write_twin(root: Path, seed: int, size: int) -> None:
-    """Write `size` photographs in the official layout, plus masks/<name>.png of what is drawn.
+    """Write `size` photographs in the official layout, plus masks/<name>.png of the drawn signs.
 
     Args:
-        root: an empty folder.
-        seed: of everything; each photograph depends on (seed, its number) and its patient's number alone.
-        size: number of photographs, two to four of a patient.
+        root: an existing, empty folder.
+        seed: seed of all random choices; each photograph depends on (seed, its number) and its patient's number only.
+        size: number of photographs; a patient has one to three.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_twin(Path(folder), seed=0, size=3)
+        ...     sorted(path.name for path in (Path(folder) / "images").iterdir())
+        ['000001_00.jpg', '000001_01.jpg', '000002_00.jpg']
     """
     pictures, masks = root / "images", root / "masks"
     pictures.mkdir(parents=True)
@@ -64,7 +72,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
         person = np.random.default_rng([seed, patient, 1])
         diagnoses = _diagnoses(person, patient)
         if index == 1 and person.random() < 0.15:
-            diagnoses = ()  # the other eye is healthy
+            diagnoses = ()  # sometimes the second eye is healthy
         age, sex = int(person.integers(20, 90)), "MF"[int(person.integers(2))]
         name = f"{patient:06d}_{index:02d}"
         image, lesion = _photograph(np.random.default_rng([seed, number]), diagnoses)
@@ -77,7 +85,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
 
 
 def _numbers(seed: int, size: int) -> list[tuple[int, int]]:
-    """Patient and index of every photograph."""
+    """Return patient and index of every photograph."""
     numbers: list[tuple[int, int]] = []
     patient = 0
     while len(numbers) < size:
@@ -88,7 +96,7 @@ def _numbers(seed: int, size: int) -> list[tuple[int, int]]:
 
 
 def _diagnoses(rng: np.random.Generator, patient: int) -> tuple[str, ...]:
-    """The first twelve patients have one set each, so that every disease occurs in a small twin."""
+    """Draw the diagnoses of a patient; the first patients get one set each, so that a small twin has every disease."""
     if 1 < patient <= len(_SETS):
         return _SETS[patient - 1][0]
     shares = np.array([share for _, share in _SETS])
@@ -96,7 +104,7 @@ def _diagnoses(rng: np.random.Generator, patient: int) -> tuple[str, ...]:
 
 
 def _photograph(rng: np.random.Generator, diagnoses: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Colours, uint8 [H, W, 3], and what is drawn of the diseases, bool [H, W]."""
+    """Draw a photograph, uint8 [H, W, 3], and the mask of its signs of disease, bool [H, W]."""
     eye = _eye(rng)
     image, lesion = eye.image, np.zeros((HEIGHT, WIDTH), bool)
     for disease in diagnoses:
@@ -111,7 +119,7 @@ def _photograph(rng: np.random.Generator, diagnoses: tuple[str, ...]) -> tuple[n
 
 def _eye(rng: np.random.Generator) -> _Eye:
     shape = (HEIGHT, WIDTH)
-    side = 1 if rng.random() < 0.5 else -1  # right and left eyes mirror each other
+    side = 1 if rng.random() < 0.5 else -1  # right and left eyes are mirror images
     middle = (HEIGHT * rng.uniform(0.46, 0.54), WIDTH * rng.uniform(0.46, 0.54))
     disc = (middle[0] + rng.normal(0, 2), middle[1] + side * _SCALE * rng.uniform(0.4, 0.55))
     macula = (middle[0] + rng.normal(2, 2), middle[1] - side * _SCALE * rng.uniform(0.1, 0.2))
@@ -121,21 +129,21 @@ def _eye(rng: np.random.Generator) -> _Eye:
         1 - 0.35 * np.clip(far, 0, 1) ** 2 + 0.06 * smooth_noise(rng, shape, 5) + 0.03 * smooth_noise(rng, shape, 18)
     )
     image = tint * shade[..., None]
-    image = _towards(image, 0.5 * soft_step(1 - ellipse(shape, macula, (9, 10)), 1.2), (75, 55, 20))
-    image = _towards(image, 0.85 * _vessels(rng, disc, side), (85, 40, 25))
-    image = _towards(image, soft_step(1 - ellipse(shape, disc, (6, 5)), 0.4), (215, 205, 120))
+    image = _blend(image, 0.5 * soft_step(1 - ellipse(shape, macula, (9, 10)), 1.2), (75, 55, 20))
+    image = _blend(image, 0.85 * _vessels(rng, disc, side), (85, 40, 25))
+    image = _blend(image, soft_step(1 - ellipse(shape, disc, (6, 5)), 0.4), (215, 205, 120))
     visible = soft_step(1 - far + 0.06 * smooth_noise(rng, shape, 6), 0.08)
     lid = np.array([rng.uniform(25, 60), rng.uniform(45, 90), rng.uniform(20, 50)], np.float32)
     lashes = lid * (0.7 + 0.3 * smooth_noise(rng, shape, 9))[..., None] * (far < 1.35)[..., None]
     return _Eye(image * visible[..., None] + lashes * (1 - visible)[..., None], disc, macula, visible)
 
 
-def _towards(image: np.ndarray, cover: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+def _blend(image: np.ndarray, cover: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(image + (np.array(colour, np.float32) - image) * cover[..., None])
 
 
 def _vessels(rng: np.random.Generator, disc: tuple[float, float], side: int) -> np.ndarray:
-    """[H, W] in [0, 1]: four arcades that leave the disc and thin out."""
+    """Draw [H, W] in [0, 1]: arcades of vessels that start at the disc and become thinner."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     cover = np.zeros((HEIGHT, WIDTH), np.float32)
     for up in (-1, 1):
@@ -156,12 +164,12 @@ def _vessels(rng: np.random.Generator, disc: tuple[float, float], side: int) -> 
 def _spots(
     rng: np.random.Generator, count: int, centre: tuple[float, float], spread: float, radii: tuple[float, float]
 ) -> np.ndarray:
-    """[H, W] in [0, 1]: round spots scattered about a centre."""
+    """Draw [H, W] in [0, 1]: round spots scattered around a centre."""
     cover = np.zeros((HEIGHT, WIDTH), np.uint8)
     for _ in range(count):
         column, row = centre[1] + rng.normal(0, 1.3 * spread), centre[0] + rng.normal(0, spread)
         where, radius = (round(16 * column), round(16 * row)), round(16 * rng.uniform(*radii))
-        cv2.circle(cover, where, radius, 255, -1, cv2.LINE_AA, shift=4)  # in sixteenths of a pixel
+        cv2.circle(cover, where, radius, 255, -1, cv2.LINE_AA, shift=4)  # fixed-point coordinates, 1/16 pixel
     return cover.astype(np.float32) / 255
 
 

@@ -1,1 +1,1 @@
-"""What kinds of detectors share: bookkeeping, optimiser steps, adversarial losses, the fake pool."""
+"""Base classes of detectors: training bookkeeping, optimiser steps, adversarial losses, the fake pool."""

@@ -1,6 +1,6 @@
-"""Detector: the contract every method keeps, and the bookkeeping that manual optimisation needs."""
+"""Detector: the interface of every method, and the bookkeeping that manual optimisation needs."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
@@ -9,24 +9,57 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from anomaly_lab.types import Batch, Phase, Prediction, Schedule
+from anomaly_lab.types import Batch, Phase, Prediction, Schedule, UserError
 
 
-class Detector(pl.LightningModule):
+class Detector(pl.LightningModule, ABC):
     """A method: networks, their optimisers, the phases of its training, and one way to score.
 
-    A subclass names its `networks`, makes one optimiser for each in that order (`configure_optimizers`), lists its
-    `phases`, writes `<phase>_step(batches)` with batches [minibatches, B, C, *S] for each of them, and `predict`.
+    A subclass lists its `networks`, returns one optimiser for each in that order (`configure_optimizers`) and lists its
+    `phases`. It implements `predict`, and `<phase>_step(batches)` for each phase, with batches
+    [minibatches, B, C, *S].
 
     One `training_step` is one iteration of the paper's algorithm. The number of iterations done is a buffer, so the
-    phase is known after loading, when resuming, testing and predicting alike.
+    phase is known after loading a checkpoint, whether to resume, test or predict.
 
     Attributes:
-        networks: names of the trained submodules, those without an optimiser last. Each is trained as a whole: what
-            stays frozen, a pretrained teacher say, is a submodule beside them.
-        accumulate: parts a mini-batch is cut into, for a smaller peak memory (without batch norm: same result).
-        clip_norm: largest gradient norm of a network; None leaves gradients alone.
+        networks: names of the trained submodules, those without an optimiser last. Each is trained as a whole; what
+            stays frozen, such as a pretrained teacher, is a separate submodule.
+        accumulate: number of parts a mini-batch is split into to reduce peak memory (without batch norm: same result).
+        clip_norm: maximum gradient norm of a network; None disables clipping.
+
+    Examples:
+        A complete method, to be saved as `anomaly_lab/detectors/mean_image.py`:
+
+        >>> class MeanImage(Detector):
+        ...     networks = ("mean",)
+        ...
+        ...     def __init__(self, learn_iterations: int = 100) -> None:
+        ...         super().__init__()
+        ...         self.save_hyperparameters()
+        ...         self.mean = nn.Linear(1, 64 * 64, bias=False)
+        ...
+        ...     def phases(self) -> tuple[Phase, ...]:
+        ...         return (Phase("learn", self.settings.learn_iterations, self.networks),)
+        ...
+        ...     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        ...         return (torch.optim.Adam(self.mean.parameters()),)
+        ...
+        ...     def learn_step(self, batches: Tensor) -> None:
+        ...         self.step_optimizer("mean", lambda image: self.residual(image).mean(), batches[0])
+        ...
+        ...     def residual(self, image: Tensor) -> Tensor:
+        ...         return (image - self.mean.weight.view(1, 1, 64, 64)).square()
+        ...
+        ...     def predict(self, image: Tensor) -> Prediction:
+        ...         with torch.no_grad():
+        ...             anomaly_map = self.residual(image)
+        ...         return Prediction(anomaly_map.flatten(1).mean(1), anomaly_map)
+        >>> detector = MeanImage()
+        >>> detector.phase.name, detector.score({"image": torch.zeros(2, 1, 64, 64)}).anomaly_score.shape
+        ('learn', torch.Size([2]))
     """
 
     automatic_optimization = False
@@ -37,74 +70,99 @@ class Detector(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        if not self.networks:
+            raise UserError(f"{type(self).__name__} has no `networks`: give the names of its trained sub-modules")
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
-        self.iterations_done = 0  # the buffer's value, readable without waiting for the device
+        self.iterations_done = 0  # value of the buffer, readable without waiting for the device
         self._stepping = ""
-        self._tracked: dict[str, list[Tensor]] = {}
+        self.tracked: dict[str, list[Tensor]] = {}  # values since the last flush, for the record
+
+    @abstractmethod
+    def configure_optimizers(self) -> tuple[Optimizer, ...]:
+        """An optimiser for each of `networks`, in that order; the last networks may have none."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
-        """The phases of the training, in order."""
+        """Return the phases of the training, in order."""
 
     @abstractmethod
     def predict(self, image: Tensor) -> Prediction:
-        """Score images [B, C, *S] in [-1, 1]: the one way for validation, test, prediction and export."""
+        """Score images [B, C, *S] in [-1, 1]; used for validation, test, prediction and export alike."""
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """`n` generated images [n, C, *S], of `generator`'s noise if given; None where a method cannot generate."""
+        """Return `n` generated images [n, C, *S], with noise from `generator`; None if the method cannot generate."""
         return None
 
     def discriminator_output(self, image: Tensor) -> Tensor | None:
-        """The discriminator's outputs [B] for images [B, C, *S]; None where none sees images alone."""
+        """Return the discriminator's outputs [B] for images [B, C, *S], higher = more real.
+
+        None if no discriminator takes images alone.
+        """
         return None
 
     def load_pretrained(self) -> dict[str, Any]:
-        """Read what a training needs from elsewhere, pretrained weights say, before its run folder is made.
+        """Read external inputs of the training, such as pretrained weights; called before the run folder is created.
 
         Returns:
-            What the record says of it.
+            What the record of the run says about them.
 
         Raises:
-            UserError: it is not there, or not what was expected.
+            UserError: a file is missing or not what was expected.
         """
         return {}
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What must be said wherever this detector's numbers stand: it departs from its method, or from honesty."""
+        """Warnings to print wherever this detector's numbers appear, such as a departure from the published method."""
         return ()
 
     @property
     def settings(self) -> Any:
-        """The constructor's arguments, as attributes."""
+        """Arguments of the constructor, as attributes."""
+        if not self.hparams:
+            raise UserError(f"{type(self).__name__} does not keep its settings: call self.save_hyperparameters()")
         return self.hparams
 
     @property
     def schedule(self) -> Schedule:
-        """The phases, as a schedule."""
+        """The phases as a schedule."""
         return Schedule(self.phases())
 
     @property
     def phase(self) -> Phase:
-        """The phase of the next iteration."""
+        """Phase of the next iteration."""
         return self.schedule.phase_at(self.iterations_done)
 
     @property
     def ready(self) -> bool:
-        """Whether a score means something yet: not before the last phase's first iteration."""
+        """Whether scores are meaningful yet: after the first iteration of the last phase."""
         return self.iterations_done > self.schedule.iterations - self.schedule[-1].iterations
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to train."""
+        """Whether all iterations are done."""
         return self.iterations_done >= self.schedule.iterations
+
+    def refuse_gaps(self) -> None:
+        """Check that there is a method for each phase and a sub-module for each network, before a run begins.
+
+        Raises:
+            UserError: one is missing; the message names it.
+        """
+        name, parts = type(self).__name__, {part for part, _ in self.named_children()}
+        for phase in self.phases():
+            if not callable(getattr(self, f"{phase.name}_step", None)):
+                raise UserError(f"{name} lacks the method {phase.name}_step(batches), an iteration of '{phase.name}'")
+            for network in (*self.networks, *phase.networks):
+                if network not in parts:
+                    raise UserError(f"{name} has no sub-module '{network}', which `networks` or a phase names")
 
     def on_fit_start(self) -> None:
         """Check that optimiser i trains network i; a subclass that overrides this must call it.
 
         Raises:
-            RuntimeError: an optimiser trains other parameters than its network's, one of these is frozen, or a network
-                with parameters to train has no optimiser.
+            RuntimeError: an optimiser trains other parameters than those of its network, some of these are frozen, or a
+                network with trainable parameters has no optimiser.
         """
         for name, optimizer in zip_longest(self.networks, self._every_optimizer()):
             if name is None:
@@ -117,37 +175,43 @@ class Detector(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase = self.phase
         for name in self.networks:
-            network, moves = self.get_submodule(name), name in phase.networks
-            if network.training != moves:
-                network.train(moves)
+            network, is_trained = self.get_submodule(name), name in phase.networks
+            if network.training != is_trained:
+                network.train(is_trained)
         getattr(self, f"{phase.name}_step")(batch["image"])
         self.iteration += 1
         self.iterations_done += 1
 
     def on_train_epoch_end(self) -> None:
-        """Batch-norm statistics become the mean over ranks: every process scores with the same network."""
+        """Average batch-norm statistics over ranks, so that every process scores with the same network."""
         if self.trainer.world_size > 1:
             for buffer in self.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
 
     def step_optimizer(self, network: str, loss: Callable[[Tensor], Tensor], batch: Tensor) -> None:
-        """One optimiser step of `network` alone along the gradient of loss(batch), the mean over [B, C, *S]."""
+        """Take one optimiser step of `network` alone on the gradient of `loss(batch)`.
+
+        Args:
+            network: name of the network.
+            loss: batch [B, C, *S] -> scalar, a mean over the batch.
+            batch: [B, C, *S].
+        """
         optimizer = self._optimizer(network)
         optimizer.zero_grad()
-        if network != self._stepping:  # gradients reach this network's weights and no other's
+        if network != self._stepping:  # only the weights of this network get gradients
             for name in self.networks:
                 self.get_submodule(name).requires_grad_(name == network)
             self._stepping = network
         for part in batch.chunk(self.accumulate):
             value = loss(part) * (len(part) / len(batch))
-            with torch.autocast(self.device.type, enabled=False):  # penalties stay in float32
+            with torch.autocast(self.device.type, enabled=False):  # gradient penalties need float32
                 self.manual_backward(value)
         self.track({f"train/grad_{network}": self._clipped_norm(network)})
         optimizer.step()
 
     def _clipped_norm(self, network: str) -> Tensor:
-        """Norm of the network's gradient; the gradient itself is shortened to `clip_norm`, if that is set."""
+        """Return the norm of the network's gradient, and clip the gradient to `clip_norm` if that is set."""
         weights = [p for p in self.get_submodule(network).parameters() if p.grad is not None]
         if self.clip_norm is not None:
             return torch.nn.utils.clip_grad_norm_(weights, self.clip_norm)
@@ -166,18 +230,18 @@ class Detector(pl.LightningModule):
         return keys
 
     def track(self, terms: dict[str, Tensor]) -> None:
-        """Note scalars of this iteration; their means are logged now and then. Nothing leaves the device."""
+        """Record scalars of this iteration; their means are logged from time to time. Nothing leaves the device."""
         for key, value in terms.items():
-            self._tracked.setdefault(key, []).append(value.detach())
+            self.tracked.setdefault(key, []).append(value.detach())
 
     def flush(self) -> dict[str, float]:
-        """Means of what was tracked since the last flush, by key; forgets it."""
-        means = {key: float(torch.stack(values).float().mean()) for key, values in self._tracked.items()}
-        self._tracked.clear()
+        """Return the means of the scalars tracked since the last call by key, and clear them."""
+        means = {key: float(torch.stack(values).float().mean()) for key, values in self.tracked.items()}
+        self.tracked.clear()
         return means
 
     def score(self, batch: Batch) -> Prediction:
-        """`predict` in eval mode and float32, whatever the training's precision: a score depends on nothing else."""
+        """Call `predict` in eval mode and float32, whatever the training precision, so that scores are reproducible."""
         self.eval()
         with torch.autocast(self.device.type, enabled=False):
             return self.predict(batch["image"].float())
@@ -190,19 +254,22 @@ class Detector(pl.LightningModule):
 
 
 def _misfit(name: str, network: nn.Module, optimizer: LightningOptimizer | None, first: bool) -> str:
-    """Why `optimizer` is not this network's, empty if it is; `first`: `step_optimizer` has not frozen weights yet."""
+    """Return why `optimizer` does not fit `network`, or an empty string; `first`: no step has frozen weights yet."""
     weights = set(network.parameters())
     frozen = {weight for weight in weights if not weight.requires_grad}
     if optimizer is None:
-        idle = len(weights - frozen)
-        return f"network '{name}' has {idle} parameters to train and no optimiser" if idle else ""
+        trainable = len(weights - frozen)
+        return f"network '{name}' has {trainable} parameters to train and no optimiser" if trainable else ""
     trained = {weight for group in optimizer.param_groups for weight in group["params"]}
     missing, foreign = len(weights - trained), len(trained - weights)
     if missing or foreign:
         return (
             f"the optimiser in the place of network '{name}' lacks {missing} of its {len(weights)} parameters and has "
-            f"{foreign} others: `configure_optimizers` returns them in the order of `networks`"
+            f"{foreign} others: `configure_optimizers` must return optimisers in the order of `networks`"
         )
     if frozen and first:
-        return f"network '{name}' has {len(frozen)} frozen parameters, which `step_optimizer` would thaw: move them out"
+        return (
+            f"network '{name}' has {len(frozen)} frozen parameters, which `step_optimizer` would unfreeze: "
+            "move them to a submodule outside `networks`"
+        )
     return ""

@@ -1,6 +1,6 @@
-"""What GAN detectors share: what a discriminator is shown and how it is watched, noise, the losses of a WGAN-GP.
+"""Base classes of GAN detectors: augmentation and tracking of the discriminator, noise, the losses of a WGAN-GP.
 
-The order of a step stays in each detector's file.
+The order of the optimiser steps stays in each detector's file.
 """
 
 import torch
@@ -13,14 +13,14 @@ from anomaly_lab.networks import augmentation
 from anomaly_lab.networks.augmentation import ADA, AugmentD
 from anomaly_lab.types import Batch
 
-ADAPT_EVERY = 4  # iterations between two moves of an adaptive augmentation
+ADAPT_EVERY = 4  # iterations between two updates of an adaptive augmentation
 
 
 class GANDetector(Detector):
-    """A detector with a discriminator, which sees `augmented` images only, real and fake, in both networks' losses.
+    """A detector with a discriminator that sees only `augmented` images, real and fake, in the losses of both networks.
 
     Args:
-        augment_d: what is done to them.
+        augment_d: augmentation of these images.
     """
 
     def __init__(self, augment_d: AugmentD = "none") -> None:
@@ -34,30 +34,31 @@ class GANDetector(Detector):
             self._adapt(ADAPT_EVERY / phase.iterations)
 
     def augmented(self, image: Tensor) -> Tensor:
-        """Images [B, C, H, W] as the discriminator is to see them."""
+        """Return images [B, C, H, W] as the discriminator sees them."""
         return self.augmented_alike(image)[0]
 
     def augmented_alike(self, *images: Tensor) -> tuple[Tensor, ...]:
-        """The same of several, row i of each by the same draws: for a loss that compares an image with its copy."""
+        """Augment several batches, row i of each with the same draws: for losses that compare images with copies."""
         changed: tuple[Tensor, ...] = self.augmentation(*images)
         return changed
 
     def track_discriminator(self, real: Tensor, fake: Tensor | None = None) -> None:
-        """Note how sure the discriminator is of real images; an adaptive augmentation follows it.
+        """Record how sure the discriminator is of real images, which an adaptive augmentation follows.
 
         Args:
-            real: its outputs [B] for augmented real images, as a loss of its own has them; logits.
-            fake: of a Wasserstein critic, whose zero means nothing, its outputs for fakes as well: the middle between
-                the two means stands for zero (≠ paper, whose discriminator gives logits).
+            real: outputs [B] for augmented real images, as computed in the discriminator's loss; logits if `fake` is
+                None.
+            fake: outputs for fakes, if the discriminator is a Wasserstein critic. Its zero has no meaning; the midpoint
+                of the two means takes its place (≠ paper, whose discriminator outputs logits).
         """
         with torch.no_grad():
-            middle = 0.0 if fake is None else (real.float().mean() + fake.float().mean()) / 2
-            signs = (real.float() - middle).sign()
+            midpoint = 0.0 if fake is None else (real.float().mean() + fake.float().mean()) / 2
+            signs = (real.float() - midpoint).sign()
             self.augmentation.track(signs)
         self.track({"train/sign_real": signs.mean()})
 
     def _adapt(self, share: float) -> None:
-        """Let the augmentation follow what was watched on all ranks."""
+        """Update an adaptive augmentation from the signs tracked on all ranks."""
         if isinstance(self.augmentation, ADA):
             if self.trainer.world_size > 1:
                 self.augmentation.seen.copy_(self.trainer.strategy.reduce(self.augmentation.seen, reduce_op="sum"))
@@ -66,12 +67,12 @@ class GANDetector(Detector):
 
 
 class GenerativeDetector(GANDetector):
-    """One whose `generator` draws images of noise; it has the setting `latent_dim`."""
+    """A GAN detector whose `generator` maps noise to images; it has the setting `latent_dim`."""
 
     generator: nn.Module
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Z ~ N(0, 1), [n, latent_dim]."""
+        """Draw z ~ N(0, 1), [n, latent_dim]."""
         device = generator.device if generator else self.device
         return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
 
@@ -81,16 +82,16 @@ class GenerativeDetector(GANDetector):
 
 
 class WassersteinDetector(GenerativeDetector):
-    """One with a `critic` and the losses of a WGAN-GP (Gulrajani et al. 2017); it has the setting `gp_weight`."""
+    """A detector with a `critic` and a WGAN-GP's losses (Gulrajani et al. 2017); it has the setting `gp_weight`."""
 
     critic: nn.Module
 
     def critic_loss(self, real: Tensor) -> Tensor:
-        """Wasserstein loss and gradient penalty against as many fresh fakes; real: [B, C, H, W]."""
+        """Return the critic's loss on images [B, C, H, W] and as many fresh fakes (Gulrajani et al. 2017, eq. 3)."""
         return self.critic_terms(real)[0]
 
     def critic_terms(self, real: Tensor) -> tuple[Tensor, Tensor]:
-        """The critic's loss on images [B, C, H, W], and what it says of them, [B]."""
+        """Return the critic's loss on images [B, C, H, W] and as many fresh fakes, and the outputs [B] on images."""
         with torch.no_grad():
             fake = self.augmented(self.generator(self.noise(len(real))))
         loss, score, distance, penalty = self.critic_losses(self.critic, self.augmented(real), fake)
@@ -98,19 +99,24 @@ class WassersteinDetector(GenerativeDetector):
         return loss, score
 
     def critic_losses(self, critic: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of a critic that is to tell images from fakes, [B, C, H, W] both, augmented.
+        """Compute the loss of a critic on augmented real and fake images (Gulrajani et al. 2017, eq. 3).
+
+        Args:
+            critic: image [B, C, H, W] -> output [B].
+            real: real images, [B, C, H, W].
+            fake: fake images, [B, C, H, W].
 
         Returns:
-            Its loss, distance + lambda · penalty; what it says of `real`, [B]; the distance; the penalty.
+            The loss, distance + lambda · penalty; the outputs for `real`, [B]; the distance; the penalty.
         """
         score, fake_score = critic(real), critic(fake)
-        distance = wasserstein_critic_loss(score, fake_score)
+        distance = wasserstein_critic_loss(score, fake_score)  # mean D(x̃) - mean D(x)
         self.track_discriminator(score, fake_score)
-        penalty = gradient_penalty(critic, real, fake)
+        penalty = gradient_penalty(critic, real, fake)  # mean (‖∇D(u)‖₂ - 1)², u between x and x̃
         return distance + self.settings.gp_weight * penalty, score, distance, penalty
 
     def generator_loss(self, real: Tensor) -> Tensor:
-        """Minus the critic's opinion of as many fakes as there are images in `real`, [B, C, H, W]."""
+        """Return the generator's loss, -mean D(G(z)), on as many fakes as there are images [B, C, H, W] in `real`."""
         loss = wasserstein_generator_loss(self.critic(self.augmented(self.generator(self.noise(len(real))))))
         self.track({"train/generator": loss})
         return loss

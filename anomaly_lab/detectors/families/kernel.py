@@ -1,4 +1,4 @@
-"""What kernel methods share: they gather a sample of the normals, batch by batch, and learn from all of it at once."""
+"""Base class of kernel methods: features of normals are gathered batch by batch, then the method is fitted at once."""
 
 import math
 from abc import abstractmethod
@@ -20,20 +20,21 @@ Features = Pixels | SqueezeNetFeatures | SVDDAutoencoder
 
 
 class FeatureBankDetector(Detector):
-    """A detector whose last phase, `gather`, collects features of normals; at its end `learn` makes a machine of them.
+    """A detector whose last phase, `gather`, collects a feature bank of normals; at its end `learn` fits the method.
 
-    A subclass calls `assemble` in its constructor, writes `learn` and `predict` and has the settings `samples` and
-    `batch_size`; `weights` and `feature_iterations` if it lets choose the features.
+    A subclass calls `assemble` in its constructor and implements `learn` and `predict`. It has the settings `samples`
+    and `batch_size`, and, if the features can be chosen, `weights` and `feature_iterations`.
 
     Settings:
-        features: what is gathered of an image: its `pixels`, the `code` of an autoencoder that the phase `features`
-            trains first, or a pretrained `squeezenet`'s pooled features; `squeezenet_caffe` if its weights were learnt
-            with Caffe, on other colours.
-        weights: file of its weights by torchvision's names (squeezenet1_0), read when the training begins.
-        components: most whitened principal components (95 % of the variance) to which they are reduced; 0 for none.
-        feature_iterations: length of the phase `features`, where there is one.
-        samples: images to gather. More than there are normals would only repeat them.
-        batch_size: of a mini-batch, which tells how many iterations that takes.
+        features: features of an image: its `pixels`; the `code` of an autoencoder that is trained first, in the phase
+            `features`; or the pooled features of a pretrained `squeezenet`. `squeezenet_caffe` is for weights trained
+            with Caffe, which expect other colours.
+        weights: file of SqueezeNet's weights in torchvision's format (squeezenet1_0), read when training starts.
+        components: maximum number of whitened principal components (95 % of the variance) to reduce the features to; 0
+            for no reduction.
+        feature_iterations: length of the phase `features`, if there is one.
+        samples: number of images to gather. If there are fewer normals, some are gathered repeatedly.
+        batch_size: size of a mini-batch, from which the number of iterations of `gather` follows.
     """
 
     networks: tuple[str, ...] = ("features", "machine")
@@ -41,14 +42,14 @@ class FeatureBankDetector(Detector):
     machine: KernelMachine
 
     def assemble(self, features: Features, capacity: int, components: int = 0) -> None:
-        """Make room for the features of `capacity` images."""
+        """Create the feature bank for `capacity` images."""
         self.features = features
         num_features = features.encoder.num_features if isinstance(features, SVDDAutoencoder) else features.num_features
         self.machine = KernelMachine(capacity, num_features, components)
 
     @abstractmethod
     def learn(self) -> None:
-        """Learn from what `machine` has gathered."""
+        """Fit the method to the rows gathered in `machine`."""
 
     def phases(self) -> tuple[Phase, ...]:
         p = self.settings
@@ -62,7 +63,7 @@ class FeatureBankDetector(Detector):
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1 and not any(p.requires_grad for p in self.parameters()):
-            raise UserError(f"{type(self).__name__} has nothing to share out among processes: set trainer.devices=1")
+            raise UserError(f"{type(self).__name__} has nothing to share among processes: set trainer.devices=1")
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -70,38 +71,43 @@ class FeatureBankDetector(Detector):
             self.features.load(self.settings.weights)
 
     def features_step(self, batches: Tensor) -> None:
-        """The autoencoder moves once on each mini-batch of [1, B, C, H, W]."""
+        """Take one optimiser step of the autoencoder on each mini-batch of [1, B, C, H, W]."""
         for image in batches:
             self.step_optimizer("features", self.reconstruction_loss, image)
 
     def reconstruction_loss(self, image: Tensor) -> Tensor:
-        """Sum of squared errors on pixels in [0, 1], mean over the batch [B, C, H, W]."""
+        """Return the sum of squared errors of pixels in [0, 1], averaged over the batch [B, C, H, W]."""
         image = (image + 1) / 2
         loss: Tensor = (self.features(image).float() - image).square().flatten(1).sum(1).mean()
         self.track({"train/reconstruction": loss})
         return loss
 
     def gather_step(self, batches: Tensor) -> None:
-        """Add each mini-batch of [1, B, C, H, W], all ranks' parts of it; learn at the end of the schedule."""
+        """Add the features of each mini-batch of [1, B, C, H, W] on all ranks; fit the method in the last iteration."""
         for image in batches:
-            everywhere = torch.as_tensor(self.all_gather(image)).reshape(-1, *image.shape[1:])
-            self.machine.gather(self.featured(everywhere))
+            image_of_all_ranks = torch.as_tensor(self.all_gather(image)).reshape(-1, *image.shape[1:])
+            self.machine.gather(self.featured(image_of_all_ranks))
         if self.iterations_done + 1 == self.schedule.iterations:
             self.learn()
 
     @torch.no_grad()
     def featured(self, image: Tensor) -> Tensor:
-        """Features [B, D] of images [B, C, *S], in float32."""
+        """Return the features [B, D] of images [B, C, *S], in float32."""
         with torch.autocast(image.device.type, enabled=False):
             if isinstance(self.features, SVDDAutoencoder):
-                found: Tensor = self.features.encoder((image.float() + 1) / 2)
+                x: Tensor = self.features.encoder((image.float() + 1) / 2)
             else:
-                found = self.features(image)
-            return found
+                x = self.features(image)
+            return x
 
 
 def features_of(name: FeatureName, patch_size: Sequence[int], in_channels: int) -> Features:
-    """The module that a detector's setting `features` asks for."""
+    """Return the module for a detector's setting `features`.
+
+    Examples:
+        >>> features_of("pixels", patch_size=(32, 32), in_channels=1).num_features
+        1024
+    """
     if name == "code":
         return SVDDAutoencoder(in_channels, patch_size)
     if name == "pixels":

@@ -1,4 +1,4 @@
-"""What GANomaly and Skip-GANomaly share: a network that reconstructs and a discriminator learn in turns."""
+"""Base class of GANomaly and Skip-GANomaly: a reconstructing network and a discriminator are trained in turns."""
 
 import contextlib
 from abc import abstractmethod
@@ -17,23 +17,23 @@ from anomaly_lab.networks.stages import initialise
 from anomaly_lab.types import Phase
 
 BnMode = Literal["eval", "batch"]
-MIN_DISCRIMINATOR_LOSS = 1e-5  # a discriminator's loss below which it teaches nothing any more
+MIN_DISCRIMINATOR_LOSS = 1e-5  # below this loss, the discriminator is re-initialised
 
 
 class ReconstructionGAN(GANDetector):
-    """One phase, `gan`: the reconstructor moves, then the discriminator on the reconstructions made on the way.
+    """One phase, `gan`: a step of the reconstructor, then one of the discriminator on the same reconstructions.
 
-    Both gradients are of the weights at the iteration's beginning, as in the authors' code, so the discriminator looks
-    once at images and once at reconstructions for both losses (≠ code: twice, for the same answers). One whose loss is
-    next to nothing gets fresh weights; `resets` counts it.
+    Both gradients are those of the weights at the start of the iteration, as in the authors' code. The discriminator
+    therefore processes images and reconstructions only once for both losses (≠ code: twice, with the same outputs). A
+    discriminator whose loss is almost 0 is re-initialised; `resets` counts this.
 
-    A subclass makes `reconstructor` and `discriminator`, writes their losses and `predict`, and has the settings
-    `gan_iterations`, `lr` (of both) and `bn_mode`.
+    A subclass creates `reconstructor` and `discriminator`, implements their losses and `predict`, and has the settings
+    `gan_iterations`, `lr` (of both networks) and `bn_mode`.
 
     Attributes:
-        outputs: of images and of reconstructions, with a graph for the discriminator's weights; the reconstructor's
-            loss leaves them for the discriminator's, for each part of the mini-batch.
-        losses: what the discriminator's loss leaves of itself.
+        outputs: the discriminator's outputs for images and reconstructions of each part of the mini-batch, with a graph
+            for its weights. The reconstructor's loss appends them, the discriminator's loss removes them.
+        losses: losses of the discriminator in this iteration, detached.
     """
 
     networks = ("reconstructor", "discriminator")
@@ -49,31 +49,31 @@ class ReconstructionGAN(GANDetector):
 
     @abstractmethod
     def reconstructor_loss(self, real: Tensor) -> Tensor:
-        """Of images [B, C, H, W]; asks `adversarial` once."""
+        """Return the reconstructor's loss on images [B, C, H, W]; it must call `adversarial` once."""
 
     @abstractmethod
     def discriminator_loss(self, real: Tensor) -> Tensor:
-        """Of the first of `outputs`, which it takes; appends itself, detached, to `losses`."""
+        """Return the discriminator's loss; it removes the first item of `outputs` and appends its value to `losses`."""
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What must be said wherever this detector's numbers stand."""
-        batch = "bn_mode=batch: scores use the statistics of their batch, so they depend on the order of the test set"
-        return (batch,) if self.settings.bn_mode == "batch" else ()
+        """Warnings to print wherever this detector's numbers appear."""
+        caveat = "bn_mode=batch: scores use the statistics of their batch, so they depend on the order of the test set"
+        return (caveat,) if self.settings.bn_mode == "batch" else ()
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("gan", self.settings.gan_iterations, self.networks),)
 
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
-        moved = (self.reconstructor, self.discriminator)
-        return tuple(Adam(net.parameters(), self.settings.lr, betas=(0.5, 0.999), fused=True) for net in moved)
+        networks = (self.reconstructor, self.discriminator)
+        return tuple(Adam(net.parameters(), self.settings.lr, betas=(0.5, 0.999), fused=True) for net in networks)
 
     def gan_step(self, batches: Tensor) -> None:
-        """Each network moves once on each mini-batch of [1, B, C, H, W]."""
+        """Take one step of each network on each mini-batch of [1, B, C, H, W]."""
         for real in batches:
             self.step_optimizer("reconstructor", self.reconstructor_loss, real)
             self.step_optimizer("discriminator", self.discriminator_loss, real)
-            self._renew_if_beaten()
+            self._reset_collapsed_discriminator()
 
     def adversarial(
         self,
@@ -81,39 +81,46 @@ class ReconstructionGAN(GANDetector):
         reconstruction: Tensor,
         distance: Callable[[DiscriminatorOutput, DiscriminatorOutput], Tensor],
     ) -> Tensor:
-        """`distance` of what the discriminator says of images and of their reconstructions, [B, C, H, W] both.
+        """Return the adversarial term of the reconstructor's loss; keep the discriminator's outputs for its own loss.
 
-        A scalar with a graph for the reconstructions alone; the discriminator's is kept for its own loss.
+        Args:
+            real: images, [B, C, H, W].
+            reconstruction: their reconstructions, [B, C, H, W].
+            distance: outputs for images and for reconstructions -> scalar.
+
+        Returns:
+            `distance` as a scalar with a graph for the reconstructions only.
         """
         copy = reconstruction.detach().requires_grad_()
-        self.discriminator.requires_grad_(True)  # `step_optimizer` has frozen it; its turn comes
+        self.discriminator.requires_grad_(True)  # `step_optimizer` has frozen it; its own loss needs the graph
         images = self.augmented_alike(real, copy)
         of_real, of_fake = (DiscriminatorOutput(*self.discriminator(image)) for image in images)
         self.outputs.append((of_real, of_fake))
-        value = distance(DiscriminatorOutput(*(said.detach() for said in of_real)), of_fake)
+        value = distance(DiscriminatorOutput(*(output.detach() for output in of_real)), of_fake)
         with torch.autocast(self.device.type, enabled=False):
             (slope,) = torch.autograd.grad(value, copy, retain_graph=True)
+        # The second term is 0; it carries the gradient `slope` to the reconstructions.
         return value.detach() + ((reconstruction - copy.detach()).float() * slope.float()).sum()
 
-    def _renew_if_beaten(self) -> None:
-        """Fresh weights, the same on all ranks, for a beaten discriminator; its optimiser goes on, as in the code."""
-        loss, alone = torch.stack(self.losses).mean(), self.trainer.world_size == 1
+    def _reset_collapsed_discriminator(self) -> None:
+        """Re-initialise a discriminator whose loss is almost 0, equally on all ranks; its optimiser state is kept."""
+        loss, single_process = torch.stack(self.losses).mean(), self.trainer.world_size == 1
         self.losses.clear()
-        if not alone:
+        if not single_process:
             loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
         if loss < MIN_DISCRIMINATOR_LOSS:
             initialise(self.discriminator)
-            if not alone:  # each rank has drawn its own
+            if not single_process:  # each rank has drawn its own weights
                 self.discriminator.load_state_dict(self.trainer.strategy.broadcast(self.discriminator.state_dict()))
             self.resets += 1
         self.track({"train/resets": self.resets.float()})
 
     @contextlib.contextmanager
     def scoring_mode(self) -> Iterator[None]:
-        """No gradients, and batch norm as `bn_mode` says.
+        """Disable gradients and set batch norm as `bn_mode` says.
 
-        ≠ code: with `batch`, the authors' running means follow the test images. They use them nowhere, so their scores
-        are these; ours stay as training left them.
+        ≠ code: with `batch`, the authors' code also updates the running statistics with the test images. It never uses
+        them, so the scores are the same; here they stay as training left them.
         """
         with torch.no_grad(), contextlib.ExitStack() as stack:
             if self.settings.bn_mode == "batch":

@@ -1,1 +1,1 @@
-"""The page of a study: tables, plots, pictures."""
+"""The page of a study: tables, plots and pictures."""

@@ -1,4 +1,4 @@
-"""The pictures of a study, from the records of its runs: what was generated, and what was made of the same cases."""
+"""The pictures of a study, from its run folders: generated images, and reconstructions and maps of the same cases."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from anomaly_lab.reports import images
 from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.results import Result
 
-CASES_PER_CLASS = 3  # cases of a class
-PARTS = {"reconstruction", "anomaly_map"}  # what a run may have made of a case
-LARGEST = 96  # pixels a side of a picture: a page holds a dozen for every row
-SIDE = 8  # samples a row, as the callback draws them
-STRIPS = 2  # rows of samples
+CASES_PER_CLASS = 3
+PARTS = {"reconstruction", "anomaly_map"}  # pictures that a run may have stored of a case
+LARGEST = 96  # pixels per side of a picture, because a page holds a dozen for every row
+SIDE = 8  # generated images per row, as in the grids of callbacks.samples
+STRIPS = 2  # rows of generated images that are shown
 EMPTY = {"id": np.empty(0, str)}
 
 
 class Case(NamedTuple):
-    """A column of the gallery.
+    """A column of the gallery: a test case.
 
     Attributes:
         id: of the test case.
-        anomalous: what it is.
-        pixels: [C, H, W] in [-1, 1].
+        anomalous: its label.
+        pixels: the image, [C, H, W] in [-1, 1].
         image: the same as a data URI.
-        outline: SVG path of the lesion in pixels, "" where none is known.
+        outline: SVG path of the lesion in pixels; "" where none is known.
     """
 
     id: str
@@ -43,13 +43,13 @@ class Case(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """A row of the gallery.
+    """A row of the gallery: the pictures of a run.
 
     Attributes:
         title: of the study's row.
         seed: of the run.
-        samples: data URI of what its generator drew last, "" where it draws nothing.
-        parts: of PARTS -> data URI by case id, the map laid over the input; without cases that the run did not keep.
+        samples: data URI of the last generated images; "" if the detector cannot generate.
+        parts: name in PARTS -> data URI by case id, maps overlaid on the input; only cases that the run stored.
     """
 
     title: str
@@ -59,93 +59,116 @@ class Strip(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """The pictures of a data set."""
+    """The pictures of a study on one data set.
+
+    Attributes:
+        cases: columns, anomalous cases first.
+        strips: rows.
+    """
 
     cases: list[Case]
     strips: list[Strip]
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What was judged: data URI by case id."""
+        """The input images: data URI by case id."""
         return {case.id: case.image for case in self.cases}
 
     @property
     def outlined(self) -> bool:
-        """Whether a lesion is."""
+        """Whether any case has a known lesion."""
         return any(case.outline for case in self.cases)
 
 
 def gallery(findings: Findings, dataset: str) -> Gallery:
-    """The pictures of each row's lowest seed, of the cases that most of these runs have kept."""
+    """Collect the pictures of each row's lowest seed, for the cases that most of these runs stored.
+
+    Args:
+        findings: results of the study.
+        dataset: name of a data set of the study.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> gallery(Findings(study, results={}), "set")  # no run is finished yet
+        Gallery(cases=[], strips=[])
+    """
     first = {row.title: next(iter(runs.items())) for name, row in findings.rows.items()
              if (runs := findings.of(name, dataset))}  # fmt: skip
-    kept = {title: found for title, (_, run) in first.items() if (found := _kept(run.run))}
-    chosen = _chosen([(found, first[title][1]) for title, found in kept.items()])
-    strips = [_strip(title, *of, kept.get(title, EMPTY), chosen) for title, of in first.items()]
-    return Gallery(chosen, [strip for strip in strips if strip.samples or strip.parts])
+    stored = {title: arrays for title, (_, run) in first.items() if (arrays := _stored(run.run))}
+    cases = _choose_cases([(arrays, first[title][1]) for title, arrays in stored.items()])
+    strips = [_strip(title, *run, stored.get(title, EMPTY), cases) for title, run in first.items()]
+    return Gallery(cases, [strip for strip in strips if strip.samples or strip.parts])
 
 
-def _kept(run: Path) -> dict[str, np.ndarray]:
-    """The arrays of gallery.npz; none where it is missing or torn: pictures are no reason to withhold the numbers."""
+def _stored(run: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of gallery.npz; empty if it is missing or damaged, because the page can do without pictures."""
     try:
-        with np.load(run / "samples" / "gallery.npz", allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        with np.load(run / "samples" / "gallery.npz", allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile):
         return {}
 
 
-def _chosen(runs: list[tuple[dict[str, np.ndarray], Result]]) -> list[Case]:
-    """The cases of each class that most runs have kept, the anomalous first."""
+def _choose_cases(runs: list[tuple[dict[str, np.ndarray], Result]]) -> list[Case]:
+    """Choose the cases of each class that most runs stored, anomalous cases first."""
     times: Counter[str] = Counter()
     places: dict[str, tuple[bool, dict[str, np.ndarray], int]] = {}
-    for kept, result in runs:
+    for stored, result in runs:
         anomalous = dict(zip(result.id.tolist(), (result.label == 1).tolist(), strict=True))
-        for i, case in enumerate(kept["id"].tolist() if PARTS & set(kept) else []):
+        for i, case in enumerate(stored["id"].tolist() if PARTS & set(stored) else []):
             if case in anomalous:
                 times[case] += 1
-                places.setdefault(case, (anomalous[case], kept, i))
+                places.setdefault(case, (anomalous[case], stored, i))
     ranked = sorted(places, key=lambda case: (-times[case], case))
-    chosen = [case for kind in (True, False) for case in [c for c in ranked if places[c][0] == kind][:CASES_PER_CLASS]]
+    chosen = [
+        case for label in (True, False) for case in [c for c in ranked if places[c][0] == label][:CASES_PER_CLASS]
+    ]
     return [_case(case, *places[case]) for case in chosen]
 
 
-def _case(case: str, anomalous: bool, kept: dict[str, np.ndarray], i: int) -> Case:
-    image = kept["image"][i]
-    outline = images.outline(kept["mask"][i, 0]) if "mask" in kept and kept["mask"][i].any() else ""
+def _case(case: str, anomalous: bool, stored: dict[str, np.ndarray], i: int) -> Case:
+    image = stored["image"][i]
+    outline = images.outline(stored["mask"][i, 0]) if "mask" in stored and stored["mask"][i].any() else ""
     return Case(case, anomalous, image, _small(images.shades(image)), outline)
 
 
-def _strip(title: str, seed: int, result: Result, kept: dict[str, np.ndarray], cases: list[Case]) -> Strip:
-    at = {c.id: i for c in cases for i in np.flatnonzero(kept["id"] == c.id) if _alike(kept["image"][i], c.pixels)}
+def _strip(title: str, seed: int, result: Result, stored: dict[str, np.ndarray], cases: list[Case]) -> Strip:
+    index = {
+        case.id: i
+        for case in cases
+        for i in np.flatnonzero(stored["id"] == case.id)
+        if _may_be_equal(stored["image"][i], case.pixels)
+    }
     parts: dict[str, dict[str, str]] = {}
-    if at and "reconstruction" in kept:
-        parts["reconstruction"] = {c: _small(images.shades(kept["reconstruction"][i])) for c, i in at.items()}
-    if at and "anomaly_map" in kept:
-        image, maps = kept["image"], kept["anomaly_map"][:, 0]
-        brightest = float(np.nanquantile(maps, 0.995))  # of this method: the maps of two do not compare
-        parts["anomaly_map"] = {c: _small(images.overlay(image[i], maps[i], brightest)) for c, i in at.items()}
+    if index and "reconstruction" in stored:
+        parts["reconstruction"] = {c: _small(images.shades(stored["reconstruction"][i])) for c, i in index.items()}
+    if index and "anomaly_map" in stored:
+        image, maps = stored["image"], stored["anomaly_map"][:, 0]
+        brightest = float(np.nanquantile(maps, 0.995))  # per method, because maps of two methods do not compare
+        parts["anomaly_map"] = {c: _small(images.overlay(image[i], maps[i], brightest)) for c, i in index.items()}
     return Strip(title, seed, _samples(result.run / "samples"), parts)
 
 
-def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether they are one picture, as far as can be told: of a case, two runs may have kept two patches."""
-    return one.shape != other.shape or np.array_equal(one, other)
+def _may_be_equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether two images may show the same patch: two runs may have stored different patches of a case."""
+    return a.shape != b.shape or np.array_equal(a, b)
 
 
 def _samples(folder: Path) -> str:
-    """The upper rows of the last grid that can be read, SIDE pictures wide."""
+    """Return the upper rows of the last readable grid of generated images, SIDE images wide, as a data URI."""
     for path in sorted((path for path in folder.glob("*.png") if path.stem.isdigit()), reverse=True):
         try:
             with Image.open(path) as grid:
                 tile = grid.width // SIDE
                 return _uri(grid.crop((0, 0, grid.width, min(grid.height, STRIPS * tile))), SIDE * LARGEST)
         except (OSError, SyntaxError):
-            continue  # torn by a kill
+            continue  # incomplete, because the run was killed
     return ""
 
 
 def _small(colours: np.ndarray[Any, np.dtype[np.float64]]) -> str:
-    """A picture of colours in [0, 1], [H, W, 3], as a data URI of a few kilobytes."""
+    """Encode colours in [0, 1], [H, W, 3], as a data URI of a few kilobytes."""
     return _uri(Image.fromarray((colours * 255).round().astype(np.uint8)), LARGEST)
 
 

@@ -1,4 +1,4 @@
-"""The page of a study: one self-contained HTML file beside its Markdown and CSV, made from records alone."""
+"""The page of a study: a self-contained HTML file, with its tables as Markdown and CSV, made from run folders alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,21 @@ from anomaly_lab.studies.results import METRICS
 
 
 def write(findings: Findings, folder: Path) -> Path:
-    """Write index.html, table.md, table.csv and runs.csv into a folder; the page's path is returned."""
+    """Write index.html, table.md, table.csv and runs.csv into a folder, and return the path of the page.
+
+    Args:
+        findings: results of the study.
+        folder: is made if it does not exist.
+
+    Examples:
+        >>> import tempfile
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = write(Findings(study, results={}), Path(folder))
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['index.html', 'runs.csv', 'table.csv', 'table.md']
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "table.md", table.markdown(findings))
     write_atomic(folder / "table.csv", table.table_csv(findings))
@@ -30,9 +44,16 @@ def write(findings: Findings, folder: Path) -> Path:
 
 
 def render(findings: Findings) -> str:
-    """The page as text."""
+    """Render the page as HTML text.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> "<h1>Toy</h1>" in render(Findings(study, results={}))
+        True
+    """
     study = findings.study
-    decided = {dataset: found for dataset in study.datasets if (found := decisions(findings, dataset))}
+    decided = {dataset: made for dataset in study.datasets if (made := decisions(findings, dataset))}
     return (
         _environment()
         .get_template("study.html.j2")
@@ -48,63 +69,93 @@ def render(findings: Findings) -> str:
             curves=[curve for dataset in study.datasets if (curve := plots.curve_over(findings, dataset))],
             decided=decided,
             gained={dataset: by for dataset in study.datasets if (by := gains(findings, dataset))},
-            related={dataset: some for dataset in study.datasets if (some := relations(findings, dataset))},
-            galleries={dataset: hung for dataset in study.datasets if (hung := gallery(findings, dataset)).strips},
+            related={dataset: related for dataset in study.datasets if (related := relations(findings, dataset))},
+            galleries={dataset: shown for dataset in study.datasets if (shown := gallery(findings, dataset)).strips},
             plots={dataset: plots.curves_and_scores(findings, dataset) for dataset in study.datasets},
             counts={dataset: counts(findings, dataset) for dataset in study.datasets},
             intervals=table.INTERVALS,
-            rules=sorted({rule for found in decided.values() for rule in found.rules}),
+            rules=sorted({rule for decisions_table in decided.values() for rule in decisions_table.rules}),
         )
     )
 
 
 def banners(findings: Findings) -> list[Banner]:
-    """What a reader must know before any number."""
+    """List the warnings and notes that stand at the top of the page.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Key, Row, Study
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> findings = Findings(study, results={}, missing={Key("vae", "set", 0): "not trained yet"})
+        >>> [banner.title for banner in banners(findings)]
+        ['Incomplete']
+    """
     facts = [result.facts for result in findings.results.values()]
-    found = []
+    notices = []
     if any(fact.get("source") == "twin" for fact in facts):
-        found.append(Banner("warning", "† Synthetic twin", table.TWIN))
+        notices.append(Banner("warning", "† Synthetic twin", table.TWIN))
     for caveat, rows in findings.caveats().items():
-        found.append(Banner("warning", f"† Read with care: {', '.join(rows)}", caveat))
+        notices.append(Banner("warning", f"† Read with care: {', '.join(rows)}", caveat))
     for budget in sorted({str(fact.get("budget")) for fact in facts} - {"paper"}):
-        text = "Trainings are shorter than the publication’s, so only the order of the methods compares."
-        found.append(Banner("note", f"Reduced budget: {budget}", text))
+        text = "Training is shorter than in the publication, so only the order of the methods can be compared with it."
+        notices.append(Banner("note", f"Reduced budget: {budget}", text))
     stale = [
         row.title
         for name, row in findings.rows.items()
         if any(len(_codes(findings, name, dataset)) > 1 for dataset in findings.study.datasets)
     ]
     if stale:
-        found.append(Banner("warning", "Mixed code", f"Runs of {', '.join(stale)} were made by different code."))
+        text = f"The runs of {', '.join(stale)} were made with different versions of the code."
+        notices.append(Banner("warning", "Mixed code", text))
     if findings.missing:
         text = f"Runs without a result: {len(findings.missing)}; they are listed at the end."
-        found.append(Banner("warning", "Incomplete", text))
-    return found
+        notices.append(Banner("warning", "Incomplete", text))
+    return notices
 
 
 def counts(findings: Findings, dataset: str) -> str:
-    """How many images of a data set the first run trained on and judged."""
+    """Describe how many images of a data set its first run trained on and evaluated.
+
+    Examples:
+        >>> import numpy as np
+        >>> from anomaly_lab.studies.plan import DataSet, Key, Row, Study
+        >>> from anomaly_lab.studies.results import Result
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> ids, facts = np.array(["a", "b"]), {"data": {"counts": {"train": {"normal": 80}}}}
+        >>> result = Result(Path("run"), ids, ids, np.array([0, 1]), np.array([0.1, 0.9]), {}, facts)
+        >>> counts(Findings(study, {Key("vae", "set", 0): result}), "set")
+        '80 normal images for training, 1 normal and 1 anomalous images for testing'
+    """
     runs = [result for key, result in findings.results.items() if key.dataset == dataset]
     if not runs:
         return "no results"
     train = (((runs[0].facts.get("data") or {}).get("counts") or {}).get("train") or {}).get("normal")
     label = runs[0].label
-    judged = f"{whole(int((label == 0).sum()))} normal and {whole(int(label.sum()))} anomalous images judged"
-    return f"{whole(train)} normal images trained on, {judged}"
+    test = f"{whole(int((label == 0).sum()))} normal and {whole(int(label.sum()))} anomalous images for testing"
+    return f"{whole(train)} normal images for training, {test}"
 
 
 def p_value(value: float) -> str:
-    """As .012 or < .001; a dash where there was nothing to test."""
+    """Format a p-value; NaN becomes a dash.
+
+    Examples:
+        >>> p_value(0.0123), p_value(0.0001), p_value(math.nan)
+        ('.012', '< .001', '–')
+    """
     return "–" if math.isnan(value) else "< .001" if value < 0.001 else rate(value)
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference as +.012 or −.012; a dash where there is none."""
+    """Format a difference with its sign; NaN becomes a dash.
+
+    Examples:
+        >>> signed(0.0123), signed(-0.0123), signed(math.nan)
+        ('+.012', '−.012', '–')
+    """
     return ("+" if value > 0 else "") + rate(value, digits)
 
 
 def _codes(findings: Findings, row: str, dataset: str) -> set[str]:
-    """Fingerprints of the code that made a row's runs; another data set is other code anyway."""
+    """Return the fingerprints of the code of a row's runs on a data set; other data sets use other code anyway."""
     return {result.code for result in findings.of(row, dataset).values()}
 
 

@@ -1,4 +1,4 @@
-"""The table of a study, as Markdown and as CSV."""
+"""The tables of a study as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -11,16 +11,27 @@ from anomaly_lab.reports.charts import rate
 from anomaly_lab.studies.findings import Cell, Findings
 from anomaly_lab.studies.results import METRICS
 
-TWIN = "Some of these runs saw generated pictures, not patients: the numbers say nothing about medicine."
+TWIN = (
+    "Some of these runs used generated images instead of images of patients: their numbers say nothing about clinical "
+    "performance."
+)
 INTERVALS = (
-    "Mean ± standard deviation over seeds, with Student’s 95 % interval of the mean; a single seed has DeLong’s "
-    "interval instead, which covers the chance in the test split and not the chance in training; it and DeLong’s tests "
-    "let a patient’s images depend on each other (Obuchowski 1997), which takes more than a handful of patients."
+    "Mean ± standard deviation over seeds, with Student’s 95 % interval of the mean. A single seed has DeLong’s "
+    "interval instead, which expresses the uncertainty from the sample of test cases but not from training. DeLong’s "
+    "intervals and tests allow images of the same patient to be correlated (Obuchowski 1997), which requires more than "
+    "a few patients."
 )
 
 
 def markdown(findings: Findings) -> str:
-    """The main table with footnotes, as Markdown."""
+    """Format the main table with its footnotes as Markdown.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> markdown(Findings(study, results={})).splitlines()[6]  # no run is finished yet
+        '| VAE | – |'
+    """
     datasets = findings.study.datasets
     columns = 2 if findings.published else 1
     head = ["AUROC", *(title for d in datasets.values() for title in (f"{d.title}, here", "published")[:columns])]
@@ -38,7 +49,14 @@ def markdown(findings: Findings) -> str:
 
 
 def words(cell: Cell) -> str:
-    """A cell as .971 ± .004 [.96, .98] ×3."""
+    """Format a cell: mean, standard deviation, interval and number of seeds.
+
+    Examples:
+        >>> from anomaly_lab.metrics.comparison import summary
+        >>> values = {0: 0.96, 1: 0.97, 2: 0.98}
+        >>> words(Cell(values, summary(list(values.values())), low=0.945, high=0.995, paper=None))
+        '.970 ± .010 [.945, .995] ×3'
+    """
     if not cell.values:
         return "–"
     spread = f" ± {rate(cell.summary.sd)}" if cell.summary.n > 1 else ""
@@ -47,14 +65,32 @@ def words(cell: Cell) -> str:
 
 
 def notes(findings: Findings, row: str) -> str:
-    """The numbers of a row's footnotes: " [1, 3]", or nothing."""
+    """Return the numbers of a row's footnotes, as in " [1, 3]"; empty without footnotes.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> rows = {"vae": Row("VAE", "vae_toy", notes=["b"])}
+        >>> footnotes = {"a": "First.", "b": "Second."}
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows=rows, footnotes=footnotes)
+        >>> notes(Findings(study, results={}), "vae")
+        ' [2]'
+    """
     order = list(findings.study.footnotes)
     numbers = [str(order.index(note) + 1) for note in (findings.study.rows[row].notes if row in findings.rows else [])]
     return f" [{', '.join(numbers)}]" if numbers else ""
 
 
 def table_csv(findings: Findings) -> str:
-    """One line a row and data set: seeds, mean, sd, interval, the publication's figure."""
+    """Format the main table as CSV: one line per row and data set.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> rows = {"vae": Row("VAE", "vae_toy", paper={"set": 0.9})}
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows=rows)
+        >>> print(table_csv(Findings(study, results={})), end="")
+        row,title,dataset,n,mean,sd,low,high,published
+        vae,VAE,set,0,,,,,0.9
+    """
     head = ["row", "title", "dataset", "n", "mean", "sd", "low", "high", "published"]
     return _csv(head, (
         [line.name, line.title, dataset, cell.summary.n, *map(_number, (cell.summary.mean, cell.summary.sd,
@@ -64,7 +100,14 @@ def table_csv(findings: Findings) -> str:
 
 
 def runs_csv(findings: Findings) -> str:
-    """One line a run: its figures, its seconds, its folder and the code that made it."""
+    """Format the runs as CSV, one line per run: metrics, training time, code fingerprint and folder.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> runs_csv(Findings(study, results={})).split(",")[:4]
+        ['row', 'dataset', 'seed', 'auroc']
+    """
     head = [
         "row",
         "dataset",

@@ -128,7 +128,7 @@ def test_options_are_part_of_the_stores_key(make):
 
 @pytest.mark.parametrize("wrong", [{"squares": 0}, {"squares": 4}, {"min_contrast": 0.5}, {"pad": -1}])
 def test_absurd_options_are_refused(make, wrong):
-    with pytest.raises(UserError, match=r"squares lies in 1\.\.3|pad starts at 0"):
+    with pytest.raises(UserError, match=r"data\.squares=\d takes 1 to 3|data\.pad=-1: takes a number from 0"):
         make(**wrong)
 
 

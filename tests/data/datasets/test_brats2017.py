@@ -121,7 +121,7 @@ def test_missing_files_are_named(make, root, message):
 
 
 def test_an_empty_grade_is_named(make, root, tmp_path):
-    with pytest.raises(UserError, match="no subjects in it; get the BraTS 2017"):
+    with pytest.raises(UserError, match="the folder contains no subjects; get the BraTS 2017"):
         make().cases(tmp_path)
 
 

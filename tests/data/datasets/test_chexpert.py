@@ -132,7 +132,7 @@ def test_owners_split_is_used_when_asked_for(make, root):
 
 def test_patient_in_both_lists_is_refused(make, tmp_path):
     folder = write(tmp_path / "both" / "CheXpert-v1.0", ROWS, [row(3, split="valid", No_Finding=1.0)])
-    with pytest.raises(UserError, match=r"valid\.csv: patients of train\.csv too: patient00003"):
+    with pytest.raises(UserError, match=r"valid\.csv: patients that are also in train\.csv: patient00003"):
         make(use_valid=True).cases(folder)
 
 
@@ -150,7 +150,7 @@ FAULTS = {
     r"line 2: Path .*valid.* is not of the form …/train/": [VALID[0]],
     r"line 2: the value '2' of a finding is not 1, 0, -1 or blank": [row(1, No_Finding=2)],
     r"line 2: the value 'yes' of a finding": [row(1, Fracture="yes")],
-    r"line 2: Frontal/Lateral is 'Front', neither": [ROWS[0].replace("Frontal", "Front")],
+    r"line 2: Frontal/Lateral is 'Front', not Frontal": [ROWS[0].replace("Frontal", "Front")],
     r"line 2: 18 cells under 19 columns": [ROWS[0].rpartition(",")[0]],
 }
 
@@ -176,7 +176,7 @@ def test_missing_columns_lists_and_pictures_are_named(make, root):
     (release / "train.csv").unlink()
     with pytest.raises(UserError, match=r"no train\.csv, nor one in .*; get CheXpert"):
         make().cases(root)
-    with pytest.raises(UserError, match=r"data\.view=LL: it is PA, AP or frontal"):
+    with pytest.raises(UserError, match=r"data\.view=LL: takes PA, AP or frontal"):
         make(view="LL")
 
 

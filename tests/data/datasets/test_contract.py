@@ -17,17 +17,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from discovery import concrete, experiment_of
+from discovery import below, experiment_of, gaps, undescribed
+from omegaconf import OmegaConf
 from PIL import Image
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.splitting.splits import SPLITS, split_by_seed
 from anomaly_lab.experiment import config
-from anomaly_lab.types import Case
+from anomaly_lab.types import Case, UserError
 
 SIZE = 60  # of a twin
-CLASSES = concrete("anomaly_lab.data.datasets", PatchDataModule)
+CLASSES = below("anomaly_lab.data.datasets", PatchDataModule)
 every_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
 
@@ -54,6 +55,19 @@ def twin_of(kind: type[PatchDataModule], root: Path) -> PatchDataModule:
 def test_the_folder_holds_data_sets() -> None:
     assert len(CLASSES) >= 15
     assert len({kind.name for kind in CLASSES}) == len(CLASSES)
+
+
+@every_class
+def test_nothing_is_missing(kind: type[PatchDataModule]) -> None:
+    """One that others derive from is not asked: its name begins with an underscore."""
+    assert not gaps(kind), f"{kind.__name__} lacks methods"
+    assert kind.name, f"{kind.__name__} lacks `name`"
+    assert kind.where_to_get, f"{kind.__name__} lacks `where_to_get`"
+
+
+@every_class
+def test_every_argument_has_a_type_and_a_description(kind: type[PatchDataModule]) -> None:
+    assert not undescribed(kind), kind.__name__
 
 
 @every_class
@@ -130,10 +144,10 @@ def check_patients_stay_in_one_split(data: PatchDataModule, root: Path) -> None:
 def check_order(data: PatchDataModule, root: Path) -> None:
     """The list is the same every time, in whatever order the disk gives its files."""
     cases = data.cases(root)
-    assert data.cases(root) == cases
+    assert data.cases(root) == cases, "a second call lists something else: sort, and keep no state"
     for order in (reversed, lambda names: random.Random(0).sample(names, len(names))):
         with listed_in(order):
-            assert data.cases(root) == cases
+            assert data.cases(root) == cases, "the cases follow the order of the disk: sort what a listing gives"
 
 
 def check_scans(data: PatchDataModule, root: Path) -> None:
@@ -253,6 +267,22 @@ class Marks(PatchDataModule):
             Image.fromarray(pixels).save(root / "pictures" / name)
 
 
+class Nameless(Marks):
+    name = None
+
+
+class FromNowhere(Marks):
+    where_to_get = ""
+
+
+class Twinless(Marks):
+    write_twin = PatchDataModule.write_twin
+
+
+class Unlisted(Marks):
+    cases = PatchDataModule.cases
+
+
 class OneIdTwice(Marks):
     def case(self, path: Path) -> Case:
         return replace(super().case(path), id=path.stem[:3])
@@ -350,6 +380,31 @@ def toy(kind: type[Marks], root: Path) -> tuple[Marks, Path]:
 
 CHECKS = (check_identities, check_labels, check_patients_stay_in_one_split, check_order, check_scans, check_census,
           check_twin)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Nameless, "Nameless lacks `name`"),
+        (FromNowhere, "FromNowhere lacks `where_to_get`"),
+        (Twinless, "Twinless lacks write_twin"),
+        (Unlisted, "Unlisted lacks cases"),
+    ],
+)
+def test_an_incomplete_class_is_refused_in_one_line(kind: type[Marks], said: str) -> None:
+    with pytest.raises(UserError, match=said) as refused:
+        config.build(OmegaConf.create({"_target_": f"{__name__}.{kind.__name__}", "root": "marks"}))
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unsorted_listing_is_told_to_sort(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="sort what a listing gives"):
+        check_order(*toy(UnsortedListing, tmp_path / "marks"))
+
+
+def test_a_data_set_without_an_experiment_is_told_where_to_add_it() -> None:
+    with pytest.raises(LookupError, match=r"no experiment has Marks: add experiments/datasets/<name>\.yaml"):
+        experiment_of("data", Marks)
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -149,7 +149,7 @@ def test_faulty_lists_are_named(make, root, message):
 
 
 def test_what_the_tree_does_not_say_is_asked_for(make, root, tmp_path):
-    with pytest.raises(UserError, match=r"3 series have no label.* put them under folders called ill or well"):
+    with pytest.raises(UserError, match=r"3 series have no label.* put them into folders named ill or well"):
         make(normal=("well",), anomalous=("ill",)).cases(root)
     with pytest.raises(UserError, match="no DICOM images of modality MR"):
         make(modality="MR").cases(root)

@@ -62,7 +62,7 @@ def test_sub_folders_tell_the_label_however_deep(make, root):
 def test_other_names_may_mean_normal(make, root):
     cases = make(normal=("crack", "BIG DENT")).cases(root)
     assert {case.class_name for case in cases if case.label} == {"Normal", "normal"}
-    with pytest.raises(UserError, match=r"nothing is called fine, there are .*crack.*: data\.normal"):
+    with pytest.raises(UserError, match=r"no class is named fine, there are .*crack.*set data\.normal"):
         make(normal=("fine",)).cases(root)
 
 
@@ -80,7 +80,7 @@ def test_folders_named_after_the_splits_are_the_split(make, tmp_path):
 
 def test_a_picture_outside_every_sub_folder_is_named(make, root):
     draw(root, "stray.png")
-    with pytest.raises(UserError, match=r"stray\.png: it lies in no sub-folder"):
+    with pytest.raises(UserError, match=r"stray\.png: it is not in a sub-folder"):
         make().cases(root)
 
 
@@ -126,7 +126,7 @@ def test_patients_come_from_a_regular_expression_and_are_not_written_out(make, t
     assert not any("pat0" in patient for patient in patients)
     with pytest.raises(UserError, match=r"hole/pat09_1\.png: .*finds no patient"):
         make(patient=r"pat(08)").cases(root)
-    with pytest.raises(UserError, match="no regular expression"):
+    with pytest.raises(UserError, match="not a regular expression"):
         make(patient="(")
 
 
@@ -161,7 +161,7 @@ def test_accents_may_be_coded_either_way(make, tmp_path):
     write(root / "labels.csv", "file,label", "é.png,0", "b.png,1")
     assert facts(make().cases(root)) == {"é.png": (0, ""), "b.png": (1, "")}
     draw(root, "é.png")
-    with pytest.raises(UserError, match="coding of its accents"):
+    with pytest.raises(UserError, match="encoding of its accents"):
         make().cases(root)
 
 

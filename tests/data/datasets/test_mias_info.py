@@ -28,14 +28,14 @@ FAULTS = {
     r"'535 425' is not x, y and radius": ["mdb001 G CIRC B 535 425"],
     r"'535 4x5 197' is not x, y and radius": ["mdb001 G CIRC B 535 4x5 197"],
     r"'535 -4 197' is not x, y and radius": ["mdb001 G CIRC B 535 -4 197"],
-    r"x 1024, y 425, radius 197 lie out of": ["mdb001 G CIRC B 1024 425 197"],
-    r"x 5, y 1025, radius 197 lie out of": ["mdb001 G CIRC B 5 1025 197"],
-    r"x 5, y 25, radius 0 lie out of": ["mdb001 G CIRC B 5 25 0"],
+    r"x 1024, y 425, radius 197 are outside": ["mdb001 G CIRC B 1024 425 197"],
+    r"x 5, y 1025, radius 197 are outside": ["mdb001 G CIRC B 5 1025 197"],
+    r"x 5, y 25, radius 0 are outside": ["mdb001 G CIRC B 5 25 0"],
     r"mdb001 is normal and has 'B'": ["mdb001 G NORM B"],
     r"line 9: mdb001 appears twice": ["mdb001 G NORM", "mdb001 G NORM"],
     r"line 9: mdb001 appears": ["mdb001 G NORM", "mdb001 G CIRC B 5 25 9"],
     r"film 'mdb1' is not mdb and three digits": ["mdb1 G NORM"],
-    r"not one row": [],
+    r"no row of the form": [],
 }
 
 

@@ -144,13 +144,13 @@ def test_nothing_matches(make, root):
 
 def test_the_same_volume_twice(make, root):
     write(root / "patient3" / "flair.nii", volume(3))
-    with pytest.raises(UserError, match=r"the same volume lies beside it, flair\.nii; keep one"):
+    with pytest.raises(UserError, match=r"flair\.nii in the same folder has the same id; keep one"):
         make(images="**/flair.nii*").cases(root)
 
 
 def test_one_folder_of_volumes_needs_a_word_about_patients(make, tmp_path):
     root = flat(tmp_path / "flat")
-    with pytest.raises(UserError, match=r"all 6 volumes lie in one folder.*data\.patient"):
+    with pytest.raises(UserError, match=r"all 6 volumes are in one folder.*data\.patient"):
         make(images="images/**/*_t2.nii.gz", masks="labels/**/*_seg.nii.gz").cases(root)
 
 

@@ -132,7 +132,7 @@ def test_releases_are_told_by_their_counts(tmp_path, name, total):
 
 FAULTS = {
     r"NORMAL_7\.jpeg: the name is not <CLASS>": "train/NORMAL/NORMAL_7.jpeg",
-    r"CNV-7-1\.jpeg: by its name it is CNV, not NORMAL; move it": "test/NORMAL/CNV-7-1.jpeg",
+    r"CNV-7-1\.jpeg: its name says CNV, not NORMAL; move it": "test/NORMAL/CNV-7-1.jpeg",
 }
 
 

@@ -107,7 +107,7 @@ FAULTS = [  # message, then what is replaced by what in the labels and in the cl
     (r"line 2: class is 'Sick'", NOTHING, (NORMAL, "Sick")),
     (r"columns class are missing", NOTHING, ("class", "kind")),
     (r"line 12: patientId 0004cfab-07 is listed with and without", ("", f"{IDS[7]},,,,,0\n"), NOTHING),
-    (r"line 2: there is no patientId", (IDS[0], ""), NOTHING),
+    (r"line 2: the patientId is empty", (IDS[0], ""), NOTHING),
     (r"line 2: Target is '2'", (",,,,,0", ",,,,,2"), NOTHING),
     (r"line 2: Target is 0 beside a box", (",,,,,0", ",1,1,5,5,0"), NOTHING),
     (r"line 2: the box , , ,  is not four numbers", (",,,,,0", ",,,,,1"), NOTHING),
@@ -115,7 +115,7 @@ FAULTS = [  # message, then what is replaced by what in the labels and in the cl
     (r"line 9: the box 512\.0, 0\.0, 0, 128\.0 is empty", ("256.0", "0"), NOTHING),
     (r"line 9: the box 512\.0, 0\.0, nan, 128\.0 is empty", ("256.0", "nan"), NOTHING),
     (r"line 9: the box 512\.0, 0\.0, inf, 128\.0 is empty", ("256.0", "inf"), NOTHING),
-    (r"line 11: the box -1, 896\.0, 128\.0, 128\.0 is .* out of the picture", ("896.0", "-1"), NOTHING),
+    (r"line 11: the box -1, 896\.0, 128\.0, 128\.0 is .* outside the picture", ("896.0", "-1"), NOTHING),
     (r"line 11: 5 cells under 6 columns", ("896.0,896.0", "896.0"), NOTHING),
 ]
 
@@ -150,7 +150,7 @@ def test_no_pictures_and_unknown_options_are_named(make, root):
     (root / "stage_2_train_images").rename(root / "train")
     with pytest.raises(UserError, match=r"no pictures in stage_2_train_images; get .* from Kaggle"):
         make().cases(root)
-    with pytest.raises(UserError, match=r"data\.anomalies=all: it is opacity or all_abnormal"):
+    with pytest.raises(UserError, match=r"data\.anomalies=all: takes opacity or all_abnormal"):
         make(anomalies="all")
 
 

@@ -171,7 +171,7 @@ def test_setup_follows_the_lists(make, store):
 
 FAULTS = {
     r"train\.csv, line 13: P00001 appears twice": (TRAIN + "P00001,1,-1,-1,-1,-1\n", TEST),
-    r"test\.csv, line 8: P00001 is in .*train\.csv too": (TRAIN, TEST + "P00001,1,-1,-1,-1,-1\n"),
+    r"test\.csv, line 8: P00001 is also in .*train\.csv;": (TRAIN, TEST + "P00001,1,-1,-1,-1,-1\n"),
     r"train\.csv, line 13: 'X00001' is not P": (TRAIN + "X00001,1,-1,-1,-1,-1\n", TEST),
     r"train\.csv, line 14: '' is not P": (TRAIN + "\n,1,-1,-1,-1,-1\n", TEST),
     r"train\.csv, line 13: Scissors is '', not 1": (TRAIN + "P00099,1,-1,-1,-1\n", TEST),

@@ -172,7 +172,7 @@ def test_missing_list_columns_pictures_and_unknown_options_are_named(make, root)
         make().cases(root)
     write(root)
     (root / "images").rename(root / "pictures")
-    with pytest.raises(UserError, match="no pictures in it or in its folder images"):
+    with pytest.raises(UserError, match="no pictures here or in the folder images"):
         make().cases(root)
     (root / "data.csv").unlink()
     with pytest.raises(UserError, match=r"data\.csv: the table cannot be read"):

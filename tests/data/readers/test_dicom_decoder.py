@@ -3,7 +3,6 @@ import os
 import numpy as np
 import pytest
 from dicom_files import dicom_slice, save
-from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from anomaly_lab.data.readers import dicom, dicom_decoder
@@ -25,10 +24,10 @@ def test_pixels_come_from_another_process(tmp_path, syntax):
 
 
 def test_a_decoder_that_ends_its_process_costs_one_file(tmp_path):
-    good = written(tmp_path / "good")
-    dataset = dcmread(good)
-    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless  # which it is not: GDCM calls abort
-    broken = save(dataset, tmp_path / "broken")
+    good, broken = written(tmp_path / "good"), written(tmp_path / "broken", JPEG2000Lossless)
+    content = bytearray(broken.read_bytes())
+    content[content.index(b"\xff\x51") + 40] = 255  # bits of a pixel: GDCM calls abort
+    broken.write_bytes(content)
     for _ in range(2):
         with pytest.raises(UserError, match=r"broken: its pixels \(JPEG 2000.*cannot be decoded; .*on_bad=skip"):
             dicom.read_series([broken])
@@ -48,3 +47,10 @@ def test_a_frame_that_is_not_there_is_refused(tmp_path):
         dicom_decoder.decode(written(tmp_path / "a"), 1)
     with pytest.raises(ValueError, match="refuses"):
         dicom_decoder.decode(tmp_path / "gone", 0)
+
+
+def test_a_decoder_that_somebody_ended_is_started_again(tmp_path):
+    path = written(tmp_path / "a")
+    dicom_decoder.decode(path, 0)
+    dicom_decoder._children[os.getpid()].kill()
+    np.testing.assert_array_equal(dicom_decoder.decode(path, 0), STORED)

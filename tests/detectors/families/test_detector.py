@@ -88,7 +88,7 @@ class Frozen(Misfit):
         (Greedy, "network 'near' lacks 0 of its 2 parameters and has 1 others"),
         (TooFew, "network 'far' has 1 parameters to train and no optimiser"),
         (TooMany, "returns more optimisers than there are networks"),
-        (Frozen, "network 'near' has 1 frozen parameters, which `step_optimizer` would thaw"),
+        (Frozen, "network 'near' has 1 frozen parameters, which `step_optimizer` would unfreeze"),
     ],
 )
 def test_optimisers_that_do_not_fit_the_networks_are_refused(fit: Fit, kind: type[Shift], fault: str) -> None:

@@ -1,0 +1,131 @@
+"""Ends a training at the next iteration when a signal asks for it, with a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+
+from anomaly_lab.callbacks.checkpoints import save
+from anomaly_lab.callbacks.run_callback import RunCallback
+from anomaly_lab.types import Stopped
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+_STEPS = "epoch_loop.manual_optimization.optim_step_progress"  # Lightning's count of optimizer steps
+
+
+class Interruption(RunCallback):
+    """Turns signals into a clean end: the running iteration is finished, a checkpoint written, `Stopped` raised.
+
+    Outside a training, and at a second signal, `Stopped` is raised at once.
+
+    A checkpoint is usually written where a Lightning epoch ends. One in the middle of an epoch has Lightning's loops as
+    they were where the epoch began, so that Lightning counts the rest of it as a whole epoch when the training goes on;
+    which batches are left follows from the number of iterations done.
+
+    Examples:
+        >>> with Interruption().listening() as interruption:
+        ...     interruption.received is None
+        True
+    """
+
+    changes_scores = False
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._training = self._in_epoch = False
+        self._loops: dict[str, Any] | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[Interruption]:
+        """Receive SIGTERM, SIGINT and SIGUSR1 inside the block; only the main thread can, elsewhere nothing changes.
+
+        Raises:
+            Stopped: a signal came; KeyboardInterrupt for SIGINT.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._install()
+        try:
+            yield self
+        except Stopped as stopped:
+            if stopped.signal == signal.SIGINT:
+                raise KeyboardInterrupt from stopped
+            raise
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._install()  # Lightning has put its own in front, under which a training ends without a word
+        self._training = True
+        if self._loops is None:
+            self._loops = _loops(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop_if_asked(trainer)
+        self._in_epoch = True
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        if batch_idx + 1 < trainer.num_training_batches:  # after the last one, the epoch's own checkpoint comes next
+            self._stop_if_asked(trainer)
+        else:
+            self._in_epoch = False
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop_if_asked(trainer)
+        self._training = False
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if not self._in_epoch:
+            self._loops = deepcopy(checkpoint["loops"])
+            return
+        steps = checkpoint["loops"]["fit_loop"][_STEPS]
+        checkpoint["loops"] = deepcopy(self._loops)
+        checkpoint["loops"]["fit_loop"][_STEPS] = steps
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._loops = deepcopy(checkpoint["loops"])
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        """Raise Stopped if any process received a signal, in the middle of an epoch after saving a checkpoint."""
+        if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            return
+        self._training = False
+        if self._in_epoch and trainer.checkpoint_callbacks:
+            save(trainer, trainer.lightning_module)
+        raise Stopped(self.received or signal.SIGTERM)
+
+    def _install(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        again, self.received = self.received is not None, number
+        if again or not self._training:
+            raise Stopped(number)
+
+
+def _loops(trainer: pl.Trainer) -> dict[str, Any]:
+    """Return the progress of Lightning's loops as a checkpoint has it."""
+    return deepcopy(trainer._checkpoint_connector._get_loops_state_dict())

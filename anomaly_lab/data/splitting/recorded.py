@@ -1,0 +1,168 @@
+"""The split as it was when a run began: which picture was in which split, and what the picture contained.
+
+A run keeps it as `split.csv`, so that what is done with the run later uses the same pictures in the same splits, and
+so that pictures that were added, removed or changed in the meantime are noticed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from anomaly_lab.data.store.index import Index
+from anomaly_lab.data.store.lazy import LazyStore
+from anomaly_lab.data.store.store import Store
+from anomaly_lab.types import UserError
+
+AnyStore = Store | LazyStore
+
+COLUMNS = ("id", "case", "split", "digest")
+
+
+class Entry(NamedTuple):
+    """What is recorded of one row of the store.
+
+    Attributes:
+        case: the case that the row was cut from.
+        split: "train", "val", "test", or "" where it is in none.
+        digest: of label, role, pixels and mask; "" for a case that was listed and never stored.
+    """
+
+    case: str
+    split: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How a data set differs from what a run recorded, by case id.
+
+    Attributes:
+        added: cases that were not there when the run began.
+        removed: cases that are gone.
+        altered: cases whose label, pixels or mask changed.
+
+    Examples:
+        >>> print(Changes(added=("c.png", "d.png"), removed=("a.png",)))
+        2 added (c.png, …), 1 removed (a.png)
+        >>> bool(Changes())
+        False
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    altered: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any((self.added, self.removed, self.altered))
+
+    def __str__(self) -> str:
+        counts = ((name, getattr(self, name)) for name in ("added", "removed", "altered"))
+        return ", ".join(
+            f"{len(cases)} {name} ({cases[0]}{', …' if len(cases) > 1 else ''})" for name, cases in counts if cases
+        )
+
+
+class RecordedSplit:
+    """The rows of a store by id, each with its case, its split and a digest of its content.
+
+    Args:
+        entries: by row id; cases that were listed but are not stored stand under their case id.
+
+    Examples:
+        >>> split = RecordedSplit({"a.png": Entry("a.png", "train", "0f"), "b.png": Entry("b.png", "", "")})
+        >>> print(split.to_csv(), end="")
+        id,case,split,digest
+        a.png,a.png,train,0f
+        b.png,b.png,,
+        >>> split.stored
+        {'a.png'}
+    """
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self.entries = entries
+
+    @classmethod
+    def of(cls, store: AnyStore, rows: Mapping[str, np.ndarray], listed: Iterable[str]) -> RecordedSplit:
+        """Record the splits of a store.
+
+        Args:
+            store: of the data set.
+            rows: of each split.
+            listed: ids of all cases of the data set, stored or not.
+        """
+        index = store.index
+        split = [""] * len(index)
+        for name, members in rows.items():
+            for row in members.tolist():
+                split[row] = name
+        columns = (index.columns["id"], index.columns["case"], split, store.digests())
+        entries = {id: Entry(case, name, digest) for id, case, name, digest in zip(*columns, strict=True)}
+        stored = set(index.columns["case"])
+        entries |= {id: Entry(id, "", "") for id in listed if id not in stored}
+        return cls(entries)
+
+    @classmethod
+    def read(cls, path: Path) -> RecordedSplit | None:
+        """Read `split.csv`; None where there is none, as in run folders of older versions.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not path.exists():
+            return None
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                table = csv.reader(file)
+                if tuple(next(table, ())) != COLUMNS:
+                    raise ValueError("its columns are not " + ",".join(COLUMNS))
+                return cls({id: Entry(case, split, digest) for id, case, split, digest in table})
+        except (OSError, ValueError, csv.Error) as error:
+            raise UserError(f"{path} is damaged ({error}); restore it from a copy of the run folder") from error
+
+    def to_csv(self) -> str:
+        """The content of `split.csv`."""
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((id, *entry) for id, entry in self.entries.items())
+        return table.getvalue()
+
+    @property
+    def listed(self) -> set[str]:
+        """Ids of all cases that the data set had."""
+        return {entry.case for entry in self.entries.values()}
+
+    @property
+    def stored(self) -> set[str]:
+        """Ids of the cases of which pictures were kept."""
+        return {entry.case for entry in self.entries.values() if entry.digest}
+
+    def rows(self, index: Index) -> dict[str, np.ndarray]:
+        """Rows of each split in a store, ascending; rows that were not recorded are in none."""
+        split = np.array([self.entries[id].split if id in self.entries else "" for id in index.columns["id"]])
+        return {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
+
+    def changes(self, listed: Iterable[str], store: AnyStore | None = None) -> Changes:
+        """Compare the data of today with the record.
+
+        Args:
+            listed: ids of all cases the data set has today.
+            store: of the recorded ones among them; without it, contents are not compared.
+        """
+        before, today = self.listed, set(listed)
+        altered = set() if store is None else self._altered(store) & today
+        return Changes(tuple(sorted(today - before)), tuple(sorted(before - today)), tuple(sorted(altered)))
+
+    def _altered(self, store: AnyStore) -> set[str]:
+        """Cases that have other rows than recorded, or rows of other content."""
+        found = dict(zip(store.index.columns["id"], store.digests(), strict=True))
+        cases = dict(zip(store.index.columns["id"], store.index.columns["case"], strict=True))
+        changed = {entry.case for id, entry in self.entries.items() if entry.digest and found.get(id) != entry.digest}
+        return changed | {case for id, case in cases.items() if id not in self.entries}

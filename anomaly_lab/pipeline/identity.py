@@ -1,0 +1,132 @@
+"""What a run was made with, and whether that is still there: its data, its split and its checkpoint.
+
+A run records the source of its data (real files or their synthetic twin), the absolute root, the fingerprint, the split
+(`split.csv`) and an id that its checkpoints carry. Whoever goes on with the run uses just these or refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.splitting.recorded import RecordedSplit
+from anomaly_lab.experiment import run_folder
+from anomaly_lab.pipeline.warm_start import WarmStart
+from anomaly_lab.types import UserError
+
+SPLIT = "split.csv"
+
+
+@dataclass(frozen=True)
+class DataAsked:
+    """What the user says of a run's data when going on with it.
+
+    Attributes:
+        root: folder where the same files lie now; None for where they were.
+        accept_changes: go on although files were added, removed or altered, with what is left of the recorded split.
+    """
+
+    root: str | None = None
+    accept_changes: bool = False
+
+
+AS_RECORDED = DataAsked()
+
+
+def point_at_data(config: DictConfig, run: Path, facts: Mapping[str, Any], asked: DataAsked) -> None:
+    """Set source and root of a run's experiment to those it was trained with.
+
+    Real files never become their synthetic twin, and a twin never real files, whatever lies where today.
+
+    Args:
+        config: of the run; its section `data` is changed.
+        run: the run folder, for messages.
+        facts: its provenance.
+        asked: where the files lie now.
+
+    Raises:
+        UserError: the files are not there.
+    """
+    config.data.source = source = facts.get("source", config.data.source)
+    if source == "twin" and asked.root is not None:
+        raise UserError(f"--data-root: {run} was trained on its synthetic twin, which is made anew where it is missing")
+    if source != "real":
+        return
+    root = asked.root or (facts.get("data") or {}).get("root") or config.data.root
+    if not Path(root).exists():
+        raise UserError(
+            f"{root}: the real files that {run} was trained on are not there; mount them again, or say where they lie "
+            "now: --data-root DIR"
+        )
+    config.data.root = str(Path(root).absolute())
+
+
+def pin_split(data: PatchDataModule, run: Path, asked: DataAsked) -> None:
+    """Make a data set, before its set-up, use the split that the run recorded."""
+    recorded = RecordedSplit.read(run / SPLIT)
+    if recorded is not None:
+        data.pin(recorded, asked.accept_changes)
+
+
+def check_fingerprint(data: PatchDataModule, run: Path, facts: Mapping[str, Any], asked: DataAsked) -> None:
+    """Compare a data set, set up, with a run of older code, which recorded a fingerprint and no split.
+
+    Raises:
+        UserError: the data differ and no change was accepted.
+    """
+    recorded = (facts.get("data") or {}).get("fingerprint")
+    if (run / SPLIT).exists() or recorded in (None, *data.store.fingerprints) or asked.accept_changes:
+        return
+    raise UserError(
+        f"{data.folder}: the data are not those that {run} began with (their fingerprint differs; an older version "
+        "recorded no list of files); if they lie elsewhere say --data-root DIR, to go on with a split drawn anew "
+        "--accept-changed-data"
+    )
+
+
+def note_data(run: Path, data: PatchDataModule, verb: str, asked: DataAsked) -> None:
+    """Record where the data lie now and which changes of them were accepted."""
+    facts = run_folder.read_json(run / "provenance.json")
+    root = str(data.folder.absolute())
+    before = facts["data"].get("root")
+    if data.source == "real" and root != before:
+        run_folder.update_provenance(run, data=facts["data"] | {"root": root, "moved_from": before})
+    fingerprints = data.store.fingerprints
+    if asked.accept_changes and (data.changes or facts["data"].get("fingerprint") not in fingerprints):
+        text = str(data.changes) or "the fingerprint differs, and the split was drawn anew"
+        entry = {"at": run_folder.now(), "verb": verb, "changes": text}
+        run_folder.update_provenance(run, accepted_changes=[*facts.get("accepted_changes", []), entry])
+
+
+def refuse_tested_training(start: WarmStart, own: RecordedSplit, name: str) -> None:
+    """Refuse a warm start from a run that was trained on pictures this run is tested on.
+
+    Pictures of the same data set are the same if they have the same id, others if they have the same content.
+
+    Args:
+        start: the warm start; a run of older code has no recorded split and cannot be checked.
+        own: split of this run.
+        name: of this run's data set.
+
+    Raises:
+        UserError: there are such pictures; says how many.
+    """
+    theirs = RecordedSplit.read(start.source / SPLIT)
+    if theirs is None:
+        return
+    trained = {id: entry for id, entry in theirs.entries.items() if entry.split == "train"}
+    same_set = (start.facts.get("data") or {}).get("name") == name
+    known = set(trained) if same_set else {entry.digest for entry in trained.values()}
+    tested = [(id, entry) for id, entry in own.entries.items() if entry.split == "test"]
+    leaked = sorted({entry.case for id, entry in tested if (id if same_set else entry.digest) in known})
+    if leaked:
+        raise UserError(
+            f"start_from={start.source}: that run was trained on {len(leaked)} of the cases this one is tested on "
+            f"({leaked[0]}{', …' if len(leaked) > 1 else ''}); start from a run of the same split: same seed, same "
+            "data.split"
+        )

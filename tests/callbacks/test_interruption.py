@@ -1,0 +1,125 @@
+"""A signal ends a training at the next iteration; resumed, it equals one that nothing stopped."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from data.conftest import write_headct
+from pipeline.conftest import settings
+
+from anomaly_lab.callbacks.interruption import Interruption
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.experiment import checkpoint_files, run_folder
+from anomaly_lab.pipeline import engine
+from anomaly_lab.types import Stopped
+
+POOL = "callbacks.fakepool={_target_: anomaly_lab.callbacks.fakepool.FakePool, every: 2}"
+LENGTHS = ("detector.gan_iterations=7", "detector.encoder_iterations=4", "data.epoch_length=3", "detector.n_critic=2",
+           "callbacks.record.every=2", "callbacks.wandb=null", "evaluation.replicates=20",
+           "trainer.precision=32-true", POOL)  # fmt: skip
+
+
+def start(base: Path) -> Path:
+    if not (base / "headct").exists():
+        write_headct(base / "headct")
+    return engine.train(settings(base, *LENGTHS))
+
+
+def outcome(run: Path) -> tuple[dict[str, torch.Tensor], str, str, bytes]:
+    newest = checkpoint_files.newest(run)
+    assert newest is not None
+    record = (run / "metrics.jsonl").read_text()
+    pool = b"".join(path.read_bytes() for path in sorted((run / "fakepool").glob("*.npy")))
+    return checkpoint_files.load(newest)["state_dict"], (run / "scores.csv").read_text(), record, pool
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start(tmp_path_factory.mktemp("whole"))
+
+
+def only_run(base: Path) -> Path:
+    (run,) = (base / "runs" / "fanogan_headct").iterdir()
+    return run
+
+
+def signals_at(patch: pytest.MonkeyPatch, number: int, *iterations: int) -> None:
+    """Send a signal to this process within each of these iterations (from 0)."""
+    step, left = Detector.training_step, list(iterations)
+
+    def training_step(self, batch, batch_idx):
+        if self.iterations_done in left:
+            left.remove(self.iterations_done)
+            os.kill(os.getpid(), number)
+        step(self, batch, batch_idx)
+
+    patch.setattr(Detector, "training_step", training_step)
+
+
+SLOW = [pytest.param(signal.SIGTERM, (place,), marks=pytest.mark.slow) for place in (0, 1, 2, 6, 8, 10)]
+
+
+@pytest.mark.parametrize(("number", "places"), [(signal.SIGUSR1, (1,)), (signal.SIGTERM, (4, 5)), *SLOW])
+def test_stopped_and_resumed_equals_a_straight_run(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, places: tuple[int, ...]
+) -> None:
+    """In an epoch, at its end, twice in one epoch, at the end of a phase, in the next one, in the last iteration."""
+    with pytest.MonkeyPatch.context() as patch:
+        signals_at(patch, number, *places)
+        with pytest.raises(Stopped) as stopped:
+            start(tmp_path)
+        run = only_run(tmp_path)
+        for place in places[1:]:
+            assert checkpoint_files.by_age(run / "checkpoints")[0].name.startswith(f"{place:08d}-")
+            with pytest.raises(Stopped):
+                engine.resume(str(run))
+    assert stopped.value.code == 128 + number
+    done = places[-1] + 1
+    assert checkpoint_files.by_age(run / "checkpoints")[0].name.startswith(f"{done:08d}-")
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        f"stopped by {signal.Signals(number).name} after iteration {done} of 11; continue with: make resume RUN="
+        in said
+    )
+    assert "finished" not in run_folder.read_json(run / "provenance.json")
+    engine.resume(str(run))
+    weights, *files = outcome(whole)
+    found, *found_files = outcome(run)
+    assert found_files == files
+    assert all(torch.equal(found[key], value) for key, value in weights.items())
+    metrics = [json.loads((each / "metrics.json").read_text()) for each in (whole, run)]
+    assert metrics[0] == metrics[1]
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_with_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        signals_at(patch, signal.SIGINT, 4)
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path)
+    assert checkpoint_files.by_age(only_run(tmp_path) / "checkpoints")[0].name.startswith("00000005-")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_outside_a_training_a_signal_ends_the_work_at_once() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption().listening(), pytest.raises(Stopped, match="143"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    step = Detector.training_step
+
+    def training_step(self, batch, batch_idx):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Detector, "training_step", training_step)
+        with pytest.raises(Stopped):
+            start(tmp_path)
+    assert not checkpoint_files.by_age(only_run(tmp_path) / "checkpoints")
