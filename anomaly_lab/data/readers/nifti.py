@@ -235,8 +235,9 @@ def _rescaled(path: Path, values: np.ndarray, slope: float, inter: float) -> np.
         raise _bad(path, f"its voxels are of type {values.dtype}, only real numbers can be read")
     if (slope, inter) != (1, 0):
         values = values.astype(np.float32)
-        values *= np.float32(slope)
-        values += np.float32(inter)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+            values *= np.float32(slope)
+            values += np.float32(inter)
     native: np.ndarray = values.astype(values.dtype.newbyteorder("="), copy=False)
     return native
 

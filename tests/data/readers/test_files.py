@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from dicom_files import write_dicom_series
 from PIL import Image
+from pydicom import dcmread
 
 from anomaly_lab.data.readers.files import crop, find_cases, is_deep, read_scan
 from anomaly_lab.data.readers.scan import Scan
@@ -74,3 +75,15 @@ def test_new_files_are_found_by_kind(picture, volume, tmp_path):
     assert len(series.slices) == 3
     assert find_cases(volume)[0].id == "v.nii.gz"
     assert find_cases(folder / "notes.txt") == []
+
+
+def test_one_dicom_file_is_found_and_objects_that_are_no_scans_are_not(tmp_path):
+    files = write_dicom_series(tmp_path / "a", np.arange(24, dtype=np.uint16).reshape(2, 3, 4))
+    localizer = dcmread(files[0])
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    localizer.save_as(tmp_path / "a" / "x")
+    (case,) = find_cases(tmp_path)
+    assert {case.image, *case.slices} == set(files)
+    (alone,) = find_cases(files[1])
+    assert alone.image == files[1]
+    assert alone.id == files[1].name
