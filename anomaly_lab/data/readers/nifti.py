@@ -132,8 +132,8 @@ def save_map(path: Path, values: np.ndarray, affine: np.ndarray, source: Path | 
         ...     path = Path(folder) / "map.nii.gz"
         ...     save_map(path, np.zeros((2, 3, 4)), np.diag([1.0, 1, 5, 1]))
         ...     header = nib.load(path).header
-        >>> header.get_zooms(), int(header["qform_code"]), int(header["sform_code"])
-        ((1.0, 1.0, 5.0), 1, 1)
+        >>> [float(edge) for edge in header.get_zooms()], int(header["qform_code"]), int(header["sform_code"])
+        ([1.0, 1.0, 5.0], 1, 1)
     """
     import nibabel as nib
 
