@@ -238,7 +238,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def read(self, case: Case) -> Scan:
         """Read a case with its mask, in the format of its file; a picture is cropped to the `box` of the case."""
-        scan = read_scan(case, self.in_channels, self.picture)
+        scan = read_scan(case, self.in_channels, self.picture, self.preprocessing.volume.tolerance)
         return scan if case.box is None else crop(scan, case.box, case.image)
 
     def protocol(self) -> dict[str, Any]:

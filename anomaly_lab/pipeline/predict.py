@@ -15,10 +15,10 @@ from rich.progress import Progress
 from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.readers.dicom_parametric_map import write_parametric_map
 from anomaly_lab.data.readers.files import survey
+from anomaly_lab.data.readers.nifti import save_map
 from anomaly_lab.data.readers.tree import name_of
 from anomaly_lab.data.store.disk import disk_errors, fresh_folder
 from anomaly_lab.evaluation.maps import filled
-from anomaly_lab.evaluation.stitching import save_map
 from anomaly_lab.metrics import ranking
 from anomaly_lab.pipeline.console import console, say
 from anomaly_lab.pipeline.scorer import ScoredScan, Scorer
@@ -135,7 +135,7 @@ def _write_map(folder: Path, scored: ScoredScan) -> None:
         return
     assert scored.anomaly_map is not None
     name = target.name.removesuffix(".gz").removesuffix(".nii")
-    save_map(target.with_name(f"{name}.nii.gz"), scored.anomaly_map, scored.scan.affine)
+    save_map(target.with_name(f"{name}.nii.gz"), scored.anomaly_map, scored.scan.affine, scored.case.image)
     if scored.case.slices and find_spec("highdicom"):
         files = (scored.case.image, *scored.case.slices)
         try:

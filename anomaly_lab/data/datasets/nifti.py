@@ -110,8 +110,11 @@ class Nifti(PatchDataModule):
 
     def read(self, case: Case) -> Scan:
         """Read a volume with its mask."""
-        scan = read_nifti(case.image)
-        return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan, self.mask_labels))
+        tolerance = self.preprocessing.volume.tolerance
+        scan = read_nifti(case.image, tolerance)
+        if case.mask is None:
+            return scan
+        return replace(scan, mask=read_nifti_mask(case.mask, scan, self.mask_labels, tolerance))
 
     def protocol(self) -> dict[str, Any]:
         """Return the option that decides which masks are rejected."""
@@ -184,7 +187,8 @@ class Nifti(PatchDataModule):
         if mask is None:
             raise UserError(f"{image}: it has no mask (data.masks={self.mask_pattern}); add it, or set data.labels")
         try:
-            return int(read_nifti_mask(mask, None, self.mask_labels).any())
+            tolerance = self.preprocessing.volume.tolerance
+            return int(read_nifti_mask(mask, None, self.mask_labels, tolerance).any())
         except UserError:
             if self.on_bad == "fail":
                 raise

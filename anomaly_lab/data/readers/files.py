@@ -11,14 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from anomaly_lab.data.readers import dicom, nifti, pictures
-from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.scan import STRICT, Scan, Tolerance
 from anomaly_lab.data.readers.tree import files_below, has_plain_name
 from anomaly_lab.types import Case, UserError
 
-VERSION = 2  # of what is made of a file; a store that was read otherwise is not reused
+VERSION = 3  # of what is made of a file; a store that was read otherwise is not reused
 
 
-def read_scan(case: Case, in_channels: int, rules: pictures.Rules = pictures.Rules()) -> Scan:
+def read_scan(
+    case: Case, in_channels: int, rules: pictures.Rules = pictures.Rules(), tolerance: Tolerance = STRICT
+) -> Scan:
     """Read a case with its mask, if it has one.
 
     A single DICOM file without a position is read as a picture, a DICOM series as a volume.
@@ -27,6 +29,7 @@ def read_scan(case: Case, in_channels: int, rules: pictures.Rules = pictures.Rul
         case: the case; `case.image` and `case.mask` name its files.
         in_channels: channels of a picture, 1 or 3; volumes always have 1.
         rules: of pictures that are no DICOM, and of masks that are pictures.
+        tolerance: what of volumes and DICOM is let pass.
 
     Raises:
         UserError: a file is unreadable, or the mask does not fit the image.
@@ -42,7 +45,7 @@ def read_scan(case: Case, in_channels: int, rules: pictures.Rules = pictures.Rul
         ((3, 4), dtype('uint8'))
     """
     with _panics(case):
-        return _read(case, in_channels, rules)
+        return _read(case, in_channels, rules, tolerance)
 
 
 @contextmanager
@@ -60,15 +63,15 @@ def _panics(case: Case) -> Iterator[None]:
         ) from error
 
 
-def _read(case: Case, in_channels: int, rules: pictures.Rules) -> Scan:
+def _read(case: Case, in_channels: int, rules: pictures.Rules, tolerance: Tolerance) -> Scan:
     if nifti.is_nifti(case.image):
-        scan = nifti.read_nifti(case.image)
-        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan)) if case.mask else scan
+        scan = nifti.read_nifti(case.image, tolerance)
+        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
     if case.slices or (dicom.is_dicom(case.image) and not dicom.is_picture(case.image)):
-        scan = dicom.read_series((case.image, *case.slices))
-        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan)) if case.mask else scan
+        scan = dicom.read_series((case.image, *case.slices), tolerance=tolerance)
+        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
     if dicom.is_dicom(case.image):
-        pixels = dicom.read_picture(case.image, in_channels)
+        pixels = dicom.read_picture(case.image, in_channels, tolerance=tolerance)
     else:
         pixels = pictures.read_image(case.image, in_channels, rules)
     mask = None if case.mask is None else pictures.read_mask(case.mask, rules)
@@ -157,7 +160,7 @@ def survey(source: Path) -> Found:
 
     Linked folders are searched; hidden files and what systems leave (`Thumbs.db`, `@eaDir`) are not looked at.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("a.WebP", "b.gif", "._a.webp"):
@@ -172,7 +175,7 @@ def survey(source: Path) -> Found:
     known = [path for path in plain if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
     names = [path.relative_to(root).as_posix() for path in known]
     cases = [Case(id=name, patient=name, image=path, label=0) for name, path in zip(names, known, strict=True)]
-    for series in dicom.find_series(source) if len(known) < len(plain) else ():
+    for series in dicom.list_tree(source).series if len(known) < len(plain) else ():
         first, *rest = series.files
         name = first.relative_to(root).as_posix()
         cases.append(Case(id=name, patient=series.patient, image=first, label=0, slices=tuple(rest)))
