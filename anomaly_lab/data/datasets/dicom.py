@@ -27,6 +27,7 @@ from anomaly_lab.data.readers import dicom
 from anomaly_lab.data.readers.dicom import Series
 from anomaly_lab.data.readers.files import read_scan
 from anomaly_lab.data.readers.nifti import read_nifti_mask
+from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.pictures import Rules, read_mask
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tables import read_table
@@ -254,7 +255,7 @@ def _by_register(table: Path, found: Sequence[_Named]) -> list[_Named]:
     missing = [each.id for each in found if each.id not in patients]
     if missing:
         raise UserError(f"{table}: {len(missing)} series have no patient, {', '.join(missing[:5])}; complete the list")
-    number = dicom.patient_names(patients[each.id] for each in found)
+    number = patient_names(patients[each.id] for each in found)
     return [each._replace(patient=number[patients[each.id]]) for each in found]
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
+from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.data.twins.nifti import write_twin
@@ -102,6 +103,9 @@ class Nifti(PatchDataModule):
         rows = self._labelled(root, volumes)
         listed = {id: row.patient for id, row in rows.items() if row.patient}
         patients = self._patients(root, [id for id in volumes if id not in listed]) | listed
+        if listed:  # a list may have names or hospital numbers
+            names = patient_names(patients[id] for id in volumes)
+            patients = {id: names[person] for id, person in patients.items()}
         cases = []
         for id, (image, mask) in volumes.items():
             label = rows[id].label if rows else self._label(image, mask)

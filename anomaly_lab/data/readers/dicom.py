@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ from anomaly_lab.data.readers.dicom_geometry import (
 )
 from anomaly_lab.data.readers.dicom_header import bad, hashed, header_of, is_dicom, numbers, reading, text, whole
 from anomaly_lab.data.readers.dicom_voi import LookupTable, lookup_table, table_of, window_of, windowed
+from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.scan import STRICT, Scan, Tolerance
 from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.types import UserError
@@ -208,18 +209,6 @@ def _numbered(members: dict[_Origin, list[Path]]) -> list[Series]:
         key = origin.key if times[origin.key] == 1 else f"{origin.key}-{times[origin.key]}"
         series.append(Series(key, number[origin.person], origin.modality, tuple(files)))
     return series
-
-
-def patient_names(persons: Iterable[str]) -> dict[str, str]:
-    """Return a name for every person that says nothing but the order in which they come.
-
-    Examples:
-        >>> patient_names(["Doe", "Roe", "Doe"])
-        {'Doe': 'patient 001', 'Roe': 'patient 002'}
-    """
-    known = list(dict.fromkeys(persons))
-    digits = max(3, len(str(len(known))))
-    return {person: f"patient {place:0{digits}d}" for place, person in enumerate(known, 1)}
 
 
 def series_key(uid: str) -> str:
