@@ -13,6 +13,7 @@ from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import PHASE, DrawsFromPool, Pool
+from anomaly_lab.detectors.families.shared_draws import SharedDraws
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.types import Count, UserError
 
@@ -22,8 +23,8 @@ ROWS, COLUMNS = 10, 16  # of the overview picture samples/fakepool.png
 class FakePool(RunCallback):
     """Stores `count` generated images at the first and then every `every`-th iteration of the phase `gan`.
 
-    Images are generated in training mode, as the critic sees them, and shared among the ranks: image i of a draw comes
-    from rank i modulo the number of ranks. A resumed run discards the images drawn after its checkpoint and draws them
+    Images are generated in training mode, as the critic sees them; every rank generates an equal share of a draw, from
+    its rows of the same noise. A resumed run discards the images drawn after its checkpoint and draws them
     again, with identical bytes. When the next phase begins the pool is complete, and a detector that trains on it
     (`DrawsFromPool`) receives it.
 
@@ -50,6 +51,8 @@ class FakePool(RunCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
+        if self.count % trainer.world_size:
+            raise UserError(f"callbacks.fakepool.count={self.count} is not divisible by {trainer.world_size} processes")
         run = trainer.strategy.broadcast(str(trainer.default_root_dir))  # only rank 0 knows the run folder
         self._folder = Path(run) / fake_pool.FOLDER
         if trainer.is_global_zero:
@@ -75,8 +78,10 @@ class FakePool(RunCallback):
         span, iteration = pl_module.schedule.span(PHASE), pl_module.iterations_done - 1
         if iteration in span and (iteration - span.start) % self.every == 0:
             first = self.size(iteration - span.start)
-            places = range(first, first + self.count)[trainer.global_rank :: trainer.world_size]
-            self._draw(pl_module, places)
+            share = self.count // trainer.world_size
+            first += share * trainer.global_rank
+            with SharedDraws(trainer.global_rank, trainer.world_size, {share}):
+                self._draw(pl_module, range(first, first + share))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write samples/fakepool.png: a row of images per selected draw, from the first draw to the last."""

@@ -1,4 +1,4 @@
-"""Seed every iteration by seed, iteration and rank, so that a resumed training continues with the same numbers."""
+"""Seed every iteration by seed and iteration, so that a resumed training continues with the same numbers."""
 
 import random
 
@@ -15,7 +15,8 @@ class Randomness(RunCallback):
     """Seeds Python, NumPy and torch (all devices) before each iteration, so no generator state has to be saved.
 
     Seeding once per epoch would not suffice: Lightning creates the loader's iterator, which draws a random number,
-    sometimes before the start of the epoch and sometimes after it.
+    sometimes before the start of the epoch and sometimes after it. All processes have the same seed: of the numbers
+    drawn for a batch, each takes those of its own rows (`SharedDraws`).
 
     Args:
         seed: of the experiment.
@@ -36,7 +37,7 @@ class Randomness(RunCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Detector)
-        entropy = [self.seed, pl_module.iterations_done, trainer.global_rank]
+        entropy = [self.seed, pl_module.iterations_done, 0]
         for_python, for_numpy, for_torch = (int(s) for s in np.random.SeedSequence(entropy).generate_state(3))
         random.seed(for_python)
         np.random.seed(for_numpy)

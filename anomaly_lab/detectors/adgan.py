@@ -100,6 +100,11 @@ class AdGAN(WassersteinDetector):
         rates = {self.generator: self.settings.lr, self.critic: self.settings.lr, self.judge: self._lr_judge()}
         return tuple(Adam(network.parameters(), rate, betas=(0.0, 0.9)) for network, rate in rates.items())
 
+    @property
+    def couples_batch(self) -> bool:
+        """The spread of the judge's outputs is that of a mini-batch (eq. 2)."""
+        return super().couples_batch or self.settings.concentration_weight > 0
+
     def gan_step(self, batches: Tensor) -> None:
         """Take one critic step on each mini-batch of [n_critic, B, C, H, W], then one generator step."""
         for real in batches:  # algorithm 1, lines 2-6 with eq. 1

@@ -115,8 +115,7 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
         if self.pool is None:
             raise UserError("pool SVM needs a fake pool after its phase gan: give the experiment the callback fakepool")
         normals = int(self.machine.count)
-        share = self.pool.draw(math.ceil(normals / self.trainer.world_size)).to(self.device)
-        fake = torch.as_tensor(self.all_gather(share)).reshape(-1, *share.shape[1:])[:normals]
+        fake = self.pool.draw(normals).to(self.device)  # the same on all ranks
         self.machine.gather(self.featured(fake))
         rows, p = self.machine.project(), self.settings
         gamma = p.gamma or scale(rows)

@@ -337,7 +337,10 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
         detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
         plugins=[CheckpointFiles(work.facts.get("id"), checkpoint_files.run_ids(work.facts))],
     )
+    _refuse_other_number_of_processes(work, trainer.world_size, checkpoint)
     try:
+        if trainer.is_global_zero and _is_first_rank():
+            run_folder.update_provenance(run, world_size=trainer.world_size)
         trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         began = time.perf_counter()
         with Meter("scoring", "batch", silent=not trainer.is_global_zero) as meter:
@@ -357,6 +360,21 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
             say(f"stopped by {name} after iteration {done} of {total}; continue with: make resume RUN={run}")
         raise
     return run
+
+
+def _refuse_other_number_of_processes(work: _Work, world_size: int, checkpoint: Path | None) -> None:
+    """Refuse to go on with a training under another number of processes if that changes what is trained.
+
+    Noise, batches and gradients are those of the global batch under any number of processes. A loss that couples the
+    images of a mini-batch is one of a process's share of it.
+    """
+    before = work.facts.get("world_size", world_size)
+    if checkpoint is not None and before != world_size and work.detector.couples_batch:
+        raise UserError(
+            f"{work.run} was trained by {before} processes, and {type(work.detector).__name__} couples the images of a "
+            f"mini-batch (batch norm, or a spread over the batch), which {world_size} would part otherwise; resume it "
+            f"with trainer.devices={before}"
+        )
 
 
 def _conclude(run: Path, detector: Detector, callbacks: list[RunCallback]) -> None:

@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from pytorch_lightning.strategies import DDPStrategy
 
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.run_callback import Columns, RunCallback
@@ -20,6 +19,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.scoring import Scored, score_batches
 from anomaly_lab.experiment import config as configuration
+from anomaly_lab.pipeline.distributed import OneNetworkAtATime
 from anomaly_lab.types import Batch
 
 Progress = Callable[[int, int], None]
@@ -177,8 +177,7 @@ def device_for(accelerator: Any) -> torch.device:
 
 
 def _strategy(requested: Any) -> Any:
-    """Configure DDP for GANs: a step uses only some networks, and no buffer may change between two forward passes."""
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if requested == "ddp" else requested
+    return OneNetworkAtATime() if requested == "ddp" else requested
 
 
 def _columns(batch: Batch, scored: Scored) -> Columns:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import zip_longest
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from anomaly_lab.detectors.families.shared_draws import SharedDraws
 from anomaly_lab.types import Batch, Phase, Prediction, Schedule, UserError
 
 
@@ -157,6 +159,14 @@ class Detector(pl.LightningModule, ABC):
                 if network not in parts:
                     raise UserError(f"{name} has no sub-module '{network}', which `networks` or a phase names")
 
+    @property
+    def couples_batch(self) -> bool:
+        """Whether the loss of an image depends on the others of its mini-batch, by batch norm if by nothing else.
+
+        Then a process sees another loss for its share of a batch than one process sees for the whole.
+        """
+        return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())
+
     def on_fit_start(self) -> None:
         """Check that optimiser i trains network i; a subclass that overrides this must call it.
 
@@ -178,7 +188,8 @@ class Detector(pl.LightningModule, ABC):
             network, is_trained = self.get_submodule(name), name in phase.networks
             if network.training != is_trained:
                 network.train(is_trained)
-        getattr(self, f"{phase.name}_step")(batch["image"])
+        with self._shared_draws(batch["image"].shape[1]):
+            getattr(self, f"{phase.name}_step")(batch["image"])
         self.iteration += 1
         self.iterations_done += 1
 
@@ -207,8 +218,26 @@ class Detector(pl.LightningModule, ABC):
             value = loss(part) * (len(part) / len(batch))
             with torch.autocast(self.device.type, enabled=False):  # gradient penalties need float32
                 self.manual_backward(value)
+        self._average_over_ranks(network)
         self.track({f"train/grad_{network}": self._clipped_norm(network)})
         optimizer.step()
+
+    def _shared_draws(self, batch_size: int) -> AbstractContextManager[object]:
+        """Let the noise of a step be that of the global batch, of which every process has its share."""
+        if self.trainer.world_size == 1:
+            return nullcontext()
+        sizes = {batch_size, *(len(part) for part in torch.empty(batch_size).chunk(self.accumulate))}
+        return SharedDraws(self.trainer.global_rank, self.trainer.world_size, sizes)
+
+    def _average_over_ranks(self, network: str) -> None:
+        """Replace the gradients of a network by their means over all processes, in one message."""
+        if self.trainer.world_size == 1:
+            return
+        gradients = [p.grad for p in self.get_submodule(network).parameters() if p.grad is not None]
+        whole = torch.cat([gradient.flatten() for gradient in gradients])
+        whole = torch.as_tensor(self.trainer.strategy.reduce(whole, reduce_op="mean"))
+        for gradient, part in zip(gradients, torch.split(whole, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def _clipped_norm(self, network: str) -> Tensor:
         """Return the norm of the network's gradient, and clip the gradient to `clip_norm` if that is set."""
