@@ -23,6 +23,11 @@ capital := A% B% C% D% E% F% G% H% I% J% K% L% M% N% O% P% Q% R% S% T% U% V% W% 
 typed = $(if $(filter command,$(origin $(1))),$(call quote,$(1)=$(value $(1))))
 OVERRIDES = $(foreach key,$(sort $(filter-out $(capital) -% .%,$(.VARIABLES))),$(call typed,$(key)))
 
+# Packages whose classes experiments and runs may name, beside anomaly_lab: TRUST=mygan.
+ifdef TRUST
+export ANOMALY_TRUST := $(TRUST)
+endif
+
 # What a run's data have become: DATA_ROOT=where they lie now, ACCEPT_CHANGED_DATA=1.
 DATA_WORDS = $(if $(DATA_ROOT),--data-root $(call quote,$(DATA_ROOT))) $(if $(ACCEPT_CHANGED_DATA),--accept-changed-data)
 

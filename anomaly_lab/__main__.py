@@ -23,8 +23,8 @@ class FrontDoor(TyperGroup):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Accept `--experiments DIR` both before and after the command."""
-        return list(super().parse_args(ctx, _to_the_front("--experiments", args)))
+        """Accept `--experiments DIR` and `--trust PACKAGE` both before and after the command."""
+        return list(super().parse_args(ctx, _to_the_front(("--experiments", "--trust"), args)))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -71,10 +71,20 @@ def about(
             help="Folder of your own experiments, which override the package's; or set ANOMALY_EXPERIMENTS.",
         ),
     ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PACKAGE",
+            help="Package of your own whose classes experiments and runs may name; or set ANOMALY_TRUST.",
+        ),
+    ] = None,
 ) -> None:
     """Train, evaluate and compare anomaly detectors for medical and X-ray images."""
+    from anomaly_lab.experiment.trust import trust as confer_trust
+
     if experiments is not None:
         os.environ["ANOMALY_EXPERIMENTS"] = experiments  # inherited by the processes of a study
+    confer_trust(trust or [])
 
 
 @app.command("list")
@@ -201,13 +211,18 @@ def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMEN
     command.main(arguments or [])
 
 
-def _to_the_front(option: str, words: list[str]) -> list[str]:
-    """Move an option and its value to the front of a command line's words."""
-    for i, word in enumerate(words):
-        if word == option or word.startswith(f"{option}="):
-            matched = words[i : i + (2 if word == option else 1)]
-            return [*matched, *words[:i], *words[i + len(matched) :]]
-    return words
+def _to_the_front(options: tuple[str, ...], words: list[str]) -> list[str]:
+    """Move options and their values to the front of a command line's words."""
+    front, rest, left = list[str](), list[str](), list(words)
+    while left:
+        word = left.pop(0)
+        if word in options and left:
+            front += [word, left.pop(0)]
+        elif word in options or word.startswith(tuple(f"{option}=" for option in options)):
+            front.append(word)
+        else:
+            rest.append(word)
+    return front + rest
 
 
 def _complain(line: str) -> None:

@@ -324,7 +324,7 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
     refuse_impossible("", Experiment, cast(dict[str, Any], OmegaConf.to_container(config)))
     for section in named:
         values: Any = OmegaConf.to_container(OmegaConf.select(config, section))
-        refuse_impossible(f"{section}.", locate(values.pop(TARGET)), values)
+        refuse_impossible(f"{section}.", locate(values.pop(TARGET), section), values)
     return config
 
 

@@ -7,6 +7,7 @@ import pytest
 from anomaly_lab.experiment import compose, config
 from anomaly_lab.types import UserError
 
+pytestmark = pytest.mark.usefixtures("trusted_toys")
 DATA = f"_target_: {__name__}.Data"
 FILES = {
     "defaults": f"seed: 3\ndata: {{batch_size: 64, seed: '${{seed}}'}}\ntrainer: {{_target_: {__name__}.Trainer}}\n"

@@ -9,6 +9,7 @@ from anomaly_lab import __main__
 from anomaly_lab.studies import command, ledger, plan
 from anomaly_lab.types import UserError
 
+pytestmark = pytest.mark.usefixtures("trusted_toys")
 TOY = """
 # A toy.
 data: {_target_: study_runs.Data}

@@ -9,6 +9,7 @@ from anomaly_lab.studies import plan
 from anomaly_lab.studies.plan import Key
 from anomaly_lab.types import UserError
 
+pytestmark = pytest.mark.usefixtures("trusted_toys")
 TOY = """
 # A toy.
 seed: 0

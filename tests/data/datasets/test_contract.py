@@ -382,6 +382,7 @@ CHECKS = (check_identities, check_labels, check_patients_stay_in_one_split, chec
           check_twin)  # fmt: skip
 
 
+@pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
