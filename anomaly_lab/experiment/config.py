@@ -275,6 +275,7 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"'{override}' is not key=value, as in detector.latent_dim=64")
         try:
             given: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+            compose.refuse_resolvers(given)
             current, used = in_current_keys(given)
             tell_of_new_keys(used)
             requested = cast(DictConfig, OmegaConf.merge(requested, current))

@@ -152,7 +152,7 @@ def _read(run: Path, changed: int) -> Found | None:
             started=facts["started"],
             finished=bool(facts.get("finished")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, UserError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, YAMLError, UserError):
         return None
 
 

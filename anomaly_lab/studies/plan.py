@@ -9,8 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import yaml
-from omegaconf import MISSING, DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf import MISSING, OmegaConf
 
 from anomaly_lab.experiment import compose
 from anomaly_lab.experiment import config as configuration
@@ -172,12 +171,7 @@ def load(name: str) -> Study:
     if name not in known:
         raise UserError(f"no study '{name}'.{did_you_mean(name, known)} There are: {', '.join(known) or 'none'}")
     path = known[name]
-    try:
-        content = OmegaConf.load(path)
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, DictConfig):
-        raise UserError(f"{path}: must be a mapping, not a list")
+    content = compose.read(path)
     try:
         checked = merged(OmegaConf.structured(Study(name=name)), content)
         if missing := sorted(OmegaConf.missing_keys(checked)):
@@ -255,6 +249,7 @@ def plain(text: str) -> dict[str, Any]:
         >>> plain("data: {batch_size: 8}")
         {'data': {'batch_size': 8}}
     """
+    compose.refuse_bomb(text)
     content: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return content
 
