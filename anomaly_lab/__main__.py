@@ -226,7 +226,8 @@ def _to_the_front(options: tuple[str, ...], words: list[str]) -> list[str]:
 
 
 def _complain(line: str) -> None:
-    Console(stderr=True).print(Text(" ".join(line.split()), style="red"), soft_wrap=True)
+    harmless = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(line.split()))
+    Console(stderr=True).print(Text(harmless, style="red"), soft_wrap=True)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.experiment.run_folder import read_json, update_provenance, write_atomic
+from anomaly_lab.experiment.run_folder import append_line, read_json, update_provenance, write_atomic
 from anomaly_lab.types import Count, UserError
 
 
@@ -102,8 +102,9 @@ class Record(RunCallback):
         self._clock, self._last_iteration = time.perf_counter(), done
         if trainer.is_global_zero:
             head = {"iteration": done, "images": drawn * batch_size, "phase": phase.name}
-            _append(_folder(trainer) / "metrics.jsonl", head | means)
-            _append(_folder(trainer) / "timings.jsonl", {"iteration": done, "images_per_second": round(speed, 2)})
+            timing = {"iteration": done, "images_per_second": round(speed, 2)}
+            for name, line in (("metrics.jsonl", head | means), ("timings.jsonl", timing)):
+                append_line(_folder(trainer) / name, json.dumps(line, allow_nan=False))
 
     def _refuse_nonfinite(self, trainer: pl.Trainer, means: dict[str, float], done: int) -> None:
         nonfinite = sorted(key for key, value in means.items() if not math.isfinite(value))
@@ -152,11 +153,6 @@ def keep_until(path: Path, iteration: int) -> None:
             break
         kept.append(line)
     write_atomic(path, "".join(kept))
-
-
-def _append(path: Path, line: dict[str, object]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def _mean_over_ranks(trainer: pl.Trainer, means: dict[str, float]) -> dict[str, float]:

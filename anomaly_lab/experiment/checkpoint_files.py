@@ -2,8 +2,8 @@
 
 import hashlib
 import io
-import pickle
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def final(run: Path, facts: Mapping[str, Any], asked: str | None = None) -> Path
         known = ", ".join(path.name for path in files if _is_intact(path))
         raise UserError(f"--checkpoint {asked}: {run} has no such intact checkpoint; there are: {known or 'none'}")
     result = facts.get("checkpoint") or {}
-    chosen = run / "checkpoints" / result["file"] if "file" in result else files[0]
+    chosen = run / "checkpoints" / Path(result["file"]).name if "file" in result else files[0]
     if result.get("rule") == "last" and int(chosen.name.partition("-")[0]) != result["iteration"]:
         fault = f"{run}: the checkpoint of its result, of iteration {result['iteration']}, is not there"
     elif not chosen.exists():
@@ -130,9 +130,13 @@ def load(path: Path, run_ids: Collection[str | None] = ()) -> dict[str, Any]:
     if not _is_intact(path):
         raise UserError(f"{path} is damaged (its checksum differs); delete it to use the previous checkpoint")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed, so it could unpack to any size")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-        raise UserError(f"{path} holds no checkpoint ({str(error).splitlines()[0]}); delete it") from error
+    except Exception as error:  # whatever a damaged or a hostile file can lead to
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise UserError(f"{path} holds no checkpoint ({reason}); delete it") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path} holds no checkpoint; delete it")
     if run_ids and None not in run_ids and checkpoint.get(RUN) not in run_ids:

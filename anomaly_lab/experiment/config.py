@@ -30,7 +30,7 @@ from anomaly_lab.experiment.schema import (
     refuse_impossible,
     sentence,
 )
-from anomaly_lab.types import Count, Range, Seed, UserError
+from anomaly_lab.types import Count, Name, Range, Seed, UserError
 
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
@@ -86,7 +86,7 @@ class Experiment:
         start_phase: last phase that a warm start reuses, together with all phases before it.
     """
 
-    name: str = MISSING
+    name: Name = MISSING
     seed: Seed = 0
     budget: str = "auto"
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)

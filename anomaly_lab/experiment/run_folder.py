@@ -41,6 +41,8 @@ RENAMED = {
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file atomically: readers see either the old or the new content, even after a crash.
 
+    A link at `path` is replaced by the file; what it points to is left alone.
+
     Args:
         path: the file; its folder must exist.
         content: bytes, or text to be encoded as UTF-8.
@@ -58,7 +60,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as file:  # a new file: not what a link leads to
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -70,6 +73,32 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     finally:
         with contextlib.suppress(OSError):  # the error above says more
             partial.unlink(missing_ok=True)
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file, but no link to one; the `opener` of `open` for what is appended to."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file of a run folder, which must not be a link.
+
+    Raises:
+        UserError: the disk is full, the location is not writable, or the file is a link.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     append_line(Path(folder, "log"), "a")
+        ...     append_line(Path(folder, "log"), "b")
+        ...     Path(folder, "log").read_text().split()
+        ['a', 'b']
+    """
+    try:
+        with open(path, "a", encoding="utf-8", opener=no_link) as file:
+            file.write(f"{line}\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free disk space or remove a link") from error
 
 
 def write_json(path: Path, content: object) -> None:
@@ -104,7 +133,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError("it holds no mapping")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it from a copy of the run folder") from error
     return content
 
@@ -190,6 +219,8 @@ def locked(run: Path) -> Iterator[None]:
     """
     lock = FileLock(run / ".lock", timeout=0)
     try:
+        if (run / ".lock").is_symlink():
+            (run / ".lock").unlink()  # taking the lock would empty what it leads to
         lock.acquire()
     except Timeout as error:
         raise UserError(f"{run} is in use by another process; wait for it or stop it") from error
@@ -205,7 +236,7 @@ def open_run(path: str) -> Path:
     """Return the run folder at `path`.
 
     Raises:
-        UserError: it has no config.yaml.
+        UserError: it has no config.yaml, or a link to a folder in it, through which files outside would be written.
 
     Examples:
         >>> open_run("nowhere")
@@ -218,6 +249,10 @@ def open_run(path: str) -> Path:
         raise UserError(
             f"{path} is not a run folder (no config.yaml in it); run folders are runs/<experiment>/<start>-…"
         )
+    for folder, names, _ in os.walk(run):
+        for link in (Path(folder, name) for name in names if Path(folder, name).is_symlink()):
+            if not link.resolve().is_relative_to(run.resolve()):
+                raise UserError(f"{link} is a link out of the run folder; replace it by the folder that it leads to")
     return run
 
 

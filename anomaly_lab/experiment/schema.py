@@ -196,7 +196,8 @@ def refuse_impossible(prefix: str, kind: type, values: Mapping[str, Any]) -> Non
             continue
         for constraint in (*constraints(parameter.annotation), *FOREIGN.get((kind.__name__, name), ())):
             if not constraint.admits(value):
-                raise UserError(f"{prefix}{name}={value}: takes {constraint}")
+                given = ascii(value) if isinstance(value, str) and not value.isprintable() else value
+                raise UserError(f"{prefix}{name}={given}: takes {constraint}")
         if section := _section(parameter.annotation):
             refuse_impossible(f"{prefix}{name}.", section, value)
             _instance(f"{prefix}{name}", section, value)

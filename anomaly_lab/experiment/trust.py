@@ -55,7 +55,7 @@ def trusting(names: str | Sequence[str]) -> Iterator[None]:
         >>> refuse_package("mygan.nets.Net", "detector")
         Traceback (most recent call last):
         ...
-        anomaly_lab.types.UserError: detector._target_: mygan.nets.Net is not of anomaly_lab, so it was not imported; ...
+        anomaly_lab.types.UserError: detector._target_: mygan.nets.Net is not of anomaly_lab, so it was not...
     """
     before = os.environ.get(ENVIRONMENT)
     trust(names)
@@ -127,8 +127,8 @@ def refuse_class(kind: type, path: str, section: str = "") -> None:
     signature = inspect.signature(kind, eval_str=True)
     if reaching := [p.name for p in signature.parameters.values() if _reaches_out(p.annotation)]:
         raise UserError(
-            f"{_named(section)}{path} takes a path or a function ({', '.join(reaching)}), which a file must not give; "
-            f"derive a callback from it in a package of yours and trust that"
+            f"{_named(section)}{path} takes a path or a function ({', '.join(reaching[:3])}), which a file must not "
+            f"give; derive a callback from it in a package of yours and trust that"
         )
 
 

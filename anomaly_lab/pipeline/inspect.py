@@ -14,6 +14,7 @@ from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.store import Store
 from anomaly_lab.experiment import run_folder
+from anomaly_lab.experiment.tables import defused
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
@@ -129,7 +130,8 @@ def _manifest(data: PatchDataModule, split: Names) -> bytes:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(MANIFEST)
         columns = data.store.index.columns | {"split": split.tolist()}
-        writer.writerows(zip(*(columns[name] for name in MANIFEST), strict=True))
+        rows = zip(*(columns[name] for name in MANIFEST), strict=True)
+        writer.writerows([defused(cell) for cell in row] for row in rows)
         return file.getvalue()
 
 

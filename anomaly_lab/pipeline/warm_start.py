@@ -137,6 +137,6 @@ def _link(file: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
-        os.link(file, target)
+        os.link(file.resolve(), target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(file, target)

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from anomaly_lab.experiment.run_folder import in_current_words
+from anomaly_lab.experiment.tables import restored
 from anomaly_lab.reports import images
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.types import UserError
 
 GALLERY_CASES = 8  # cases per gallery at most
+GALLERY_BYTES = 2**32  # of a gallery's arrays in memory
+PARTS = ("image", "reconstruction", "anomaly_map", "mask")
 
 
 class Record(NamedTuple):
@@ -94,13 +98,13 @@ def read_run(run: Path) -> Record:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return path.read_bytes().decode(errors="replace") if path.is_file() else ""
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_text(path) or "{}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not valid JSON ({error}): `make evaluate RUN={path.parent}` writes it again"
         ) from None
@@ -111,16 +115,19 @@ def _log(text: str) -> tuple[list[Row], int]:
     lines: list[Row] = []
     all_lines = text.splitlines()
     for line in all_lines:
-        with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run may be incomplete
+        with contextlib.suppress(
+            ValueError, TypeError, RecursionError
+        ):  # the last line of a killed run may be incomplete
             lines.append(dict(json.loads(line)))
     return lines, len(all_lines) - len(lines)
 
 
 def _scores(path: Path) -> list[Row]:
     rows = []
-    for line, raw in enumerate(csv.DictReader(io.StringIO(_text(path))), start=2):
+    for line, raw in enumerate(_table(path), start=2):
         row: Row = dict(raw)
         try:
+            row |= {k: restored(raw[k]) for k in ("id", "patient", "split") if raw.get(k)}
             row |= {k: float(v) if v else None for k, v in raw.items() if k not in ("id", "patient", "split")}
             row |= {"label": int(raw["label"]), "score": float(raw["score"])}
             row["pred_label"] = int(raw["pred_label"]) if raw.get("pred_label") else None
@@ -130,6 +137,13 @@ def _scores(path: Path) -> list[Row]:
             ) from None
         rows.append(row)
     return rows
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    try:
+        return list(csv.DictReader(io.StringIO(_text(path), newline="")))
+    except csv.Error as error:
+        raise UserError(f"{path}: no table ({error}); `make evaluate RUN={path.parent}` writes it again") from None
 
 
 def _samples(folder: Path) -> list[tuple[int, str]]:
@@ -164,16 +178,45 @@ def _pool(path: Path) -> tuple[list[int], str] | None:
     return [int(number) for number in iterations.split(",") if number], images.png_uri(path.read_bytes())
 
 
+def read_gallery(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of gallery.npz, equally long: id, kind, image [N, C, *S] and what else there is of PARTS.
+
+    Raises:
+        UserError: the file is damaged, or would need more than GALLERY_BYTES of memory.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "gallery.npz")
+        ...     np.savez(path, id=np.array(["a"]), kind=np.array(["tp"]), image=np.zeros((1, 1, 2, 2), np.float32))
+        ...     sorted(read_gallery(path))
+        ['id', 'image', 'kind']
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > GALLERY_BYTES:
+                raise ValueError(f"it unpacks to more than {GALLERY_BYTES} bytes")
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in ("id", "kind", *PARTS) if name in stored.files}
+        texts, shape = (arrays["id"], arrays["kind"]), arrays["image"].shape
+        maps = [arrays[name] for name in PARTS if name in arrays]
+        if any(text.shape != shape[:1] or text.dtype.kind != "U" for text in texts):
+            raise ValueError("its ids and kinds are not those of its images")
+        if any(part.dtype.kind not in "fb" or (part.shape[0], *part.shape[2:]) != (shape[0], *shape[2:])
+               for part in maps) or len(shape) not in (4, 5) or 0 in shape[1:]:  # fmt: skip
+            raise ValueError("its pictures are not of one size")
+    except Exception as error:  # whatever a damaged or a hostile file can lead to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} cannot be read ({reason}): `make evaluate RUN={path.parents[1]}` writes it again"
+        ) from None
+    return arrays
+
+
 def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
     if not path.is_file():
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): `make evaluate RUN={path.parents[1]}` writes it again"
-        ) from None
+    arrays = read_gallery(path)
     rows = {row["id"]: row for row in scores}
     maps = arrays.get("anomaly_map")
     brightest = float(np.nanquantile(maps, 0.995)) if maps is not None and maps.size else 1.0

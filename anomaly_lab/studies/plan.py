@@ -14,7 +14,7 @@ from omegaconf import MISSING, OmegaConf
 from anomaly_lab.experiment import compose
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.schema import did_you_mean, merged
-from anomaly_lab.types import UserError
+from anomaly_lab.types import FolderName, UserError
 
 PLACEHOLDER = 2_147_480_611  # unlikely number that stands for the seed while an experiment is resolved
 
@@ -275,7 +275,7 @@ def _add(study: Study, key: Key, overrides: Sequence[str], runs: dict[Key, Plann
     start = key._replace(row=row.start_from) if row.start_from else None
     if start:
         _add(study, start, overrides, runs)
-    experiment = row.experiment.format(dataset=dataset.experiments or key.dataset)
+    experiment = row.experiment.replace("{dataset}", dataset.experiments or key.dataset)
     budget = _budget(experiment, study.budget)
     values = dataset.overrides | dataset.budgets.get(budget, {}) | row.overrides | row.budgets.get(budget, {})
     words = (f"budget={budget}", *(f"{name}={json.dumps(value)}" for name, value in values.items()), *overrides)
@@ -308,7 +308,11 @@ def _seeded(node: Any, seed: int) -> Any:
 
 
 def _check_references(study: Study) -> None:
-    """Check that all names of rows, data sets and footnotes that a study refers to exist."""
+    """Check that all names of rows, data sets and footnotes that a study refers to exist; rows are also file names."""
+    for part, names in (("rows", study.rows), ("datasets", study.datasets)):
+        for name in names:
+            if not FolderName().admits(name):
+                raise UserError(f"{part}: {name!r} takes {FolderName()}")
     if study.reference is not None:
         _check_names("reference", [study.reference], study.rows)
     for name, row in study.rows.items():
