@@ -61,9 +61,9 @@ show: $(STAMP)  ## print an experiment with all defaults: make show EXP=fanogan_
 	$(need_exp)
 	@$(RUNNER) -m anomaly_lab show $(call quote,$(EXP)) $(OVERRIDES)
 
-data: $(STAMP)  ## build the store and a data sheet: make data DATA=headct data.root=…
+data: $(STAMP)  ## build the store and a data sheet: make data DATA=headct data.root=… [VERIFY=1]
 	$(need_data)
-	@$(RUNNER) -m anomaly_lab data $(call quote,$(or $(EXP),$(DATA))) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab data $(call quote,$(or $(EXP),$(DATA))) $(if $(VERIFY),--verify) $(OVERRIDES)
 
 train: $(STAMP)  ## train, evaluate, report: make train EXP=fanogan_headct detector.latent_dim=64
 	$(need_exp)

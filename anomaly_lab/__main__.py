@@ -109,6 +109,9 @@ def show(experiment: Name, overrides: Overrides = None) -> None:
 def data(
     name: Annotated[str, typer.Argument(metavar="DATA", help="Name of a data set or experiment; `list` shows all.")],
     overrides: Overrides = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the whole store with its hashes; otherwise a sample is compared.")
+    ] = False,
 ) -> None:
     """Build or reuse the store of a data set and write its data sheet."""
     from anomaly_lab.experiment import compose, config
@@ -117,7 +120,7 @@ def data(
     resolved = (config.load if names_experiment else config.load_data)(name, overrides or [])
     from anomaly_lab.pipeline import engine
 
-    engine.inspect(resolved)
+    engine.inspect(resolved, verify)
 
 
 @app.command()

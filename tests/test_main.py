@@ -106,7 +106,7 @@ def test_data_takes_a_data_set_or_an_experiment(name: str, kind: str, monkeypatc
     seen = []
     monkeypatch.setattr(config, "load", lambda name, overrides: ("load", name, overrides))
     monkeypatch.setattr(config, "load_data", lambda name, overrides: ("load_data", name, overrides))
-    monkeypatch.setattr(engine, "inspect", seen.append)
+    monkeypatch.setattr(engine, "inspect", lambda config, verify: seen.append(config))
     assert run("data", name, "seed=3").exit_code == 0
     assert seen == [(kind, name, ["seed=3"])]
 

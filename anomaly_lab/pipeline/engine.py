@@ -128,11 +128,12 @@ def _make_run_folder(
     return run_folder.final_place(work)
 
 
-def inspect(config: DictConfig) -> Path:
+def inspect(config: DictConfig, verify: bool = False) -> Path:
     """Build or reuse the store of an experiment, print its content and write its data sheet.
 
     Args:
         config: the resolved experiment, with or without a detector.
+        verify: compare the whole store with the hashes that were written when it was built.
 
     Returns:
         The data sheet.
@@ -148,6 +149,8 @@ def inspect(config: DictConfig) -> Path:
     began = time.perf_counter()
     data.setup("inspect")
     say(f"store: {inspection.origin(data, time.perf_counter() - began)}")
+    if verify:
+        say(f"verified: {inspection.verified(data)}")
     facts = data.facts()
     announce_data(facts)
     page = inspection.inspect(Path(config.runs) / config.name / "data", config.name, data, facts)

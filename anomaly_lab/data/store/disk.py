@@ -63,6 +63,8 @@ def resumed_folder(folder: Path) -> Iterator[Path]:
         ['rows']
     """
     work = _work(folder)
+    if work.is_symlink() or any(path.is_symlink() for path in work.glob("*")):
+        raise UserError(f"{work} is, or holds, a link, and would be written through it; delete it")
     work.mkdir(parents=True, exist_ok=True)
     try:
         yield work
