@@ -3,20 +3,39 @@
 import json
 import netrc
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from anomaly_lab.callbacks.run_callback import RunCallback
+from anomaly_lab.experiment.compose import read
 from anomaly_lab.experiment.run_folder import read_json, update_provenance
+from anomaly_lab.reports.html import without_folders
+
+PRIVATE: dict[str, Any] = {  # settings that keep the machine and its user out of what W&B gets
+    "console": "off",
+    "save_code": False,
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "host": "withheld",
+    "symlink": False,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
 
 
 class WandB(RunCallback):
     """Copies metrics.jsonl, timings.jsonl, sample grids and finally metrics.json to a W&B run; works on rank 0 only.
+
+    W&B is told the run's settings, without the folders that paths lie in, and nothing of the machine: no host or user
+    name, command line, packages, code, git remote or console output.
 
     Args:
         project: W&B project.
@@ -78,7 +97,8 @@ class WandB(RunCallback):
         import wandb  # takes 2 s, so only where it is used
 
         run_id = read_json(folder / "provenance.json").get("wandb", {}).get("id")
-        config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        config = without_folders(read(folder / "config.yaml"))
+        _remove_logs(folder)
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
@@ -89,7 +109,7 @@ class WandB(RunCallback):
             dir=folder,
             config=config,
             tags=list(self.tags),
-            settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True),
+            settings=wandb.Settings(silent=True, **PRIVATE),
         )
         update_provenance(folder, wandb={"id": self._run.id, "project": self.project})
 
@@ -117,6 +137,7 @@ class WandB(RunCallback):
         for metric, interval in read_json(run / "metrics.json").get("detector", {}).items():
             self._run.summary.update({f"test/{metric}": interval})
         self._run.finish()
+        _remove_logs(run)
 
     def _safely(self, action: Callable[[], None]) -> None:
         """Run `action`; an exception of W&B is reported once and ends the copying, not the run."""
@@ -127,6 +148,12 @@ class WandB(RunCallback):
                 f"[yellow]W&B failed ({error}): the run continues without it; all metrics stay in the run folder"
             )
             self.mode, self._run = "disabled", None
+
+
+def _remove_logs(folder: Path) -> None:
+    """Remove the logs that W&B keeps of itself in a run folder, which name folders of this machine."""
+    for logs in (folder / "wandb").glob("*run-*/logs"):
+        shutil.rmtree(logs, ignore_errors=True)
 
 
 def _grids(samples: Path) -> list[Path]:
