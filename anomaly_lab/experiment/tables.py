@@ -1,9 +1,9 @@
 """CSV files that people open in a spreadsheet, where a cell that begins like a formula would be run as one."""
 
 import csv
-import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # noqa: RUF001  # the wide letters are signs of formulas, too
@@ -21,11 +21,21 @@ def to_csv(rows: Iterable[Iterable[object]]) -> str:
         '=1+1,-0.5
         "a,b",-0.5
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    plain = (int, float, type(None))
-    writer.writerows([cell if isinstance(cell, plain) else defused(str(cell)) for cell in row] for row in rows)
-    return text.getvalue()
+    return "".join(csv_lines(rows))
+
+
+def csv_lines(rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    r"""Yield the lines of `to_csv`, for tables that are too long to be held twice.
+
+    Examples:
+        >>> list(csv_lines([["id"], ["@a"]]))
+        ['id\n', "'@a\n"]
+    """
+    line: list[str] = []
+    writer = csv.writer(SimpleNamespace(write=line.append), lineterminator="\r\n")  # so that both letters are quoted
+    for row in rows:
+        writer.writerow([cell if isinstance(cell, int | float | None) else defused(str(cell)) for cell in row])
+        yield line.pop()[:-2] + "\n"
 
 
 def defused(cell: str) -> str:

@@ -1,8 +1,8 @@
 """Inspect a data set before training: write the data sheet and a manifest of all rows of the store."""
 
-import csv
 import io
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,7 +14,7 @@ from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.store import Store
 from anomaly_lab.experiment import run_folder
-from anomaly_lab.experiment.tables import defused
+from anomaly_lab.experiment.tables import csv_lines
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
@@ -126,13 +126,10 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
 def _manifest(data: PatchDataModule, split: Names) -> bytes:
     """Return every row of the store with its split, as CSV."""
     file = io.BytesIO()
-    with io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True) as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(MANIFEST)
-        columns = data.store.index.columns | {"split": split.tolist()}
-        rows = zip(*(columns[name] for name in MANIFEST), strict=True)
-        writer.writerows([defused(cell) for cell in row] for row in rows)
-        return file.getvalue()
+    columns = data.store.index.columns | {"split": split.tolist()}
+    rows = zip(*(columns[name] for name in MANIFEST), strict=True)
+    file.writelines(line.encode() for line in csv_lines(chain([MANIFEST], rows)))
+    return file.getvalue()
 
 
 def _ordered(named: Names) -> list[str]:
