@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from rich.console import Console
+from rich.markup import escape
 
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.experiment.compose import read
@@ -39,7 +40,8 @@ class WandB(RunCallback):
 
     Args:
         project: W&B project.
-        entity: W&B user or team; None uses the default of the API key.
+        entity: W&B user or team; None uses the default of the API key. The run stays offline unless the variable
+            WANDB_ENTITY names it as well: a file from elsewhere must not send pictures to whom it likes.
         mode: `auto` is online with an API key (WANDB_API_KEY or ~/.netrc) and offline without one; offline runs are
             kept in the run folder and uploaded by `wandb sync`.
         tags: of the W&B run.
@@ -102,7 +104,7 @@ class WandB(RunCallback):
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
-            mode=self.mode if self.mode != "auto" else ("online" if _has_key() else "offline"),
+            mode=self._allowed_mode(),
             name=f"{folder.parent.name}/{folder.name}",
             id=run_id,
             resume="allow",
@@ -112,6 +114,17 @@ class WandB(RunCallback):
             settings=wandb.Settings(silent=True, **PRIVATE),
         )
         update_provenance(folder, wandb={"id": self._run.id, "project": self.project})
+
+    def _allowed_mode(self) -> Literal["online", "offline", "disabled"]:
+        """Return the mode: offline without a key, and for an entity that the user has not confirmed."""
+        if self.entity is not None and self.entity != os.environ.get("WANDB_ENTITY") and self.mode != "offline":
+            Console(stderr=True).print(
+                f"[yellow]callbacks.wandb.entity={escape(self.entity)}: the run stays offline, because the environment "
+                "does not say so as well; to send it there set WANDB_ENTITY",
+                soft_wrap=True,
+            )
+            return "offline"
+        return self.mode if self.mode != "auto" else ("online" if _has_key() else "offline")
 
     def _mirror_lines(self, folder: Path) -> None:
         for name, position in self._read.items():

@@ -137,11 +137,25 @@ def load(path: Path, run_ids: Collection[str | None] = ()) -> dict[str, Any]:
     except Exception as error:  # whatever a damaged or a hostile file can lead to
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise UserError(f"{path} holds no checkpoint ({reason}); delete it") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+    if not _is_checkpoint(checkpoint):
         raise UserError(f"{path} holds no checkpoint; delete it")
     if run_ids and None not in run_ids and checkpoint.get(RUN) not in run_ids:
         raise UserError(f"{path} was written by another run; remove it from this run folder")
     return checkpoint
+
+
+def _is_checkpoint(content: Any) -> bool:
+    """Return whether Lightning and a detector could be restored from what a file holds."""
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        return False
+    mappings = [content.get(key, {}) for key in ("state_dict", "loops", "callbacks")]
+    optimizers = content.get("optimizer_states", [])
+    return (
+        all(isinstance(part, dict) for part in mappings)
+        and isinstance(optimizers, list)
+        and all(isinstance(state, dict) for state in optimizers)
+        and all(isinstance(value, torch.Tensor) for value in content["state_dict"].values())
+    )
 
 
 def by_age(folder: Path) -> list[Path]:

@@ -200,7 +200,8 @@ def final_place(work: Path) -> Path:
 def _remove_leftovers(folder: Path) -> None:
     """Remove what processes of this machine left that were killed inside `create`."""
     for left in folder.glob(f".*{_WORK}.{socket.gethostname()}.*"):
-        if not psutil.pid_exists(int(left.name.rpartition(".")[2])):
+        process = left.name.rpartition(".")[2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
             shutil.rmtree(left, ignore_errors=True)
 
 

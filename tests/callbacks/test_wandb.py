@@ -102,6 +102,18 @@ def test_an_offline_run_says_nothing_of_the_machine_and_its_user(tmp_path: Path,
     assert told == []
 
 
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_only_an_entity_that_the_environment_confirms_is_sent_to(mode: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    monkeypatch.delenv("WANDB_ENTITY", raising=False)
+    assert WandB(mode=mode)._allowed_mode() == "online"
+    assert WandB(entity="stranger", mode=mode)._allowed_mode() == "offline"
+    assert "callbacks.wandb.entity=stranger: the run stays offline" in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_ENTITY", "clinic")
+    assert WandB(entity="stranger", mode=mode)._allowed_mode() == "offline"
+    assert WandB(entity="clinic", mode=mode)._allowed_mode() == "online"
+
+
 def test_a_failure_is_told_once_and_ends_the_mirror(mirror, tmp_path: Path, capsys) -> None:
     callback, dashboard, trainer = mirror
     dashboard.broken = True
