@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from lightning_fabric.plugins.io import CheckpointIO
@@ -144,7 +144,7 @@ def load(path: Path, run_ids: Collection[str | None] = ()) -> dict[str, Any]:
     return checkpoint
 
 
-def _is_checkpoint(content: Any) -> bool:
+def _is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:
     """Return whether Lightning and a detector could be restored from what a file holds."""
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         return False

@@ -72,7 +72,8 @@ def test_a_full_disk_leaves_the_older_ones(run: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("content", [
-    3, {}, {"state_dict": 3}, {"state_dict": {"w": 3}}, {"state_dict": {}, "loops": 3}, {"state_dict": {}, "callbacks": []},
+    3, {}, {"state_dict": 3}, {"state_dict": {"w": 3}}, {"state_dict": {}, "loops": 3},
+    {"state_dict": {}, "callbacks": []},
     {"state_dict": {}, "optimizer_states": [3]}, {"state_dict": {}, "optimizer_states": {}},
 ])  # fmt: skip
 def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: object) -> None:
