@@ -21,8 +21,11 @@ from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Picture, Preprocessing, Volume, to_float
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
+from anomaly_lab.data.readers.files import VERSION as READERS
 from anomaly_lab.data.readers.files import crop, is_deep, read_scan
+from anomaly_lab.data.readers.pictures import Rules
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import has_plain_name, name_of
 from anomaly_lab.data.splitting.audit import audit
 from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
 from anomaly_lab.data.splitting.rows import Limits, rows_of_splits
@@ -32,6 +35,7 @@ from anomaly_lab.data.store.disk import disk_errors, fresh_folder, locked
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.plan import StorePlan
+from anomaly_lab.data.store.remarks import remarks
 from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.types import (
     Batch,
@@ -113,6 +117,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         where_to_get: how to get and arrange the real files, as an imperative that ends error messages.
         twin_version: version of the synthetic twin; increase it when its pictures change.
         version: version of `cases` and `read`; increase it when they read something else.
+        left_out: number of files that are no scans of this data set, by suffix; set by `cases`.
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
             number of images is that of "images".
         source: "real" or "twin", set by the constructor.
@@ -175,7 +180,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             batch_size: images per training mini-batch, over all devices.
             epoch_length: iterations between two validations and checkpoints.
             seed: seed of split, sampling and augmentation.
-            picture: size to which pictures are resized.
+            picture: how pictures and their masks are read, and the size to which they are resized.
             volume: axes, spacing and intensity range of volumes; None for the defaults of Volume.
             cut: selection of the windows that become patches; None makes a whole picture one patch, and cuts volumes
                 by the defaults of PatchSampling.
@@ -198,6 +203,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"in_channels={in_channels}: takes 1 (grey) or 3 (colour)")
         self.patch_size, self.in_channels, self.batch_size = tuple(patch_size), in_channels, batch_size
         self.epoch_length, self.seed = epoch_length, seed
+        self.picture = picture
         self.preprocessing = Preprocessing(
             self.patch_size if cut is None and picture.size is None else picture.size, picture.fit, volume or Volume()
         )
@@ -216,6 +222,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.source, self.folder = self._choose(Path(root), source)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # for more ranks than test batches
         self.unsplit = ""
+        self.left_out: Counter[str] = Counter()
         self.changes = Changes()
         self._recorded: RecordedSplit | None = None
         self._accept_changes = False
@@ -231,7 +238,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def read(self, case: Case) -> Scan:
         """Read a case with its mask, in the format of its file; a picture is cropped to the `box` of the case."""
-        scan = read_scan(case, self.in_channels)
+        scan = read_scan(case, self.in_channels, self.picture, self.preprocessing.volume.tolerance)
         return scan if case.box is None else crop(scan, case.box, case.image)
 
     def protocol(self) -> dict[str, Any]:
@@ -347,7 +354,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def plan(self, cases: Sequence[Case]) -> StorePlan:
         """Return the plan of the store of these cases."""
-        protocol = {"class": type(self).__qualname__, "version": self.version, **self.protocol()}
+        reading = {name: value for name, value in vars(self.picture).items() if value != getattr(Rules(), name, value)}
+        versions = {"version": self.version, "readers": READERS}
+        protocol = {"class": type(self).__qualname__, **versions, **reading, **self.protocol()}
         first = bool(cases) and is_deep(cases[0].image)  # without a store, all files are assumed to be like the first
         return StorePlan(
             name=self.name,
@@ -370,6 +379,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         if len({case.id for case in cases}) < len(cases):
             repeated = [id for id, times in Counter(case.id for case in cases).items() if times > 1][:5]
             raise UserError(f"{self.folder}: the ids {', '.join(repeated)} appear twice; keep one of each")
+        for path in (path for case in cases for path in (case.image, case.mask) if path is not None):
+            if not has_plain_name(path):
+                raise UserError(f"{name_of(path)}: its name is not UTF-8 or has line breaks; rename it")
         self.counted = self.census(cases)
         if self.source == "real" and self.counted.get("images") == self.official.get("images"):
             for name, count in self.official.items():
@@ -464,6 +476,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "census": self.counted,
             "official": self.official,
             "skipped": list(self.store.skipped),
+            "left_out": dict(self.left_out.most_common()),
+            "remarks": remarks(self.store.scans()),
             "audit": audit(self.store, {"": np.arange(len(labels))} if self.unsplit else self.rows),
         }
 

@@ -16,6 +16,7 @@ MAX_LISTED_PAIRS = 10  # pairs of similar pictures to print; the report and the 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
 _NOISE = (
     ".*treespec, LeafSpec.*",  # Lightning 2.6 on a recent torch
+    ".*`srun` command is available.*",
     ".*does not have many workers.*",  # loading a batch is a single memory-map lookup
     ".*but have no `val_dataloader`.*",  # while the cost of the paper budget is measured
     ".*in eval mode at the start of training.*",  # training_step sets the modes for each phase
@@ -118,12 +119,18 @@ def announce_data(facts: dict[str, Any]) -> None:
     Examples:
         >>> audit = {"identical": [], "near_identical": [], "crossing": 0, "shared_patients": [], "checked": 2}
         >>> counts = {"test": {"normal": 1, "anomalous": 1}}
-        >>> announce_data({"counts": counts, "skipped": [], "audit": audit})  # printed on stderr
+        >>> facts = {"counts": counts, "skipped": [], "left_out": {}, "remarks": [], "audit": audit}
+        >>> announce_data(facts)  # printed on stderr
     """
     counts = ", ".join(
         f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["counts"].items()
     )
     say(f"data: {counts}; {len(facts['skipped'])} files skipped")
+    if facts["left_out"]:
+        others = ", ".join(f"{count} {suffix}" for suffix, count in facts["left_out"].items())
+        say(f"data: files of other kinds, left out: {others}")
+    for remark in facts["remarks"]:
+        warn(remark)
     audit = facts["audit"]
     pairs = [(kind, pair) for kind in ("identical", "near_identical") for pair in audit[kind]]
     for kind, pair in pairs[:MAX_LISTED_PAIRS]:

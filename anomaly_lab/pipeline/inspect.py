@@ -31,6 +31,8 @@ SHARED = (
     "unsplit",
     "limits",
     "skipped",
+    "left_out",
+    "remarks",
     "audit",
 )  # facts with a place of their own on the data sheet
 OTHER = (

@@ -14,16 +14,19 @@ from rich.progress import Progress
 
 from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.readers.dicom_parametric_map import write_parametric_map
-from anomaly_lab.data.readers.files import find_cases
+from anomaly_lab.data.readers.files import survey
+from anomaly_lab.data.readers.nifti import save_map
+from anomaly_lab.data.readers.tree import name_of
 from anomaly_lab.data.store.disk import disk_errors, fresh_folder
 from anomaly_lab.evaluation.maps import filled
-from anomaly_lab.evaluation.stitching import save_map
 from anomaly_lab.metrics import ranking
 from anomaly_lab.pipeline.console import console, say
 from anomaly_lab.pipeline.scorer import ScoredScan, Scorer
 from anomaly_lab.reports import prediction_page
 from anomaly_lab.reports.prediction_page import NO_NORMALS, Finding
 from anomaly_lab.types import Case, UserError
+
+MAX_NAMED = 20  # files left out that are named
 
 
 def new_cases(source: Path, masks: Path | None = None) -> list[Case]:
@@ -44,7 +47,10 @@ def new_cases(source: Path, masks: Path | None = None) -> list[Case]:
         ...     [case.id for case in new_cases(Path(folder))]
         ['slice.png']
     """
-    cases = find_cases(source) if source.exists() else []
+    cases, left_out = survey(source)
+    if left_out:
+        some = ", ".join(name_of(path.name) for path in left_out[:MAX_NAMED]) + " …" * (len(left_out) > MAX_NAMED)
+        say(f"left out, because they are not of a kind that is read or their names are not UTF-8: {some}")
     if not cases:
         raise UserError(f"{source}: no pictures, NIfTI volumes or DICOM files found; give INPUT=<folder>")
     if masks is None:
@@ -129,7 +135,7 @@ def _write_map(folder: Path, scored: ScoredScan) -> None:
         return
     assert scored.anomaly_map is not None
     name = target.name.removesuffix(".gz").removesuffix(".nii")
-    save_map(target.with_name(f"{name}.nii.gz"), scored.anomaly_map, scored.scan.affine)
+    save_map(target.with_name(f"{name}.nii.gz"), scored.anomaly_map, scored.scan.affine, scored.case.image)
     if scored.case.slices and find_spec("highdicom"):
         files = (scored.case.image, *scored.case.slices)
         try:

@@ -82,7 +82,8 @@ class Sheet:
     Attributes:
         experiment: name of the experiment.
         made: time of writing, ISO 8601.
-        facts: of the data module: name, source, census, official, split_rule, limits, skipped, audit.
+        facts: of the data module: name, source, census, official, split_rule, limits, skipped,
+            left_out, remarks, audit.
         unit: what a row of the store is: "image" or "patch".
         counts: by split and class.
         left_out: number of rows in no split, by reason.
@@ -124,7 +125,8 @@ def write_datasheet(path: Path, sheet: Sheet) -> Path:
         >>> import tempfile
         >>> audit = {"shared_patients": [], "crossing": 0, "checked": 2, "compared": 2}
         >>> facts = {"name": "toy", "source": "twin", "census": {"images": 2}, "official": {}, "unsplit": ""}
-        >>> facts |= {"split_rule": "as given", "limits": {}, "skipped": [], "audit": audit}
+        >>> facts |= {"split_rule": "as given", "limits": {}, "skipped": [], "left_out": {}, "remarks": []}
+        >>> facts["audit"] = audit
         >>> settings = {"Patches": {"patch_size": (32, 32)}}
         >>> sheet = Sheet("toy", "2030-01-01", facts, "image", [Count("train", "normal", 2, 2, 2)], settings=settings)
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -166,6 +168,7 @@ def banners(sheet: Sheet) -> list[Banner]:
             "class were not checked."
         )
         notices.append(Banner("note", "Part of the official data set", text))
+    notices += [Banner("warning", "Read with care", remark) for remark in facts["remarks"]]
     if facts["unsplit"]:
         text = f"The data could not be split: {facts['unsplit']}."
         return [*notices, Banner("warning", "Training is not possible yet", text)]

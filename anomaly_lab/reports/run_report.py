@@ -116,7 +116,8 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
                 "lesions. The numbers show that the software works; they say nothing about clinical performance.",
             )
         )
-    for caveat in (provenance.get("detector") or {}).get("caveats", []):
+    of_data = (provenance.get("data") or {}).get("remarks", [])
+    for caveat in [*(provenance.get("detector") or {}).get("caveats", []), *of_data]:
         notices.append(Banner("warning", "Read with care", caveat))
     if not provenance.get("finished"):
         notices.append(Banner("warning", "Unfinished run", "This report shows what has been recorded so far."))

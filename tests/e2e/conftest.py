@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-
 collect_ignore = ["build_store.py", "run_and_die.py"]  # programs that tests launch, without examples to run
 
 

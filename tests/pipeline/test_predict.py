@@ -241,3 +241,11 @@ def test_without_held_out_normals_a_scan_is_measured_by_itself(tmp_path, run):
     assert (found.min(), found.max()) == (0, 1)
     assert _scores(out)[case.image.name]["pred_label"] == ""
     assert "No validation normals" in (out / "index.html").read_text()
+
+
+def test_what_is_not_scored_is_listed(tmp_path, capsys):
+    for name in ("a.WEBP", "b.gif", "._a.webp", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [case.id for case in new_cases(tmp_path)] == ["a.WEBP"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out, because they are not of a kind that is read or their names are not UTF-8: b.gif, notes" in said

@@ -30,6 +30,8 @@ def facts(**changes: Any) -> dict[str, Any]:
         "unsplit": "",
         "limits": {"train": 12.0},
         "skipped": [],
+        "left_out": {},
+        "remarks": [],
         "audit": audit | {"checked": 39, "compared": 38},
     } | changes
 
@@ -85,6 +87,9 @@ def test_counts_pictures_and_settings_are_shown(tmp_path: Path):
     text = page(tmp_path, sheet(unread=17))
     assert "17 more scans were not read" in text
     assert "2 scans contribute no window" in text
+    assert "Files of other kinds, which were not looked at: 3 .gif." in page(
+        tmp_path, sheet(facts=facts(left_out={".gif": 3}))
+    )
     for words in ("1\u202f234", "at 3, 4", "train 12", "4, 6", "toy-1", "0.0123", "No file was left out", "20 × 30"):
         assert words in text
     assert 'viewBox="0 0 6 4"' in text
@@ -119,6 +124,7 @@ AUDIT = facts()["audit"]
     [
         ({"facts": facts(source="twin")}, "Synthetic twin", "generated"),
         ({"facts": facts(official={"images": 1000})}, "Part of the official data set", "40 of the 1\u202f000"),
+        ({"facts": facts(remarks=["1 empty mask"])}, "Read with care", "1 empty mask"),
         ({"facts": facts(skipped=[{"file": "a", "reason": "b"}])}, "Unreadable files", "1 file was"),
         ({"facts": facts(audit=AUDIT | {"crossing": 3})}, "Images in several splits", "3 pairs"),
         ({"facts": facts(audit=AUDIT | {"shared_patients": ["p"]})}, "Patients in several splits", "1 patient is in"),

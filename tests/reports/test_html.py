@@ -44,6 +44,7 @@ def test_a_page_escapes_strangers_words_and_asks_nobody() -> None:
 def test_nothing_left_out_and_nothing_alike_are_said() -> None:
     text = render(chart={}, files=[], audit={})
     assert "No file was left out." in text
+    assert "of other kinds" not in text
     assert "No identical or nearly identical images were found." in text
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.nifti import read_nifti, read_nifti_mask
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.brats2017 import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -70,7 +71,7 @@ class BraTS2017(PatchDataModule):
         outer = root / OUTER if (root / OUTER).is_dir() else root
         cases = []
         for grade in self.grades:
-            folders = sorted(path for path in (outer / grade).glob("*") if path.is_dir())
+            folders = sorted(path for path in (outer / grade).glob("*") if path.is_dir() and is_seen(path.name))
             if not folders:
                 raise UserError(f"{outer / grade}: the folder contains no subjects; {self.where_to_get}")
             cases += [self._case(folder, grade) for folder in folders]
@@ -78,8 +79,9 @@ class BraTS2017(PatchDataModule):
 
     def read(self, case: Case) -> Scan:
         """Read the volume and its tumour mask, the union of all labels."""
-        scan = read_nifti(case.image)
-        return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan, LABELS))
+        tolerance = self.preprocessing.volume.tolerance
+        scan = read_nifti(case.image, tolerance)
+        return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan, LABELS, tolerance))
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
         """Write synthetic subjects in the official layout, FLAIR and segmentation only."""

@@ -4,26 +4,30 @@ Sub-folders: `normal/…` and one per class of anomaly, nested to any depth; or 
 `test/`, which then are the split. List: a CSV file with the columns file, label and optionally patient, mask and split;
 file and mask are paths relative to the root, label is 0, 1 or the name of a class. Masks: `masks/` mirrors the paths of
 the pictures, with any picture suffix and optionally `_mask` after the name; the lesion of an anomalous picture without
-mask is unknown. Names may contain spaces and any letters. Hidden files and files that are not pictures are ignored.
+mask is unknown. Names may contain spaces and any letters. Files that are not pictures are counted and left
+out; hidden files and what systems and NAS boxes leave (`._a.png`, `Thumbs.db`, `@eaDir`) are ignored.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 import re
 import unicodedata
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.readers.patients import patient_names
+from anomaly_lab.data.readers.pictures import SUFFIXES
 from anomaly_lab.data.readers.tables import read_table
+from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.twins.folder import write_twin
 from anomaly_lab.types import Case, UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".tif", ".tiff", ".bmp", ".webp")
 _LIST, _MASKS = "labels.csv", "masks"  # used if they exist and the options do not name others
 
 
@@ -81,7 +85,9 @@ class Folder(PatchDataModule):
         listing = root / (self.labels or _LIST)
         if self.labels is not None and not listing.is_file():
             raise UserError(f"{listing}: no such list (data.labels, relative to the root or absolute); correct it")
-        cases = self._by_list(listing, files) if listing.is_file() else self._by_folder(files)
+        if listing.is_file():
+            self.left_out -= Counter({listing.suffix.lower(): 1})  # if it lies below the root
+        cases = _without_persons(self._by_list(listing, files) if listing.is_file() else self._by_folder(files))
         if not self.split_rule.within and all(case.label == 1 for case in cases):
             classes = ", ".join(sorted({case.class_name for case in cases})[:5])
             normal = " or ".join(sorted(self.normal))
@@ -98,11 +104,14 @@ class Folder(PatchDataModule):
         folder = root / (self.masks or _MASKS)
         if self.masks is not None and not folder.is_dir():
             raise UserError(f"{folder}: no such folder (data.masks, relative to the root or absolute); correct it")
-        files = _walk(root)
+        self.left_out.clear()
+        files = _pictures_below(root, self.left_out)
         mask_prefix = f"{_key(os.path.relpath(folder, root))}/"
         pictures = {name: path for name, path in files.items() if not name.startswith(mask_prefix)}
         if not pictures:
-            raise UserError(f"{root}: no pictures ({' '.join(SUFFIXES)}); {self.where_to_get}")
+            others = ", ".join(f"{count} {suffix}" for suffix, count in self.left_out.most_common(5))
+            present = f", there are {others}" if others else ""
+            raise UserError(f"{root}: no pictures ({' '.join(SUFFIXES)}){present}; {self.where_to_get}")
         return _Files(files, pictures, _masks_of(pictures, folder) if folder.is_dir() else {})
 
     def _by_folder(self, files: _Files) -> list[Case]:
@@ -142,7 +151,7 @@ class Folder(PatchDataModule):
         """Return the case of a row of the list."""
         label, class_name = self._label(place, row["label"])
         mask = files.all[_key(row["mask"])] if row.get("mask") else files.masks.get(name)
-        patient = _group(row["patient"]) if row.get("patient") else self._patient(name, place)
+        patient = _Person(row["patient"]) if row.get("patient") else self._patient(name, place)
         split = row.get("split")
         if split is not None and split not in SPLITS:
             raise UserError(f"{place}: split is {split!r}, not one of {', '.join(SPLITS)}; correct it")
@@ -170,7 +179,7 @@ class Folder(PatchDataModule):
         match = self.patient.search(name)
         if match is None:
             raise UserError(f"{place}: data.patient={self.patient.pattern} finds no patient in {name}; correct it")
-        return _group(match[1] if self.patient.groups else match[0])
+        return _Person(match[1] if self.patient.groups else match[0])
 
 
 class _Files(NamedTuple):
@@ -184,26 +193,19 @@ class _Files(NamedTuple):
     masks: dict[str, Path]
 
 
-def _walk(root: Path) -> dict[str, Path]:
-    """Return the picture files below a folder, sorted by relative path; links are followed, hidden files ignored."""
+def _pictures_below(root: Path, others: Counter[str] | None = None) -> dict[str, Path]:
+    """Return the picture files below a folder, sorted by relative path; `others` counts all other files by suffix."""
     files: dict[str, Path] = {}
-    for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
-        below = os.path.relpath(folder, root)
-        for name in names:
-            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
-                continue
-            key = _key(f"{below}/{name}")
-            if key in files:
-                raise UserError(
-                    f"{Path(folder, name)}: another file name differs only in the encoding of its accents; rename one"
-                )
-            files[key] = Path(folder, name)
+    for path in files_below(root):
+        if not path.name.lower().endswith(SUFFIXES):
+            if others is not None:
+                others[path.suffix.lower() or path.name] += 1
+            continue
+        key = _key(os.path.relpath(path, root))
+        if key in files:
+            raise UserError(f"{path}: another file name differs only in the encoding of its accents; rename one")
+        files[key] = path
     return dict(sorted(files.items()))
-
-
-def _unreadable(error: OSError) -> None:
-    raise UserError(f"{error.filename}: the folder cannot be read ({error.strerror}); make it readable") from error
 
 
 def _masks_of(pictures: dict[str, Path], folder: Path) -> dict[str, Path]:
@@ -212,7 +214,7 @@ def _masks_of(pictures: dict[str, Path], folder: Path) -> dict[str, Path]:
     Raises:
         UserError: a mask belongs to no picture.
     """
-    masks = {_stem(name).removesuffix("_mask"): path for name, path in _walk(folder).items()}
+    masks = {_stem(name).removesuffix("_mask"): path for name, path in _pictures_below(folder).items()}
     stems = {name: _stem(name) for name in pictures}
     orphans = sorted(masks.keys() - set(stems.values()))
     if orphans:
@@ -238,6 +240,11 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _group(patient: str) -> str:
-    """Return a hash as the group key of a patient, so that no patient number reaches stores and reports."""
-    return hashlib.sha256(patient.encode()).hexdigest()[:16]
+class _Person(str):
+    """A patient's name or number as a list or a path has it; it is replaced before the cases leave this module."""
+
+
+def _without_persons(cases: list[Case]) -> list[Case]:
+    """Return the cases with numbers in place of persons, in the order in which they come."""
+    names = patient_names(case.patient for case in cases if isinstance(case.patient, _Person))
+    return [replace(case, patient=names[case.patient]) if isinstance(case.patient, _Person) else case for case in cases]

@@ -12,6 +12,7 @@ import csv
 from pathlib import Path
 
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.headct import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -38,10 +39,10 @@ class HeadCT(PatchDataModule):
     def cases(self, root: Path) -> list[Case]:
         """List the slices with their labels, in the order of their numbers."""
         folders = (root / "head_ct" / "head_ct", root / "head_ct")
-        folder = next((folder for folder in folders if any(folder.glob("*.png"))), None)
+        folder = next((folder for folder in folders if any(is_seen(path.name) for path in folder.glob("*.png"))), None)
         if folder is None:
             raise UserError(f"{root}: no pictures in head_ct/head_ct or head_ct; {self.where_to_get}")
-        pictures = {path.stem: path for path in sorted(folder.glob("*.png"))}
+        pictures = {path.stem: path for path in sorted(folder.glob("*.png")) if is_seen(path.name)}
         labels_csv = root / "labels.csv"
         labels = _labels(labels_csv)
         for fault, ids in (
@@ -51,7 +52,7 @@ class HeadCT(PatchDataModule):
             if ids:
                 examples = ", ".join(sorted(ids)[:5])
                 raise UserError(f"{labels_csv}: {fault} in {folder}: {examples}; complete the data set")
-        lesions = {path.stem: path for path in (root / "masks").glob("*.png")}
+        lesions = {path.stem: path for path in (root / "masks").glob("*.png") if is_seen(path.name)}
         unmasked = [i for i in labels if labels[i] == 1 and i not in lesions]
         if lesions and unmasked:
             examples = ", ".join(unmasked[:5])

@@ -83,7 +83,7 @@ class MIAS(PatchDataModule):
 
     def read(self, case: Case) -> Scan:
         """Read a film and draw the discs of its findings as the mask."""
-        pixels = read_image(case.image, self.in_channels)
+        pixels = read_image(case.image, self.in_channels, self.picture)
         mask = None if case.mask is None else discs(located(read_info(case.mask)[case.id]), case.image, pixels)
         breast_mask = breast(pixels)
         if self.crop == "none":

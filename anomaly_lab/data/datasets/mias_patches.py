@@ -79,7 +79,7 @@ class MIASPatches(PatchDataModule):
 
     def read(self, case: Case) -> Scan:
         """Read a patch from its film; its mask has the discs of all abnormalities that overlap it."""
-        pixels = read_image(case.image, self.in_channels)
+        pixels = read_image(case.image, self.in_channels, self.picture)
         places = located(read_info(case.mask)[case.image.stem]) if case.mask else []
         mask = discs(places, case.image, pixels)
         row, column, height, width = case.box or self._place(case, pixels)

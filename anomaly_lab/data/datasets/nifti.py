@@ -18,7 +18,9 @@ from typing import Annotated, Any, NamedTuple
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
+from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.data.twins.nifti import write_twin
 from anomaly_lab.types import Case, Range, UserError
 
@@ -101,6 +103,9 @@ class Nifti(PatchDataModule):
         rows = self._labelled(root, volumes)
         listed = {id: row.patient for id, row in rows.items() if row.patient}
         patients = self._patients(root, [id for id in volumes if id not in listed]) | listed
+        if listed:  # a list may have names or hospital numbers
+            names = patient_names(patients[id] for id in volumes)
+            patients = {id: names[person] for id, person in patients.items()}
         cases = []
         for id, (image, mask) in volumes.items():
             label = rows[id].label if rows else self._label(image, mask)
@@ -109,8 +114,11 @@ class Nifti(PatchDataModule):
 
     def read(self, case: Case) -> Scan:
         """Read a volume with its mask."""
-        scan = read_nifti(case.image)
-        return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan, self.mask_labels))
+        tolerance = self.preprocessing.volume.tolerance
+        scan = read_nifti(case.image, tolerance)
+        if case.mask is None:
+            return scan
+        return replace(scan, mask=read_nifti_mask(case.mask, scan, self.mask_labels, tolerance))
 
     def protocol(self) -> dict[str, Any]:
         """Return the option that decides which masks are rejected."""
@@ -124,10 +132,10 @@ class Nifti(PatchDataModule):
         """Return volume and mask of every id; files that are the mask of another volume are not listed."""
         volumes: dict[str, tuple[Path, Path | None]] = {}
         pattern = _regex(self.image_pattern)
-        for path in sorted(root.rglob("*")):
+        for path in sorted(files_below(root)):
             below = path.relative_to(root).as_posix()
             match = pattern.fullmatch(below)
-            if match is None or not is_nifti(path) or path.name.startswith("."):
+            if match is None or not is_nifti(path):
                 continue
             id = _stem(below)
             if id in volumes:
@@ -183,7 +191,8 @@ class Nifti(PatchDataModule):
         if mask is None:
             raise UserError(f"{image}: it has no mask (data.masks={self.mask_pattern}); add it, or set data.labels")
         try:
-            return int(read_nifti_mask(mask, None, self.mask_labels).any())
+            tolerance = self.preprocessing.volume.tolerance
+            return int(read_nifti_mask(mask, None, self.mask_labels, tolerance).any())
         except UserError:
             if self.on_bad == "fail":
                 raise

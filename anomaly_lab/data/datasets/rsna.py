@@ -22,6 +22,7 @@ import numpy as np
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tables import read_table
+from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.rsna import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -143,7 +144,7 @@ class RSNA(PatchDataModule):
     def _pictures(self, root: Path) -> dict[str, Path]:
         """Return the picture of every id, from the first folder with pictures."""
         for folder, suffix in _PLACES:
-            pictures = {path.stem: path for path in (root / folder).glob(f"*{suffix}")}
+            pictures = {path.stem: path for path in (root / folder).glob(f"*{suffix}") if is_seen(path.name)}
             if pictures:
                 return pictures
         raise UserError(f"{root}: no pictures in stage_2_train_images; {self.where_to_get}")

@@ -24,6 +24,7 @@ import numpy as np
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.sixray import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -100,7 +101,7 @@ class SIXray(PatchDataModule):
         lists = {split: _List(root / path) for split, path in self.lists.items()}
         folder = root / "JPEGImage"
         files = _files(folder, self.check)
-        boxes = {path.stem: path for path in (root / "Annotation").glob("*.xml")}
+        boxes = {path.stem: path for path in (root / "Annotation").glob("*.xml") if is_seen(path.name)}
         _validate_unique(lists["train"], lists["test"])
         self._tally = Counter()
         cases = []
@@ -309,12 +310,12 @@ def _files(folder: Path, wanted: bool) -> dict[str, str]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {SIXray.where_to_get}")
     with os.scandir(folder) as entries:
-        inner = sorted(entry.name for entry in entries if entry.is_dir())
+        inner = sorted(entry.name for entry in entries if entry.is_dir() and is_seen(entry.name))
     files = {}
     for place in [*inner, *([""] if wanted or inner else [])]:
         with os.scandir(folder / place) as entries:
             for entry in entries:
                 stem, _, suffix = entry.name.rpartition(".")
-                if suffix == "jpg":
+                if suffix == "jpg" and is_seen(entry.name):
                     files[stem] = f"{place}/{entry.name}" if place else entry.name
     return files

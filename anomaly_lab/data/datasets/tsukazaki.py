@@ -20,6 +20,7 @@ import numpy as np
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.tables import read_table
+from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.tsukazaki import write_twin
 from anomaly_lab.types import Case, Seed, UserError
 
@@ -112,7 +113,7 @@ class Tsukazaki(PatchDataModule):
         class_names = {
             photo: class_name for photo in photos if (class_name := self._class_name(photo.diagnoses)) is not None
         }
-        masks = {path.stem: path for path in (root / "masks").glob("*.png")}
+        masks = {path.stem: path for path in (root / "masks").glob("*.png") if is_seen(path.name)}
         return [
             Case(
                 id=photo.name,

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from anomaly_lab.data.readers import dicom, nifti, pictures
-from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.scan import STRICT, Scan, Tolerance
+from anomaly_lab.data.readers.tree import files_below, has_plain_name
 from anomaly_lab.types import Case, UserError
 
+VERSION = 3  # of what is made of a file; a store that was read otherwise is not reused
 
-def read_scan(case: Case, in_channels: int) -> Scan:
+
+def read_scan(
+    case: Case, in_channels: int, rules: pictures.Rules = pictures.Rules(), tolerance: Tolerance = STRICT
+) -> Scan:
     """Read a case with its mask, if it has one.
 
     A single DICOM file without a position is read as a picture, a DICOM series as a volume.
@@ -20,6 +28,8 @@ def read_scan(case: Case, in_channels: int) -> Scan:
     Args:
         case: the case; `case.image` and `case.mask` name its files.
         in_channels: channels of a picture, 1 or 3; volumes always have 1.
+        rules: of pictures that are no DICOM, and of masks that are pictures.
+        tolerance: what of volumes and DICOM is let pass.
 
     Raises:
         UserError: a file is unreadable, or the mask does not fit the image.
@@ -34,17 +44,37 @@ def read_scan(case: Case, in_channels: int) -> Scan:
         >>> scan.shape, scan.pixels.dtype
         ((3, 4), dtype('uint8'))
     """
+    with _panics(case):
+        return _read(case, in_channels, rules, tolerance)
+
+
+@contextmanager
+def _panics(case: Case) -> Iterator[None]:
+    """Turn the panic of a decoder written in Rust, which is no Exception, into a UserError; Ctrl-C passes."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{case.image}: the decoder broke off ({reason}); replace it, or leave such files out with "
+            "data.store.on_bad=skip"
+        ) from error
+
+
+def _read(case: Case, in_channels: int, rules: pictures.Rules, tolerance: Tolerance) -> Scan:
     if nifti.is_nifti(case.image):
-        scan = nifti.read_nifti(case.image)
-        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan)) if case.mask else scan
+        scan = nifti.read_nifti(case.image, tolerance)
+        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
     if case.slices or (dicom.is_dicom(case.image) and not dicom.is_picture(case.image)):
-        scan = dicom.read_series((case.image, *case.slices))
-        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan)) if case.mask else scan
+        scan = dicom.read_series((case.image, *case.slices), tolerance=tolerance)
+        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
     if dicom.is_dicom(case.image):
-        pixels = dicom.read_picture(case.image, in_channels)
+        pixels = dicom.read_picture(case.image, in_channels, tolerance=tolerance)
     else:
-        pixels = pictures.read_image(case.image, in_channels)
-    mask = None if case.mask is None else pictures.read_mask(case.mask)
+        pixels = pictures.read_image(case.image, in_channels, rules)
+    mask = None if case.mask is None else pictures.read_mask(case.mask, rules)
     if mask is not None and mask.shape[1:] != pixels.shape[1:]:
         sizes = f"{mask.shape[1:]} pixels, its image {pixels.shape[1:]}"
         raise UserError(
@@ -97,6 +127,13 @@ def is_deep(path: Path) -> bool:
     return dicom.is_deep(path) if dicom.is_dicom(path) else pictures.is_deep(path)
 
 
+class Found(NamedTuple):
+    """What there is to score: the cases, sorted by id, and the files that are none, sorted by path."""
+
+    cases: list[Case]
+    left_out: list[Path]
+
+
 def find_cases(source: Path) -> list[Case]:
     """Return the unlabelled cases to score in a folder (pictures, NIfTI volumes and DICOM series) or in one file.
 
@@ -115,13 +152,32 @@ def find_cases(source: Path) -> list[Case]:
         ...     [case.id for case in find_cases(Path(folder))]
         ['a.png', 'b.nii']
     """
+    return survey(source).cases
+
+
+def survey(source: Path) -> Found:
+    """Return the cases to score in a folder or in one file, and the files of other kinds or without a plain name.
+
+    Linked folders are searched; hidden files and what systems leave (`Thumbs.db`, `@eaDir`) are not looked at.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("a.WebP", "b.gif", "._a.webp"):
+        ...         (Path(folder) / name).touch()
+        ...     found = survey(Path(folder))
+        >>> [case.id for case in found.cases], [path.name for path in found.left_out]
+        (['a.WebP'], ['b.gif'])
+    """
     root = source if source.is_dir() else source.parent
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
-    known = [path for path in files if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
+    files = list(files_below(source))
+    plain = [path for path in files if has_plain_name(path)]
+    known = [path for path in plain if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
     names = [path.relative_to(root).as_posix() for path in known]
     cases = [Case(id=name, patient=name, image=path, label=0) for name, path in zip(names, known, strict=True)]
-    for series in dicom.find_series(source) if len(known) < len(files) else ():
+    for series in dicom.list_tree(source).series if len(known) < len(plain) else ():
         first, *rest = series.files
         name = first.relative_to(root).as_posix()
         cases.append(Case(id=name, patient=series.patient, image=first, label=0, slices=tuple(rest)))
-    return sorted(cases, key=lambda case: case.id)
+    taken = {path for case in cases for path in (case.image, *case.slices)}
+    return Found(sorted(cases, key=lambda case: case.id), sorted(path for path in files if path not in taken))

@@ -11,7 +11,10 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from anomaly_lab.types import UserError
 
 IMAGES, LABELS = 2051, 2049  # magic numbers
 _CONTENT_NAMES = {IMAGES: "images", LABELS: "labels"}
+MAX_BYTES = 2**32  # of all images or labels, a hundred times as many as MNIST has
 _GZIP = b"\x1f\x8b"  # first bytes of a gzip file
 
 
@@ -60,29 +64,43 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         ...     read_idx(path, LABELS)
         array([7, 2, 1], dtype=uint8)
     """
-    content = _content(path)
     axes = 3 if magic == IMAGES else 1
     header_size = 4 * (1 + axes)
-    if len(content) < header_size:
-        raise _bad(path, f"{len(content)} bytes are too few for an IDX header")
-    actual_magic, *shape = struct.unpack(f">{1 + axes}I", content[:header_size])
-    if actual_magic != magic:
-        content_name = _CONTENT_NAMES.get(actual_magic)
-        reason = f"it holds {content_name}" if content_name else "this is not an IDX file"
-        raise _bad(path, f"its magic number is {actual_magic}, not the {magic} of {_CONTENT_NAMES[magic]}: {reason}")
-    announced, present = math.prod(shape), len(content) - header_size
-    if announced != present:
+    with _opened(path) as file:
+        header = file.read(header_size)
+        if len(header) < header_size:
+            raise _bad(path, f"{len(header)} bytes are too few for an IDX header")
+        actual_magic, *shape = struct.unpack(f">{1 + axes}I", header)
+        if actual_magic != magic:
+            name = _CONTENT_NAMES.get(actual_magic)
+            reason = f"it holds {name}" if name else "this is not an IDX file"
+            raise _bad(
+                path, f"its magic number is {actual_magic}, not the {magic} of {_CONTENT_NAMES[magic]}: {reason}"
+            )
+        announced = math.prod(shape)
+        content = file.read(min(announced, MAX_BYTES) + 1)  # a small file may unpack to a very large one
+    if len(content) != announced:
         size = "×".join(map(str, shape))
+        least = " at least" * (len(content) > min(announced, MAX_BYTES))
         raise _bad(
-            path, f"the header announces {size} = {announced} bytes of {_CONTENT_NAMES[magic]}, {present} follow"
+            path,
+            f"the header announces {size} = {announced} bytes of {_CONTENT_NAMES[magic]}, {len(content)} follow{least}",
         )
-    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _content(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Yield the file, unpacked if it is gzipped."""
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP) else content
+        with path.open("rb") as file:
+            packed = file.read(len(_GZIP)) == _GZIP
+            file.seek(0)
+            if not packed:
+                yield file
+                return
+            with gzip.open(file) as unpacked:
+                yield cast("BinaryIO", unpacked)
     except (OSError, EOFError, zlib.error) as error:
         raise _bad(path, f"it cannot be read ({error})") from error
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from anomaly_lab.types import UserError
 
+MAX_SHOWN = 200  # characters of a header that are shown: what is no table may be one long line
+
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     r"""Yield each row as ("<file>, line <n>", {column: cell}); cells are stripped and blank lines skipped.
@@ -33,10 +35,12 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
             header = [cell.strip() for cell in next(table, [])]
             missing = [column for column in columns if column not in header]
             if missing:
-                present = ", ".join(header) or "none"
+                present = " ".join(", ".join(header)[:MAX_SHOWN].split()) or "none"
                 raise UserError(
                     f"{path}: the columns {', '.join(missing)} are missing, it has {present}; download it again"
                 )
+            if twice := [column for column in columns if header.count(column) > 1]:
+                raise UserError(f"{path}: the columns {', '.join(twice)} appear twice; keep one of each")
             for row in table:
                 place = f"{path}, line {table.line_num}"
                 if not row:

@@ -111,7 +111,7 @@ class Writer:
             self.rows += len(images)
         if self.masks is not None:
             self.masks.pad(self.rows)
-        facts = {"normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
+        facts = {"label": case.label, "normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
         histograms = _histograms(scan, cut) if self._keeps_histograms(case) else {}
         self._note(case, _facts(scan, cut) | facts | histograms)
 
@@ -186,6 +186,7 @@ def _facts(scan: Scan, cut: CutScan) -> dict[str, Any]:
         "size": list(scan.shape),
         "spacing": scan.spacing and [round(edge, 4) for edge in scan.spacing],
         "range": [float(scan.pixels.min()), float(scan.pixels.max())],
+        "white": None if scan.affine is not None else int(np.iinfo(scan.pixels.dtype).max),
         "clipped": round(cut.scan.clipped, 6),
         "lesion": None if scan.mask is None else int(np.count_nonzero(scan.mask)),
     }

@@ -23,6 +23,7 @@ from PIL import Image
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.splitting.splits import SPLITS, split_by_seed
 from anomaly_lab.experiment import config
 from anomaly_lab.types import Case, UserError
@@ -81,6 +82,7 @@ def test_what_a_data_set_promises(kind: type[PatchDataModule], tmp_path: Path) -
     check_scans(data, root)
     check_census(data, root)
     check_twin(data, root)
+    check_litter(data, root)
 
 
 @pytest.mark.slow
@@ -186,6 +188,24 @@ def check_twin(data: PatchDataModule, root: Path) -> None:
     assert sum(content == other.get(name) for name, content in one.items()) < len(one) / 2
 
 
+def check_litter(data: PatchDataModule, root: Path) -> None:
+    """What Macs, Windows and NAS boxes leave beside files changes nothing; litters `root`, so it comes last."""
+    cases = data.cases(root)
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        for path in sorted(path for path in folder.iterdir() if path.is_file())[:3]:
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+            (folder / "@eaDir" / path.name).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (9, 9)).save(folder / "@eaDir" / path.name / "SYNOPHOTO_THUMB_M.jpg")
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            (folder / name).write_bytes(b"no picture")
+    try:
+        found = data.cases(root)
+    except (UserError, ValueError) as error:
+        raise AssertionError("a file that is none of the data set's") from error
+    assert found == cases
+    assert not {"._", ".ds_store", ".db", ".ini"} & data.left_out.keys()
+
+
 def written(data: PatchDataModule, root: Path, seed: int) -> Path:
     """A twin beside the one in `root`."""
     folder = root.with_name(f"{root.name} {seed}")
@@ -247,7 +267,7 @@ class Marks(PatchDataModule):
         return [self.case(path) for path in self.listed(root / "pictures")]
 
     def listed(self, folder: Path) -> Sequence[Path]:
-        return sorted(folder.iterdir())
+        return sorted(path for path in folder.iterdir() if is_seen(path.name))
 
     def case(self, path: Path) -> Case:
         patient, _, label = path.stem.split("-")
@@ -321,6 +341,11 @@ class UnsortedWalk(Marks):
         return [Path(where, name) for where, _, names in os.walk(folder) for name in names]
 
 
+class LooksAtEverything(Marks):
+    def listed(self, folder: Path) -> Sequence[Path]:
+        return sorted(folder.glob("*.png"))
+
+
 class OtherEveryTime(Marks):
     times = 0
 
@@ -379,7 +404,7 @@ def toy(kind: type[Marks], root: Path) -> tuple[Marks, Path]:
 
 
 CHECKS = (check_identities, check_labels, check_patients_stay_in_one_split, check_order, check_scans, check_census,
-          check_twin)  # fmt: skip
+          check_twin, check_litter)  # fmt: skip
 
 
 @pytest.mark.usefixtures("trusted")
@@ -432,6 +457,7 @@ def test_who_keeps_the_contract_passes(check: Any, tmp_path: Path) -> None:
         (SeedOfNoUse, check_twin),
         (Miscounted, check_census),
         (OfficialCountsOfNothing, check_census),
+        (LooksAtEverything, check_litter),
     ],
 )
 def test_who_breaks_a_clause_is_found_out(kind: type[Marks], check: Any, tmp_path: Path) -> None:

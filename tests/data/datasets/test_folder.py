@@ -1,3 +1,4 @@
+import os
 import unicodedata
 
 import numpy as np
@@ -92,6 +93,62 @@ def test_hidden_and_other_files_are_not_looked_at_links_are(make, root, tmp_path
     cases = make().cases(root)
     assert len(cases) == 8
     assert facts(cases)["hole/linked.png"] == (1, "hole")
+
+
+def test_thumbnails_are_no_class_and_other_files_are_counted(make, root):
+    draw(root, "@eaDir/x.png", ".thumbnails/y.png", "normal/@eaDir/a 1.png/thumb.jpg", "__MACOSX/normal/a.png")
+    for name in ("normal/a.GIF", "crack/b.gif", "crack/scan.nii.gz", "README"):
+        (root / name).touch()
+    data = make()
+    assert len(data.cases(root)) == 7
+    assert data.left_out == {".gif": 2, ".gz": 1, "README": 1}
+    write(root / "labels.csv", "file,label", *ROWS)
+    assert len(data.cases(root)) == 7
+    assert data.left_out == {".gif": 2, ".gz": 1, "README": 1}  # the list has been read
+    for path in root.rglob("*.*"):
+        if path.is_file() and path.suffix.lower() != ".gif":
+            path.unlink()
+    with pytest.raises(UserError, match=r"no pictures .*, there are 2 \.gif, "):
+        data.cases(root)
+
+
+def test_webp_trains(make, root):
+    draw(root, "normal/w.webp", "crack/w.WEBP")
+    assert {"normal/w.webp", "crack/w.WEBP"} <= {case.id for case in make().cases(root)}
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"two\nlines.png"])
+def test_a_name_that_cannot_be_written_is_refused_in_one_line(make, root, name):
+    draw(root, "normal/" + os.fsdecode(name))
+    with pytest.raises(UserError, match=r"(caf\\xe9|two\\nlines)\.png: its name is not UTF-8") as caught:
+        make().setup()
+    str(caught.value).encode()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_empty_mask_of_an_anomalous_picture_is_said(make, root):
+    (root / "masks/crack/deep/er").mkdir(parents=True)
+    Image.new("L", (18, 20)).save(root / "masks/crack/x.png")
+    Image.fromarray(np.eye(20, 18, dtype=np.uint8)).save(root / "masks/crack/deep/er/y.png")
+    data = make()
+    data.setup()
+    (remark,) = data.facts()["remarks"]
+    assert remark.startswith("1 anomalous scan with an empty mask (crack/x.png)")
+
+
+def test_the_settings_of_pictures_are_obeyed_and_known_to_the_store(make, tmp_path):
+    root = tmp_path / "deep"
+    for number in range(6):
+        path = root / ("crack" if number == 0 else "normal") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 4096, (8, 8), np.uint16)).save(path)
+    plain, scaled = make(root=str(root)), make(root=str(root), picture={"range": 4095})
+    for data in (plain, scaled):
+        data.setup()
+    assert plain.store.folder != scaled.store.folder
+    assert plain.store.images.max() < 4096 < 60000 < scaled.store.images.max()
+    assert "data.picture.range=4095" in plain.facts()["remarks"][0]
+    assert scaled.facts()["remarks"] == []
 
 
 def test_masks_mirror_the_pictures_and_may_be_missing(make, root):

@@ -103,7 +103,7 @@ def test_labels_and_patients_from_a_list(make, root):
     (root / "patient7" / "lesion.nii.gz").unlink()
     cases = make(labels="labels.csv").cases(root)
     assert [case.label for case in cases] == [0] * 6 + [1, 1]
-    assert [case.patient for case in cases] == [f"p{number // 2}" for number in range(8)]
+    assert [case.patient for case in cases] == [f"patient {number // 2 + 1:03d}" for number in range(8)]
     assert [case.mask is None for case in cases] == [False] * 7 + [True]
     assert make(labels=str(root / "labels.csv"), masks=None).cases(root)[0].mask is None
 

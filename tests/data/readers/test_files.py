@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import nibabel
@@ -5,8 +6,11 @@ import numpy as np
 import pytest
 from dicom_files import write_dicom_series
 from PIL import Image
+from pydicom import dcmread
 
-from anomaly_lab.data.readers.files import crop, find_cases, is_deep, read_scan
+from anomaly_lab.data.readers import pictures
+from anomaly_lab.data.readers.files import crop, find_cases, is_deep, read_scan, survey
+from anomaly_lab.data.readers.pictures import Rules
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import Case, UserError
 
@@ -74,3 +78,47 @@ def test_new_files_are_found_by_kind(picture, volume, tmp_path):
     assert len(series.slices) == 3
     assert find_cases(volume)[0].id == "v.nii.gz"
     assert find_cases(folder / "notes.txt") == []
+
+
+def test_what_trains_can_be_scored_and_the_rest_is_listed(picture, tmp_path):
+    folder, odd = tmp_path / "new", os.fsdecode(b"caf\xe9.png")
+    (folder / "@eaDir").mkdir(parents=True)
+    for name in ("A.PNG", "b.webp", "c.gif", "notes.txt", "._A.PNG", "@eaDir/A.PNG", "Thumbs.db", odd):
+        shutil.copy(picture, folder / name)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(picture, tmp_path / "elsewhere")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    found = survey(folder)
+    assert [case.id for case in found.cases] == ["A.PNG", "b.webp", "linked/a b.png"]
+    assert [path.name for path in found.left_out] == ["c.gif", odd, "notes.txt"]
+    assert survey(picture).left_out == []
+
+
+def test_the_rules_of_pictures_reach_image_and_mask(picture, tmp_path):
+    Image.fromarray(np.full((6, 8), 7, np.uint8)).save(tmp_path / "m.png")
+    case = _case(picture, mask=tmp_path / "m.png")
+    assert not read_scan(case, 1, Rules(mask_values=(1,))).mask.any()
+    assert read_scan(case, 1, Rules(mask_values=(7,), range=94)).pixels.max() == 128
+
+
+def test_a_decoder_s_panic_is_a_user_s_error(picture, monkeypatch):
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    for error, seen in ((panic("index out of\nbounds"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)):
+        monkeypatch.setattr(pictures, "read_image", lambda *_, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(seen):
+            read_scan(_case(picture), 1)
+    monkeypatch.setattr(pictures, "read_image", lambda *_: (_ for _ in ()).throw(panic("out of\nbounds")))
+    with pytest.raises(UserError, match=r"a b\.png: the decoder broke off \(out of bounds\)"):
+        read_scan(_case(picture), 1)
+
+
+def test_one_dicom_file_is_found_and_objects_that_are_no_scans_are_not(tmp_path):
+    files = write_dicom_series(tmp_path / "a", np.arange(24, dtype=np.uint16).reshape(2, 3, 4))
+    localizer = dcmread(files[0])
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    localizer.save_as(tmp_path / "a" / "x")
+    (case,) = find_cases(tmp_path)
+    assert {case.image, *case.slices} == set(files)
+    (alone,) = find_cases(files[1])
+    assert alone.image == files[1]
+    assert alone.id == files[1].name

@@ -1,9 +1,11 @@
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from anomaly_lab.data.readers import idx
 from anomaly_lab.data.readers.idx import IMAGES, LABELS, find_idx, read_idx
 from anomaly_lab.types import UserError
 
@@ -45,6 +47,20 @@ def test_faulty_files_are_named(tmp_path, message):
         read_idx(path, IMAGES)
     assert str(caught.value).startswith(str(path))
     assert "download the file again" in str(caught.value)
+
+
+def test_no_more_is_unpacked_than_announced(tmp_path, monkeypatch):
+    more, endless = tmp_path / "more.gz", tmp_path / "endless.gz"
+    more.write_bytes(gzip.compress(CONTENT + bytes(50_000_000)))
+    endless.write_bytes(gzip.compress(struct.pack(">4I", 2051, *[2**32 - 1] * 3) + bytes(50_000_000)))
+    monkeypatch.setattr(idx, "MAX_BYTES", 10_000)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="24 bytes of images, 25 follow at least"):
+        read_idx(more, IMAGES)
+    with pytest.raises(UserError, match="10001 follow at least"):
+        read_idx(endless, IMAGES)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
 
 
 def test_a_missing_file_is_an_error_that_names_both_spellings(tmp_path):

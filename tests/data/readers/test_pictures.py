@@ -1,9 +1,13 @@
+import struct
+import tracemalloc
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_lab.data.readers.pictures import as_picture, is_deep, picture_size, read_image, read_mask
+from anomaly_lab.data.readers.pictures import Rules, as_picture, is_deep, picture_size, read_image, read_mask
 from anomaly_lab.types import UserError
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -130,3 +134,147 @@ def test_floats_fill_sixteen_bits():
 def test_an_array_that_is_no_picture_is_refused(values, message):
     with pytest.raises(UserError, match=message):
         as_picture(values, 1)
+
+
+SHOWN = {  # what Pillow does for each value of the Exif tag, from the picture as it is shown to what is stored
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def _turned(path, shown, orientation, **how):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = shown if orientation not in SHOWN else shown.transpose(SHOWN[orientation])
+    stored.save(path, exif=exif, **how)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_pictures_are_read_as_they_are_shown(tmp_path, orientation):
+    shown = Image.fromarray(RAMP)
+    _turned(tmp_path / "a.png", shown, orientation)
+    assert np.array_equal(read_image(tmp_path / "a.png", 1)[0], RAMP)
+    assert np.array_equal(read_mask(tmp_path / "a.png")[0], RAMP > 0)
+    assert picture_size(tmp_path / "a.png") == RAMP.shape
+    _turned(tmp_path / "a.webp", shown.convert("RGB"), orientation, lossless=True)
+    assert np.array_equal(read_image(tmp_path / "a.webp", 1)[0], RAMP)
+    _turned(tmp_path / "deep.png", Image.fromarray(RAMP.astype(np.uint16) * 257), orientation)
+    assert np.array_equal(read_image(tmp_path / "deep.png", 1)[0], RAMP.astype(np.uint16) * 257)
+    _turned(tmp_path / "a.jpg", shown.resize((64, 48)), orientation, quality=95)
+    assert np.abs(read_image(tmp_path / "a.jpg", 1)[0] - np.asarray(shown.resize((64, 48)), float)).max() < 12
+
+
+def test_deep_colours_are_turned_as_well(tmp_path):
+    colours = np.stack([RAMP.astype(np.uint16) * 200 + i for i in range(3)], -1)
+    cv2.imwrite(str(tmp_path / "a.png"), np.rot90(colours))  # Exif 6 turns it back
+    content, exif = (tmp_path / "a.png").read_bytes(), Image.Exif()
+    exif[0x0112] = 6
+    chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
+    assert np.array_equal(read_image(tmp_path / "a.png", 3), colours[..., ::-1].transpose(2, 0, 1))
+
+
+def test_a_broken_exif_tag_does_not_matter(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\x00nonsense")
+    assert np.array_equal(read_image(tmp_path / "a.png", 1)[0], RAMP)
+
+
+def test_of_a_phone_s_picture_the_first_is_read(tmp_path):
+    first, second = Image.fromarray(RAMP).resize((64, 48)), Image.new("L", (20, 20), 9)
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
+    first.save(tmp_path / "b.jpg", "JPEG")
+    assert np.array_equal(read_image(tmp_path / "a.jpg", 1), read_image(tmp_path / "b.jpg", 1))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_animations_and_pages_are_refused(tmp_path, suffix):
+    pictures = [Image.fromarray(np.rot90(RAMP, 2 * i)).convert("RGB") for i in range(3)]
+    pictures[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=pictures[1:])
+    with pytest.raises(UserError, match="several pictures"):
+        read_image(tmp_path / f"a.{suffix}", 1)
+
+
+@pytest.mark.parametrize("most", [255, 1000, 4095, 65535])
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_portable_map_says_what_is_white(tmp_path, most, colours):
+    values = np.random.default_rng(0).integers(0, most, (4, 5, 3) if colours else (4, 5), endpoint=True)
+    head = f"P{6 if colours else 5}\n5 4\n{most}\n".encode()
+    (tmp_path / "a.ppm").write_bytes(head + values.astype(">u2" if most > 255 else "u1").tobytes())
+    full = 255 if most == 255 else 65535
+    wanted = np.rint(values * (full / most)).astype(int)
+    found = read_image(tmp_path / "a.ppm", 3).astype(int)
+    assert np.array_equal(found, wanted.transpose(2, 0, 1) if colours else np.stack([wanted] * 3))
+    assert is_deep(tmp_path / "a.ppm") == (most > 255)
+
+
+def test_the_range_of_pictures_can_be_said(tmp_path):
+    values = np.array([[0, 100, 4095]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    assert read_image(tmp_path / "deep.png", 1).max() == 4095
+    twelve = Rules(range=4095)
+    assert np.array_equal(read_image(tmp_path / "deep.png", 1, twelve)[0], np.rint(values * (65535.0 / 4095)))
+    assert np.array_equal(as_picture(values, 1, twelve), read_image(tmp_path / "deep.png", 1, twelve))
+    with pytest.raises(UserError, match=r"from 0 to 4095, outside the range 0 to 1023, which data\.picture\.range"):
+        read_image(tmp_path / "deep.png", 1, Rules(range=1023))
+    Image.fromarray(RAMP).save(tmp_path / "flat.png")  # 8 bits have no room for 4095: their white is 255
+    assert np.array_equal(read_image(tmp_path / "flat.png", 1, twelve)[0], RAMP)
+    Image.fromarray(RAMP // 4).save(tmp_path / "six.png")
+    assert np.array_equal(read_image(tmp_path / "six.png", 1, Rules(range=63))[0], np.rint((RAMP // 4) * (255.0 / 63)))
+    Image.fromarray(np.array([[0, 51, 255]], np.float32)).save(tmp_path / "float.tif")
+    assert read_image(tmp_path / "float.tif", 1, Rules(range=255)).tolist() == [[[0, 13107, 65535]]]
+
+
+def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"6×8 pixels, the limit is data\.picture\.max_pixels=47"):
+        read_image(tmp_path / "a.png", 1, Rules(max_pixels=47))
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    bomb = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bomb)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="max_pixels"):
+        read_image(tmp_path / "bomb.png", 1)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+def test_a_limit_may_be_raised_beyond_pillow_s(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="max_pixels"):
+        read_image(tmp_path / "a.png", 1, Rules(max_pixels=20))
+    assert read_image(tmp_path / "a.png", 1, Rules(max_pixels=48)).shape == (1, 6, 8)
+
+
+def test_a_picture_starts_no_program(tmp_path):
+    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(UserError, match="not a picture"):
+        read_image(tmp_path / "a.png", 1)
+
+
+def test_whatever_a_decoder_throws_names_the_file(tmp_path, monkeypatch):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    for error in (ZeroDivisionError("x"), MemoryError(), RuntimeError("two\nlines"), TypeError()):
+        monkeypatch.setattr(Image.Image, "convert", lambda *_, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(UserError, match=r"a\.png: the picture cannot be read") as caught:
+            read_image(tmp_path / "a.png", 1)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_torn_picture_of_sixteen_bits_is_refused(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 65536, (64, 64, 3), np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), colours)
+    content = (tmp_path / "a.png").read_bytes()
+    for spoilt in (content[: len(content) // 2], content[:5000] + b"spoilt" + content[5006:]):
+        (tmp_path / "a.png").write_bytes(spoilt)
+        with pytest.raises(UserError, match=r"a\.png: the picture cannot be read"):
+            read_image(tmp_path / "a.png", 1)

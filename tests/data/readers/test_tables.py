@@ -19,6 +19,10 @@ def test_cells_come_by_column_and_place(tmp_path):
         (b"id,name\n1\n", "line 2: 1 cells under 2 columns"),
         (b"id,name\n1,a\n1,a,b\n", "line 3: 3 cells under 2 columns"),
         (b"id,name\n1,\xff\n", "cannot be read"),
+        (b"id,name,id\n1,a,2\n", "columns id appear twice"),
+        (b'"a\nb",c\n', "it has a b, c;"),
+        (b"x" * 5000, "it has x{200};"),
+        (b"id,name\n" + b"x" * 200_000, "cannot be read"),
     ],
 )
 def test_faults_are_named(tmp_path, content, message):
@@ -27,6 +31,7 @@ def test_faults_are_named(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         list(read_table(path, ("id", "name")))
     assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_missing_file_is_named(tmp_path):

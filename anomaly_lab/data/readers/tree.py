@@ -1,0 +1,78 @@
+"""The files of a folder, as somebody who looks at it sees them: through links, without what systems leave there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from anomaly_lab.types import UserError
+
+_LEFT_BY_SYSTEMS = {  # besides hidden names: thumbnails, rubbish bins and the like of Macs, Windows and NAS boxes
+    "__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir", "#recycle",
+    "@recycle", "@recently-snapshot", "lost+found",
+}  # fmt: skip
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder, folder by folder, sorted by name; a file yields itself.
+
+    Linked folders are entered, unless the link leads to a folder above it. Hidden files and folders are not looked at,
+    nor what operating systems and NAS boxes leave, such as `._a.png`, `Thumbs.db`, `@eaDir`.
+
+    Raises:
+        UserError: a folder cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.png", "._b.png", "Thumbs.db", "a.PNG"):
+        ...         (Path(folder) / name).touch()
+        ...     [path.name for path in files_below(Path(folder))]
+        ['a.PNG', 'b.png']
+    """
+    if not root.is_dir():
+        yield from [root] if root.is_file() else []
+        return
+    for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
+        inner[:] = sorted(name for name in inner if is_seen(name) and not _leads_up(folder, name))
+        for name in sorted(filter(is_seen, names)):
+            path = Path(folder, name)
+            if path.is_file() or path.is_symlink():  # a link to nothing is reported by whoever reads it
+                yield path
+
+
+def name_of(path: Path | str) -> str:
+    r"""Return a path as it can be written in one line anywhere; bytes that are not UTF-8 and line breaks are escaped.
+
+    Examples:
+        >>> name_of(Path(os.fsdecode(b"caf\xe9.png")))
+        'caf\\xe9.png'
+    """
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(ascii(sign)[1:-1] if sign.splitlines() == [""] else sign for sign in name)
+
+
+def has_plain_name(path: Path) -> bool:
+    """Return whether a path is UTF-8 and has no line breaks, so that tables and reports can name it."""
+    return name_of(path) == str(path)
+
+
+def is_seen(name: str) -> bool:
+    """Return whether a file or folder of this name is one that a person put there.
+
+    Examples:
+        >>> is_seen("a.png"), is_seen("._a.png"), is_seen("@eaDir")
+        (True, False, False)
+    """
+    return not name.startswith(".") and name.casefold() not in _LEFT_BY_SYSTEMS
+
+
+def _leads_up(folder: str, name: str) -> bool:
+    """Return whether a folder is a link to itself or to one that contains it."""
+    path = Path(folder, name)
+    return path.is_symlink() and Path(folder).resolve().is_relative_to(path.resolve())
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename}: the folder cannot be read ({error.strerror}); put that right") from error
