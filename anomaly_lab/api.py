@@ -12,6 +12,7 @@ from anomaly_lab.experiment import compose, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.identity import DataAsked
+from anomaly_lab.pipeline.predict import Predicted, Request
 from anomaly_lab.pipeline.scorer import Scorer
 
 
@@ -151,6 +152,42 @@ def evaluate(
     asked = DataAsked(data_root, accept_changed_data)
     engine.evaluate(str(_folder(run)), overrides(settings), asked, checkpoint)
     return Run(_folder(run))
+
+
+def predict(
+    run: str | Path | Run,
+    source: str | Path,
+    *,
+    out: str | Path | None = None,
+    masks: str | Path | None = None,
+    overwrite: bool = False,
+    anyway: bool = False,
+) -> Predicted:
+    """Score the files of a folder and write scores.csv, anomaly maps and a page, exactly as `make predict` does.
+
+    Args:
+        run: a run or its folder.
+        source: a file, or a folder that is searched with its sub-folders.
+        out: folder for the results, new, empty, or with what the same call has left unfinished; None for a new one.
+        masks: known lesions, for display only: a file, or a folder of files named like the images.
+        overwrite: replace a former result of the run in `out`; only files that it lists are removed.
+        anyway: score files of another nature than those of the training, too.
+
+    Returns:
+        `folder`, `findings`, one for each file, and `not_scored`, those of them that have a reason instead of a score.
+
+    Raises:
+        UserError: there is nothing to score, no file could be scored, or `out` holds something else.
+
+    Examples:
+        >>> predicted = predict("runs/ganomaly_headct/20260101-120000-laptop-1a2b", "new_scans")  # doctest: +SKIP
+        >>> [finding.reason for finding in predicted.not_scored]  # doctest: +SKIP
+        ['the picture cannot be read (image file is truncated)']
+    """
+    request = Request(
+        Path(source), None if masks is None else Path(masks), None if out is None else str(out), overwrite, anyway
+    )
+    return engine.predict(str(_folder(run)), request)
 
 
 def load(run: str | Path | Run) -> Scorer:

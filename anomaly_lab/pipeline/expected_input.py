@@ -69,7 +69,9 @@ class ExpectedInput:
         kind, kinds = kind_of(case.image, scan.affine is not None), self.facts.get("kinds") or {}
         if kinds and (kind == "picture") != ("picture" in kinds):
             what = {"picture": "a picture", "volume": "a volume", "series": "a DICOM series, read as a volume"}[kind]
-            known = " and ".join({"picture": "pictures", "volume": "volumes", "series": "DICOM series"}[k] for k in kinds)
+            known = " and ".join(
+                {"picture": "pictures", "volume": "volumes", "series": "DICOM series"}[k] for k in kinds
+            )
             return [f"it is {what}, the run was trained on {known}"]
         return [*self._modality(case), *self._spacing(scan), *self._range(scan)]
 

@@ -95,7 +95,7 @@ class OCT2017(PatchDataModule):
     def read(self, case: Case) -> Scan:
         """Read an image without its white margins."""
         scan = super().read(case)
-        if not self.crop_white:
+        if not self.crop_white or scan.affine is not None:
             return scan
         rows, columns = without_margin(scan.pixels)
         mask = None if scan.mask is None else scan.mask[:, rows, columns]
