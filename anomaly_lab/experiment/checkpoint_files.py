@@ -112,17 +112,35 @@ def final(run: Path, facts: Mapping[str, Any], asked: str | None = None) -> Path
         fault = f"{chosen} is damaged (its checksum differs)"
     else:
         return chosen
-    intact = next((path.name for path in files if path != chosen and _is_intact(path)), None)
+    own = (path.name for path in files if path != chosen and _is_intact(path) and _belongs(path, run_ids(facts)))
+    intact = next(own, None)
     other = f", or take another one, which the record will say: --checkpoint {intact}" if intact else ""
     raise UserError(f"{fault}; restore it from a copy of the run folder{other}")
 
 
-def load(path: Path, run_ids: Collection[str | None] = ()) -> dict[str, Any]:
+def run_ids(facts: Mapping[str, Any]) -> set[str | None]:
+    """Return the ids that the checkpoints of a run may carry: its own and that of the run it started from.
+
+    Args:
+        facts: provenance of the run.
+
+    Returns:
+        The ids; with None among them, for runs of older versions, any.
+
+    Examples:
+        >>> sorted(run_ids({"id": "1f", "started_from": {"id": "0e"}}))
+        ['0e', '1f']
+    """
+    started = facts.get("started_from")
+    return {facts.get("id")} | ({started.get("id")} if started else set())
+
+
+def load(path: Path, ids: Collection[str | None] = ()) -> dict[str, Any]:
     """Load a checkpoint onto the CPU.
 
     Args:
         path: the file.
-        run_ids: ids of the runs that it may belong to; empty, or with None among them, takes any.
+        ids: of the runs that it may belong to; empty, or with None among them, takes any.
 
     Raises:
         UserError: the file's checksum differs from the one in its name, it holds no checkpoint, or another run's.
@@ -135,7 +153,7 @@ def load(path: Path, run_ids: Collection[str | None] = ()) -> dict[str, Any]:
         raise UserError(f"{path} holds no checkpoint ({str(error).splitlines()[0]}); delete it") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path} holds no checkpoint; delete it")
-    if run_ids and None not in run_ids and checkpoint.get(RUN) not in run_ids:
+    if ids and None not in ids and checkpoint.get(RUN) not in ids:
         raise UserError(f"{path} was written by another run; remove it from this run folder")
     return checkpoint
 
@@ -152,6 +170,13 @@ def by_age(folder: Path) -> list[Path]:
         ['00000020', '00000010']
     """
     return sorted((path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def _belongs(path: Path, ids: Collection[str | None]) -> bool:
+    try:
+        return bool(load(path, ids))
+    except UserError:
+        return False
 
 
 def _is_intact(path: Path) -> bool:

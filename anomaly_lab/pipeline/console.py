@@ -16,6 +16,7 @@ MAX_LISTED_PAIRS = 10  # pairs of similar pictures to print; the report and the 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
 _NOISE = (
     ".*treespec, LeafSpec.*",  # Lightning 2.6 on a recent torch
+    ".*`srun` command is available.*",
     ".*does not have many workers.*",  # loading a batch is a single memory-map lookup
     ".*but have no `val_dataloader`.*",  # while the cost of the paper budget is measured
     ".*in eval mode at the start of training.*",  # training_step sets the modes for each phase

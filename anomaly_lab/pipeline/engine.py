@@ -34,7 +34,7 @@ from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
 from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, new_files, predict_files
 from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.provenance import provenance, published
-from anomaly_lab.pipeline.scorer import Scorer, load_weights, run_ids
+from anomaly_lab.pipeline.scorer import Scorer, load_weights
 from anomaly_lab.pipeline.training import (
     construct,
     decisive_callbacks,
@@ -375,7 +375,7 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
         run,
         [*decisive_callbacks(config.seed), *named, interruption],
         detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
-        plugins=[CheckpointFiles(work.facts.get("id"), run_ids(work.facts))],
+        plugins=[CheckpointFiles(work.facts.get("id"), checkpoint_files.run_ids(work.facts))],
     )
     try:
         trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -370,30 +370,13 @@ def load_weights(run: Path, detector: Detector, asked: str | None = None) -> Pat
     torch.set_num_threads(facts.get("threads", torch.get_num_threads()))
     path = checkpoint_files.final(run, facts, asked)
     try:
-        detector.load_state_dict(checkpoint_files.load(path, run_ids(facts))["state_dict"])
+        detector.load_state_dict(checkpoint_files.load(path, checkpoint_files.run_ids(facts))["state_dict"])
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit the detector of {run / 'config.yaml'}: {reason}") from error
     if not detector.ready:
         raise UserError(f"{run} is not trained far enough to score; continue with: make resume RUN={run}")
     return path
-
-
-def run_ids(facts: Mapping[str, Any]) -> set[str | None]:
-    """Return the ids that the checkpoints of a run may carry: its own and that of the run it started from.
-
-    Args:
-        facts: provenance of the run.
-
-    Returns:
-        The ids; with None among them, for runs of older versions, any.
-
-    Examples:
-        >>> sorted(run_ids({"id": "1f", "started_from": {"id": "0e"}}))
-        ['0e', '1f']
-    """
-    started = facts.get("started_from")
-    return {facts.get("id")} | ({started.get("id")} if started else set())
 
 
 def _bits_of_data(run: Path, facts: Mapping[str, Any]) -> int:

@@ -21,6 +21,7 @@ from anomaly_lab.data.readers import geometry, pictures
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.types import Range, UserError, refuse_out_of_range
 
+_VALUES = range(1, 257)  # how many values of a mask can be named
 VERSION = 2  # version of the steps below; a store made with another version is not reused
 
 
@@ -156,7 +157,7 @@ class Picture(pictures.Rules):
     """
 
     range: Annotated[float, Range("(0, inf)")] | None = None
-    mask_values: Annotated[tuple[int, ...], Range("[0, 65535]")] | None = None
+    mask_values: Annotated[tuple[int, ...], Range("[0, 65535]", counts=_VALUES)] | None = None
     max_pixels: Annotated[int, Range("[1, 100000000000]")] = pictures.MAX_PIXELS
     size: Annotated[tuple[int, int], Range("[1, 16384]")] | None = None
     fit: Literal["pad", "stretch"] = "pad"

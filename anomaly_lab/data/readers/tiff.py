@@ -33,8 +33,9 @@ def fault(image: TiffImageFile) -> str | None:
     """
     tags = image.tag_v2
     bits, kind, extra = max(_several(tags, _BITS, 1)), max(_several(tags, _FORMAT, 1)), _several(tags, _EXTRA)
-    compressed, planar = tags.get(_COMPRESSION, 1) != 1, tags.get(_PLANAR, 1) == 2
+    compressed, planar = tags.get(_COMPRESSION, 1) != 1, tags.get(_PLANAR, 1) == 2 and tags.get(_SAMPLES, 1) > 1
     photometric = tags.get(_PHOTOMETRIC)
+    is_stack = tags.get(_DEPTH, 1) > 1 or _STACK.match(str(tags.get(_DESCRIPTION, ""))) is not None
     faults = {
         "it does not say whether 0 is black or white (no tag PhotometricInterpretation)": photometric is None
         and tags.get(_COMPRESSION) != _OLD_JPEG,
@@ -50,8 +51,7 @@ def fault(image: TiffImageFile) -> str | None:
         "its colours, of 16 bits, are multiplied by its alpha (ExtraSamples 1)": bits > 8
         and _ASSOCIATED_ALPHA in extra,
         "it holds CMYK colours of 16 bits": image.mode == "CMYK" and bits > 8,
-        "it is a stack of several slices": tags.get(_DEPTH, 1) > 1
-        or bool(_STACK.match(str(tags.get(_DESCRIPTION, "")))),
+        "it is a stack of several slices": is_stack,
     }
     return next((text for text, holds in faults.items() if holds), None)
 

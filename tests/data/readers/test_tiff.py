@@ -187,6 +187,12 @@ def test_bits_from_right_to_left(tmp_path):
     assert np.array_equal(read_image(tmp_path / "a.tif", 1)[0], values)
 
 
+def test_planes_of_a_single_sample_mean_nothing(tmp_path):
+    values = np.random.default_rng(8).integers(0, 256, (4, 6), np.uint8)
+    _by_hand(tmp_path / "a.tif", (6, 4), 8, 1, values.tobytes(), (284, 3, 1, 2))
+    assert np.array_equal(read_image(tmp_path / "a.tif", 1)[0], values)
+
+
 def test_a_palette_gives_its_colours(tmp_path):
     rng = np.random.default_rng(7)
     values, colours = rng.integers(0, 256, (20, 30), np.uint8), rng.integers(0, 256, (3, 256)).astype(np.uint16) * 257
