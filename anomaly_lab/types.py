@@ -43,7 +43,7 @@ class Case:
     Attributes:
         id: unique within the data set; the score is reported under this name.
         patient: group key; all cases of a patient belong to the same split. A name or number from a file header is
-            never stored, only its hash.
+            never stored, nor a hash of it.
         image: the image file; for a DICOM series, the first of its files.
         label: 0 normal, 1 anomalous. It is the label of the whole scan, even if most of its patches are normal.
         mask: file with the segmented lesion, if there is one.

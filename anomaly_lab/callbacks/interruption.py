@@ -39,12 +39,15 @@ class Interruption(RunCallback):
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._heard: list[signal.Signals] = []
         self._training = self._in_epoch = False
         self._loops: dict[str, Any] | None = None
 
     @contextmanager
     def listening(self) -> Iterator[Interruption]:
         """Receive SIGTERM, SIGINT and SIGUSR1 inside the block; only the main thread can, elsewhere nothing changes.
+
+        A signal that the process was told to ignore, such as SIGINT of a job in the background, stays ignored.
 
         Raises:
             Stopped: a signal came; KeyboardInterrupt for SIGINT.
@@ -53,6 +56,7 @@ class Interruption(RunCallback):
             yield self
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
         self._install()
         try:
             yield self
@@ -116,9 +120,8 @@ class Interruption(RunCallback):
         raise Stopped(self.received or signal.SIGTERM)
 
     def _install(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self._receive)
+        for number in self._heard:
+            signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         again, self.received = self.received is not None, number

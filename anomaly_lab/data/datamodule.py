@@ -121,6 +121,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         left_out: number of files that are no scans of this data set, by suffix; set by `cases`.
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
             number of images is that of "images".
+        include: kinds of DICOM objects that are scans to this data set although usually they are none.
         source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
 
@@ -151,6 +152,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     twin_version: ClassVar[int] = 1
     version: ClassVar[int] = 1
     official: ClassVar[dict[str, int]] = {}
+    include: Sequence[str] = ()
 
     def __init__(
         self,
@@ -239,7 +241,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def read(self, case: Case) -> Scan:
         """Read a case with its mask, in the format of its file; a picture is cropped to the `box` of the case."""
-        scan = read_scan(case, self.in_channels, self.picture)
+        scan = read_scan(case, self.in_channels, self.picture, self.preprocessing.volume.tolerance)
         return scan if case.box is None else crop(scan, case.box, case.image)
 
     def role(self, path: Path, source: Path) -> Role:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -112,31 +111,3 @@ def score_maps(score: np.ndarray, extent: Sequence[int], zero: float, one: float
     rescaled = (np.asarray(score, np.float64) - zero).clip(0) / ((one - zero) or 1.0)
     column = rescaled.astype(np.float32).reshape(-1, *[1] * len(extent))
     return np.broadcast_to(column, (len(column), *extent))
-
-
-def save_map(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    """Write a map as a float32 NIfTI file with a new header, so no patient data is copied from the scan's header.
-
-    Args:
-        path: .nii or .nii.gz.
-        values: [*S], three axes, in the order of `affine`.
-        affine: [4, 4], from voxel indices to mm (RAS+); the format stores it as float32.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_map(Path(folder) / "map.nii.gz", np.ones((4, 4, 2)), np.eye(4))
-        ...     sorted(path.name for path in Path(folder).iterdir())
-        ['map.nii.gz']
-    """
-    nibabel = _nibabel()
-    image = nibabel.Nifti1Image(np.asarray(values, np.float32), affine)
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)
-
-
-def _nibabel() -> Any:
-    """Return nibabel, imported on demand and untyped, because its annotations are incomplete."""
-    import nibabel
-
-    return nibabel

@@ -28,9 +28,9 @@ from anomaly_lab.data.readers import dicom, nifti, pictures
 from anomaly_lab.data.readers.dicom_header import header_of, text
 from anomaly_lab.data.readers.dicom_parametric_map import write_parametric_map
 from anomaly_lab.data.readers.files import survey
-from anomaly_lab.data.readers.tree import has_plain_name, name_of
+from anomaly_lab.data.readers.nifti import save_map
+from anomaly_lab.data.readers.tree import name_of
 from anomaly_lab.evaluation.maps import filled
-from anomaly_lab.evaluation.stitching import save_map
 from anomaly_lab.metrics import ranking
 from anomaly_lab.pipeline.console import console, say
 from anomaly_lab.pipeline.prediction_folder import TABLE, PredictionFolder
@@ -140,9 +140,9 @@ def new_files(data: PatchDataModule, request: Request) -> NewFiles:
     source = request.source
     if not source.exists():
         raise UserError(f"{source}: there is no such file or folder; give INPUT=<file or folder>")
-    found = survey(source)
+    found = survey(source, data.include)
     root = source if source.is_dir() else source.parent
-    left_out = {_below(root, path): _other_kind(path) for path in found.left_out}
+    left_out = {name_of(path.relative_to(root).as_posix()): reason for path, reason in found.left_out.items()}
     cases = []
     for case in found.cases:
         role = "scan" if source.is_file() else data.role(case.image, source)
@@ -271,7 +271,7 @@ class _Work:
                 _write_picture(self._folder.file(f"maps/{scored.case.id}.map.png"), scored)
             else:
                 path = self._folder.file(f"maps/{scored.case.id}.map.nii.gz")
-                save_map(path, scored.anomaly_map, scored.scan.affine)
+                save_map(path, scored.anomaly_map, scored.scan.affine, scored.case.image)
         except UserError as error:
             return [f"its map cannot be written: {error}"]
         except OSError as error:
@@ -299,14 +299,6 @@ def _with_masks(cases: list[Case], masks: Path | None) -> list[Case]:
     if not any(path.is_file() for path in paths.values()):
         raise UserError(f"{masks}: no mask is named like a picture or scan, such as {cases[0].id}; check MASKS=…")
     return [replace(case, mask=paths[case.id] if paths[case.id].is_file() else None) for case in cases]
-
-
-def _other_kind(path: Path) -> str:
-    return "not a kind of file that is read" if has_plain_name(path) else "its name is not UTF-8 or has line breaks"
-
-
-def _below(root: Path, path: Path) -> str:
-    return name_of(path.relative_to(root).as_posix())
 
 
 def _facts(path: Path) -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,23 @@ def test_stopped_and_resumed_equals_a_straight_run(
     assert metrics[0] == metrics[1]
 
 
+@pytest.fixture
+def handles_ctrl_c() -> Iterator[None]:
+    """A job in the background of a shell ignores SIGINT, and this process may be one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    with Interruption().listening() as interruption:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+    assert interruption.received is None
+
+
+@pytest.mark.usefixtures("handles_ctrl_c")
 def test_ctrl_c_is_a_keyboard_interrupt_with_a_checkpoint(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         signals_at(patch, signal.SIGINT, 4)

@@ -1,12 +1,11 @@
 from itertools import pairwise
 
-import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomaly_lab.evaluation.stitching import Stitcher, case_scores, save_map, score_maps
+from anomaly_lab.evaluation.stitching import Stitcher, case_scores, score_maps
 
 
 def by_hand(shape, patches, locations) -> np.ndarray:
@@ -129,14 +128,3 @@ def test_a_sliding_window_by_hand():
 def test_normals_that_all_score_alike_leave_a_finite_map():
     maps = score_maps(np.array([0.0, 1.0, 4.0]), (2, 2), zero=1.0, one=1.0)
     assert maps[:, 0, 0].tolist() == [0, 0, 3]
-
-
-def test_a_saved_map_has_the_affine_and_nothing_else(tmp_path):
-    values, affine = np.random.default_rng(0).normal(size=(3, 4, 5)), np.diag([-1.5, 2, 3, 1])
-    save_map(tmp_path / "map.nii.gz", values, affine)
-    image = nib.load(tmp_path / "map.nii.gz")
-    assert image.get_data_dtype() == np.float32
-    assert np.array_equal(np.asarray(image.dataobj), values.astype(np.float32))
-    assert np.array_equal(image.affine, affine)
-    assert image.header["descrip"].item() == b""
-    assert image.header.get_xyzt_units()[0] == "mm"

@@ -22,6 +22,7 @@ SECTIONS = {"augment": Augmentation(), "cut": PatchSampling(), "volume": Volume(
 DEFAULTS = {  # of sections that listed only what was not a default
     f"data.{section}.{name}": value for section, content in SECTIONS.items() for name, value in asdict(content).items()
 }
+DEFAULTS["data.patient"] = None  # of DICOM, which took it from headers alone
 CHANGED = {  # values that were slips: the twin had too few images for the batch of this budget
     ("data.twin.size", f"{name} paper"): 400
     for name in (

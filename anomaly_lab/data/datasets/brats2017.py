@@ -93,8 +93,9 @@ class BraTS2017(PatchDataModule):
 
     def read(self, case: Case) -> Scan:
         """Read the volume and its tumour mask, the union of all labels."""
-        scan = read_nifti(case.image)
-        return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan, LABELS))
+        tolerance = self.preprocessing.volume.tolerance
+        scan = read_nifti(case.image, tolerance)
+        return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan, LABELS, tolerance))
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
         """Write synthetic subjects in the official layout, FLAIR and segmentation only."""

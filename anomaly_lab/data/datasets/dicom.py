@@ -1,4 +1,6 @@
-"""Your own DICOM files: any folder tree, grouped into series by SeriesInstanceUID; each series is a case.
+"""Your own DICOM files: any folder tree, grouped into series by UID, patient and modality; each series is a case.
+
+Segmentations, dose, screenshots, reports and localizers are not scans: they are left out and counted by kind.
 
 Labels: a CSV file (`labels.csv` at the root, or another one) with a column label, 0 or 1, and a column that identifies
 the series: `id`, `folder` (path relative to the root) or `series` (SeriesInstanceUID or key). Without a CSV file, the
@@ -6,13 +8,16 @@ label follows from folders named normal and anomalous anywhere above the files. 
 `masks/<id>.nii.gz` on the grid of the series, or `masks/<id>.png` for a picture. The id of a series is its folder, if
 the folder contains no other series, otherwise the name of its file or its key. Names of folders and files appear in
 reports: rename them if they identify a person.
+
+The header says whose a series is, or `data.patient` does, if a tool has replaced every PatientID by ANONYMOUS.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,6 +27,7 @@ from anomaly_lab.data.readers import dicom
 from anomaly_lab.data.readers.dicom import Series
 from anomaly_lab.data.readers.files import read_scan
 from anomaly_lab.data.readers.nifti import read_nifti_mask
+from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.pictures import Rules, read_mask
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tables import read_table
@@ -54,7 +60,7 @@ class Dicom(PatchDataModule):
         "give a folder of DICOM files, in folders named normal and anomalous or with a labels.csv beside them"
     )
     twin_version = 1
-    version = 1
+    version = 2
 
     def __init__(
         self,
@@ -66,6 +72,8 @@ class Dicom(PatchDataModule):
         modality: str | None = None,
         voi: str | None = "first",
         gaps: Literal["refuse", "blank"] = "refuse",
+        patient: str | None = None,
+        include: tuple[str, ...] = (),
         **arguments: Any,
     ) -> None:
         """Set the options of this data set.
@@ -79,22 +87,37 @@ class Dicom(PatchDataModule):
             voi: display window of pictures, and of volumes if `volume.window=scan`: "first", or its explanation in the
                 header; None ignores the windows in the header.
             gaps: "refuse" rejects a series with missing slices, "blank" fills them with blank planes.
+            patient: who is who: a pattern of file paths relative to the root, such as "{patient}/*" or
+                "*/{patient}_*", where `*` and `?` stay within a folder and `**/` matches any folders; or a CSV file,
+                which may be `labels.csv`, with a column patient and one that identifies the series. None: the headers.
+            include: kinds that are scans nevertheless, by the names under which the data sheet counts what is left
+                out, such as ["Secondary Capture Image Storage"].
             **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.labels, self.unlisted, self.modality = labels, unlisted, modality
         self.normal, self.anomalous = _plain(normal), _plain(anomalous)
-        self.voi, self.gaps = voi, gaps
-        self.others = 0
+        self.voi, self.gaps, self.include = voi, gaps, include
+        self.patient = patient
+        pattern = patient is not None and not patient.lower().endswith(".csv")
+        self.patient_pattern = _pattern(str(patient)) if pattern else None
+        self.others, self.left_out = 0, Counter[str]()
 
     def cases(self, root: Path) -> list[Case]:
         """List the series in the order of their first files."""
-        listing = dicom.list_tree(root)
-        self.others = len(listing.others)
+        patient_of = None if self.patient_pattern is None else self._patient_of(root)
+        listing = dicom.list_tree(root, self.include, patient_of)
+        self.others, self.left_out = len(listing.others), Counter(listing.left_out.values())
+        if listing.unreadable:
+            if self.on_bad == "fail":
+                raise next(iter(listing.unreadable.values()))
+            self.left_out["unreadable"] = len(listing.unreadable)
         all_series = _named(root, [series for series in listing.series if self.modality in (None, series.modality)])
         if not all_series:
             wanted = "DICOM images" if self.modality is None else f"DICOM images of modality {self.modality}"
-            raise UserError(f"{root}: no {wanted}; {self.where_to_get}")
+            raise UserError(f"{root}: no {wanted}{self._without()}; {self.where_to_get}")
+        if self.patient is not None and self.patient_pattern is None:
+            all_series = _by_register(root / self.patient, all_series)
         table = root / (self.labels or _LIST)
         if self.labels is not None or table.is_file():
             labels = _by_list(table, all_series)
@@ -127,25 +150,61 @@ class Dicom(PatchDataModule):
         """Read a series as a volume in modality units, a single picture without position as displayed."""
         if not case.slices and not dicom.is_dicom(case.image):
             return read_scan(case, self.in_channels, self.picture)
+        tolerance = self.preprocessing.volume.tolerance
         if not case.slices and dicom.is_picture(case.image):
-            scan = Scan(dicom.read_picture(case.image, self.in_channels, self.voi))
+            scan = Scan(dicom.read_picture(case.image, self.in_channels, self.voi, tolerance))
             return scan if case.mask is None else replace(scan, mask=_picture_mask(case.mask, scan, self.picture))
         voi = self.voi if self.preprocessing.volume.window == "scan" else None
-        scan = dicom.read_series((case.image, *case.slices), voi, self.gaps)
-        return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan))
+        scan = dicom.read_series((case.image, *case.slices), voi, self.gaps, tolerance)
+        if case.mask is None:
+            return scan
+        return replace(scan, mask=read_nifti_mask(case.mask, scan, tolerance=tolerance))
 
     def protocol(self) -> dict[str, Any]:
         """Return the options that change the pixels."""
         return {"voi": self.voi, "gaps": self.gaps}
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
-        """Count series by label, their files, and the files that are not DICOM images."""
+        """Count series by label, their files, all other files, and those of them that are DICOM, by kind."""
         files = sum(1 + len(case.slices) for case in cases)
-        return super().census(cases) | {"files": files, "other_files": self.others}
+        counts = super().census(cases) | {"files": files, "other_files": self.others}
+        return counts | {f"left out: {kind}": count for kind, count in sorted(self.left_out.items())}
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
         """Write synthetic series in the folders normal and anomalous, with masks."""
         write_twin(root, seed, size)
+
+    def _split(self, cases: Sequence[Case], tolerant: bool) -> dict[str, str]:
+        """Name the true cause where one PatientID for all leaves nothing to split."""
+        if self.patient is None and len(cases) > 1 and len({case.patient for case in cases}) == 1:
+            fault = (
+                f"{self.folder}: all {len(cases)} series have the same PatientID, so no patient can be kept out of the "
+                'training; say who is who by data.patient, a pattern such as "{patient}/*" or a CSV'
+            )
+            if not tolerant:
+                raise UserError(fault)
+            self.unsplit = fault
+            return {case.id: "" for case in cases}
+        return super()._split(cases, tolerant)
+
+    def _without(self) -> str:
+        """What was left out and how to read it, for the error that nothing is left."""
+        if not self.left_out:
+            return ""
+        kinds = ", ".join(f"{count} × {kind}" for kind, count in self.left_out.most_common())
+        return f" among what is left out ({kinds}; data.include names those to read)"
+
+    def _patient_of(self, root: Path) -> Callable[[Path], str]:
+        pattern = self.patient_pattern
+        assert pattern is not None
+
+        def patient_of(path: Path) -> str:
+            match = pattern.match(_below(root, path))
+            if match is None:
+                raise UserError(f"{path}: data.patient={self.patient} finds no patient in its path; put it right")
+            return match["patient"]
+
+        return patient_of
 
     def _by_folder(self, series: _Named) -> int | None:
         """Return the label from the names of the folders above the files; None if they are ambiguous."""
@@ -192,28 +251,60 @@ def _named(root: Path, listing: Sequence[Series]) -> list[_Named]:
     return named
 
 
-def _by_list(table: Path, all_series: Sequence[_Named]) -> dict[str, int]:
-    """Return labels by id from the CSV file; errors do not quote its column `series`, because UIDs identify people."""
-    indices = {
-        "id": _index((series.id, series) for series in all_series),
-        "folder": _index((series.folder, series) for series in all_series),
-        "series": _index((series.key, series) for series in all_series),
-    }
+def _pattern(text: str) -> re.Pattern[str]:
+    """Return the regular expression of `data.patient`, for paths below the root; deeper folders may follow.
+
+    Raises:
+        UserError: it does not say where the patient is.
+    """
+    if text.count("{patient}") != 1:
+        raise UserError(f'data.patient={text}: it needs one {{patient}}, as in "{{patient}}/*", or is a .csv')
+    parts = re.split(r"(\{patient\}|\*\*/|\*|\?)", text.strip("/"))
+    wildcards = {"{patient}": "(?P<patient>[^/]+?)", "**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(wildcards.get(part, re.escape(part)) for part in parts) + r"(?:/.*)?\Z")
+
+
+def _by_register(table: Path, found: Sequence[_Named]) -> list[_Named]:
+    """Return the series with the patients of the CSV, numbered, because its entries may identify them."""
+    patients: dict[str, str] = {}
+    for place, row, named in _rows(table, ("patient",), found):
+        if not row["patient"]:
+            raise UserError(f"{place}: patient is empty; fill it in")
+        patients |= {each.id: row["patient"] for each in named}
+    missing = [each.id for each in found if each.id not in patients]
+    if missing:
+        raise UserError(f"{table}: {len(missing)} series have no patient, {', '.join(missing[:5])}; complete the list")
+    number = patient_names(patients[each.id] for each in found)
+    return [each._replace(patient=number[patients[each.id]]) for each in found]
+
+
+def _by_list(table: Path, found: Sequence[_Named]) -> dict[str, int]:
+    """Labels by id, from the CSV."""
     labels: dict[str, int] = {}
-    for place, row in read_table(table, ("label",)):
+    for place, row, named in _rows(table, ("label",), found):
+        if row["label"] not in {"0", "1"}:
+            raise UserError(f"{place}: label is {row['label']!r}, not 0 or 1; correct it")
+        if any(each.id in labels for each in named):
+            raise UserError(f"{place}: the series already has a label; keep one row")
+        labels |= {each.id: int(row["label"]) for each in named}
+    return labels
+
+
+def _rows(
+    table: Path, columns: tuple[str, ...], found: Sequence[_Named]
+) -> Iterator[tuple[str, dict[str, str], list[_Named]]]:
+    """Yield the rows of a CSV and the series each is about; its column `series` is never repeated: UIDs identify."""
+    places = {"id": _index((each.id, each) for each in found), "folder": _index((each.folder, each) for each in found)}
+    places["series"] = _index((name, each) for each in found for name in {each.key, each.key.partition("-")[0]})
+    for place, row in read_table(table, columns):
         column = next((column for column in _ID_COLUMNS if row.get(column)), None)
         if column is None:
             raise UserError(f"{place}: none of the columns {', '.join(_ID_COLUMNS)} identifies the series; fill one in")
         value = _composed(row[column])
-        matches = indices[column].get(value.strip("/")) or indices[column].get(dicom.series_key(value)) or []
-        if not matches:
+        named = places[column].get(value.strip("/")) or places[column].get(dicom.series_key(value)) or []
+        if not named:
             raise UserError(f"{place}: no such series below the root of the data (column {column}); correct the row")
-        if row["label"] not in {"0", "1"}:
-            raise UserError(f"{place}: label is {row['label']!r}, not 0 or 1; correct it")
-        if any(series.id in labels for series in matches):
-            raise UserError(f"{place}: the series already has a label; keep one row")
-        labels |= {series.id: int(row["label"]) for series in matches}
-    return labels
+        yield place, row, named
 
 
 def _index(pairs: Iterator[tuple[str, _Named]]) -> dict[str, list[_Named]]:

@@ -11,16 +11,17 @@ out; hidden files and what systems and NAS boxes leave (`._a.png`, `Thumbs.db`, 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import posixpath
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from anomaly_lab.data.datamodule import PatchDataModule, Role, roots
+from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.pictures import SUFFIXES
 from anomaly_lab.data.readers.tables import read_table
 from anomaly_lab.data.readers.tree import files_below
@@ -88,7 +89,7 @@ class Folder(PatchDataModule):
             raise UserError(f"{listing}: no such list (data.labels, relative to the root or absolute); correct it")
         if listing.is_file():
             self.left_out -= Counter({listing.suffix.lower(): 1})  # if it lies below the root
-        cases = self._by_list(listing, files) if listing.is_file() else self._by_folder(files)
+        cases = _without_persons(self._by_list(listing, files) if listing.is_file() else self._by_folder(files))
         if not self.split_rule.within and all(case.label == 1 for case in cases):
             classes = ", ".join(sorted({case.class_name for case in cases})[:5])
             normal = " or ".join(sorted(self.normal))
@@ -181,7 +182,7 @@ class Folder(PatchDataModule):
         """Return the case of a row of the list."""
         label, class_name = self._label(place, row["label"])
         mask = files.all[_key(row["mask"])] if row.get("mask") else files.masks.get(name)
-        patient = _group(row["patient"]) if row.get("patient") else self._patient(name, place)
+        patient = _Person(row["patient"]) if row.get("patient") else self._patient(name, place)
         split = row.get("split")
         if split is not None and split not in SPLITS:
             raise UserError(f"{place}: split is {split!r}, not one of {', '.join(SPLITS)}; correct it")
@@ -209,7 +210,7 @@ class Folder(PatchDataModule):
         match = self.patient.search(name)
         if match is None:
             raise UserError(f"{place}: data.patient={self.patient.pattern} finds no patient in {name}; correct it")
-        return _group(match[1] if self.patient.groups else match[0])
+        return _Person(match[1] if self.patient.groups else match[0])
 
 
 class _Files(NamedTuple):
@@ -270,6 +271,11 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _group(patient: str) -> str:
-    """Return a hash as the group key of a patient, so that no patient number reaches stores and reports."""
-    return hashlib.sha256(patient.encode()).hexdigest()[:16]
+class _Person(str):
+    """A patient's name or number as a list or a path has it; it is replaced before the cases leave this module."""
+
+
+def _without_persons(cases: list[Case]) -> list[Case]:
+    """Return the cases with numbers in place of persons, in the order in which they come."""
+    names = patient_names(case.patient for case in cases if isinstance(case.patient, _Person))
+    return [replace(case, patient=names[case.patient]) if isinstance(case.patient, _Person) else case for case in cases]

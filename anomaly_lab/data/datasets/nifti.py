@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple
 
 from anomaly_lab.data.datamodule import PatchDataModule, Role
 from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
+from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.data.twins.nifti import write_twin
@@ -103,6 +104,9 @@ class Nifti(PatchDataModule):
         rows = self._labelled(root, volumes)
         listed = {id: row.patient for id, row in rows.items() if row.patient}
         patients = self._patients(root, [id for id in volumes if id not in listed]) | listed
+        if listed:  # a list may have names or hospital numbers
+            names = patient_names(patients[id] for id in volumes)
+            patients = {id: names[person] for id, person in patients.items()}
         cases = []
         for id, (image, mask) in volumes.items():
             label = rows[id].label if rows else self._label(image, mask)
@@ -115,22 +119,25 @@ class Nifti(PatchDataModule):
             return "scan"
         if path.name == self.mask_pattern or path.resolve() in self._masks_beside(path, source):
             return "mask"
-        return "scan" if any(True for _ in self._matches(path)) else "other"
+        if any(True for _ in self._matches(path, self.image_pattern)):
+            return "scan"
+        masks = _WILDCARD.search(self.mask_pattern or "") and str(self.mask_pattern).replace("{stem}", "*")
+        return "mask" if masks and any(True for _ in self._matches(path, masks)) else "other"
 
     def known_mask(self, image: Path, source: Path) -> Path | None:
         """Return the mask of a volume, where `masks` says."""
-        masks = (self._mask(root, image, match) for root, match in self._matches(image))
+        masks = (self._mask(root, image, match) for root, match in self._matches(image, self.image_pattern))
         return next(filter(None, masks), None)
 
     def read_new(self, case: Case) -> Scan:
         """Read a volume with its mask."""
         return self.read(case)
 
-    def _matches(self, path: Path) -> Iterator[tuple[Path, re.Match[str]]]:
-        """Yield the folders above a file from which its path matches `images`, the nearest first."""
-        pattern, path = _regex(self.image_pattern), path.absolute()
+    def _matches(self, path: Path, pattern: str) -> Iterator[tuple[Path, re.Match[str]]]:
+        """Yield the folders above a file from which its path matches a pattern, the nearest first."""
+        expression, path = _regex(pattern), path.absolute()
         for root in path.parents:
-            if match := pattern.fullmatch(path.relative_to(root).as_posix()):
+            if match := expression.fullmatch(path.relative_to(root).as_posix()):
                 yield root, match
 
     def _masks_beside(self, path: Path, source: Path) -> set[Path]:
@@ -143,8 +150,11 @@ class Nifti(PatchDataModule):
 
     def read(self, case: Case) -> Scan:
         """Read a volume with its mask."""
-        scan = read_nifti(case.image)
-        return scan if case.mask is None else replace(scan, mask=read_nifti_mask(case.mask, scan, self.mask_labels))
+        tolerance = self.preprocessing.volume.tolerance
+        scan = read_nifti(case.image, tolerance)
+        if case.mask is None:
+            return scan
+        return replace(scan, mask=read_nifti_mask(case.mask, scan, self.mask_labels, tolerance))
 
     def protocol(self) -> dict[str, Any]:
         """Return the option that decides which masks are rejected."""
@@ -217,7 +227,8 @@ class Nifti(PatchDataModule):
         if mask is None:
             raise UserError(f"{image}: it has no mask (data.masks={self.mask_pattern}); add it, or set data.labels")
         try:
-            return int(read_nifti_mask(mask, None, self.mask_labels).any())
+            tolerance = self.preprocessing.volume.tolerance
+            return int(read_nifti_mask(mask, None, self.mask_labels, tolerance).any())
         except UserError:
             if self.on_bad == "fail":
                 raise

@@ -120,7 +120,10 @@ class PatchSampling:
             UserError: the window is larger than the scan, or `label` is "mask" and an anomalous scan has no mask.
         """
         if self.label == "mask" and label == 1 and scan.mask is None:
-            raise UserError("it is anomalous and has no mask, which data.cut.label=mask requires")
+            raise UserError(
+                "it is anomalous and has no mask, which data.cut.label=mask requires; where there are no masks, set "
+                "data.cut.label=case, else add this one"
+            )
         shape = scan.pixels.shape[1:]
         if self == PatchSampling() and shape == tuple(extent):
             return Windows(np.zeros((1, len(shape)), np.int64), np.array([label]), np.array([False]))

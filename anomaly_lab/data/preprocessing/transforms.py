@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomaly_lab.data.readers import geometry, pictures
-from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.scan import MAX_VOXELS, Scan, Tolerance
 from anomaly_lab.types import Range, UserError, refuse_out_of_range
 
 _VALUES = range(1, 257)  # how many values of a mask can be named
@@ -57,6 +57,8 @@ class Volume:
         percentiles: percentiles of the foreground that are mapped to 0 and 1.
         foreground_above: voxels above this value, in the units of the scan, are foreground; None: above the lower end
             of the window or, without a window, different from 0.
+        nan: "error" rejects a volume with NaN voxels; "background" makes them black and never foreground.
+        max_voxels: a volume whose header claims more voxels is rejected before memory is allocated.
 
     Examples:
         >>> scan = Scan(np.arange(8).reshape(1, 2, 2, 2), affine=np.eye(4))
@@ -71,6 +73,9 @@ class Volume:
     zscore: Annotated[float, Range("(0, 100]")] | None = None
     percentiles: Annotated[tuple[float, float], Range("[0, 100]")] | None = None
     foreground_above: Annotated[float, Range("(-inf, inf)")] | None = None
+    # pictures that are read lazily are known by the repr of this, and they have neither
+    nan: Literal["error", "background"] = field(default="error", repr=False)
+    max_voxels: Annotated[int, Range("[1, 1000000000000]")] = field(default=MAX_VOXELS, repr=False)
 
     def __post_init__(self) -> None:
         """Validate the settings and their combination."""
@@ -88,21 +93,51 @@ class Volume:
         if self.percentiles is not None and self.percentiles[0] >= self.percentiles[1]:
             raise ValueError(f"percentiles={self.percentiles}: the first must be below the second")
 
+    @property
+    def tolerance(self) -> Tolerance:
+        """What readers are to let pass."""
+        return Tolerance(self.nan, self.max_voxels)
+
     def __call__(self, scan: Scan) -> Prepared:
         """Orient and resample a volume and bring it to [0, 1]."""
         assert scan.affine is not None
         pixels, affine = geometry.oriented(scan.pixels, scan.affine, self.axcodes)
-        mask = None if scan.mask is None else geometry.oriented(scan.mask, scan.affine, self.axcodes)[0]
+        self._refuse_to_grow(pixels, affine)
+        mask, inside = (self._same_grid(which, scan, affine) for which in (scan.mask, scan.foreground))
         if self.spacing is not None:
-            if mask is not None:
-                mask = geometry.resampled(mask.astype(np.float32), affine, self.spacing, "nearest")[0] > 0.5
             pixels, affine = geometry.resampled(pixels.astype(np.float32), affine, self.spacing, "bilinear")
         foreground = self._foreground(pixels, scan)
+        if inside is not None:
+            foreground &= inside
         low, high = self._range(pixels, foreground, scan)
         values = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+        if inside is not None:
+            values[~inside] = 0
         outside = int(np.count_nonzero(((values < 0) | (values > 1)) & foreground))
         np.clip(values, 0, 1, out=values)
         return Prepared(values, mask, foreground, affine, outside / max(1, int(np.count_nonzero(foreground))))
+
+    def _same_grid(self, which: np.ndarray | None, scan: Scan, affine: np.ndarray) -> np.ndarray | None:
+        """Orient and resample voxels that are marked, bool [1, *S], as the scan's pixels are; `affine` is oriented."""
+        if which is None or scan.affine is None:
+            return None
+        which = geometry.oriented(which, scan.affine, self.axcodes)[0]
+        if self.spacing is None:
+            return which
+        return np.asarray(geometry.resampled(which.astype(np.float32), affine, self.spacing, "nearest")[0] > 0.5)
+
+    def _refuse_to_grow(self, pixels: np.ndarray, affine: np.ndarray) -> None:
+        """Raise UserError where the new spacing makes too many voxels: a header may claim slices a mile apart."""
+        if self.spacing is None:
+            return
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        voxels = float(np.prod(np.array(pixels.shape[1:]) * spacing / np.array(self.spacing)))
+        if voxels > max(self.max_voxels, pixels.size):
+            edges = " × ".join(f"{edge:.4g}" for edge in spacing)
+            raise UserError(
+                f"its voxels of {edges} mm become {voxels:.3g} under data.volume.spacing={self.spacing}, above "
+                f"data.volume.max_voxels={self.max_voxels}; check the spacing or raise the limit"
+            )
 
     def _foreground(self, pixels: np.ndarray, scan: Scan) -> np.ndarray:
         if self.foreground_above is not None:

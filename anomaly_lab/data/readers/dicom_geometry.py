@@ -70,13 +70,19 @@ class Lattice(NamedTuple):
 
 
 def frame_count(header: Dataset) -> int:
-    """Return the number of frames in the file.
+    """Return the number of frames in the file; it is at least 1.
+
+    Raises:
+        ValueError: the header says otherwise.
 
     Examples:
         >>> frame_count({"NumberOfFrames": "3"}), frame_count({})
         (3, 1)
     """
-    return int(header.get("NumberOfFrames") or 1)
+    count = int(header.get("NumberOfFrames") or 1)
+    if count < 1:
+        raise ValueError(f"NumberOfFrames={count}")
+    return count
 
 
 def of_frame(header: Dataset, number: int, group: str) -> Dataset:
@@ -231,7 +237,9 @@ def _places(frames: Sequence[Frame], along: np.ndarray, gaps: Gaps) -> list[int]
     doubled = np.flatnonzero(steps < max(1e-4, _UNEVEN * usual))
     if len(doubled):
         before, after = frames[doubled[0]], frames[doubled[0] + 1]
-        raise _refused(after, f"it has the same position as {_name(before, after)} (a copy, echo or time point?)")
+        raise _refused(
+            after, f"it has the same position as {_name(before, after)} (a copy, echo, time point or other patient?)"
+        )
     counts = np.maximum(1, np.rint(steps / usual)).astype(int)
     off = np.abs(steps - counts * usual) / (counts * usual)
     if off.max() > _UNEVEN:

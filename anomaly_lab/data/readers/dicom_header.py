@@ -127,6 +127,10 @@ def reading(path: Path, fault: str = "this is not a readable DICOM file") -> Ite
         raise bad(path, f"the file cannot be read ({error.strerror or 'it ends too early'})") from None
     except Exception:  # a malformed header can raise anything in a lazy parser; the message may quote header values
         raise bad(path, fault) from None
+    except BaseException as panic:
+        if type(panic).__module__ != "pyo3_runtime":  # decoders in Rust panic; PyO3 makes that no Exception
+            raise
+        raise bad(path, fault) from None
     finally:
         logging.disable(was)
 
@@ -142,20 +146,20 @@ def bad(path: Path, fault: str) -> UserError:
 
 
 def hashed(kind: str, value: str) -> str:
-    """Return a pseudonym of a header value: the first 12 hex digits of the SHA-256 of `kind` and `value`.
+    """Return a short name for a value: the first 12 hex digits of the SHA-256 of `kind` and `value`.
 
-    Equal values have equal pseudonyms, so the files of one patient stay together across data sets. This hides the
-    value; it does not withstand an attacker who hashes every possible patient number of a hospital.
+    For UIDs, which are too long to be tried out. Never for the number or name of a patient: whoever hashes all numbers
+    of eight digits, in two minutes, has it back.
 
     Examples:
-        >>> hashed("patient", "P-1") == hashed("patient", " P-1 "), len(hashed("patient", "P-1"))
+        >>> hashed("series", "1.2.840.1") == hashed("series", " 1.2.840.1 "), len(hashed("series", "1.2.840.1"))
         (True, 12)
     """
     return hashlib.sha256(f"{kind}:{value.strip()}".encode()).hexdigest()[:12]
 
 
 def text(header: Dataset, keyword: str) -> str:
-    """Return an element as stripped text, empty if it is missing. Use it only to hash and to compare.
+    """Return an element as stripped text, empty if it is missing. Use it only to compare.
 
     Examples:
         >>> text({"Modality": "CT "}, "Modality"), text({}, "Modality")

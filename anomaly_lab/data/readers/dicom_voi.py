@@ -85,7 +85,9 @@ def windowed(values: np.ndarray, window: Window) -> np.ndarray:
     return np.asarray((values - centre) / width + 0.5).clip(0, 1)
 
 
-def table_of(path: Path, header: Dataset, voi: str | None) -> Callable[[np.ndarray], np.ndarray] | None:
+def table_of(
+    path: Path, header: Dataset, voi: str | None, signed: bool = False
+) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return the VOI LUT as a function from modality units to brightness in [0, 1]; None if there is none.
 
     An explanation that no table has also returns None, because it may be that of a window.
@@ -94,6 +96,10 @@ def table_of(path: Path, header: Dataset, voi: str | None) -> Callable[[np.ndarr
         path: the file, for error messages.
         header: its header.
         voi: "first" for the first table, otherwise the LUTExplanation of the wanted one; None for no table.
+        signed: whether values in modality units can be below 0.
+
+    Raises:
+        UserError: the table cannot be used.
 
     Examples:
         >>> from pydicom.dataset import Dataset
@@ -109,16 +115,66 @@ def table_of(path: Path, header: Dataset, voi: str | None) -> Callable[[np.ndarr
     names = [text(table, "LUTExplanation") for table in tables]
     if voi != "first" and voi not in names:
         return None
-    index = 0 if voi == "first" else names.index(voi)
-    white = 2.0 ** int(tables[index].LUTDescriptor[2]) - 1
+    with reading(path, "its VOI LUT cannot be used"):
+        table = lookup_table(tables[0 if voi == "first" else names.index(voi)], header, signed)
+    return lambda values: table(values) / table.white
 
-    def apply(values: np.ndarray) -> np.ndarray:
-        from pydicom.pixels.processing import apply_voi
 
-        with reading(path, "its VOI LUT cannot be used"):
-            return np.asarray(apply_voi(np.rint(values).astype(np.int64), header, index)) / white
+class LookupTable(NamedTuple):
+    """A modality or VOI LUT: `entries` are the outputs for the inputs from `first` on, and the ends go on for ever.
 
-    return apply
+    Attributes:
+        first: the input of the first entry.
+        entries: int64 [N].
+        white: the highest output that its bits can express.
+    """
+
+    first: int
+    entries: np.ndarray
+    white: float
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        places = np.rint(values).astype(np.int64) - self.first
+        return np.asarray(self.entries[places.clip(0, len(self.entries) - 1)])
+
+
+def lookup_table(item: Dataset, header: Dataset, signed: bool) -> LookupTable:
+    """Return the table in an item of a LUT sequence (PS3.3 C.11.1 and C.11.2).
+
+    Entries of 8 bits come in words or in bytes. The first input is a signed number where inputs can be below 0,
+    although encodings with implicit types leave that open.
+
+    Args:
+        item: of the sequence.
+        header: of the file, whose encoding decides on the order of bytes.
+        signed: whether inputs can be below 0.
+
+    Raises:
+        ValueError: the table is shorter than it says, or its bits are not 1 to 16.
+
+    Examples:
+        >>> from pydicom.dataset import Dataset
+        >>> item = Dataset()
+        >>> item.LUTDescriptor, item.LUTData = [3, 0xFFFF, 8], bytes([0, 51, 255, 0])
+        >>> lookup_table(item, Dataset(), signed=True)(np.array([-5, -1, 0, 1])).tolist()
+        [0, 0, 51, 255]
+    """
+    count, first, bits = (int(number) for number in item.LUTDescriptor)
+    count = count % (1 << 16) or 1 << 16
+    if not 1 <= bits <= 16:
+        raise ValueError(f"a LUT of {bits} bits")
+    data = item.LUTData
+    if isinstance(data, bytes):
+        in_bytes = bits <= 8 and len(data) < 2 * count
+        words = "<u2" if getattr(header, "original_encoding", (None, True))[1] is not False else ">u2"
+        data = np.frombuffer(data, np.uint8 if in_bytes else words)
+    entries = np.atleast_1d(np.asarray(data, np.int64))[:count]
+    if len(entries) < count:
+        raise ValueError(f"a LUT of {len(entries)} entries that promises {count}")
+    if signed and first >= 1 << 15:
+        first -= 1 << 16
+    white = max((1 << bits) - 1, int(entries.max()))
+    return LookupTable(first, entries, float(white))
 
 
 def _index(path: Path, names: list[str], voi: str) -> int:

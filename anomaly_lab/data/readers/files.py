@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from anomaly_lab.data.readers import dicom, nifti, pictures
-from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.scan import STRICT, Scan, Tolerance
 from anomaly_lab.data.readers.tree import files_below, has_plain_name
 from anomaly_lab.types import Case, UserError
 
-VERSION = 2  # of what is made of a file; a store that was read otherwise is not reused
+VERSION = 3  # of what is made of a file; a store that was read otherwise is not reused
 
 
-def read_scan(case: Case, in_channels: int, rules: pictures.Rules = pictures.Rules()) -> Scan:
+def read_scan(
+    case: Case, in_channels: int, rules: pictures.Rules = pictures.Rules(), tolerance: Tolerance = STRICT
+) -> Scan:
     """Read a case with its mask, if it has one.
 
     A single DICOM file without a position is read as a picture, a DICOM series as a volume.
@@ -27,6 +29,7 @@ def read_scan(case: Case, in_channels: int, rules: pictures.Rules = pictures.Rul
         case: the case; `case.image` and `case.mask` name its files.
         in_channels: channels of a picture, 1 or 3; volumes always have 1.
         rules: of pictures that are no DICOM, and of masks that are pictures.
+        tolerance: what of volumes and DICOM is let pass.
 
     Raises:
         UserError: a file is unreadable, or the mask does not fit the image.
@@ -42,7 +45,7 @@ def read_scan(case: Case, in_channels: int, rules: pictures.Rules = pictures.Rul
         ((3, 4), dtype('uint8'))
     """
     with _panics(case):
-        return _read(case, in_channels, rules)
+        return _read(case, in_channels, rules, tolerance)
 
 
 @contextmanager
@@ -60,15 +63,15 @@ def _panics(case: Case) -> Iterator[None]:
         ) from error
 
 
-def _read(case: Case, in_channels: int, rules: pictures.Rules) -> Scan:
+def _read(case: Case, in_channels: int, rules: pictures.Rules, tolerance: Tolerance) -> Scan:
     if nifti.is_nifti(case.image):
-        scan = nifti.read_nifti(case.image)
-        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan)) if case.mask else scan
+        scan = nifti.read_nifti(case.image, tolerance)
+        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
     if case.slices or (dicom.is_dicom(case.image) and not dicom.is_picture(case.image)):
-        scan = dicom.read_series((case.image, *case.slices))
-        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan)) if case.mask else scan
+        scan = dicom.read_series((case.image, *case.slices), tolerance=tolerance)
+        return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
     if dicom.is_dicom(case.image):
-        pixels = dicom.read_picture(case.image, in_channels)
+        pixels = dicom.read_picture(case.image, in_channels, tolerance=tolerance)
     else:
         pixels = pictures.read_image(case.image, in_channels, rules)
     mask = None if case.mask is None else pictures.read_mask(case.mask, rules)
@@ -125,10 +128,10 @@ def is_deep(path: Path) -> bool:
 
 
 class Found(NamedTuple):
-    """What there is to score: the cases, sorted by id, and the files that are none, sorted by path."""
+    """What there is to score: the cases, sorted by id, and the files that are none, sorted by path, with the reason."""
 
     cases: list[Case]
-    left_out: list[Path]
+    left_out: dict[Path, str]
 
 
 def find_cases(source: Path) -> list[Case]:
@@ -152,19 +155,24 @@ def find_cases(source: Path) -> list[Case]:
     return survey(source).cases
 
 
-def survey(source: Path) -> Found:
+def survey(source: Path, include: Collection[str] = ()) -> Found:
     """Return the cases to score in a folder or in one file, and the files of other kinds or without a plain name.
 
-    Linked folders are searched; hidden files and what systems leave (`Thumbs.db`, `@eaDir`) are not looked at.
+    Linked folders are searched; hidden files and what systems leave (`Thumbs.db`, `@eaDir`) are not looked at. A file
+    that starts like DICOM and cannot be read is a case, so that whoever reads it says why.
 
-    Example:
+    Args:
+        source: a folder, searched recursively, or a file.
+        include: kinds of DICOM objects that are scans nevertheless, see `dicom.list_tree`.
+
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("a.WebP", "b.gif", "._a.webp"):
         ...         (Path(folder) / name).touch()
         ...     found = survey(Path(folder))
-        >>> [case.id for case in found.cases], [path.name for path in found.left_out]
-        (['a.WebP'], ['b.gif'])
+        >>> [case.id for case in found.cases], {path.name: reason for path, reason in found.left_out.items()}
+        (['a.WebP'], {'b.gif': 'not a kind of file that is read'})
     """
     root = source if source.is_dir() else source.parent
     files = list(files_below(source))
@@ -172,9 +180,23 @@ def survey(source: Path) -> Found:
     known = [path for path in plain if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
     names = [path.relative_to(root).as_posix() for path in known]
     cases = [Case(id=name, patient=name, image=path, label=0) for name, path in zip(names, known, strict=True)]
-    for series in dicom.find_series(source) if len(known) < len(plain) else ():
+    listing = dicom.list_tree(source, include) if len(known) < len(plain) else dicom.Listing([], [], {}, {})
+    for path in listing.unreadable.keys() & (set(plain) - set(known)):
+        name = path.relative_to(root).as_posix()
+        cases.append(Case(id=name, patient=name, image=path, label=0))
+    for series in listing.series:
         first, *rest = series.files
+        if first in known:  # DICOM under the name of a picture, which is a case already
+            continue
         name = first.relative_to(root).as_posix()
         cases.append(Case(id=name, patient=series.patient, image=first, label=0, slices=tuple(rest)))
     taken = {path for case in cases for path in (case.image, *case.slices)}
-    return Found(sorted(cases, key=lambda case: case.id), sorted(path for path in files if path not in taken))
+    left_out = {path: _other(path, listing.left_out.get(path)) for path in sorted(files) if path not in taken}
+    return Found(sorted(cases, key=lambda case: case.id), left_out)
+
+
+def _other(path: Path, kind: str | None) -> str:
+    """Say why a file is no case; `kind` is that of a DICOM object that is no scan."""
+    if kind is not None:
+        return f"DICOM, but no scan: {kind}"
+    return "not a kind of file that is read" if has_plain_name(path) else "its name is not UTF-8 or has line breaks"

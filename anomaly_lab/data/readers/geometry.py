@@ -59,6 +59,37 @@ def oriented(pixels: np.ndarray, affine: np.ndarray, axcodes: str = WORKING) -> 
     return _turned(pixels, turn), affine @ orientations.inv_ornt_aff(turn, pixels.shape[1:])
 
 
+def is_sheared(affine: np.ndarray) -> bool:
+    """Return whether the axes of a volume are not at right angles to each other, as under a tilted gantry.
+
+    Examples:
+        >>> is_sheared(np.diag([1.0, 2, 3, 1])), is_sheared(np.diag([1.0, 2, 3, 1]) + np.eye(4, k=1))
+        (False, True)
+    """
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return not np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=SAME_SPACING)
+
+
+def unsheared(affine: np.ndarray) -> np.ndarray:
+    """Return an affine with the same planes, spacing and first voxel, whose third axis is perpendicular to the planes.
+
+    A second axis that is not at right angles to the first is turned within its plane.
+
+    Examples:
+        >>> tilted = np.array([[1.0, 0, 0, 7], [0, 1, 3, 8], [0, 0, 4, 9], [0, 0, 0, 1]])
+        >>> unsheared(tilted).tolist()
+        [[1.0, 0.0, 0.0, 7.0], [0.0, 1.0, 0.0, 8.0], [0.0, 0.0, 5.0, 9.0], [0.0, 0.0, 0.0, 1.0]]
+    """
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    first, second, third = (affine[:3, :3] / spacing).T
+    normal = np.cross(first, second)
+    normal *= np.sign(normal @ third) / np.linalg.norm(normal)
+    second = second - (second @ first) * first
+    upright = affine.copy()
+    upright[:3, :3] = np.stack([first, second / np.linalg.norm(second), normal], axis=1) * spacing
+    return upright
+
+
 def resampled(
     pixels: np.ndarray, affine: np.ndarray, spacing: Sequence[float], mode: Mode = "bilinear"
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -39,7 +39,7 @@ def lesion(
     Raises:
         ValueError: the values do not tell what the lesion is; its text says why and what to do.
 
-    Example:
+    Examples:
         >>> lesion(np.array([[[0, 0, 0], [0, 0, 4]]]))
         array([[False,  True]])
         >>> lesion(np.array([[0, 1, 2]]), mask_values=[2])

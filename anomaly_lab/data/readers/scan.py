@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+MAX_VOXELS = 1_000_000_000  # 1000³; as float32 it takes 4 GB
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,23 @@ class Scan:
         if self.affine is None:
             return None
         return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What the readers of volumes let pass.
+
+    Attributes:
+        nan: "error" refuses a volume with NaN voxels, "background" takes them for background.
+        max_voxels: the largest volume that is read; the header is compared with it before memory is taken.
+
+    Examples:
+        >>> Tolerance().max_voxels
+        1000000000
+    """
+
+    nan: Literal["error", "background"] = "error"
+    max_voxels: int = MAX_VOXELS
+
+
+STRICT = Tolerance()

@@ -70,7 +70,7 @@ def white(image: TiffImageFile) -> int:
 def kind(path: Path) -> str:
     """Describe, for an error message, a TIFF file that cannot be opened; empty for other files.
 
-    Example:
+    Examples:
         >>> kind(Path(__file__))
         ''
     """

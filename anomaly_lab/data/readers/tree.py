@@ -23,7 +23,7 @@ def files_below(root: Path) -> Iterator[Path]:
     Raises:
         UserError: a folder cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("b.png", "._b.png", "Thumbs.db", "a.PNG"):
@@ -45,7 +45,7 @@ def files_below(root: Path) -> Iterator[Path]:
 def name_of(path: Path | str) -> str:
     r"""Return a path as it can be written in one line anywhere; bytes that are not UTF-8 and line breaks are escaped.
 
-    Example:
+    Examples:
         >>> name_of(Path(os.fsdecode(b"caf\xe9.png")))
         'caf\\xe9.png'
     """
@@ -61,7 +61,7 @@ def has_plain_name(path: Path) -> bool:
 def is_seen(name: str) -> bool:
     """Return whether a file or folder of this name is one that a person put there.
 
-    Example:
+    Examples:
         >>> is_seen("a.png"), is_seen("._a.png"), is_seen("@eaDir")
         (True, False, False)
     """

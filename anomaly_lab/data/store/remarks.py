@@ -18,7 +18,7 @@ def remarks(scans: Iterable[Mapping[str, Any]]) -> list[str]:
     Args:
         scans: facts of every scan, as a store has them.
 
-    Example:
+    Examples:
         >>> scan = {"case": "a.png", "label": 1, "lesion": 0, "white": 255, "range": [0, 250], "size": [8, 8]}
         >>> remarks([scan])[0][:43]
         '1 anomalous scan with an empty mask (a.png)'

@@ -7,6 +7,7 @@ from data_sections import sections
 from dicom_files import MARKER, UID, chest, save, write_dicom_series
 from PIL import Image
 from pydicom import dcmread
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from anomaly_lab.data.datasets.dicom import Dicom
 from anomaly_lab.data.readers.dicom import series_key
@@ -186,3 +187,107 @@ def test_the_whole_road_and_nothing_identifying_in_the_store(make, tmp_path):
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
+
+
+@pytest.fixture
+def anonymous(tmp_path: Path) -> Path:
+    """Six series of which a tool has made one patient."""
+    for number in range(6):
+        folder = tmp_path / "anonymous" / ("normal" if number < 4 else "anomalous") / f"p{number // 2}_{number}"
+        stored = np.random.default_rng(number).integers(900, 1200, SHAPE).astype(np.uint16)
+        write_dicom_series(folder, stored, SeriesInstanceUID=f"{UID}.{number}", PatientID="ANONYMOUS")
+    return tmp_path / "anonymous"
+
+
+def test_one_patient_id_for_all_is_named_as_the_cause(make, anonymous):
+    with pytest.raises(UserError, match=r"all 6 series have the same PatientID.*data\.patient.*pattern.*CSV") as caught:
+        make(root=str(anonymous)).setup()
+    assert "ANONYMOUS" not in str(caught.value)
+    data = make(root=str(anonymous), volume={"window": [40, 80]})
+    data.setup("inspect")
+    assert "data.patient" in data.unsplit
+
+
+@pytest.mark.parametrize("pattern", ["*/{patient}_*", "**/{patient}_?/*", "normal/{patient}_*", "*/{patient}_*/*"])
+def test_a_pattern_says_who_is_who(make, anonymous, pattern):
+    if pattern.startswith("normal"):
+        with pytest.raises(UserError, match=r"data\.patient=normal/.* finds no patient in its path"):
+            make(patient=pattern).cases(anonymous)
+        return
+    patients = {case.id: case.patient for case in make(patient=pattern).cases(anonymous)}
+    assert patients["normal/p0_0"] == patients["normal/p0_1"] != patients["normal/p1_2"]
+    assert set(patients.values()) == {"patient 001", "patient 002", "patient 003"}
+
+
+@pytest.mark.parametrize("pattern", ["*/p*", "{patient}/{patient}", "patient"])
+def test_a_pattern_without_a_patient_is_refused(make, pattern):
+    with pytest.raises(UserError, match=r"data\.patient=.*it needs one \{patient\}"):
+        make(patient=pattern)
+
+
+def test_a_pattern_takes_apart_what_shares_a_uid(make, tmp_path):
+    for name in "ab":
+        write_dicom_series(tmp_path / "one" / "normal" / name, np.ones(SHAPE, np.uint16), PatientID="ANONYMOUS")
+    cases = make(patient="*/{patient}").cases(tmp_path / "one")
+    assert [(case.id, case.patient) for case in cases] == [("normal/a", "patient 001"), ("normal/b", "patient 002")]
+
+
+def test_a_csv_says_who_is_who(make, anonymous):
+    rows = [f"{'normal' if i < 4 else 'anomalous'}/p{i // 2}_{i},{int(i > 3)},MRN{i // 3}" for i in range(6)]
+    (anonymous / "labels.csv").write_text("\n".join(["id,label,patient", *rows]))
+    cases = make(patient="labels.csv").cases(anonymous)
+    assert [int(case.patient[-1]) for case in cases] == [1, 1, 2, 2, 2, 1]  # anomalous/p2_4 comes first
+    (anonymous / "labels.csv").write_text("\n".join(["id,label,patient", *rows[:-1]]))
+    with pytest.raises(UserError, match=r"labels\.csv: 1 series have no patient, anomalous/p2_5"):
+        make(patient="labels.csv").cases(anonymous)
+
+
+def test_two_views_of_a_patient_are_two_cases(make, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 7)).astype(np.uint8)
+    for number in range(2):
+        save(chest(pixels + number), tmp_path / "one" / "normal" / "p00" / f"{number}.dcm")
+    cases = make().cases(tmp_path / "one")
+    assert [case.id for case in cases] == ["normal/p00/0", "normal/p00/1"]
+    assert len({case.patient for case in cases}) == 1
+
+
+def test_what_is_left_out_is_counted_by_kind_and_can_be_asked_for(make, root):
+    capture = {"SOPClassUID": SecondaryCaptureImageStorage, "Modality": "OT", "SeriesInstanceUID": f"{UID}.7"}
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 7)).astype(np.uint8)
+    save(chest(pixels, **capture), root / "Normal" / "a" / "screen.dcm")
+    data = make()
+    assert [case.id for case in data.cases(root)] == ["Normal/a", "Normal/b ü", "anomalous/c"]
+    census = data.census(data.cases(root))
+    assert census["left out: Secondary Capture Image Storage"] == 1
+    assert census["other_files"] == 2
+    with pytest.raises(UserError, match=r"modality OT among what is left out \(1 × Secondary Capture Image Storage"):
+        make(modality="OT").cases(root)
+    (only,) = make(modality="OT", include=("Secondary Capture Image Storage",)).cases(root)
+    assert data.read(only).affine is None
+
+
+def test_an_unreadable_file_is_left_out_and_counted_on_request(make, root):
+    (root / "Normal" / "a" / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 200)
+    with pytest.raises(UserError, match=r"broken\.dcm"):
+        make().cases(root)
+    data = make(on_bad="skip")
+    assert data.census(data.cases(root))["left out: unreadable"] == 1
+
+
+def test_anomalous_series_without_masks_name_the_way_out(make, root):
+    data = make(cut={"label": "mask"}, volume={"window": [40, 80]}, train_normals=1, val_fraction=0.0)
+    with pytest.raises(UserError, match=r"has no mask.* set data\.cut\.label=case"):
+        data.setup()
+
+
+def test_masks_of_new_series_are_found_and_no_scans(make, root):
+    data = make()
+    first = root / "Normal" / "a" / sorted(path.name for path in (root / "Normal" / "a").iterdir())[0]
+    write_mask(root / "masks" / "Normal" / "a.nii.gz", np.eye(4))
+    (root / "masks" / "view.png").touch()
+    for source in (root, root / "Normal", root / "Normal" / "a"):
+        assert data.known_mask(first, source) == root / "masks" / "Normal" / "a.nii.gz"
+        assert data.role(first, source) == "scan"
+    assert data.known_mask(root / "view.dcm", root) == root / "masks" / "view.png"
+    assert data.known_mask(root / "other.dcm", root) is None
+    assert {data.role(path, root) for path in (root / "masks").rglob("*.*")} == {"mask"}

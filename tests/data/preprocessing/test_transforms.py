@@ -155,3 +155,25 @@ def test_stored_pixels_span_minus_one_to_one(dtype):
 def test_strides_are_canonical_whatever_comes_in():
     awkward = np.zeros((2, 8, 8), np.uint8)[..., None].transpose(0, 3, 1, 2)
     assert to_float(awkward).stride() == (64, 64, 8, 1)
+
+
+def test_background_that_a_reader_knows_is_black_and_counts_for_nothing():
+    values = np.random.default_rng(0).normal(50, 5, (6, 6, 6)).astype(np.float32)
+    known = np.ones(values.shape, bool)
+    known[:, :3] = False
+    values[~known] = values.min()  # as read_nifti fills it
+    scan = Scan(values[None], affine=np.eye(4), foreground=known[None])
+    for rule in ({"zscore": 3.0}, {"percentiles": (1.0, 99.0)}, {"window": (50.0, 20.0)}, {"foreground_above": 0.0}):
+        prepared = Volume(axcodes="RAS", **rule)(scan)
+        assert (prepared.pixels[0][~known] == 0).all()
+        assert np.array_equal(prepared.foreground[0], known & prepared.foreground[0])
+        assert abs(prepared.pixels[0][known].mean() - 0.5) < 0.1
+    halved = Volume(axcodes="RAS", spacing=(1.0, 1.0, 0.5), zscore=3.0)(scan)
+    assert halved.foreground.shape == halved.pixels.shape
+    assert not halved.foreground[0, :, :3].any()
+
+
+def test_a_spacing_that_makes_too_many_voxels_is_refused_before_memory_is_taken():
+    scan = Scan(np.arange(64.0).reshape(1, 4, 4, 4), affine=np.diag([2000.0, 2000, 2000, 1]))
+    with pytest.raises(UserError, match=r"its voxels of 2000 × 2000 × 2000 mm become 6.4e\+10 under .*max_voxels"):
+        Volume(spacing=(2.0, 2.0, 2.0))(scan)

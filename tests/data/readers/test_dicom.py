@@ -1,5 +1,8 @@
+import hashlib
 import io
 import logging
+import struct
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -8,10 +11,14 @@ import numpy as np
 import pytest
 import SimpleITK
 from dicom_files import IDENTIFYING, MARKER, UID, chest, dicom_slice, enhanced, save, write_dicom_series
-from pydicom import dcmread
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom import dcmread, uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from anomaly_lab.data.readers import dicom
+from anomaly_lab.data.readers.scan import Tolerance
 from anomaly_lab.types import UserError
 
 STORED = np.random.default_rng(0).integers(0, 3000, (5, 6, 8)).astype(np.uint16)
@@ -366,3 +373,180 @@ def _set(dataset, keyword: str, value) -> None:
         vr = {"RescaleSlope": "DS", "PixelSpacing": "DS", "SeriesInstanceUID": "UI"}.get(keyword, "CS")
         content = (text + " " * (len(text) % 2)).encode()
         dataset._dict[tag] = RawDataElement(tag, vr, len(content), content, 0, False, True)
+
+
+def test_pixels_in_the_upper_bits_are_moved_down(tmp_path):
+    pixels = np.array([[0, 1], [2048, 4095]], np.uint16)
+    low = save(chest(pixels, BitsStored=12, HighBit=11), tmp_path / "low")
+    high = save(chest(pixels << 4 | 5, BitsStored=12, HighBit=15), tmp_path / "high")
+    np.testing.assert_array_equal(dicom.read_picture(high, 1), dicom.read_picture(low, 1))
+    signed = save(
+        dicom_slice((pixels << 4).view(np.int16), BitsStored=12, HighBit=15, RescaleIntercept=0), tmp_path / "signed"
+    )
+    np.testing.assert_array_equal(dicom.read_series([signed]).pixels[0, :, :, 0].T, [[0, 1], [-2048, -1]])
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_table_whose_first_input_is_negative_is_read_in_every_encoding(tmp_path, implicit):
+    curve = np.sqrt(np.arange(4096) / 4095) * 4095
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US" if implicit else "SS", [4096, 65536 - 1024 if implicit else -1024, 12])
+    table.add_new("LUTData", "OW", curve.astype("<u2").tobytes())
+    pixels = np.array([[0, 1], [2048, 4095]], np.uint16)
+    dataset = chest(
+        pixels,
+        **{"BitsStored": 12, "HighBit": 11, "RescaleSlope": 1, "RescaleIntercept": -1024},
+        VOILUTSequence=Sequence([table]),
+    )
+    if implicit:
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    path = save(dataset, tmp_path / "x")
+    expected = curve.astype(int)[pixels] / 4095
+    np.testing.assert_array_equal(dicom.read_picture(path, 1)[0], np.rint(expected * 65535))
+
+
+def test_one_slice_without_rescale_among_others_with_it_is_refused(tmp_path):
+    files = write_dicom_series(tmp_path, STORED)
+    save(dicom_slice(STORED[2], 4, RescaleSlope=None, RescaleIntercept=None), files[2])
+    with pytest.raises(UserError, match=f"{files[2].name}: it has no rescale, although 0.* of the same series has one"):
+        dicom.read_series(files)
+    plain = write_dicom_series(tmp_path / "mr", STORED, RescaleSlope=None, RescaleIntercept=None)
+    np.testing.assert_array_equal(dicom.read_series(plain).pixels[0].T, STORED)
+
+
+NO_SCANS = {  # SOP class, elements
+    "Segmentation Storage": (uid.SegmentationStorage, {"Modality": "SEG"}),
+    "RT Dose Storage": (uid.RTDoseStorage, {"Modality": "RTDOSE"}),
+    "Secondary Capture Image Storage": (uid.SecondaryCaptureImageStorage, {}),
+    "Parametric Map Storage": (uid.ParametricMapStorage, {}),
+    "Grayscale Softcopy Presentation State Storage": (
+        uid.GrayscaleSoftcopyPresentationStateStorage,
+        {"Rows": None, "PixelData": None},
+    ),
+    "Basic Text SR Storage": (uid.BasicTextSRStorage, {"Rows": None, "PixelData": None}),
+    "localizer": (uid.CTImageStorage, {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}),
+}
+
+
+def test_what_is_no_scan_is_left_out_by_kind(tmp_path):
+    files = write_dicom_series(tmp_path / "a", STORED)
+    for kind, (sop, elements) in NO_SCANS.items():  # under the series' own UID, the worst place
+        dataset = dicom_slice(STORED[0], 100, **({"SOPClassUID": sop} | elements))
+        dataset.file_meta.MediaStorageSOPClassUID = sop
+        save(dataset, tmp_path / "a" / f"{kind}.dcm")
+    listing = dicom.list_tree(tmp_path)
+    (series,) = listing.series
+    assert set(series.files) == set(files)
+    assert {path.stem: kind for path, kind in listing.left_out.items()} == {kind: kind for kind in NO_SCANS}
+    assert set(listing.others) == set(listing.left_out)
+    assert not listing.unreadable
+    screenshots = dicom.list_tree(tmp_path, include=["Secondary Capture Image Storage"])
+    assert "Secondary Capture Image Storage" not in screenshots.left_out.values()
+    (named,) = dicom.find_series(tmp_path / "a" / "localizer.dcm")  # whoever names one file means it
+    assert len(named.files) == 1
+
+
+def test_classes_that_nobody_knows_are_scans(tmp_path):
+    dataset = dicom_slice(STORED[0], SOPClassUID="1.2.3.4.5.6")
+    save(dataset, tmp_path / "x")
+    assert len(dicom.find_series(tmp_path)) == 1
+
+
+def test_one_uid_of_several_patients_or_modalities_is_a_series_each(tmp_path):
+    for number, changes in enumerate(({}, {"PatientID": "B"}, {"Modality": "MR"})):
+        write_dicom_series(tmp_path / f"{number}", STORED + number, **changes)
+    series = dicom.find_series(tmp_path)
+    key = dicom.series_key(f"{UID}.2")
+    assert [each.key for each in series] == [key, f"{key}-2", f"{key}-3"]
+    assert [each.patient for each in series] == ["patient 001", "patient 002", "patient 001"]
+    assert [len(each.files) for each in series] == [5, 5, 5]
+
+
+def test_views_under_one_uid_are_pictures_of_their_own(tmp_path):
+    for number in range(2):
+        save(chest((STORED[number] >> 4).astype(np.uint8)), tmp_path / f"{number}.dcm")
+    assert [each.files[0].name for each in dicom.find_series(tmp_path)] == ["0.dcm", "1.dcm"]
+    lost = tmp_path / "ct"  # a CT without positions is no set of pictures: it is refused
+    write_dicom_series(lost, STORED, ImagePositionPatient=None, SeriesInstanceUID=f"{UID}.3")
+    (series,) = dicom.find_series(lost)
+    with pytest.raises(UserError, match="its position in space is missing"):
+        dicom.read_series(series.files)
+
+
+def test_patients_are_numbered_by_their_first_files(tmp_path):
+    for name, patient in (("a", "9"), ("b", "1"), ("c", "9"), ("d", "")):
+        write_dicom_series(tmp_path / name, STORED, PatientID=patient, SeriesInstanceUID=f"{UID}.{ord(name)}")
+    names = ["patient 001", "patient 002", "patient 001", "patient 003"]
+    assert [each.patient for each in dicom.find_series(tmp_path)] == names
+    for secret in ("9", "1"):
+        digests = [
+            hashlib.new(kind, f"{before}{secret}".encode()).hexdigest()[:6]
+            for kind in ("sha256", "sha1", "md5")
+            for before in ("patient:", "")
+        ]
+        assert not any(digest in repr(dicom.list_tree(tmp_path).series) for digest in digests)
+    who = [each.patient for each in dicom.list_tree(tmp_path, patient_of=lambda path: path.parent.name).series]
+    assert who == [f"patient {number:03d}" for number in (1, 2, 3, 4)]
+
+
+def test_one_file_that_cannot_be_read_does_not_end_the_list(tmp_path):
+    write_dicom_series(tmp_path / "a", STORED)
+    (tmp_path / "b.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 200)
+    listing = dicom.list_tree(tmp_path)
+    assert len(listing.series) == 1
+    assert [path.name for path in listing.unreadable] == ["b.dcm"]
+    with pytest.raises(UserError, match=r"b\.dcm"):
+        dicom.find_series(tmp_path)
+
+
+HOSTILE = {
+    "claims 1000000 frames, more than it has bytes": {"NumberOfFrames": 1_000_000},
+    "is not a readable DICOM file": {"NumberOfFrames": -3},
+    "claims 2000000000 voxels; raise data.volume.max_voxels=1000000000": {
+        "NumberOfFrames": 500, "Rows": 2000, "Columns": 2000,
+    },
+    "its size is 0 × 8 pixels": {"Rows": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", HOSTILE)
+def test_what_a_header_claims_is_checked_before_it_costs_anything(tmp_path, message):
+    path = save(dicom_slice(STORED[0], SpacingBetweenSlices=1, **HOSTILE[message]), tmp_path / "x")
+    start = time.monotonic()
+    with pytest.raises(UserError, match=message):
+        dicom.read_series([path])
+    assert time.monotonic() - start < 2
+
+
+def test_the_limit_counts_slices_and_gaps(tmp_path):
+    files = write_dicom_series(tmp_path, STORED)
+    with pytest.raises(UserError, match="max_voxels=239"):
+        dicom.read_series(files, tolerance=Tolerance(max_voxels=239))
+    assert dicom.read_series(files, tolerance=Tolerance(max_voxels=240)).pixels.size == 240
+    with pytest.raises(UserError, match="max_voxels=239"):
+        dicom.read_series([*files[:2], *files[3:]], gaps="blank", tolerance=Tolerance(max_voxels=239))
+    picture = save(chest(STORED[0]), tmp_path / "picture")
+    with pytest.raises(UserError, match="max_voxels=47"):
+        dicom.read_picture(picture, 1, tolerance=Tolerance(max_voxels=47))
+
+
+def test_a_decoder_that_panics_is_a_broken_file(tmp_path):
+    dataset = dicom_slice(STORED[0])
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    segment = bytes([49]) + bytes(50)  # 50 bytes for 48 pixels: the decoder, in Rust, runs past its end
+    dataset.PixelData = encapsulate([struct.pack("<16I", 2, 64, 64 + 51, *[0] * 13) + 2 * segment])
+    with pytest.raises(UserError, match=r"x: its pixels \(RLE Lossless\) cannot be decoded"):
+        dicom.read_series([save(dataset, tmp_path / "x")])
+
+
+def test_nan_of_floating_point_pixels_is_background_where_asked(tmp_path):
+    values = STORED[:1].astype(np.float32) + 3
+    values[0, 0] = np.nan
+    dataset = dicom_slice(STORED[0], RescaleSlope=None, RescaleIntercept=None, PixelData=None)
+    dataset.FloatPixelData, dataset.BitsAllocated = values.tobytes(), 32
+    path = save(dataset, tmp_path / "x")
+    with pytest.raises(UserError, match=r"data\.volume\.nan=background"):
+        dicom.read_series([path])
+    pixels = dicom.read_series([path], tolerance=Tolerance(nan="background")).pixels[0, :, :, 0].T
+    np.testing.assert_array_equal(pixels[1:], values[0, 1:])
+    assert (pixels[0] == values[0, 1:].min()).all()

@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_windowing
 from pydicom.sequence import Sequence
 
-from anomaly_lab.data.readers.dicom_voi import Window, table_of, window_of, windowed
+from anomaly_lab.data.readers.dicom_voi import Window, lookup_table, table_of, window_of, windowed
 from anomaly_lab.types import UserError
 
 PIXELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -55,3 +55,45 @@ def test_tables_by_order_or_name():
     assert table_of(Path("x"), dataset, "C") is None
     assert table_of(Path("x"), dataset, None) is None
     assert table_of(Path("x"), chest(PIXELS), "first") is None
+
+
+CURVE = np.array([0, 3, 90, 251, 255])
+DATA = {
+    "bytes": CURVE.astype(np.uint8).tobytes() + b"\0",
+    "words": CURVE.astype("<u2").tobytes(),
+    "numbers": CURVE.tolist(),
+}
+
+
+@pytest.mark.parametrize("form", DATA)
+def test_tables_of_eight_bits_come_in_bytes_or_words(form):
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [5, 10, 8], DATA[form]
+    dataset = chest(PIXELS, VOILUTSequence=Sequence([table]))
+    shown = table_of(Path("x"), dataset, "first")(np.array([0, 10, 11, 12, 13, 14, 99]))
+    np.testing.assert_allclose(shown * 255, [0, 0, 3, 90, 251, 255, 255])
+
+
+def test_the_first_input_is_signed_where_inputs_are():
+    table, header = Dataset(), Dataset()
+    table.LUTDescriptor, table.LUTData = [3, 65536 - 2, 16], [7, 8, 9]
+    assert lookup_table(table, header, signed=True)(np.array([-3, -2, -1, 0, 5])).tolist() == [7, 7, 8, 9, 9]
+    assert lookup_table(table, header, signed=False)(np.array([0, 65534, 65535])).tolist() == [7, 7, 8]
+    table.LUTDescriptor = [3, -2, 16]
+    assert lookup_table(table, header, signed=True).first == -2
+
+
+def test_no_entry_is_brighter_than_white():
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [2, 0, 8], [0, 4095]
+    assert table_of(Path("x"), chest(PIXELS, VOILUTSequence=Sequence([table])), "first")(np.array([0, 1])).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "data"), [([4, 0, 8], [1, 2]), ([0, 0, 16], [1, 2]), ([2, 0, 0], [1, 2]), ([2, 0, 17], [1, 2])]
+)
+def test_tables_that_promise_too_much_are_refused(descriptor, data):
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = descriptor, data
+    with pytest.raises(UserError, match=r"^x: its VOI LUT cannot be used"):
+        table_of(Path("x"), chest(PIXELS, VOILUTSequence=Sequence([table])), "first")

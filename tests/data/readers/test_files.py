@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dicom_files import write_dicom_series
 from PIL import Image
+from pydicom import dcmread
 
 from anomaly_lab.data.readers import pictures
 from anomaly_lab.data.readers.files import crop, find_cases, is_deep, read_scan, survey
@@ -90,7 +91,7 @@ def test_what_trains_can_be_scored_and_the_rest_is_listed(picture, tmp_path):
     found = survey(folder)
     assert [case.id for case in found.cases] == ["A.PNG", "b.webp", "linked/a b.png"]
     assert [path.name for path in found.left_out] == ["c.gif", odd, "notes.txt"]
-    assert survey(picture).left_out == []
+    assert survey(picture).left_out == {}
 
 
 def test_the_rules_of_pictures_reach_image_and_mask(picture, tmp_path):
@@ -109,3 +110,15 @@ def test_a_decoder_s_panic_is_a_user_s_error(picture, monkeypatch):
     monkeypatch.setattr(pictures, "read_image", lambda *_: (_ for _ in ()).throw(panic("out of\nbounds")))
     with pytest.raises(UserError, match=r"a b\.png: the decoder broke off \(out of bounds\)"):
         read_scan(_case(picture), 1)
+
+
+def test_one_dicom_file_is_found_and_objects_that_are_no_scans_are_not(tmp_path):
+    files = write_dicom_series(tmp_path / "a", np.arange(24, dtype=np.uint16).reshape(2, 3, 4))
+    localizer = dcmread(files[0])
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    localizer.save_as(tmp_path / "a" / "x")
+    (case,) = find_cases(tmp_path)
+    assert {case.image, *case.slices} == set(files)
+    (alone,) = find_cases(files[1])
+    assert alone.image == files[1]
+    assert alone.id == files[1].name

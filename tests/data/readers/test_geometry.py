@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly_lab.data.preprocessing.patches import cut, grid
-from anomaly_lab.data.readers.geometry import displacement, onto, oriented, resampled
-from anomaly_lab.data.readers.nifti import read_nifti
-from anomaly_lab.evaluation.stitching import Stitcher, save_map
+from anomaly_lab.data.readers.geometry import displacement, is_sheared, onto, oriented, resampled, unsheared
+from anomaly_lab.data.readers.nifti import read_nifti, save_map
+from anomaly_lab.evaluation.stitching import Stitcher
 from anomaly_lab.types import UserError
 
 ORIENTATIONS = ["".join(codes) for axes in permutations(["RL", "AP", "SI"]) for codes in product(*axes)]
@@ -170,3 +170,17 @@ def test_displacement_is_in_voxels_of_the_first():
     affine, other = np.diag([2.0, 2.0, 4.0, 1.0]), np.diag([2.0, 2.0, 4.4, 1.0])
     assert displacement(affine, affine, (5, 5, 11)) == 0
     assert displacement(affine, other, (5, 5, 11)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_unsheared_affine_keeps_planes_spacing_and_origin(seed):
+    affine = turned(seed, shear=0.2 * (seed % 2))
+    upright = unsheared(affine)
+    assert not is_sheared(upright)
+    assert is_sheared(affine) == bool(seed % 2)
+    np.testing.assert_allclose(np.linalg.norm(upright[:3, :3], axis=0), np.linalg.norm(affine[:3, :3], axis=0))
+    np.testing.assert_array_equal(upright[:, 3], affine[:, 3])
+    np.testing.assert_allclose(upright[:3, 0], affine[:3, 0])
+    assert np.sign(np.linalg.det(upright)) == np.sign(np.linalg.det(affine))
+    if not seed % 2:
+        np.testing.assert_allclose(upright, affine, atol=1e-12)
