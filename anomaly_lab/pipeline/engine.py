@@ -31,7 +31,7 @@ from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say, warn
 from anomaly_lab.pipeline.evaluate import evaluate_run
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
-from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, new_files, predict_files
+from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
 from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.provenance import provenance, published
 from anomaly_lab.pipeline.scorer import Scorer, load_weights
@@ -298,7 +298,7 @@ def predict(path: str, request: Request, overrides: Sequence[str] = ()) -> Predi
     found = new_files(scorer.data, request)
     if found.left_out:
         name, reason = next(iter(found.left_out.items()))
-        say(f"left out: {len(found.left_out)} files, such as {name} ({reason}); {LEFT_OUT} lists them")
+        say(f"left out: {counted(len(found.left_out))}, such as {name} ({reason}); {LEFT_OUT} lists them")
     facts = record.provenance
     identity_of_run = {
         "name": record.name,
@@ -311,7 +311,7 @@ def predict(path: str, request: Request, overrides: Sequence[str] = ()) -> Predi
         try:
             with opened(place, asked(identity_of_run, scorer, request, found.cases), request.overwrite) as folder:
                 if folder.done:
-                    say(f"going on in {place} after {folder.done} of {len(found.cases)} files")
+                    say(f"going on in {place} after {folder.done} of {counted(len(found.cases))}")
                 scoring = Scoring(record.name, facts, record.metrics, len(scorer.normals), record.log)
                 predicted = predict_files(scorer, found, folder, scoring, request.anyway)
         except Stopped as stopped:
@@ -327,7 +327,7 @@ def _tell(predicted: Predicted) -> None:
     lacking, table = predicted.not_scored, predicted.folder / "scores.csv"
     if len(lacking) == len(predicted.findings):
         raise UserError(
-            f"none of the {len(lacking)} files could be scored; {table} says why, the first, {lacking[0].id}: "
+            f"nothing could be scored of {counted(len(lacking))}; {table} says why, such as {lacking[0].id}: "
             f"{lacking[0].reason}"
         )
     for finding in lacking[:MAX_NAMED]:

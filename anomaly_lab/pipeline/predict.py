@@ -149,12 +149,12 @@ def new_files(data: PatchDataModule, request: Request) -> NewFiles:
         if role == "mask":
             left_out[case.id] = "a mask"
         elif role == "other" and not request.anyway:
-            left_out[case.id] = "no scan by the rules of the run's data set (see data.* in its config.yaml)"
+            left_out[case.id] = "no scan by the rules of the run's data set, see data.* in its config.yaml"
         else:
             cases.append(case if case.mask else replace(case, mask=data.known_mask(case.image, source)))
     if not cases:
         first = next(iter(left_out.items()), None)
-        why = f": {len(left_out)} files were left out, {first[0]} because it is {first[1]}" if first else ""
+        why = f": {counted(len(left_out))} left out, such as {first[0]} ({first[1]})" if first else ""
         raise UserError(
             f"{source}: no pictures, NIfTI volumes or DICOM files to score{why}; give INPUT=<file or folder>"
         )
@@ -301,6 +301,16 @@ def _with_masks(cases: list[Case], masks: Path | None) -> list[Case]:
     return [replace(case, mask=paths[case.id] if paths[case.id].is_file() else None) for case in cases]
 
 
+def counted(number: int) -> str:
+    """Return a number of files in words.
+
+    Examples:
+        >>> counted(1), counted(3)
+        ('1 file', '3 files')
+    """
+    return f"{number} file{'s' * (number != 1)}"
+
+
 def _facts(path: Path) -> Any:
     try:
         return path.stat()
@@ -367,7 +377,7 @@ def _banners(scorer: Scorer, findings: Sequence[Finding]) -> list[Banner]:
         notices.append(NOT_CHECKED)
     if unlike:
         text = (
-            f"{unlike} of {len(findings)} files were scored at your word (--anyway), though they are of another nature "
+            f"{unlike} of {counted(len(findings))} scored at your word (--anyway), though of another nature "
             "than the scans that the run was trained on. Their scores, p-values and maps mean nothing; the column "
             "reason says what sets them apart."
         )
