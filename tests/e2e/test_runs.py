@@ -110,15 +110,15 @@ def test_a_prediction_that_is_stopped_goes_on_to_the_same_bytes(
     new = tmp_path / "new"
     new.mkdir()
     for name in range(200):
-        Image.fromarray(np.random.default_rng(name).integers(0, 255, (64, 64), np.uint8)).save(
-            new / f"{name:04d}.png"
-        )
+        pixels = np.random.default_rng(name).integers(0, 255, (64, 64), np.uint8)
+        Image.fromarray(pixels).save(new / f"{name:04d}.png")
     words = [trained, new, "data.store.scoring_batch_size=1", "--anyway", "--out"]
     assert launch("-m", "anomaly_lab", "predict", *words, tmp_path / "straight").returncode == 0
     out = tmp_path / "stopped"
     command = [sys.executable, "-m", "anomaly_lab", "predict", *map(str, [*words, out])]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (out / "scores.csv").exists() or (out / "scores.csv").read_text().count("\n") < 8:
+        table = out / "scores.csv"
+        while process.poll() is None and (not table.exists() or table.read_text().count("\n") < 8):
             time.sleep(0.01)
         process.send_signal(number)
         _, said = process.communicate()
