@@ -91,7 +91,7 @@ class PredictionFolder:
         """Write the page and mark the result as finished."""
         self._put(self.file(PAGE), page)
         files = sorted({*self._listed, TABLE})
-        self._mark(finished=True, files=[name for name in files if (self.path / name).is_file()])
+        self._mark(finished=True, files=[name for name in files if os.path.lexists(self.path / name)])
         self._close()
         shutil.rmtree(self.work, ignore_errors=True)
 
@@ -237,8 +237,8 @@ def _unwritable(place: Path, error: OSError) -> UserError:
 def _refuse_foreign(place: Path, asked: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
     """Return the marker of a former result that may be continued or replaced; empty for a new or empty folder."""
     another = "choose another folder with --out (OUT=…)"
-    if place.exists() and not place.is_dir():
-        raise UserError(f"{place} is a file, not a folder; {another}")
+    if os.path.lexists(place) and not place.is_dir():
+        raise UserError(f"{place} is no folder; {another}")
     if not place.exists() or not {path.name for path in place.iterdir()} - {_LOCK, _WORK}:
         return {}
     try:
@@ -268,8 +268,10 @@ def _remove(place: Path, former: Mapping[str, Any]) -> None:
     folders = set[Path]()
     for name in sorted(listed):
         path = place / name
-        if path.parent.resolve().is_relative_to(place.resolve()) and path.name and not path.is_dir():
-            path.unlink(missing_ok=True)
+        inside = path.parent.resolve().is_relative_to(place.resolve())
+        if inside and os.path.lexists(path):
+            with contextlib.suppress(OSError):  # what remains is not replaced, either
+                path.unlink()
             folders |= {folder for folder in path.parents if folder.is_relative_to(place) and folder != place}
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         with contextlib.suppress(OSError):  # somebody else's files are in it

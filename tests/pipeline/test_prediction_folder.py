@@ -195,3 +195,16 @@ def test_a_disk_that_is_full_is_named_and_the_work_goes_on_later(tmp_path: Path)
     assert "store" not in str(told.value)
     with opened(place, ASKED, overwrite=False) as folder:
         assert folder.done == 2
+
+
+def test_a_name_that_is_too_long_does_not_stop_the_end(tmp_path: Path) -> None:
+    for overwrite in (False, True):
+        with opened(tmp_path / "out", ASKED, overwrite) as folder:
+            with pytest.raises(OSError, match="too long"):
+                folder.file(f"maps/{'n' * 300}.png").touch()
+            write(folder)
+            folder.finish("page")
+    assert not any("nnn" in name for name in json.loads((tmp_path / "out" / MARKER).read_text())["files"])
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="is no folder"):
+        finished(tmp_path / "link")
