@@ -77,14 +77,14 @@ evaluate: $(STAMP)  ## score and evaluate a run again: make evaluate RUN=runs/�
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab evaluate $(call quote,$(RUN)) $(DATA_WORDS) $(if $(CHECKPOINT),--checkpoint $(call quote,$(CHECKPOINT))) $(OVERRIDES)
 
-predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [OUT=folder] [MASKS=folder]
+predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [OUT=folder] [MASKS=folder] [OVERWRITE=1] [ANYWAY=1]
 	$(need_run)
 	@test -n $(call quote,$(INPUT)) || { echo "which files? make predict RUN=runs/… INPUT=folder" >&2; exit 2; }
-	@$(RUNNER) -m anomaly_lab predict $(call quote,$(RUN)) $(call quote,$(INPUT)) $(if $(OUT),--out $(call quote,$(OUT))) $(if $(MASKS),--masks $(call quote,$(MASKS)))
+	@$(RUNNER) -m anomaly_lab predict $(call quote,$(RUN)) $(call quote,$(INPUT)) $(if $(OUT),--out $(call quote,$(OUT))) $(if $(MASKS),--masks $(call quote,$(MASKS))) $(if $(OVERWRITE),--overwrite) $(if $(ANYWAY),--anyway) $(OVERRIDES)
 
 report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN))
+	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN)) $(OVERRIDES)
 
 study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [DRY=1] [PAGE=1]
 	@test -n $(call quote,$(STUDY)) || { echo "which study? make study STUDY=…; experiments/studies has all" >&2; exit 2; }

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from anomaly_lab.types import UserError
 
 INTERRUPTED = 130  # exit status of shells after Ctrl-C
+INCOMPLETE = 3  # exit status if some files could not be scored
 
 
 class FrontDoor(TyperGroup):
@@ -166,16 +167,31 @@ def evaluate(
 def predict(
     run: Run,
     images: Annotated[str, typer.Argument(metavar="INPUT", help="An image or scan, or a folder of them.")],
-    out: Annotated[str | None, typer.Option(help="Folder for the results; by default in the run folder.")] = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for the results, new or empty; by default a new one.")
+    ] = None,
     masks: Annotated[str | None, typer.Option(help="Known lesions, named like the images; only displayed.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a former result of the run in --out.")
+    ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Score files of another nature than the run's, too; the page says so.")
+    ] = False,
 ) -> None:
     """Score new files with a trained run.
 
-    Writes scores.csv, anomaly maps and an HTML page.
+    Writes scores.csv, anomaly maps and an HTML page. If it is stopped, the same command with the same --out goes on.
+    The exit status is 3 if some files could not be scored.
     """
-    from anomaly_lab.pipeline import engine
+    from pathlib import Path
 
-    engine.predict(run, images, out, masks)
+    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline.predict import Request
+
+    request = Request(Path(images), Path(masks) if masks else None, out, overwrite, anyway)
+    if not engine.predict(run, request, overrides or []).is_whole:
+        raise typer.Exit(INCOMPLETE)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.trust import trusting
 from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.identity import DataAsked
+from anomaly_lab.pipeline.predict import Predicted, Request
 from anomaly_lab.pipeline.scorer import Scorer
 
 
@@ -166,6 +167,45 @@ def evaluate(
     with trusting(trust):
         engine.evaluate(str(_folder(run)), overrides(settings), asked, checkpoint)
     return Run(_folder(run))
+
+
+def predict(
+    run: str | Path | Run,
+    source: str | Path,
+    *,
+    out: str | Path | None = None,
+    masks: str | Path | None = None,
+    overwrite: bool = False,
+    anyway: bool = False,
+    trust: str | Sequence[str] = (),
+) -> Predicted:
+    """Score the files of a folder and write scores.csv, anomaly maps and a page, exactly as `make predict` does.
+
+    Args:
+        run: a run or its folder.
+        source: a file, or a folder that is searched with its sub-folders.
+        out: folder for the results, new, empty, or with what the same call has left unfinished; None for a new one.
+        masks: known lesions, for display only: a file, or a folder of files named like the images.
+        overwrite: replace a former result of the run in `out`; only files that it lists are removed.
+        anyway: score files of another nature than those of the training, too.
+        trust: packages of yours whose classes the run names.
+
+    Returns:
+        `folder`, `findings`, one for each file, and `not_scored`, those of them that have a reason instead of a score.
+
+    Raises:
+        UserError: there is nothing to score, no file could be scored, or `out` holds something else.
+
+    Examples:
+        >>> predicted = predict("runs/ganomaly_headct/20260101-120000-laptop-1a2b", "new_scans")  # doctest: +SKIP
+        >>> [finding.reason for finding in predicted.not_scored]  # doctest: +SKIP
+        ['the picture cannot be read (image file is truncated)']
+    """
+    request = Request(
+        Path(source), None if masks is None else Path(masks), None if out is None else str(out), overwrite, anyway
+    )
+    with trusting(trust):
+        return engine.predict(str(_folder(run)), request)
 
 
 def load(run: str | Path | Run, *, trust: str | Sequence[str] = ()) -> Scorer:

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -150,6 +151,30 @@ def test_make_hands_a_data_set_over(front_door: Path, word: str):
 def test_make_hands_a_run_and_its_input_over(front_door: Path):
     done = make(front_door, "predict", "RUN=runs/a b", "INPUT=it's")
     assert done.stdout.splitlines() == ["predict", "runs/a b", "it's"]
+    words = ["OUT=a b", "MASKS=m", "OVERWRITE=1", "ANYWAY=1", "seed=1"]
+    done = make(front_door, "predict", "RUN=r", "INPUT=i", *words)
+    options = ["--out", "a b", "--masks", "m", "--overwrite", "--anyway", "seed=1"]
+    assert done.stdout.splitlines() == ["predict", "r", "i", *options]
+    assert make(front_door, "report", "RUN=r", "seed=1").stdout.splitlines() == ["report", "r", "seed=1"]
+
+
+@pytest.mark.parametrize(("whole", "status"), [(True, 0), (False, 3)])
+def test_predict_hands_over_what_was_asked_and_tells_by_its_status_whether_all_was_scored(
+    monkeypatch: pytest.MonkeyPatch, whole: bool, status: int
+):
+    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline.predict import Request
+
+    seen = []
+
+    def predict(*asked: object) -> SimpleNamespace:
+        seen.append(asked)
+        return SimpleNamespace(is_whole=whole)
+
+    monkeypatch.setattr(engine, "predict", predict)
+    words = ["--out", "o", "--masks", "m", "--overwrite", "--anyway", "data.store.scoring_batch_size=8"]
+    assert run("predict", "r", "i", *words).exit_code == status
+    assert seen == [("r", Request(Path("i"), Path("m"), "o", True, True), words[-1:])]
 
 
 @pytest.mark.parametrize(

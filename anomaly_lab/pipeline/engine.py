@@ -28,10 +28,11 @@ from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.experiment.schema import TARGET, locate
 from anomaly_lab.pipeline import identity
 from anomaly_lab.pipeline import inspect as inspection
-from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say
+from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say, warn
 from anomaly_lab.pipeline.evaluate import evaluate_run
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
-from anomaly_lab.pipeline.predict import new_cases, predict_files
+from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
+from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.provenance import provenance, published
 from anomaly_lab.pipeline.scorer import Scorer, load_weights
 from anomaly_lab.pipeline.training import (
@@ -44,9 +45,12 @@ from anomaly_lab.pipeline.training import (
     trainer_for,
 )
 from anomaly_lab.pipeline.warm_start import WarmStart
+from anomaly_lab.reports.prediction_page import Scoring
+from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
 from anomaly_lab.types import Stopped, UserError
 
+MAX_NAMED = 5  # files that were not scored and are named on the console
 LOADING = tuple(f"data.store.{name}" for name in ("folder", "num_workers", "scoring_batch_size", "on_bad"))
 EVALUATE = ("evaluation", "trainer.accelerator", *LOADING)  # what may be said otherwise of a run that exists
 RESUME = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "callbacks", *LOADING)
@@ -271,33 +275,69 @@ def report(path: str) -> Path:
     return _reported(run_folder.open_run(path))
 
 
-def predict(path: str, folder: str, out: str | None = None, masks: str | None = None) -> Path:
+def predict(path: str, request: Request, overrides: Sequence[str] = ()) -> Predicted:
     """Score pictures and volumes with a trained run; write scores.csv, anomaly maps and index.html.
 
     Args:
         path: the run folder.
-        folder: a file, or a folder that is searched recursively.
-        out: folder for the results; `<run>/predictions/<folder>` by default.
-        masks: known lesions, a file or a folder of files named like the images; used for display only.
+        request: the files and the folder for the results. If this holds what the same command has left unfinished, it
+            goes on there.
+        overrides: `key=value` words, of the keys in `scorer.SETTINGS` alone.
 
     Returns:
-        The folder with the results.
+        The folder with the results, and a finding for each file.
 
     Raises:
-        UserError: the run is not trained, or there is nothing to score.
+        UserError: the run is not trained, there is nothing to score, no file could be scored, or the folder for the
+            results holds something else.
 
     Examples:
-        >>> predict("runs/ganomaly_headct/20260101-120000-laptop-1a2b", "new_scans")  # doctest: +SKIP
-        PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/predictions/new_scans')
+        >>> predict("runs/ganomaly_headct/20260101-120000-smoke-1a2b", Request(Path("new"))).folder  # doctest: +SKIP
+        PosixPath('runs/ganomaly_headct/20260101-120000-smoke-1a2b/predictions/new-20260102-080000')
     """
     run = run_folder.open_run(path)
-    scorer = Scorer.open(run)
-    source = Path(folder)
-    cases = new_cases(source, Path(masks) if masks else None)
-    target = Path(out) if out else run / "predictions" / source.resolve().name
-    written = predict_files(run.name, scorer, cases, target)
-    say(f"scores and maps: {written}; page: {written / 'index.html'}")
-    return written
+    scorer = Scorer.open(run, overrides)
+    record = read_run(run)
+    found = new_files(scorer.data, request)
+    if found.left_out:
+        name, reason = next(iter(found.left_out.items()))
+        say(f"left out: {counted(len(found.left_out))}, such as {name} ({reason}); {LEFT_OUT} lists them")
+    facts = record.provenance
+    identity_of_run = {
+        "name": record.name,
+        "id": facts.get("id") or run.resolve().name,
+        "checkpoint": checkpoint_files.final(run, facts).name,
+        "threshold": scorer.threshold,
+    }
+    place = place_for(run, request.inputs, request.out)
+    with Interruption().listening():
+        try:
+            with opened(place, asked(identity_of_run, scorer, request, found.cases), request.overwrite) as folder:
+                if folder.done:
+                    say(f"going on in {place} after {folder.done} of {counted(len(found.cases))}")
+                scoring = Scoring(record.name, facts, record.metrics, len(scorer.normals), record.log)
+                predicted = predict_files(scorer, found, folder, scoring, request.anyway)
+        except Stopped as stopped:
+            name = signal.Signals(stopped.signal).name
+            say(f"stopped by {name}; to go on give the same command with --out {place} (OUT={place})")
+            raise
+    _tell(predicted)
+    return predicted
+
+
+def _tell(predicted: Predicted) -> None:
+    """Print where the result of a prediction lies and what is missing of it."""
+    lacking, table = predicted.not_scored, predicted.folder / "scores.csv"
+    if len(lacking) == len(predicted.findings):
+        raise UserError(
+            f"nothing could be scored of {counted(len(lacking))}; {table} says why, such as {lacking[0].id}: "
+            f"{lacking[0].reason}"
+        )
+    for finding in lacking[:MAX_NAMED]:
+        warn(f"not scored: {finding.id}: {finding.reason}")
+    if len(lacking) > MAX_NAMED:
+        warn(f"and {len(lacking) - MAX_NAMED} more were not scored; {table} says why")
+    say(f"scores and maps: {predicted.folder}; page: {predicted.folder / 'index.html'}")
 
 
 def _refuse_other_callbacks(stored: DictConfig, config: DictConfig) -> None:
