@@ -17,7 +17,7 @@ INTERRUPTED = 130  # exit status of shells after Ctrl-C
 
 
 class FrontDoor(TyperGroup):
-    """Command group that prints a UserError as one line and exits with status 2.
+    """Command group that prints a UserError, or a failure of the disk, as one line and exits with status 2.
 
     All other exceptions keep their traceback.
     """
@@ -35,6 +35,12 @@ class FrontDoor(TyperGroup):
         except BrokenPipeError as error:  # the reader of the pipe has exited, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from error
+        except OSError as error:  # of the machine: a full disk, a folder that may not be read, too many open files
+            if error.errno is None:
+                raise
+            what = f"{error.filename}: " if error.filename else ""
+            _complain(f"error: {what}{error.strerror}; check the disk, its permissions and limits")
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             _complain("interrupted; to continue a run that has a run folder: make resume RUN=…")
             raise typer.Exit(INTERRUPTED) from error

@@ -33,12 +33,16 @@ class Interruption(RunCallback):
         >>> with Interruption().listening() as interruption:
         ...     interruption.received is None
         True
+
+    Attributes:
+        begun: whether a training has begun, so that everything it needed of a checkpoint has been restored.
     """
 
     changes_scores = False
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.begun = False
         self._training = self._in_epoch = False
         self._loops: dict[str, Any] | None = None
 
@@ -66,7 +70,7 @@ class Interruption(RunCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._install()  # Lightning has put its own in front, under which a training ends without a word
-        self._training = True
+        self._training = self.begun = True
         if self._loops is None:
             self._loops = _loops(trainer)
 

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from anomaly_lab.callbacks.run_callback import RunCallback
-from anomaly_lab.experiment.run_folder import read_json, update_provenance
+from anomaly_lab.experiment.record import read_metrics, read_provenance
+from anomaly_lab.experiment.run_folder import update_provenance
 
 
 class WandB(RunCallback):
@@ -77,7 +78,7 @@ class WandB(RunCallback):
     def _start(self, folder: Path) -> None:
         import wandb  # takes 2 s, so only where it is used
 
-        run_id = read_json(folder / "provenance.json").get("wandb", {}).get("id")
+        run_id = read_provenance(folder).get("wandb", {}).get("id")
         config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         self._run = wandb.init(
             project=self.project,
@@ -114,7 +115,7 @@ class WandB(RunCallback):
                 self._pictures.add(path)
 
     def _summarise(self, run: Path) -> None:
-        for metric, interval in read_json(run / "metrics.json").get("detector", {}).items():
+        for metric, interval in read_metrics(run).get("detector", {}).items():
             self._run.summary.update({f"test/{metric}": interval})
         self._run.finish()
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -131,8 +130,9 @@ def load(path: Path, run_ids: Collection[str | None] = ()) -> dict[str, Any]:
         raise UserError(f"{path} is damaged (its checksum differs); delete it to use the previous checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-        raise UserError(f"{path} holds no checkpoint ({str(error).splitlines()[0]}); delete it") from error
+    except Exception as error:  # whatever other content makes the unpickler do
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} holds no checkpoint ({reason}); delete it") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path} holds no checkpoint; delete it")
     if run_ids and None not in run_ids and checkpoint.get(RUN) not in run_ids:
@@ -151,7 +151,9 @@ def by_age(folder: Path) -> list[Path]:
         ...     [path.name[:8] for path in by_age(Path(folder))]
         ['00000020', '00000010']
     """
-    return sorted((path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name)), reverse=True)
+    return sorted(
+        (path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name) and path.is_file()), reverse=True
+    )
 
 
 def _is_intact(path: Path) -> bool:

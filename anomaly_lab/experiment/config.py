@@ -239,6 +239,8 @@ def _of_layers(
         config = merged(OmegaConf.structured(Experiment(name=name)), compose.composed(layers, budget))
         config.budget, config.budgets = budget, {budget: compose.changed_by_budget(layers, budget)}
         callbacks = list(config.callbacks)
+        if taken := [key for key in ("budgets", "layers") if key in requested]:
+            raise UserError(f"{taken[0]}: says what the experiment's files hold; override the setting itself")
         if "detector" not in sections and (unknown := [str(key) for key in requested if key not in OF_DATA_ALONE]):
             raise UserError(f"{unknown[0]}: a data set without a detector takes {', '.join(OF_DATA_ALONE)}")
         config = merged(config, requested)

@@ -82,7 +82,11 @@ def predict_files(name: str, scorer: Scorer, cases: list[Case], out: Path) -> Pa
         PosixPath('out')
     """
     findings: list[Finding] = []
-    with disk_errors(out.parent), fresh_folder(out) as work, Progress(console=console) as progress:
+    with (
+        disk_errors(out.parent, "writing the scores", "choose another folder with --out"),
+        fresh_folder(out) as work,
+        Progress(console=console) as progress,
+    ):
         for scored in progress.track(scorer.score_all(cases), total=len(cases), description="scoring"):
             finding = Finding(scored.case.id, scored.score, scored.p_value, scored.is_anomalous)
             if scored.map_seen is not None:

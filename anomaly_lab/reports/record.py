@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from anomaly_lab.experiment.run_folder import in_current_words
+from anomaly_lab.experiment.record import read_metrics, read_provenance
 from anomaly_lab.reports import images
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.types import UserError
@@ -77,12 +77,12 @@ def read_run(run: Path) -> Record:
         raise UserError(f"{run} is not a run folder (it has no config.yaml): give a folder below runs/")
     scores = _scores(run / "scores.csv")
     log, unreadable = _log(_text(run / "metrics.jsonl"))
-    provenance = _json(run / "provenance.json")
+    provenance = read_provenance(run)
     return Record(
         name=str(provenance.get("run") or run.name),
         config=_text(run / "config.yaml"),
         provenance=provenance,
-        metrics=in_current_words(_json(run / "metrics.json")),
+        metrics=read_metrics(run),
         log=log,
         unreadable=unreadable,
         scores=scores,
@@ -95,16 +95,6 @@ def read_run(run: Path) -> Record:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_text(path) or "{}")
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}): `make evaluate RUN={path.parent}` writes it again"
-        ) from None
-    return content if isinstance(content, dict) else {}
 
 
 def _log(text: str) -> tuple[list[Row], int]:
