@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import subprocess
@@ -187,3 +188,17 @@ def test_the_list_fits_a_pipe_that_is_closed_early():
     done = subprocess.run(["bash", "-c", command], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("detector")
+
+
+@pytest.mark.parametrize(
+    ("number", "file"), [(errno.ENOSPC, None), (errno.EACCES, "runs/a.json"), (errno.EMFILE, None)]
+)
+def test_a_failure_of_the_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, number: int, file: str | None) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number), file)
+
+    monkeypatch.setattr("anomaly_lab.experiment.config.load", fail)
+    done = CliRunner().invoke(__main__.app, ["show", "fanogan_headct"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {file}: " if file else f"error: {os.strerror(number)}")
+    assert done.stderr.count("\n") == 1

@@ -357,7 +357,18 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
             total = detector.schedule.iterations
             say(f"stopped by {name} after iteration {done} of {total}; continue with: make resume RUN={run}")
         raise
+    except RuntimeError as error:
+        if not _is_of_another_process(error):
+            raise
+        raise UserError(
+            f"another process of this run has ended; continue with: make resume RUN={run if _is_first_rank() else '…'}"
+        ) from error
     return run
+
+
+def _is_of_another_process(error: Exception) -> bool:
+    """Return whether an error follows from the end of another process of the run, by what Gloo and NCCL raise."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 @contextlib.contextmanager
@@ -368,7 +379,7 @@ def _restoring(checkpoint: Path | None, interruption: Interruption) -> Iterator[
     except UserError:
         raise
     except Exception as error:
-        if checkpoint is None or interruption.begun:
+        if checkpoint is None or interruption.begun or _is_of_another_process(error):
             raise
         reason = str(error).partition("\n")[0]
         raise UserError(

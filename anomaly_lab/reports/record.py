@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from anomaly_lab.experiment.record import read_metrics, read_provenance
 from anomaly_lab.reports import images
 from anomaly_lab.reports.charts import Row
+from anomaly_lab.reports.gallery import Arrays, read_gallery
 from anomaly_lab.types import UserError
 
 GALLERY_CASES = 8  # cases per gallery at most
@@ -89,7 +89,7 @@ def read_run(run: Path) -> Record:
         samples=_samples(run / "samples"),
         pool=_pool(run / "samples" / "fakepool.png"),
         pictures=_pictures(run / "samples"),
-        gallery=_gallery(run / "samples" / "gallery.npz", scores),
+        gallery=_gallery(read_gallery(run), scores),
     )
 
 
@@ -154,16 +154,9 @@ def _pool(path: Path) -> tuple[list[int], str] | None:
     return [int(number) for number in iterations.split(",") if number], images.png_uri(path.read_bytes())
 
 
-def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
-    if not path.is_file():
+def _gallery(arrays: Arrays, scores: list[Row]) -> dict[str, list[Row]]:
+    if not arrays:
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): `make evaluate RUN={path.parents[1]}` writes it again"
-        ) from None
     rows = {row["id"]: row for row in scores}
     maps = arrays.get("anomaly_map")
     brightest = float(np.nanquantile(maps, 0.995)) if maps is not None and maps.size else 1.0
@@ -176,7 +169,7 @@ def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
     return galleries
 
 
-def _exhibit(arrays: dict[str, Any], i: int, brightest: float) -> Row:
+def _exhibit(arrays: Arrays, i: int, brightest: float) -> Row:
     """Return the pictures of one case: input, reconstruction and overlay as data URIs, the lesion as an SVG path."""
     image = arrays["image"][i]
     exhibit: Row = {"size": image.shape[-2:], "image": images.data_uri(images.shades(image))}
