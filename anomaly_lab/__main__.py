@@ -41,6 +41,14 @@ class FrontDoor(TyperGroup):
             what = f"{error.filename}: " if error.filename else ""
             _complain(f"error: {what}{error.strerror}; check the disk, its permissions and limits")
             raise typer.Exit(2) from error
+        except UnicodeEncodeError as error:  # a name of a file that the system does not hold as UTF-8
+            _complain(f"error: {str(error.object)[:200]!r} is not UTF-8; rename the file or folder")
+            raise typer.Exit(2) from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            _complain("error: out of memory; make data.batch_size, data.patch_size or the detector smaller")
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             _complain("interrupted; to continue a run that has a run folder: make resume RUN=…")
             raise typer.Exit(INTERRUPTED) from error
@@ -205,6 +213,12 @@ def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMEN
     from anomaly_lab.bench import command
 
     command.main(arguments or [])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says so, be it Python's, NumPy's or PyTorch's, which is not imported for this."""
+    torch_says = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or torch_says
 
 
 def _to_the_front(option: str, words: list[str]) -> list[str]:

@@ -195,7 +195,7 @@ def torn(draw: random.Random, path: Path) -> None:
     if act == "cut":
         del content[draw.randrange(len(content) + 1) :]
     elif act == "flip":
-        for _ in range(draw.choice([1, 5, 50])):
+        for _ in range(draw.choice([1, 5, 50]) if content else 0):
             content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
     elif act == "noise":
         content = bytearray(draw.randbytes(draw.choice([1, 100, 5000])))

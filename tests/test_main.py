@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -202,3 +203,29 @@ def test_a_failure_of_the_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, numb
     assert done.exit_code == 2
     assert done.stderr.startswith(f"error: {file}: " if file else f"error: {os.strerror(number)}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError(), "out of memory"), (RuntimeError("[enforce fail at DefaultCPUAllocator] can't allocate"), "out of"),
+     ("\udcff".encode, "is not UTF-8")],
+)  # fmt: skip
+def test_what_the_machine_cannot_do_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Any, said: str) -> None:
+    def fail(*_: object) -> None:
+        if isinstance(error, Exception):
+            raise error
+        error()
+
+    monkeypatch.setattr("anomaly_lab.experiment.config.load", fail)
+    done = CliRunner().invoke(__main__.app, ["show", "fanogan_headct"])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["show", "train", "data"])
+def test_a_word_that_is_no_text_is_refused_before_anything_is_written(verb: str, tmp_path: Path) -> None:
+    done = run(verb, "kde_headct", "budget=smoke", f"runs={tmp_path}/\udcff")
+    assert done.exit_code == 2
+    assert "is not UTF-8" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -272,6 +272,8 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
     """Parse `key=value` words into a configuration with current keys; later words override earlier ones."""
     requested = OmegaConf.create()
     for override in overrides:
+        if not _is_text(override):
+            raise UserError(f"{override!r} is not UTF-8; rename the file or folder")
         key, equals, _ = override.partition("=")
         if not (equals and all(key.split("."))):
             raise UserError(f"'{override}' is not key=value, as in detector.latent_dim=64")
@@ -287,6 +289,15 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
         except TypeError as error:
             raise UserError(f"'{override}': another override gives a list where this one gives a section") from error
     return requested
+
+
+def _is_text(word: str) -> bool:
+    """Return whether a word of the command line can be written into a file of the record."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # the system gave bytes that are no text
+        return False
+    return True
 
 
 def _budget(budget: str, offered: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The run folder, which holds everything known about a run. All of its files are written atomically."""
 
 import contextlib
+import glob
 import json
 import os
 import platform
@@ -56,9 +57,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         ...     path.read_text()
         'done'
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         with disk_errors(path):
+            for left in _left_by_dead(path.parent, f".{glob.escape(path.name)}.", ".partial"):
+                left.unlink(missing_ok=True)
             with partial.open("wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
@@ -119,6 +122,8 @@ def read_json(path: Path, remedy: str = "restore it from a copy of the run folde
         {}
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise ValueError("it is no file")
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         if not isinstance(content, dict):
             raise ValueError("it holds no mapping")
@@ -194,9 +199,15 @@ def final_place(work: Path) -> Path:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what processes of this machine left that were killed inside `create`."""
-    for left in folder.glob(f".*{_WORK}.{socket.gethostname()}.*"):
-        if not psutil.pid_exists(int(left.name.rpartition(".")[2])):
-            shutil.rmtree(left, ignore_errors=True)
+    for left in _left_by_dead(folder, f".*{_WORK}."):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _left_by_dead(folder: Path, before: str, after: str = "") -> list[Path]:
+    """Return what ended processes of this host left, named `<before><host>.<pid><after>`; `before` is a pattern."""
+    start = f"{before}{glob.escape(socket.gethostname())}."
+    named = ((path, path.name.removesuffix(after).rpartition(".")[2]) for path in folder.glob(f"{start}*{after}"))
+    return [path for path, pid in named if pid.isdecimal() and not psutil.pid_exists(int(pid))]
 
 
 def remove_partial_files(run: Path) -> None:

@@ -136,7 +136,7 @@ def _child(words: list[str], base: Path, die_at: int | None, log: Path, said: Pa
 def _nameless(path: str) -> str:
     """A path without run ids, process ids and digests."""
     path = re.sub(r"\d{8}-\d{6}-\w+-twin-[0-9a-f]{4}", "RUN", path)
-    path = re.sub(r"\.\d+\.partial", ".partial", re.sub(r"\.making\.[^/]*", ".making", path))
+    path = re.sub(r"\.[\w-]+\.\d+\.partial", ".partial", re.sub(r"\.making\.[^/]*", ".making", path))
     return re.sub(r"-[0-9a-f]{12,16}\b", "-DIGEST", path)
 
 

@@ -77,5 +77,5 @@ def test_what_a_command_cannot_do_without_is_named(run: Path) -> None:
     (run / "metrics.json").unlink()
     assert record.read_metrics(run, needs=("unit.rule",)) == {}
     (run / "metrics.json").mkdir()
-    with pytest.raises(UserError, match="Is a directory"):
+    with pytest.raises(UserError, match="it is no file"):
         record.read_metrics(run)
