@@ -41,16 +41,24 @@ need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
+# Of several makes at once, one sets up and the others wait; the lock ends with the process that holds it.
+one_by_one := 'import fcntl, os, sys; lock = os.open("$(VENV).lock", os.O_CREAT | os.O_RDWR); \
+  os.set_inheritable(lock, True); fcntl.flock(lock, fcntl.LOCK_EX); os.execvp(sys.argv[1], sys.argv[1:])'
+
 # Rebuilt from scratch if a previous set-up was interrupted; updated if the pinned versions changed.
 $(STAMP): requirements.lock pyproject.toml
+ifndef SETTING_UP
 	@"$(PYTHON)" -c $(new_enough) 2>/dev/null || \
 	  { echo "Python 3.11 or newer is needed: install it or run make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@"$(PYTHON)" -c $(one_by_one) $(MAKE) --no-print-directory SETTING_UP=1 $(STAMP)
+else
 	@test -e $(STAMP) || rm -rf $(VENV)
 	@echo "setting up $(VENV) (once, a few minutes)"
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(RUNNER) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(RUNNER) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
+endif
 
 setup: $(STAMP)  ## create .venv from requirements.lock (other targets do this when needed)
 
@@ -141,5 +149,5 @@ docker:  ## build the Docker image; CUDA: make docker TORCH_INDEX=https://downlo
 	docker build --file docker/Dockerfile $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) --tag $(IMAGE) .
 
 clean:  ## remove .venv, .peers, caches and build products; keep runs, data and stores
-	@rm -rf $(VENV) .peers $(DOCS) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(VENV).lock .peers $(DOCS) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find anomaly_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +

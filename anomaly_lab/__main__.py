@@ -18,7 +18,7 @@ INCOMPLETE = 3  # exit status if some files could not be scored
 
 
 class FrontDoor(TyperGroup):
-    """Command group that prints a UserError as one line and exits with status 2.
+    """Command group that prints a UserError, or a failure of the disk, as one line and exits with status 2.
 
     All other exceptions keep their traceback.
     """
@@ -36,6 +36,20 @@ class FrontDoor(TyperGroup):
         except BrokenPipeError as error:  # the reader of the pipe has exited, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from error
+        except OSError as error:  # of the machine: a full disk, a folder that may not be read, too many open files
+            if error.errno is None:
+                raise
+            what = f"{error.filename}: " if error.filename else ""
+            _complain(f"error: {what}{error.strerror}; check the disk, its permissions and limits")
+            raise typer.Exit(2) from error
+        except UnicodeEncodeError as error:  # a name of a file that the system does not hold as UTF-8
+            _complain(f"error: {str(error.object)[:200]!r} is not UTF-8; rename the file or folder")
+            raise typer.Exit(2) from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            _complain("error: out of memory; make data.batch_size, data.patch_size or the detector smaller")
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             _complain("interrupted; to continue a run that has a run folder: make resume RUN=…")
             raise typer.Exit(INTERRUPTED) from error
@@ -228,6 +242,12 @@ def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMEN
     from anomaly_lab.bench import command
 
     command.main(arguments or [])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says so, be it Python's, NumPy's or PyTorch's, which is not imported for this."""
+    torch_says = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or torch_says
 
 
 def _to_the_front(options: tuple[str, ...], words: list[str]) -> list[str]:

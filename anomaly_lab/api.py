@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomaly_lab.experiment import compose, run_folder
+from anomaly_lab.experiment import compose, record
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.trust import trusting
 from anomaly_lab.pipeline import engine
@@ -35,12 +35,12 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """Content of metrics.json; `metrics["detector"]["auroc"]` has value, low and high. Empty before evaluation."""
-        return run_folder.in_current_words(run_folder.read_json(self.folder / "metrics.json"))
+        return record.read_metrics(self.folder)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Content of provenance.json: code, versions, data, budget and caveats."""
-        return run_folder.read_json(self.folder / "provenance.json")
+        return record.read_provenance(self.folder)
 
     @property
     def report(self) -> Path:

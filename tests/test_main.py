@@ -1,9 +1,11 @@
+import errno
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -212,3 +214,43 @@ def test_the_list_fits_a_pipe_that_is_closed_early():
     done = subprocess.run(["bash", "-c", command], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("detector")
+
+
+@pytest.mark.parametrize(
+    ("number", "file"), [(errno.ENOSPC, None), (errno.EACCES, "runs/a.json"), (errno.EMFILE, None)]
+)
+def test_a_failure_of_the_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, number: int, file: str | None) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number), file)
+
+    monkeypatch.setattr("anomaly_lab.experiment.config.load", fail)
+    done = CliRunner().invoke(__main__.app, ["show", "fanogan_headct"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {file}: " if file else f"error: {os.strerror(number)}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError(), "out of memory"), (RuntimeError("[enforce fail at DefaultCPUAllocator] can't allocate"), "out of"),
+     ("\udcff".encode, "is not UTF-8")],
+)  # fmt: skip
+def test_what_the_machine_cannot_do_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Any, said: str) -> None:
+    def fail(*_: object) -> None:
+        if isinstance(error, Exception):
+            raise error
+        error()
+
+    monkeypatch.setattr("anomaly_lab.experiment.config.load", fail)
+    done = CliRunner().invoke(__main__.app, ["show", "fanogan_headct"])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["show", "train", "data"])
+def test_a_word_that_is_no_text_is_refused_before_anything_is_written(verb: str, tmp_path: Path) -> None:
+    done = run(verb, "kde_headct", "budget=smoke", f"runs={tmp_path}/\udcff")
+    assert done.exit_code == 2
+    assert "is not UTF-8" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,8 @@ from rich.markup import escape
 
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.experiment.compose import read
-from anomaly_lab.experiment.run_folder import read_json, update_provenance
+from anomaly_lab.experiment.record import read_metrics, read_provenance
+from anomaly_lab.experiment.run_folder import update_provenance
 from anomaly_lab.reports.html import without_folders
 
 PRIVATE: dict[str, Any] = {  # settings that keep the machine and its user out of what W&B gets
@@ -98,7 +99,7 @@ class WandB(RunCallback):
     def _start(self, folder: Path) -> None:
         import wandb  # takes 2 s, so only where it is used
 
-        run_id = read_json(folder / "provenance.json").get("wandb", {}).get("id")
+        run_id = read_provenance(folder).get("wandb", {}).get("id")
         config = without_folders(read(folder / "config.yaml"))
         _remove_logs(folder)
         self._run = wandb.init(
@@ -147,7 +148,7 @@ class WandB(RunCallback):
                 self._pictures.add(path)
 
     def _summarise(self, run: Path) -> None:
-        for metric, interval in read_json(run / "metrics.json").get("detector", {}).items():
+        for metric, interval in read_metrics(run).get("detector", {}).items():
             self._run.summary.update({f"test/{metric}": interval})
         self._run.finish()
         _remove_logs(run)

@@ -187,7 +187,9 @@ def by_age(folder: Path) -> list[Path]:
         ...     [path.name[:8] for path in by_age(Path(folder))]
         ['00000020', '00000010']
     """
-    return sorted((path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name)), reverse=True)
+    return sorted(
+        (path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name) and path.is_file()), reverse=True
+    )
 
 
 def _belongs(path: Path, ids: Collection[str | None]) -> bool:

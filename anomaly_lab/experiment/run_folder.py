@@ -1,6 +1,7 @@
 """The run folder, which holds everything known about a run. All of its files are written atomically."""
 
 import contextlib
+import glob
 import json
 import os
 import platform
@@ -58,21 +59,39 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         ...     path.read_text()
         'done'
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        with partial.open("xb") as file:  # a new file: not what a link leads to
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with disk_errors(path):
+            for left in _left_by_dead(path.parent, f".{glob.escape(path.name)}.", ".partial"):
+                left.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
+            with partial.open("xb") as file:  # a new file: not what a link leads to
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # the error above says more
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Convert an OSError inside the block into a UserError that names the file that could not be written.
+
+    Examples:
+        >>> with disk_errors(Path("log.txt")):
+        ...     raise OSError(28, "No space left on device")
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: cannot write log.txt: No space left on device; free disk space or choose ...
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free disk space or choose another location"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # the error above says more
-            partial.unlink(missing_ok=True)
 
 
 def no_link(path: str, flags: int) -> int:
@@ -117,8 +136,12 @@ def write_json(path: Path, content: object) -> None:
     write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, remedy: str = "restore it from a copy of the run folder") -> dict[str, Any]:
     """Read a JSON file of a run folder; a missing file yields an empty mapping.
+
+    Args:
+        path: the file.
+        remedy: what to do about a damaged one, for the message.
 
     Raises:
         UserError: the file is damaged.
@@ -127,15 +150,21 @@ def read_json(path: Path) -> dict[str, Any]:
         >>> read_json(Path("no such file.json"))
         {}
     """
-    if not path.exists():
-        return {}
     try:
-        content = json.loads(path.read_text())
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise ValueError("it is no file")
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         if not isinstance(content, dict):
             raise ValueError("it holds no mapping")
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it from a copy of the run folder") from error
+        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
     return content
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -199,10 +228,15 @@ def final_place(work: Path) -> Path:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what processes of this machine left that were killed inside `create`."""
-    for left in folder.glob(f".*{_WORK}.{socket.gethostname()}.*"):
-        process = left.name.rpartition(".")[2]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
+    for left in _left_by_dead(folder, f".*{_WORK}."):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _left_by_dead(folder: Path, before: str, after: str = "") -> list[Path]:
+    """Return what ended processes of this host left, named `<before><host>.<pid><after>`; `before` is a pattern."""
+    start = f"{before}{glob.escape(socket.gethostname())}."
+    named = ((path, path.name.removesuffix(after).rpartition(".")[2]) for path in folder.glob(f"{start}*{after}"))
+    return [path for path, pid in named if pid.isdecimal() and not psutil.pid_exists(int(pid))]
 
 
 def remove_partial_files(run: Path) -> None:

@@ -156,6 +156,25 @@ def merged(schema: DictConfig, node: DictConfig | Mapping[str, Any], prefix: str
     return schema
 
 
+def to_object(config: DictConfig) -> Any:
+    """Convert a structured configuration to its dataclass, with interpolations resolved.
+
+    Raises:
+        UserError: a value is missing, or refers to one that does not exist; the message names the key.
+
+    Examples:
+        >>> Toy = make_dataclass("Toy", [("width", int, 8)])
+        >>> to_object(OmegaConf.structured(Toy)).width
+        8
+    """
+    try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise UserError(f"Missing mandatory value: {', '.join(missing)}")
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {sentence(error)}") from error
+
+
 def _refuse_other_containers(schema: DictConfig, values: Mapping[str, Any], prefix: str) -> None:
     """Raise UserError for a list in place of a section or vice versa, which OmegaConf cannot merge."""
     for key, value in values.items():

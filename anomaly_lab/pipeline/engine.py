@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from anomaly_lab.callbacks.record import peak_memory
 from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.experiment import checkpoint_files, fingerprint, run_folder
+from anomaly_lab.experiment import checkpoint_files, fingerprint, record, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation
@@ -188,7 +188,7 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
     config = configuration.recall(run / "config.yaml", overrides, RESUME)
     _refuse_other_callbacks(configuration.recall(run / "config.yaml"), config)
     with Interruption().listening() as interruption, _alone(run):
-        facts = run_folder.read_json(run / "provenance.json")
+        facts = record.read_provenance(run, needs=("data",))
         if facts.get("finished") and (run / "report.html").exists():
             raise UserError(
                 f"{run} is finished, there is nothing to resume; to evaluate it again: make evaluate RUN={run}"
@@ -240,7 +240,7 @@ def evaluate(
     run = run_folder.open_run(path)
     config = configuration.recall(run / "config.yaml", overrides, EVALUATE)
     with Interruption().listening(), _alone(run):
-        facts = run_folder.read_json(run / "provenance.json")
+        facts = record.read_provenance(run, needs=("code", "data"))
         identity.point_at_data(config, run, facts, asked)
         data, detector = construct(config)
         identity.pin_split(data, run, asked)
@@ -381,7 +381,8 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
         plugins=[CheckpointFiles(work.facts.get("id"), checkpoint_files.run_ids(work.facts))],
     )
     try:
-        trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with _restoring(checkpoint, interruption):
+            trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         began = time.perf_counter()
         with Meter("scoring", "batch", silent=not trainer.is_global_zero) as meter:
             scored = score_all(data, detector, named, trainer.strategy.root_device, meter.show)
@@ -399,7 +400,35 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
             total = detector.schedule.iterations
             say(f"stopped by {name} after iteration {done} of {total}; continue with: make resume RUN={run}")
         raise
+    except RuntimeError as error:
+        if not _is_of_another_process(error):
+            raise
+        raise UserError(
+            f"another process of this run has ended; continue with: make resume RUN={run if _is_first_rank() else '…'}"
+        ) from error
     return run
+
+
+def _is_of_another_process(error: Exception) -> bool:
+    """Return whether an error follows from the end of another process of the run, by what Gloo and NCCL raise."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+@contextlib.contextmanager
+def _restoring(checkpoint: Path | None, interruption: Interruption) -> Iterator[None]:
+    """Blame the checkpoint, if there is one, for an error before the training begins."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if checkpoint is None or interruption.begun or _is_of_another_process(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{checkpoint} does not hold what this training needs ({type(error).__name__}: {reason}); delete it to go "
+            "on from the previous checkpoint"
+        ) from error
 
 
 def _conclude(run: Path, detector: Detector, callbacks: list[RunCallback]) -> None:
@@ -431,14 +460,14 @@ def _reported(run: Path, finished: str | None = None) -> Path:
 
 def _mark_stale(run: Path) -> None:
     """Record that no code's evaluation stands in the run folder."""
-    before = run_folder.read_json(run / "provenance.json").get("code", "")
+    before = record.read_provenance(run).get("code", "")
     training = before["training"] if isinstance(before, dict) else before
     run_folder.update_provenance(run, code={"training": training, "evaluation": ""})
 
 
 def _note_evaluation(run: Path, config: DictConfig, overrides: Sequence[str], weights: Path) -> None:
     """Record what a run was evaluated with: settings, checkpoint, and the fingerprint of the code."""
-    facts = run_folder.read_json(run / "provenance.json")
+    facts = record.read_provenance(run)
     stored = configuration.recall(run / "config.yaml")
     changed = {
         str(key): {"from": stored.evaluation[key], "to": config.evaluation[key]}

@@ -30,7 +30,7 @@ from anomaly_lab.evaluation.maps import whole_map
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.evaluation.stitching import Rule, case_scores, score_maps
-from anomaly_lab.experiment import checkpoint_files, run_folder
+from anomaly_lab.experiment import checkpoint_files, record, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.metrics.thresholds import conformal_p_values
 from anomaly_lab.pipeline.expected_input import ExpectedInput
@@ -149,10 +149,10 @@ class Scorer:
             UserError: `path` is not a run folder, or the run is not trained far enough or not evaluated.
         """
         run = run_folder.open_run(str(path))
-        metrics = run_folder.in_current_words(run_folder.read_json(run / "metrics.json"))
+        metrics = record.read_metrics(run, needs=("threshold.value", "unit.rule", "unit.top_k"))
         if not metrics:
             raise UserError(f"{run} was never evaluated, so it has no threshold; run: make evaluate RUN={run}")
-        facts = run_folder.read_json(run / "provenance.json")
+        facts = record.read_provenance(run, needs=("data",))
         config = configuration.recall(run / "config.yaml", overrides, SETTINGS)
         config.data.source = "twin"  # avoids looking for the training files, which are not needed
         data, detector = construct(config)
@@ -366,13 +366,13 @@ def load_weights(run: Path, detector: Detector, asked: str | None = None) -> Pat
         >>> data, detector = construct(configuration.recall(run / "config.yaml"))  # doctest: +SKIP
         >>> load_weights(run, detector)  # doctest: +SKIP
     """
-    facts = run_folder.read_json(run / "provenance.json")
+    facts = record.read_provenance(run)
     torch.set_num_threads(facts.get("threads", torch.get_num_threads()))
     path = checkpoint_files.final(run, facts, asked)
     try:
         detector.load_state_dict(checkpoint_files.load(path, checkpoint_files.run_ids(facts))["state_dict"])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
         raise UserError(f"{path} does not fit the detector of {run / 'config.yaml'}: {reason}") from error
     if not detector.ready:
         raise UserError(f"{run} is not trained far enough to score; continue with: make resume RUN={run}")

@@ -6,18 +6,17 @@ import contextlib
 import csv
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from anomaly_lab.experiment.run_folder import in_current_words
+from anomaly_lab.experiment.record import read_metrics, read_provenance
 from anomaly_lab.experiment.tables import restored
 from anomaly_lab.reports import images
 from anomaly_lab.reports.charts import Row
+from anomaly_lab.reports.gallery import Arrays, read_gallery
 from anomaly_lab.types import UserError
 
 GALLERY_CASES = 8  # cases per gallery at most
@@ -81,34 +80,24 @@ def read_run(run: Path) -> Record:
         raise UserError(f"{run} is not a run folder (it has no config.yaml): give a folder below runs/")
     scores = _scores(run / "scores.csv")
     log, unreadable = _log(_text(run / "metrics.jsonl"))
-    provenance = _json(run / "provenance.json")
+    provenance = read_provenance(run)
     return Record(
         name=str(provenance.get("run") or run.name),
         config=_text(run / "config.yaml"),
         provenance=provenance,
-        metrics=in_current_words(_json(run / "metrics.json")),
+        metrics=read_metrics(run),
         log=log,
         unreadable=unreadable,
         scores=scores,
         samples=_samples(run / "samples"),
         pool=_pool(run / "samples" / "fakepool.png"),
         pictures=_pictures(run / "samples"),
-        gallery=_gallery(run / "samples" / "gallery.npz", scores),
+        gallery=_gallery(read_gallery(run), scores),
     )
 
 
 def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="replace") if path.is_file() else ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_text(path) or "{}")
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}): `make evaluate RUN={path.parent}` writes it again"
-        ) from None
-    return content if isinstance(content, dict) else {}
 
 
 def _log(text: str) -> tuple[list[Row], int]:
@@ -178,45 +167,9 @@ def _pool(path: Path) -> tuple[list[int], str] | None:
     return [int(number) for number in iterations.split(",") if number], images.png_uri(path.read_bytes())
 
 
-def read_gallery(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of gallery.npz, equally long: id, kind, image [N, C, *S] and what else there is of PARTS.
-
-    Raises:
-        UserError: the file is damaged, or would need more than GALLERY_BYTES of memory.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "gallery.npz")
-        ...     np.savez(path, id=np.array(["a"]), kind=np.array(["tp"]), image=np.zeros((1, 1, 2, 2), np.float32))
-        ...     sorted(read_gallery(path))
-        ['id', 'image', 'kind']
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > GALLERY_BYTES:
-                raise ValueError(f"it unpacks to more than {GALLERY_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ("id", "kind", *PARTS) if name in stored.files}
-        texts, shape = (arrays["id"], arrays["kind"]), arrays["image"].shape
-        maps = [arrays[name] for name in PARTS if name in arrays]
-        if any(text.shape != shape[:1] or text.dtype.kind != "U" for text in texts):
-            raise ValueError("its ids and kinds are not those of its images")
-        if any(part.dtype.kind not in "fb" or (part.shape[0], *part.shape[2:]) != (shape[0], *shape[2:])
-               for part in maps) or len(shape) not in (4, 5) or 0 in shape[1:]:  # fmt: skip
-            raise ValueError("its pictures are not of one size")
-    except Exception as error:  # whatever a damaged or a hostile file can lead to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{path} cannot be read ({reason}): `make evaluate RUN={path.parents[1]}` writes it again"
-        ) from None
-    return arrays
-
-
-def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
-    if not path.is_file():
+def _gallery(arrays: Arrays, scores: list[Row]) -> dict[str, list[Row]]:
+    if not arrays:
         return {}
-    arrays = read_gallery(path)
     rows = {row["id"]: row for row in scores}
     maps = arrays.get("anomaly_map")
     brightest = float(np.nanquantile(maps, 0.995)) if maps is not None and maps.size else 1.0
@@ -229,7 +182,7 @@ def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
     return galleries
 
 
-def _exhibit(arrays: dict[str, Any], i: int, brightest: float) -> Row:
+def _exhibit(arrays: Arrays, i: int, brightest: float) -> Row:
     """Return the pictures of one case: input, reconstruction and overlay as data URIs, the lesion as an SVG path."""
     image = arrays["image"][i]
     exhibit: Row = {"size": image.shape[-2:], "image": images.data_uri(images.shades(image))}

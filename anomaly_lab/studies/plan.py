@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from omegaconf import MISSING, OmegaConf
 
 from anomaly_lab.experiment import compose
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.experiment.schema import did_you_mean, merged
+from anomaly_lab.experiment.record import check
+from anomaly_lab.experiment.schema import did_you_mean, merged, to_object
 from anomaly_lab.types import FolderName, UserError
 
 PLACEHOLDER = 2_147_480_611  # unlikely number that stands for the seed while an experiment is resolved
@@ -174,11 +175,10 @@ def load(name: str) -> Study:
     content = compose.read(path)
     try:
         checked = merged(OmegaConf.structured(Study(name=name)), content)
-        if missing := sorted(OmegaConf.missing_keys(checked)):
-            raise UserError(f"Missing mandatory value: {', '.join(missing)}")
-        study: Any = OmegaConf.to_object(checked)
+        study = to_object(checked)
+        check(asdict(study), Study)  # OmegaConf lets a section pass where an element of a list or mapping belongs
         _check_references(study)
-    except UserError as error:
+    except (UserError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
     assert isinstance(study, Study)
     return study

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,18 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
     assert run_folder.provenance()["git"] == {"commit": None, "dirty": None}
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_the_file_is_written_again(tmp_path: Path) -> None:
+    path, host = tmp_path / "report [1].html", socket.gethostname()
+    script = (
+        "import os, sys; from pathlib import Path; from anomaly_lab.experiment import run_folder\n"
+        "run_folder.os.fsync = lambda _: os._exit(1)\n"
+        "run_folder.write_atomic(Path(sys.argv[1]), 'half')"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    living = tmp_path / f".{path.name}.{host}.{os.getppid()}.partial"
+    living.touch()
+    run_folder.write_atomic(path, "whole")
+    assert set(tmp_path.iterdir()) == {path, living}

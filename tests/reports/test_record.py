@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from anomaly_lab.reports import record
+from anomaly_lab.reports import gallery
 from anomaly_lab.reports.record import read_run
 from anomaly_lab.types import UserError
 
@@ -104,7 +104,7 @@ def claims_much(file: Path) -> None:
 
 @pytest.mark.parametrize("plant", [big, other_sizes, claims_much, lambda file: file.write_bytes(b"PK" * 100)])
 def test_a_hostile_gallery_is_one_line_and_takes_no_memory(fake_run: Path, monkeypatch, plant) -> None:
-    monkeypatch.setattr(record, "GALLERY_BYTES", 2**28)
+    monkeypatch.setattr(gallery, "MAX_BYTES", 2**28)
     plant(fake_run / "samples" / "gallery.npz")
     with pytest.raises(UserError, match=r"gallery\.npz cannot be read") as refused:
         read_run(fake_run)

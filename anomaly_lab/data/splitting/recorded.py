@@ -23,6 +23,7 @@ from anomaly_lab.types import UserError
 AnyStore = Store | LazyStore
 
 COLUMNS = ("id", "case", "split", "digest")
+_SPLITS = ("train", "val", "test", "")
 
 
 class Entry(NamedTuple):
@@ -122,7 +123,12 @@ class RecordedSplit:
                 table = csv.reader(file)
                 if tuple(next(table, ())) != COLUMNS:
                     raise ValueError("its columns are not " + ",".join(COLUMNS))
-                return cls({restored(id): Entry(restored(case), *rest) for id, case, *rest in table})
+                entries: dict[str, Entry] = {}
+                for id, case, split, digest in table:
+                    if id in entries or split not in _SPLITS:
+                        raise ValueError(f"{id!r} {'occurs twice' if id in entries else f'is in a split {split!r}'}")
+                    entries[id] = Entry(restored(case), split, digest)
+                return cls({restored(id): entry for id, entry in entries.items()})
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise UserError(f"{path} is damaged ({error}); restore it from a copy of the run folder") from error
 

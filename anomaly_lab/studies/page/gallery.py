@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from anomaly_lab.reports import images
-from anomaly_lab.reports.record import read_gallery
+from anomaly_lab.reports.gallery import read_gallery
 from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.results import Result
 from anomaly_lab.types import UserError
@@ -105,7 +105,7 @@ def gallery(findings: Findings, dataset: str) -> Gallery:
 def _stored(run: Path) -> dict[str, np.ndarray]:
     """Return the arrays of gallery.npz; empty if it is missing or damaged, because the page can do without pictures."""
     try:
-        return read_gallery(run / "samples" / "gallery.npz")
+        return read_gallery(run)
     except UserError:
         return {}
 
