@@ -324,7 +324,8 @@ def read(path: Path) -> Tree:
         '${seed}'
     """
     try:
-        return copy.deepcopy(_parsed(path, path.read_text(encoding="utf-8")))
+        with path.open(encoding="utf-8") as file:
+            return copy.deepcopy(_parsed(path, file.read(MAX_BYTES + 1)))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}, line {line}: {error.problem}") from error
