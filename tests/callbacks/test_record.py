@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from anomaly_lab.callbacks import record
 from anomaly_lab.callbacks.record import DivergedError, Record, keep_until, peak_memory
+from anomaly_lab.experiment import run_folder
 from anomaly_lab.types import UserError
 
 
@@ -61,6 +61,6 @@ def test_a_full_disk_while_a_line_is_added_is_said(tmp_path: Path, monkeypatch: 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(run_folder, "open", full, raising=False)
     with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: No space left on device; free disk space"):
-        record._append(tmp_path / "metrics.jsonl", {"iteration": 1})
+        run_folder.append_line(tmp_path / "metrics.jsonl", "{}")

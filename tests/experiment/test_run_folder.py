@@ -39,7 +39,7 @@ def test_a_full_disk_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.M
 def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
     (victim := tmp_path / "victim").write_text("mine")
     (run := tmp_path / "run").mkdir()
-    for name in ("scores.csv", f".scores.csv.{os.getpid()}.partial", "log", ".lock"):
+    for name in ("scores.csv", f".scores.csv.{socket.gethostname()}.{os.getpid()}.partial", "log", ".lock"):
         (run / name).symlink_to(victim)
     run_folder.write_atomic(run / "scores.csv", "scores")
     assert (run / "scores.csv").read_text() == "scores"

@@ -231,9 +231,9 @@ class Tags(HTMLParser):
 
 
 def _poisoned(value):
-    """With a script after every text and in every list of texts."""
+    """With a script after every text and in every list of texts, but for words of which other ones are refused."""
     if isinstance(value, dict):
-        return {key: _poisoned(member) for key, member in value.items()}
+        return {key: member if key in ("source", "rule") else _poisoned(member) for key, member in value.items()}
     if isinstance(value, list):
         return [_poisoned(member) for member in value]
     return value + SCRIPT if isinstance(value, str) else value
