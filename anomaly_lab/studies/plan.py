@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from anomaly_lab.experiment import compose
@@ -175,7 +176,7 @@ def load(name: str) -> Study:
     path = known[name]
     try:
         content = OmegaConf.load(path)
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
+    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, DictConfig):
         raise UserError(f"{path}: must be a mapping, not a list")
