@@ -6,17 +6,27 @@ import re
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypedDict, TypeGuard
 
 import torch
 from lightning_fabric.plugins.io import CheckpointIO
 from rich.console import Console
 
+from anomaly_lab.experiment.record import check
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.types import UserError
 
 RUN = "run"  # key of the run's id in a checkpoint
 _NAME = re.compile(r"(\d+)-([0-9a-f]{16})\.ckpt")
+
+
+class _Resumable(TypedDict):
+    """What a training goes on from."""
+
+    state_dict: dict[str, Any]
+    optimizer_states: list[Any]
+    loops: dict[str, Any]
+    callbacks: dict[str, Any]
 
 
 class CheckpointFiles(CheckpointIO):
@@ -35,7 +45,7 @@ class CheckpointFiles(CheckpointIO):
         >>> files = CheckpointFiles("1f2e3d4c")
         >>> files.save_checkpoint({"state_dict": {"w": torch.ones(2)}}, f"{folder.name}/00000010.ckpt")
         >>> [path] = by_age(Path(folder.name))
-        >>> len(path.stem), files.load_checkpoint(path)["state_dict"]["w"]
+        >>> len(path.stem), load(path)["state_dict"]["w"]
         (25, tensor([1., 1.]))
         >>> folder.cleanup()
     """
@@ -53,7 +63,12 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return load(Path(path), self.run_ids)
+        checkpoint = load(Path(path), self.run_ids)
+        try:
+            check(checkpoint, _Resumable)  # what is missing, Lightning would begin anew without a word
+        except ValueError as error:
+            raise UserError(f"{path} cannot be gone on from ({error}); delete it to use the previous one") from error
+        return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)

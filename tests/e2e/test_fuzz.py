@@ -72,6 +72,8 @@ class Place:
         return [verb, str(run), *more.get(verb, [])]
 
     def copied(self, source: Path, number: int) -> Path:
+        """A copy of a run, in place of any earlier one."""
+        shutil.rmtree(self.base / "copies", ignore_errors=True)
         return Path(shutil.copytree(source, self.base / "copies" / str(number) / "fanogan_headct" / source.name))
 
 

@@ -279,3 +279,9 @@ def test_schema_follows_handed_on_arguments_to_the_base_class():
     assert schema._schema(Derived).keys() == {"_target_", "root", "size", "squares"}
     assert schema._schema(Derived).size == 5
     assert schema._schema(Closed).keys() == {"_target_", "other"}
+
+
+@pytest.mark.parametrize("word", ["budgets.smoke.seed=1", "layers=[a]"])
+def test_what_says_where_values_come_from_cannot_be_set(word: str) -> None:
+    with pytest.raises(UserError, match="override the setting itself"):
+        config.load("kde_headct", ["budget=smoke", word])
