@@ -23,6 +23,11 @@ capital := A% B% C% D% E% F% G% H% I% J% K% L% M% N% O% P% Q% R% S% T% U% V% W% 
 typed = $(if $(filter command,$(origin $(1))),$(call quote,$(1)=$(value $(1))))
 OVERRIDES = $(foreach key,$(sort $(filter-out $(capital) -% .%,$(.VARIABLES))),$(call typed,$(key)))
 
+# Packages whose classes experiments and runs may name, beside anomaly_lab: TRUST=mygan.
+ifdef TRUST
+export ANOMALY_TRUST := $(TRUST)
+endif
+
 # What a run's data have become: DATA_ROOT=where they lie now, ACCEPT_CHANGED_DATA=1.
 DATA_WORDS = $(if $(DATA_ROOT),--data-root $(call quote,$(DATA_ROOT))) $(if $(ACCEPT_CHANGED_DATA),--accept-changed-data)
 
@@ -36,16 +41,24 @@ need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
+# Of several makes at once, one sets up and the others wait; the lock ends with the process that holds it.
+one_by_one := 'import fcntl, os, sys; lock = os.open("$(VENV).lock", os.O_CREAT | os.O_RDWR); \
+  os.set_inheritable(lock, True); fcntl.flock(lock, fcntl.LOCK_EX); os.execvp(sys.argv[1], sys.argv[1:])'
+
 # Rebuilt from scratch if a previous set-up was interrupted; updated if the pinned versions changed.
 $(STAMP): requirements.lock pyproject.toml
+ifndef SETTING_UP
 	@"$(PYTHON)" -c $(new_enough) 2>/dev/null || \
 	  { echo "Python 3.11 or newer is needed: install it or run make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@"$(PYTHON)" -c $(one_by_one) $(MAKE) --no-print-directory SETTING_UP=1 $(STAMP)
+else
 	@test -e $(STAMP) || rm -rf $(VENV)
 	@echo "setting up $(VENV) (once, a few minutes)"
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(RUNNER) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(RUNNER) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
+endif
 
 setup: $(STAMP)  ## create .venv from requirements.lock (other targets do this when needed)
 
@@ -56,9 +69,9 @@ show: $(STAMP)  ## print an experiment with all defaults: make show EXP=fanogan_
 	$(need_exp)
 	@$(RUNNER) -m anomaly_lab show $(call quote,$(EXP)) $(OVERRIDES)
 
-data: $(STAMP)  ## build the store and a data sheet: make data DATA=headct data.root=…
+data: $(STAMP)  ## build the store and a data sheet: make data DATA=headct data.root=… [VERIFY=1]
 	$(need_data)
-	@$(RUNNER) -m anomaly_lab data $(call quote,$(or $(EXP),$(DATA))) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab data $(call quote,$(or $(EXP),$(DATA))) $(if $(VERIFY),--verify) $(OVERRIDES)
 
 train: $(STAMP)  ## train, evaluate, report: make train EXP=fanogan_headct detector.latent_dim=64
 	$(need_exp)
@@ -72,14 +85,14 @@ evaluate: $(STAMP)  ## score and evaluate a run again: make evaluate RUN=runs/�
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab evaluate $(call quote,$(RUN)) $(DATA_WORDS) $(if $(CHECKPOINT),--checkpoint $(call quote,$(CHECKPOINT))) $(OVERRIDES)
 
-predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [OUT=folder] [MASKS=folder]
+predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [OUT=folder] [MASKS=folder] [OVERWRITE=1] [ANYWAY=1]
 	$(need_run)
 	@test -n $(call quote,$(INPUT)) || { echo "which files? make predict RUN=runs/… INPUT=folder" >&2; exit 2; }
-	@$(RUNNER) -m anomaly_lab predict $(call quote,$(RUN)) $(call quote,$(INPUT)) $(if $(OUT),--out $(call quote,$(OUT))) $(if $(MASKS),--masks $(call quote,$(MASKS)))
+	@$(RUNNER) -m anomaly_lab predict $(call quote,$(RUN)) $(call quote,$(INPUT)) $(if $(OUT),--out $(call quote,$(OUT))) $(if $(MASKS),--masks $(call quote,$(MASKS))) $(if $(OVERWRITE),--overwrite) $(if $(ANYWAY),--anyway) $(OVERRIDES)
 
 report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN))
+	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN)) $(OVERRIDES)
 
 study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [DRY=1] [PAGE=1]
 	@test -n $(call quote,$(STUDY)) || { echo "which study? make study STUDY=…; experiments/studies has all" >&2; exit 2; }
@@ -136,5 +149,5 @@ docker:  ## build the Docker image; CUDA: make docker TORCH_INDEX=https://downlo
 	docker build --file docker/Dockerfile $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) --tag $(IMAGE) .
 
 clean:  ## remove .venv, .peers, caches and build products; keep runs, data and stores
-	@rm -rf $(VENV) .peers $(DOCS) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(VENV).lock .peers $(DOCS) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find anomaly_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,17 +14,18 @@ from typer.core import TyperGroup
 from anomaly_lab.types import UserError
 
 INTERRUPTED = 130  # exit status of shells after Ctrl-C
+INCOMPLETE = 3  # exit status if some files could not be scored
 
 
 class FrontDoor(TyperGroup):
-    """Command group that prints a UserError as one line and exits with status 2.
+    """Command group that prints a UserError, or a failure of the disk, as one line and exits with status 2.
 
     All other exceptions keep their traceback.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Accept `--experiments DIR` both before and after the command."""
-        return list(super().parse_args(ctx, _to_the_front("--experiments", args)))
+        """Accept `--experiments DIR` and `--trust PACKAGE` both before and after the command."""
+        return list(super().parse_args(ctx, _to_the_front(("--experiments", "--trust"), args)))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -35,6 +36,20 @@ class FrontDoor(TyperGroup):
         except BrokenPipeError as error:  # the reader of the pipe has exited, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from error
+        except OSError as error:  # of the machine: a full disk, a folder that may not be read, too many open files
+            if error.errno is None:
+                raise
+            what = f"{error.filename}: " if error.filename else ""
+            _complain(f"error: {what}{error.strerror}; check the disk, its permissions and limits")
+            raise typer.Exit(2) from error
+        except UnicodeEncodeError as error:  # a name of a file that the system does not hold as UTF-8
+            _complain(f"error: {str(error.object)[:200]!r} is not UTF-8; rename the file or folder")
+            raise typer.Exit(2) from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            _complain("error: out of memory; make data.batch_size, data.patch_size or the detector smaller")
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             _complain("interrupted; to continue a run that has a run folder: make resume RUN=…")
             raise typer.Exit(INTERRUPTED) from error
@@ -71,10 +86,20 @@ def about(
             help="Folder of your own experiments, which override the package's; or set ANOMALY_EXPERIMENTS.",
         ),
     ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PACKAGE",
+            help="Package of your own whose classes experiments and runs may name; or set ANOMALY_TRUST.",
+        ),
+    ] = None,
 ) -> None:
     """Train, evaluate and compare anomaly detectors for medical and X-ray images."""
+    from anomaly_lab.experiment.trust import trust as confer_trust
+
     if experiments is not None:
         os.environ["ANOMALY_EXPERIMENTS"] = experiments  # inherited by the processes of a study
+    confer_trust(trust or [])
 
 
 @app.command("list")
@@ -99,6 +124,9 @@ def show(experiment: Name, overrides: Overrides = None) -> None:
 def data(
     name: Annotated[str, typer.Argument(metavar="DATA", help="Name of a data set or experiment; `list` shows all.")],
     overrides: Overrides = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the whole store with its hashes; otherwise a sample is compared.")
+    ] = False,
 ) -> None:
     """Build or reuse the store of a data set and write its data sheet."""
     from anomaly_lab.experiment import compose, config
@@ -107,7 +135,7 @@ def data(
     resolved = (config.load if names_experiment else config.load_data)(name, overrides or [])
     from anomaly_lab.pipeline import engine
 
-    engine.inspect(resolved)
+    engine.inspect(resolved, verify)
 
 
 @app.command()
@@ -153,16 +181,31 @@ def evaluate(
 def predict(
     run: Run,
     images: Annotated[str, typer.Argument(metavar="INPUT", help="An image or scan, or a folder of them.")],
-    out: Annotated[str | None, typer.Option(help="Folder for the results; by default in the run folder.")] = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for the results, new or empty; by default a new one.")
+    ] = None,
     masks: Annotated[str | None, typer.Option(help="Known lesions, named like the images; only displayed.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a former result of the run in --out.")
+    ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Score files of another nature than the run's, too; the page says so.")
+    ] = False,
 ) -> None:
     """Score new files with a trained run.
 
-    Writes scores.csv, anomaly maps and an HTML page.
+    Writes scores.csv, anomaly maps and an HTML page. If it is stopped, the same command with the same --out goes on.
+    The exit status is 3 if some files could not be scored.
     """
-    from anomaly_lab.pipeline import engine
+    from pathlib import Path
 
-    engine.predict(run, images, out, masks)
+    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline.predict import Request
+
+    request = Request(Path(images), Path(masks) if masks else None, out, overwrite, anyway)
+    if not engine.predict(run, request, overrides or []).is_whole:
+        raise typer.Exit(INCOMPLETE)
 
 
 @app.command()
@@ -201,17 +244,29 @@ def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMEN
     command.main(arguments or [])
 
 
-def _to_the_front(option: str, words: list[str]) -> list[str]:
-    """Move an option and its value to the front of a command line's words."""
-    for i, word in enumerate(words):
-        if word == option or word.startswith(f"{option}="):
-            matched = words[i : i + (2 if word == option else 1)]
-            return [*matched, *words[:i], *words[i + len(matched) :]]
-    return words
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says so, be it Python's, NumPy's or PyTorch's, which is not imported for this."""
+    torch_says = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or torch_says
+
+
+def _to_the_front(options: tuple[str, ...], words: list[str]) -> list[str]:
+    """Move options and their values to the front of a command line's words."""
+    front, rest, left = list[str](), list[str](), list(words)
+    while left:
+        word = left.pop(0)
+        if word in options and left:
+            front += [word, left.pop(0)]
+        elif word in options or word.startswith(tuple(f"{option}=" for option in options)):
+            front.append(word)
+        else:
+            rest.append(word)
+    return front + rest
 
 
 def _complain(line: str) -> None:
-    Console(stderr=True).print(Text(" ".join(line.split()), style="red"), soft_wrap=True)
+    harmless = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(line.split()))
+    Console(stderr=True).print(Text(harmless, style="red"), soft_wrap=True)
 
 
 def main() -> None:

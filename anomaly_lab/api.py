@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomaly_lab.experiment import compose, run_folder
+from anomaly_lab.experiment import compose, record
 from anomaly_lab.experiment import config as configuration
+from anomaly_lab.experiment.trust import trusting
 from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.identity import DataAsked
+from anomaly_lab.pipeline.predict import Predicted, Request
 from anomaly_lab.pipeline.scorer import Scorer
 
 
@@ -33,12 +35,12 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """Content of metrics.json; `metrics["detector"]["auroc"]` has value, low and high. Empty before evaluation."""
-        return run_folder.in_current_words(run_folder.read_json(self.folder / "metrics.json"))
+        return record.read_metrics(self.folder)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Content of provenance.json: code, versions, data, budget and caveats."""
-        return run_folder.read_json(self.folder / "provenance.json")
+        return record.read_provenance(self.folder)
 
     @property
     def report(self) -> Path:
@@ -65,11 +67,12 @@ def experiments() -> list[str]:
     return compose.experiments()
 
 
-def show(experiment: str, **settings: Any) -> str:
+def show(experiment: str, *, trust: str | Sequence[str] = (), **settings: Any) -> str:
     """Format an experiment as YAML with all default values.
 
     Args:
         experiment: name of the experiment.
+        trust: packages beside anomaly_lab whose classes the experiment may name.
         settings: values to override, see `train`.
 
     Examples:
@@ -77,14 +80,16 @@ def show(experiment: str, **settings: Any) -> str:
         >>> "latent_dim: 8" in text
         True
     """
-    return configuration.show(configuration.load(experiment, overrides(settings)))
+    with trusting(trust):
+        return configuration.show(configuration.load(experiment, overrides(settings)))
 
 
-def train(experiment: str, **settings: Any) -> Run:
+def train(experiment: str, *, trust: str | Sequence[str] = (), **settings: Any) -> Run:
     """Train, evaluate and report an experiment, exactly as `make train EXP=…` does.
 
     Args:
         experiment: name of the experiment, see `experiments`.
+        trust: packages beside anomaly_lab whose classes the experiment may name.
         settings: values to override. Sections are mappings, `data={"root": "scans"}` or `detector={"lr": 1e-4}`; keys
             outside sections, such as `budget`, `seed`, `runs` and `start_from`, are given directly.
 
@@ -99,11 +104,17 @@ def train(experiment: str, **settings: Any) -> Run:
         >>> run.metrics["detector"]["auroc"]["value"]  # doctest: +SKIP
         0.81
     """
-    return Run(engine.train_by_name(experiment, overrides(settings)))
+    with trusting(trust):
+        return Run(engine.train_by_name(experiment, overrides(settings)))
 
 
 def resume(
-    run: str | Path | Run, *, data_root: str | None = None, accept_changed_data: bool = False, **settings: Any
+    run: str | Path | Run,
+    *,
+    data_root: str | None = None,
+    accept_changed_data: bool = False,
+    trust: str | Sequence[str] = (),
+    **settings: Any,
 ) -> Run:
     """Continue a stopped run from its newest checkpoint; the result equals that of an uninterrupted run.
 
@@ -111,6 +122,7 @@ def resume(
         run: a run or its folder.
         data_root: where the run's files lie now, if they were moved; they are compared by content.
         accept_changed_data: go on with what is left of the recorded split if files were added, removed or altered.
+        trust: packages beside anomaly_lab whose classes the run may name.
         settings: as in `train`, of the sections `trainer` (devices and the like), `data.store` and callbacks that
             cannot change scores.
 
@@ -121,7 +133,8 @@ def resume(
         >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
     """
     asked = DataAsked(data_root, accept_changed_data)
-    return Run(engine.resume(str(_folder(run)), overrides(settings), asked))
+    with trusting(trust):
+        return Run(engine.resume(str(_folder(run)), overrides(settings), asked))
 
 
 def evaluate(
@@ -130,6 +143,7 @@ def evaluate(
     data_root: str | None = None,
     accept_changed_data: bool = False,
     checkpoint: str | None = None,
+    trust: str | Sequence[str] = (),
     **settings: Any,
 ) -> Run:
     """Score and evaluate a trained run again; needs its data.
@@ -139,6 +153,7 @@ def evaluate(
         data_root: where the run's files lie now, if they were moved; they are compared by content.
         accept_changed_data: go on with what is left of the recorded split if files were added, removed or altered.
         checkpoint: name of a checkpoint other than the last, or how it begins.
+        trust: packages beside anomaly_lab whose classes the run may name.
         settings: as in `train`, of the section `evaluation`, which the run keeps, and of `data.store`.
 
     Raises:
@@ -149,15 +164,56 @@ def evaluate(
         >>> evaluate(run, evaluation={"quantile": 0.9}).metrics  # doctest: +SKIP
     """
     asked = DataAsked(data_root, accept_changed_data)
-    engine.evaluate(str(_folder(run)), overrides(settings), asked, checkpoint)
+    with trusting(trust):
+        engine.evaluate(str(_folder(run)), overrides(settings), asked, checkpoint)
     return Run(_folder(run))
 
 
-def load(run: str | Path | Run) -> Scorer:
+def predict(
+    run: str | Path | Run,
+    source: str | Path,
+    *,
+    out: str | Path | None = None,
+    masks: str | Path | None = None,
+    overwrite: bool = False,
+    anyway: bool = False,
+    trust: str | Sequence[str] = (),
+) -> Predicted:
+    """Score the files of a folder and write scores.csv, anomaly maps and a page, exactly as `make predict` does.
+
+    Args:
+        run: a run or its folder.
+        source: a file, or a folder that is searched with its sub-folders.
+        out: folder for the results, new, empty, or with what the same call has left unfinished; None for a new one.
+        masks: known lesions, for display only: a file, or a folder of files named like the images.
+        overwrite: replace a former result of the run in `out`; only files that it lists are removed.
+        anyway: score files of another nature than those of the training, too.
+        trust: packages of yours whose classes the run names.
+
+    Returns:
+        `folder`, `findings`, one for each file, and `not_scored`, those of them that have a reason instead of a score.
+
+    Raises:
+        UserError: there is nothing to score, no file could be scored, or `out` holds something else.
+
+    Examples:
+        >>> predicted = predict("runs/ganomaly_headct/20260101-120000-laptop-1a2b", "new_scans")  # doctest: +SKIP
+        >>> [finding.reason for finding in predicted.not_scored]  # doctest: +SKIP
+        ['the picture cannot be read (image file is truncated)']
+    """
+    request = Request(
+        Path(source), None if masks is None else Path(masks), None if out is None else str(out), overwrite, anyway
+    )
+    with trusting(trust):
+        return engine.predict(str(_folder(run)), request)
+
+
+def load(run: str | Path | Run, *, trust: str | Sequence[str] = ()) -> Scorer:
     """Load a trained run to score new pictures and volumes; its training data are not needed.
 
     Args:
         run: a run or its folder.
+        trust: packages beside anomaly_lab whose classes the run may name.
 
     Raises:
         UserError: `run` is not a run folder, or the run is not trained far enough or not evaluated.
@@ -167,7 +223,8 @@ def load(run: str | Path | Run) -> Scorer:
         >>> scorer.score("slice.png").is_anomalous  # doctest: +SKIP
         True
     """
-    return Scorer.open(_folder(run))
+    with trusting(trust):
+        return Scorer.open(_folder(run))
 
 
 def overrides(settings: Mapping[str, Any], above: str = "") -> list[str]:

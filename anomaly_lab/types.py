@@ -247,7 +247,27 @@ class Square:
         return f"two equal sides,{' a power of two' * self.power_of_two} from {self.least} to 2048"
 
 
+@dataclass(frozen=True)
+class FolderName:
+    r"""The name of a folder or file, without a path: nothing is written beside the folder it is meant for.
+
+    Examples:
+        >>> names = ("fanogan_headct", "my scans", "../x", "/tmp/x", ".x", "a\x1b[2J", "")
+        >>> [FolderName().admits(name) for name in names]
+        [True, True, False, False, False, False, False]
+    """
+
+    def admits(self, value: Any) -> bool:
+        if not isinstance(value, str) or not value.strip() or len(value.encode(errors="replace")) > 128:
+            return False
+        return value.isprintable() and value[0] not in ".-~" and not set(value) & {"/", "\\"}
+
+    def __str__(self) -> str:
+        return "a name of up to 128 letters, without slashes and not beginning with a dot"
+
+
 Channels = Literal[1, 3]  # of an image: grey or colour
+Name = Annotated[str, FolderName()]
 Seed = Annotated[int, Range("[0, 4294967295]")]
 Width = Annotated[int, Range("[1, 4096]")]  # channels of a network
 CodeLength = Annotated[int, Range("[1, 65536]")]  # of a latent code

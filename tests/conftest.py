@@ -10,6 +10,19 @@ from toys import Fit, Iterations, smooth
 
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
+from anomaly_lab.experiment import trust
+
+
+@pytest.fixture
+def trusted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An experiment may name classes of the test's own module."""
+    monkeypatch.setenv(trust.ENVIRONMENT, f"{request.module.__name__},study_runs")
+
+
+@pytest.fixture
+def trusted_toys(trusted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `trusted`, and any class will do for any section: the test is about how sections are composed."""
+    monkeypatch.setattr(trust, "BASES", dict.fromkeys(trust.BASES, "builtins.object"))
 
 
 @pytest.fixture

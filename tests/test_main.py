@@ -1,8 +1,11 @@
+import errno
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -106,7 +109,7 @@ def test_data_takes_a_data_set_or_an_experiment(name: str, kind: str, monkeypatc
     seen = []
     monkeypatch.setattr(config, "load", lambda name, overrides: ("load", name, overrides))
     monkeypatch.setattr(config, "load_data", lambda name, overrides: ("load_data", name, overrides))
-    monkeypatch.setattr(engine, "inspect", seen.append)
+    monkeypatch.setattr(engine, "inspect", lambda config, verify: seen.append(config))
     assert run("data", name, "seed=3").exit_code == 0
     assert seen == [(kind, name, ["seed=3"])]
 
@@ -150,6 +153,30 @@ def test_make_hands_a_data_set_over(front_door: Path, word: str):
 def test_make_hands_a_run_and_its_input_over(front_door: Path):
     done = make(front_door, "predict", "RUN=runs/a b", "INPUT=it's")
     assert done.stdout.splitlines() == ["predict", "runs/a b", "it's"]
+    words = ["OUT=a b", "MASKS=m", "OVERWRITE=1", "ANYWAY=1", "seed=1"]
+    done = make(front_door, "predict", "RUN=r", "INPUT=i", *words)
+    options = ["--out", "a b", "--masks", "m", "--overwrite", "--anyway", "seed=1"]
+    assert done.stdout.splitlines() == ["predict", "r", "i", *options]
+    assert make(front_door, "report", "RUN=r", "seed=1").stdout.splitlines() == ["report", "r", "seed=1"]
+
+
+@pytest.mark.parametrize(("whole", "status"), [(True, 0), (False, 3)])
+def test_predict_hands_over_what_was_asked_and_tells_by_its_status_whether_all_was_scored(
+    monkeypatch: pytest.MonkeyPatch, whole: bool, status: int
+):
+    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline.predict import Request
+
+    seen = []
+
+    def predict(*asked: object) -> SimpleNamespace:
+        seen.append(asked)
+        return SimpleNamespace(is_whole=whole)
+
+    monkeypatch.setattr(engine, "predict", predict)
+    words = ["--out", "o", "--masks", "m", "--overwrite", "--anyway", "data.store.scoring_batch_size=8"]
+    assert run("predict", "r", "i", *words).exit_code == status
+    assert seen == [("r", Request(Path("i"), Path("m"), "o", True, True), words[-1:])]
 
 
 @pytest.mark.parametrize(
@@ -187,3 +214,43 @@ def test_the_list_fits_a_pipe_that_is_closed_early():
     done = subprocess.run(["bash", "-c", command], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("detector")
+
+
+@pytest.mark.parametrize(
+    ("number", "file"), [(errno.ENOSPC, None), (errno.EACCES, "runs/a.json"), (errno.EMFILE, None)]
+)
+def test_a_failure_of_the_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, number: int, file: str | None) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number), file)
+
+    monkeypatch.setattr("anomaly_lab.experiment.config.load", fail)
+    done = CliRunner().invoke(__main__.app, ["show", "fanogan_headct"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {file}: " if file else f"error: {os.strerror(number)}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError(), "out of memory"), (RuntimeError("[enforce fail at DefaultCPUAllocator] can't allocate"), "out of"),
+     ("\udcff".encode, "is not UTF-8")],
+)  # fmt: skip
+def test_what_the_machine_cannot_do_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Any, said: str) -> None:
+    def fail(*_: object) -> None:
+        if isinstance(error, Exception):
+            raise error
+        error()
+
+    monkeypatch.setattr("anomaly_lab.experiment.config.load", fail)
+    done = CliRunner().invoke(__main__.app, ["show", "fanogan_headct"])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["show", "train", "data"])
+def test_a_word_that_is_no_text_is_refused_before_anything_is_written(verb: str, tmp_path: Path) -> None:
+    done = run(verb, "kde_headct", "budget=smoke", f"runs={tmp_path}/\udcff")
+    assert done.exit_code == 2
+    assert "is not UTF-8" in done.stderr
+    assert not list(tmp_path.iterdir())

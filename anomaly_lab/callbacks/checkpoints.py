@@ -30,6 +30,12 @@ class Checkpoints(RunCallback, pl.callbacks.Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         save(trainer, pl_module)
+        self._remove_old(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._remove_old(trainer)  # if a process was killed between saving the last checkpoint and this
+
+    def _remove_old(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero:
             for old in by_age(folder_of(trainer))[self.keep :]:
                 old.unlink()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +19,15 @@ from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.types import Stopped
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+PATIENCE = 30.0  # seconds that the main thread has to take notice of a signal
 _STEPS = "epoch_loop.manual_optimization.optim_step_progress"  # Lightning's count of optimizer steps
 
 
 class Interruption(RunCallback):
     """Turns signals into a clean end: the running iteration is finished, a checkpoint written, `Stopped` raised.
 
-    Outside a training, and at a second signal, `Stopped` is raised at once.
+    Outside a training, and at a second signal, `Stopped` is raised at once. A main thread inside native code takes no
+    notice of signals, for example while it waits for another process that has died: it is ended after PATIENCE.
 
     A checkpoint is usually written where a Lightning epoch ends. One in the middle of an epoch has Lightning's loops as
     they were where the epoch began, so that Lightning counts the rest of it as a whole epoch when the training goes on;
@@ -33,14 +37,19 @@ class Interruption(RunCallback):
         >>> with Interruption().listening() as interruption:
         ...     interruption.received is None
         True
+
+    Attributes:
+        begun: whether a training has begun, so that everything it needed of a checkpoint has been restored.
     """
 
     changes_scores = False
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.begun = False
         self._heard: list[signal.Signals] = []
-        self._training = self._in_epoch = False
+        self._training = self._in_epoch = self._stopping = False
+        self._noticed = threading.Event()
         self._loops: dict[str, Any] | None = None
 
     @contextmanager
@@ -59,7 +68,8 @@ class Interruption(RunCallback):
         self._heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
         self._install()
         try:
-            yield self
+            with self._watched():
+                yield self
         except Stopped as stopped:
             if stopped.signal == signal.SIGINT:
                 raise KeyboardInterrupt from stopped
@@ -70,7 +80,7 @@ class Interruption(RunCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._install()  # Lightning has put its own in front, under which a training ends without a word
-        self._training = True
+        self._training = self.begun = True
         if self._loops is None:
             self._loops = _loops(trainer)
 
@@ -117,6 +127,8 @@ class Interruption(RunCallback):
         self._training = False
         if self._in_epoch and trainer.checkpoint_callbacks:
             save(trainer, trainer.lightning_module)
+        self._stopping = True
+        getattr(trainer.strategy.launcher, "procs", []).clear()  # else Lightning kills this process as others end
         raise Stopped(self.received or signal.SIGTERM)
 
     def _install(self) -> None:
@@ -124,9 +136,39 @@ class Interruption(RunCallback):
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._noticed.set()
+        if self._stopping:
+            return
         again, self.received = self.received is not None, number
         if again or not self._training:
             raise Stopped(number)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Inside the block, a thread ends the process if the main thread takes no notice of a signal for PATIENCE."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(writer)
+
+    def _watch(self, reader: int) -> None:
+        """End the process PATIENCE after a signal, of which the system writes the number, if no handler has run."""
+        while number := os.read(reader, 1):
+            if number[0] in SIGNALS and not self._noticed.wait(PATIENCE):
+                name = signal.Signals(number[0]).name
+                print(
+                    f"error: {name} had no effect for {PATIENCE:.0f} s, perhaps because another process of the run has "
+                    "ended; continue with: make resume RUN=…",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(128 + number[0])
+        os.close(reader)
 
 
 def _loops(trainer: pl.Trainer) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import torch
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.experiment.run_folder import read_json, update_provenance, write_atomic
+from anomaly_lab.experiment.record import read_provenance
+from anomaly_lab.experiment.run_folder import append_line, update_provenance, write_atomic
 from anomaly_lab.types import Count, UserError
 
 
@@ -50,7 +51,7 @@ class Record(RunCallback):
         detector = _detector(pl_module)
         for key, values in self._tracked.items():
             detector.tracked[key] = list(values.to(detector.device))
-        self._phase_seconds = dict(read_json(_folder(trainer) / "provenance.json").get("seconds", {}))
+        self._phase_seconds = dict(read_provenance(_folder(trainer)).get("seconds", {}))
         if trainer.is_global_zero:
             for name in ("metrics.jsonl", "timings.jsonl"):
                 keep_until(_folder(trainer) / name, detector.iterations_done)
@@ -102,8 +103,9 @@ class Record(RunCallback):
         self._clock, self._last_iteration = time.perf_counter(), done
         if trainer.is_global_zero:
             head = {"iteration": done, "images": drawn * batch_size, "phase": phase.name}
-            _append(_folder(trainer) / "metrics.jsonl", head | means)
-            _append(_folder(trainer) / "timings.jsonl", {"iteration": done, "images_per_second": round(speed, 2)})
+            timing = {"iteration": done, "images_per_second": round(speed, 2)}
+            for name, line in (("metrics.jsonl", head | means), ("timings.jsonl", timing)):
+                append_line(_folder(trainer) / name, json.dumps(line, allow_nan=False))
 
     def _refuse_nonfinite(self, trainer: pl.Trainer, means: dict[str, float], done: int) -> None:
         nonfinite = sorted(key for key, value in means.items() if not math.isfinite(value))
@@ -135,6 +137,9 @@ def keep_until(path: Path, iteration: int) -> None:
         path: file whose lines have a key "iteration"; it may be missing.
         iteration: last iteration to keep.
 
+    Raises:
+        UserError: another line than the last is damaged.
+
     Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -147,16 +152,20 @@ def keep_until(path: Path, iteration: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["iteration"] > iteration:
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            late = json.loads(line)["iteration"] > iteration
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}, line {number}: is damaged, it names no iteration; restore the file from a copy of the run "
+                "folder or delete the line"
+            ) from error
+        if late:
             break
         kept.append(line)
-    write_atomic(path, "".join(kept))
-
-
-def _append(path: Path, line: dict[str, object]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(line, allow_nan=False) + "\n")
+    write_atomic(path, b"".join(kept))
 
 
 def _mean_over_ranks(trainer: pl.Trainer, means: dict[str, float]) -> dict[str, float]:

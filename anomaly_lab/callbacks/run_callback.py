@@ -19,7 +19,8 @@ Columns = dict[str, NDArray[Any]]
 class RunCallback(pl.Callback):
     """A Lightning callback with hooks for a whole run: training, final scoring and report.
 
-    The section `callbacks` of an experiment may name any `pl.Callback`. A subclass of this one can also add columns to
+    The section `callbacks` of an experiment may name a `pl.Callback` of this package, of one that the user trusts, or
+    one of Lightning's that takes neither a path nor a function. A subclass of this one can also add columns to
     the final scoring, use its result, and act when the report has been written.
 
     The section names its class by `_target_`, so every argument of its constructor has a default. Lightning's hooks are

@@ -3,24 +3,46 @@
 import json
 import netrc
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from anomaly_lab.callbacks.run_callback import RunCallback
-from anomaly_lab.experiment.run_folder import read_json, update_provenance
+from anomaly_lab.experiment.compose import read
+from anomaly_lab.experiment.record import read_metrics, read_provenance
+from anomaly_lab.experiment.run_folder import update_provenance
+from anomaly_lab.reports.html import without_folders
+
+PRIVATE: dict[str, Any] = {  # settings that keep the machine and its user out of what W&B gets
+    "console": "off",
+    "save_code": False,
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "host": "withheld",
+    "symlink": False,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
 
 
 class WandB(RunCallback):
     """Copies metrics.jsonl, timings.jsonl, sample grids and finally metrics.json to a W&B run; works on rank 0 only.
 
+    W&B is told the run's settings, without the folders that paths lie in, and nothing of the machine: no host or user
+    name, command line, packages, code, git remote or console output.
+
     Args:
         project: W&B project.
-        entity: W&B user or team; None uses the default of the API key.
+        entity: W&B user or team; None uses the default of the API key. The run stays offline unless the variable
+            WANDB_ENTITY names it as well: a file from elsewhere must not send pictures to whom it likes.
         mode: `auto` is online with an API key (WANDB_API_KEY or ~/.netrc) and offline without one; offline runs are
             kept in the run folder and uploaded by `wandb sync`.
         tags: of the W&B run.
@@ -77,21 +99,33 @@ class WandB(RunCallback):
     def _start(self, folder: Path) -> None:
         import wandb  # takes 2 s, so only where it is used
 
-        run_id = read_json(folder / "provenance.json").get("wandb", {}).get("id")
-        config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        run_id = read_provenance(folder).get("wandb", {}).get("id")
+        config = without_folders(read(folder / "config.yaml"))
+        _remove_logs(folder)
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
-            mode=self.mode if self.mode != "auto" else ("online" if _has_key() else "offline"),
+            mode=self._allowed_mode(),
             name=f"{folder.parent.name}/{folder.name}",
             id=run_id,
             resume="allow",
             dir=folder,
             config=config,
             tags=list(self.tags),
-            settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True),
+            settings=wandb.Settings(silent=True, **PRIVATE),
         )
         update_provenance(folder, wandb={"id": self._run.id, "project": self.project})
+
+    def _allowed_mode(self) -> Literal["online", "offline", "disabled"]:
+        """Return the mode: offline without a key, and for an entity that the user has not confirmed."""
+        if self.entity is not None and self.entity != os.environ.get("WANDB_ENTITY") and self.mode != "offline":
+            Console(stderr=True).print(
+                f"[yellow]callbacks.wandb.entity={escape(self.entity)}: the run stays offline, because the environment "
+                "does not say so as well; to send it there set WANDB_ENTITY",
+                soft_wrap=True,
+            )
+            return "offline"
+        return self.mode if self.mode != "auto" else ("online" if _has_key() else "offline")
 
     def _mirror_lines(self, folder: Path) -> None:
         for name, position in self._read.items():
@@ -114,9 +148,10 @@ class WandB(RunCallback):
                 self._pictures.add(path)
 
     def _summarise(self, run: Path) -> None:
-        for metric, interval in read_json(run / "metrics.json").get("detector", {}).items():
+        for metric, interval in read_metrics(run).get("detector", {}).items():
             self._run.summary.update({f"test/{metric}": interval})
         self._run.finish()
+        _remove_logs(run)
 
     def _safely(self, action: Callable[[], None]) -> None:
         """Run `action`; an exception of W&B is reported once and ends the copying, not the run."""
@@ -127,6 +162,12 @@ class WandB(RunCallback):
                 f"[yellow]W&B failed ({error}): the run continues without it; all metrics stay in the run folder"
             )
             self.mode, self._run = "disabled", None
+
+
+def _remove_logs(folder: Path) -> None:
+    """Remove the logs that W&B keeps of itself in a run folder, which name folders of this machine."""
+    for logs in (folder / "wandb").glob("*run-*/logs"):
+        shutil.rmtree(logs, ignore_errors=True)
 
 
 def _grids(samples: Path) -> list[Path]:

@@ -50,6 +50,7 @@ from anomaly_lab.types import (
     refuse_out_of_range,
 )
 
+Role = Literal["scan", "mask", "other"]  # of a file, for a data set that it is no part of
 MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation
 
 
@@ -120,6 +121,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         left_out: number of files that are no scans of this data set, by suffix; set by `cases`.
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
             number of images is that of "images".
+        include: kinds of DICOM objects that are scans to this data set although usually they are none.
         source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
 
@@ -150,6 +152,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     twin_version: ClassVar[int] = 1
     version: ClassVar[int] = 1
     official: ClassVar[dict[str, int]] = {}
+    include: Sequence[str] = ()
 
     def __init__(
         self,
@@ -240,6 +243,27 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         """Read a case with its mask, in the format of its file; a picture is cropped to the `box` of the case."""
         scan = read_scan(case, self.in_channels, self.picture, self.preprocessing.volume.tolerance)
         return scan if case.box is None else crop(scan, case.box, case.image)
+
+    def role(self, path: Path, source: Path) -> Role:
+        """Say what a readable file is that is no part of the data set, by the rules that its own files follow.
+
+        Args:
+            path: a picture, a volume or the first file of a series, in or below `source`.
+            source: the file or folder that a user wants to have scored.
+        """
+        return "scan"
+
+    def known_mask(self, image: Path, source: Path) -> Path | None:
+        """Return the mask of a scan that is no part of the data set, if one lies where those of the data set do."""
+        return None
+
+    def read_new(self, case: Case) -> Scan:
+        """Read a scan that is no part of the data set, and its mask, which is a picture or volume of the same size."""
+        scan = self.read(replace(case, mask=None))
+        if case.mask is None:
+            return scan
+        mask = read_scan(case, self.in_channels, self.picture).mask
+        return replace(scan, mask=mask if scan.origin is None or mask is None else scan.origin.cut(mask))
 
     def protocol(self) -> dict[str, Any]:
         """Return the options of the data set that change what is read, serializable as JSON."""
@@ -454,7 +478,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         if trained:
             foreground = math.ulp(0.0) if trained.foreground else 0.0  # the smallest positive fraction: any foreground
             patch_sampling = PatchSampling(overlap=trained.overlap, plane=trained.plane, foreground=foreground)
-        return replace(self.plan([]), patch_sampling=patch_sampling, bits=bits)
+        return replace(self.plan([]), patch_sampling=patch_sampling, bits=bits, read=self.read_new)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about the data for the record and the report."""
@@ -532,3 +556,16 @@ def data_of(trainer: pl.Trainer) -> PatchDataModule:
     """
     data: PatchDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, missing in its types
     return data
+
+
+def roots(path: Path, source: Path) -> Iterator[Path]:
+    """Yield the folders above a file up to `source`, any of which may be laid out as the root of a data set.
+
+    Examples:
+        >>> [root.as_posix() for root in roots(Path("new/p1/a.png"), Path("new"))]
+        ['new/p1', 'new']
+    """
+    for folder in path.parents:
+        if not folder.is_relative_to(source):
+            return
+        yield folder

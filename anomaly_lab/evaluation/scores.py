@@ -1,7 +1,6 @@
 """scores.csv: one row per case, with raw scores that survive writing and reading bit for bit."""
 
 import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_lab.evaluation.stitching import Rule, case_scores
+from anomaly_lab.experiment.tables import restored, to_csv
 from anomaly_lab.metrics import thresholds
 from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.types import UserError
@@ -74,7 +74,7 @@ class Scores:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{path}: cannot be read as scores; evaluate the run to write it again") from error
         missing = [column for column in COLUMNS[:5] if not rows or column not in rows[0]]
         if missing:
@@ -82,7 +82,7 @@ class Scores:
         numbers = [_numbers(row, f"{path}, line {line}") for line, row in enumerate(rows, 2)]
         columns = {name: np.array([row[name] for row in numbers]) for name in numbers[0]}
         label, score = columns.pop("label").astype(np.int64), columns.pop("score")
-        id, patient, split = ([row[name] for row in rows] for name in ("id", "patient", "split"))
+        id, patient, split = ([restored(row[name] or "") for row in rows] for name in ("id", "patient", "split"))
         return cls(id, patient, split, label, score, columns)
 
     def to_csv(self, threshold: float | None = None) -> str:
@@ -101,10 +101,7 @@ class Scores:
         undecided = [""] * len(self.id)
         columns["pred_label"] = undecided if threshold is None else np.where(self.score > threshold, "1", "0").tolist()
         columns |= {name: _texts(values) for name, values in self.baselines.items()}
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([columns, *zip(*columns.values(), strict=True)])
-        return text.getvalue()
+        return to_csv([columns, *zip(*columns.values(), strict=True)])
 
     def by_case(self, case: NDArray[Any], rule: Rule, k: int) -> tuple["Scores", NDArray[np.intp]]:
         """Combine the scores of patches into one score per case, for the detector and each baseline.

@@ -2,21 +2,31 @@
 
 import hashlib
 import io
-import pickle
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeGuard
 
 import torch
 from lightning_fabric.plugins.io import CheckpointIO
 from rich.console import Console
 
+from anomaly_lab.experiment.record import check
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.types import UserError
 
 RUN = "run"  # key of the run's id in a checkpoint
 _NAME = re.compile(r"(\d+)-([0-9a-f]{16})\.ckpt")
+
+
+class _Resumable(TypedDict):
+    """What a training goes on from."""
+
+    state_dict: dict[str, Any]
+    optimizer_states: list[Any]
+    loops: dict[str, Any]
+    callbacks: dict[str, Any]
 
 
 class CheckpointFiles(CheckpointIO):
@@ -35,7 +45,7 @@ class CheckpointFiles(CheckpointIO):
         >>> files = CheckpointFiles("1f2e3d4c")
         >>> files.save_checkpoint({"state_dict": {"w": torch.ones(2)}}, f"{folder.name}/00000010.ckpt")
         >>> [path] = by_age(Path(folder.name))
-        >>> len(path.stem), files.load_checkpoint(path)["state_dict"]["w"]
+        >>> len(path.stem), load(path)["state_dict"]["w"]
         (25, tensor([1., 1.]))
         >>> folder.cleanup()
     """
@@ -53,7 +63,12 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return load(Path(path), self.run_ids)
+        checkpoint = load(Path(path), self.run_ids)
+        try:
+            check(checkpoint, _Resumable)  # what is missing, Lightning would begin anew without a word
+        except ValueError as error:
+            raise UserError(f"{path} cannot be gone on from ({error}); delete it to use the previous one") from error
+        return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
@@ -103,7 +118,7 @@ def final(run: Path, facts: Mapping[str, Any], asked: str | None = None) -> Path
         known = ", ".join(path.name for path in files if _is_intact(path))
         raise UserError(f"--checkpoint {asked}: {run} has no such intact checkpoint; there are: {known or 'none'}")
     result = facts.get("checkpoint") or {}
-    chosen = run / "checkpoints" / result["file"] if "file" in result else files[0]
+    chosen = run / "checkpoints" / Path(result["file"]).name if "file" in result else files[0]
     if result.get("rule") == "last" and int(chosen.name.partition("-")[0]) != result["iteration"]:
         fault = f"{run}: the checkpoint of its result, of iteration {result['iteration']}, is not there"
     elif not chosen.exists():
@@ -148,14 +163,32 @@ def load(path: Path, ids: Collection[str | None] = ()) -> dict[str, Any]:
     if not _is_intact(path):
         raise UserError(f"{path} is damaged (its checksum differs); delete it to use the previous checkpoint")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed, so it could unpack to any size")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-        raise UserError(f"{path} holds no checkpoint ({str(error).splitlines()[0]}); delete it") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+    except Exception as error:  # whatever a damaged or a hostile file can lead to
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise UserError(f"{path} holds no checkpoint ({reason}); delete it") from error
+    if not _is_checkpoint(checkpoint):
         raise UserError(f"{path} holds no checkpoint; delete it")
     if ids and None not in ids and checkpoint.get(RUN) not in ids:
         raise UserError(f"{path} was written by another run; remove it from this run folder")
     return checkpoint
+
+
+def _is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:
+    """Return whether Lightning and a detector could be restored from what a file holds."""
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        return False
+    mappings = [content.get(key, {}) for key in ("state_dict", "loops", "callbacks")]
+    optimizers = content.get("optimizer_states", [])
+    return (
+        all(isinstance(part, dict) for part in mappings)
+        and isinstance(optimizers, list)
+        and all(isinstance(state, dict) for state in optimizers)
+        and all(isinstance(value, torch.Tensor) for value in content["state_dict"].values())
+    )
 
 
 def by_age(folder: Path) -> list[Path]:
@@ -169,7 +202,9 @@ def by_age(folder: Path) -> list[Path]:
         ...     [path.name[:8] for path in by_age(Path(folder))]
         ['00000020', '00000010']
     """
-    return sorted((path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name)), reverse=True)
+    return sorted(
+        (path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name) and path.is_file()), reverse=True
+    )
 
 
 def _belongs(path: Path, ids: Collection[str | None]) -> bool:

@@ -20,12 +20,14 @@ from __future__ import annotations
 import copy
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
@@ -37,6 +39,8 @@ Tree = dict[str, Any]  # nested sections of plain Python values
 BUDGETS = ("paper", "laptop", "smoke")
 ENVIRONMENT = "ANOMALY_EXPERIMENTS"  # variable with the user's experiments folder; `--experiments` sets it
 DEFAULTS, DETECTORS, DATASETS, PAIRS = "defaults", "detectors", "datasets", "pairs"
+VARIABLES = ("ANOMALY_DATA", "ANOMALY_WEIGHTS")  # of the environment, that a file may ask for: ${oc.env:…,default}
+MAX_BYTES, MAX_VALUES, MAX_DEPTH = 2**20, 100_000, 50  # of a YAML file; an experiment has some hundred values
 OLD_BASES = {"gan": DEFAULTS}  # files of the former folder `_base` that did not become data sets
 
 
@@ -320,11 +324,12 @@ def read(path: Path) -> Tree:
         '${seed}'
     """
     try:
-        return copy.deepcopy(_parsed(path, path.read_text(encoding="utf-8")))
+        with path.open(encoding="utf-8") as file:
+            return copy.deepcopy(_parsed(path, file.read(MAX_BYTES + 1)))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}, line {line}: {error.problem}") from error
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, YAMLError) as error:  # such as a date that is none
         raise UserError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {sentence(error)}") from error
@@ -332,10 +337,81 @@ def read(path: Path) -> Tree:
 
 @lru_cache(maxsize=256)
 def _parsed(path: Path, text: str) -> Tree:
+    refuse_bomb(text)
     node = OmegaConf.load(io.StringIO(text))
     if not isinstance(node, DictConfig):
         raise UserError(f"{path}: must contain a mapping of sections, not a list")
-    return cast(Tree, OmegaConf.to_container(node, resolve=False))
+    tree = cast(Tree, OmegaConf.to_container(node, resolve=False))
+    try:
+        refuse_resolvers(tree)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return tree
+
+
+def refuse_bomb(text: str) -> None:
+    """Refuse a YAML text that is long, nested deeply, or becomes long by anchors that repeat other anchors.
+
+    Raises:
+        YAMLError: it is such a text.
+
+    Examples:
+        >>> refuse_bomb("[&a [1, 2], *a, *a]")
+        >>> refuse_bomb("a: &a [*a]")
+        Traceback (most recent call last):
+        ...
+        yaml.error.YAMLError: it is nested too deeply, has more than 100000 values or repeats an unknown anchor
+    """
+    if len(text) > MAX_BYTES:
+        raise YAMLError(f"it has more than {MAX_BYTES} letters")
+    sizes: dict[str | None, int] = {}  # number of values in what an anchor stands for
+    sections: list[tuple[str | None, int]] = [(None, 0)]  # open ones: anchor, number of values so far
+    for event in yaml.parse(text, Loader=_Loader):  # events, because a parsed tree has been built, deep or large
+        anchor, size = getattr(event, "anchor", None), 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            sections.append((anchor, 1))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = sections.pop()
+            sizes[anchor] = size
+        elif isinstance(event, yaml.AliasEvent):
+            size = sizes.get(anchor, MAX_VALUES + 1)  # an anchor that contains itself is not finished
+        elif isinstance(event, yaml.ScalarEvent):
+            sizes[anchor] = size = 1
+        sections[-1] = (sections[-1][0], sections[-1][1] + size)
+        if sections[-1][1] > MAX_VALUES or len(sections) > MAX_DEPTH:
+            raise YAMLError(f"it is nested too deeply, has more than {MAX_VALUES} values or repeats an unknown anchor")
+
+
+def refuse_resolvers(value: Any) -> None:
+    """Refuse texts with `${…}` that are more than a reference to another key or a default with VARIABLES.
+
+    Whatever a file asks for is written into the run's record, which is shared: it must not read secrets from the
+    environment.
+
+    Raises:
+        UserError: a text has another interpolation.
+
+    Examples:
+        >>> refuse_resolvers({"root": "${oc.env:ANOMALY_DATA,data}/headct", "seed": "${seed}"})
+        >>> refuse_resolvers({"root": "${oc.env:HOME}"})
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: ${oc.env:HOME}: takes a key, as in ${data.patch_size}, or ${oc.env:ANOMALY_DATA,...
+    """
+    if isinstance(value, dict):
+        for key, member in value.items():
+            refuse_resolvers(str(key))
+            refuse_resolvers(member)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            refuse_resolvers(member)
+    elif isinstance(value, str) and "${" in _HARMLESS.sub("", value):
+        known = " or ".join(f"${{oc.env:{name},…}}" for name in VARIABLES)
+        raise UserError(f"{value}: takes a key, as in ${{data.patch_size}}, or {known}")
+
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_HARMLESS = re.compile(rf"\$\{{(?:[\w.\[\]]+|oc\.env:(?:{'|'.join(VARIABLES)})(?:,[^${{}}]*)?)\}}")
 
 
 def _layer(path: Path) -> Layer:

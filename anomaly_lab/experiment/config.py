@@ -30,7 +30,7 @@ from anomaly_lab.experiment.schema import (
     refuse_impossible,
     sentence,
 )
-from anomaly_lab.types import Count, Range, Seed, UserError
+from anomaly_lab.types import Count, Name, Range, Seed, UserError
 
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
@@ -86,7 +86,7 @@ class Experiment:
         start_phase: last phase that a warm start reuses, together with all phases before it.
     """
 
-    name: str = MISSING
+    name: Name = MISSING
     seed: Seed = 0
     budget: str = "auto"
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -239,6 +239,8 @@ def _of_layers(
         config = merged(OmegaConf.structured(Experiment(name=name)), compose.composed(layers, budget))
         config.budget, config.budgets = budget, {budget: compose.changed_by_budget(layers, budget)}
         callbacks = list(config.callbacks)
+        if taken := [key for key in ("budgets", "layers") if key in requested]:
+            raise UserError(f"{taken[0]}: says what the experiment's files hold; override the setting itself")
         if "detector" not in sections and (unknown := [str(key) for key in requested if key not in OF_DATA_ALONE]):
             raise UserError(f"{unknown[0]}: a data set without a detector takes {', '.join(OF_DATA_ALONE)}")
         config = merged(config, requested)
@@ -270,11 +272,14 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
     """Parse `key=value` words into a configuration with current keys; later words override earlier ones."""
     requested = OmegaConf.create()
     for override in overrides:
+        if not _is_text(override):
+            raise UserError(f"{override!r} is not UTF-8; rename the file or folder")
         key, equals, _ = override.partition("=")
         if not (equals and all(key.split("."))):
             raise UserError(f"'{override}' is not key=value, as in detector.latent_dim=64")
         try:
             given: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+            compose.refuse_resolvers(given)
             current, used = in_current_keys(given)
             tell_of_new_keys(used)
             requested = cast(DictConfig, OmegaConf.merge(requested, current))
@@ -285,6 +290,15 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
         except TypeError as error:
             raise UserError(f"'{override}': another override gives a list where this one gives a section") from error
     return requested
+
+
+def _is_text(word: str) -> bool:
+    """Return whether a word of the command line can be written into a file of the record."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # the system gave bytes that are no text
+        return False
+    return True
 
 
 def _budget(budget: str, offered: Sequence[str]) -> str:
@@ -324,7 +338,7 @@ def _complete(config: DictConfig, callbacks: Sequence[str], sections: Sequence[s
     refuse_impossible("", Experiment, cast(dict[str, Any], OmegaConf.to_container(config)))
     for section in named:
         values: Any = OmegaConf.to_container(OmegaConf.select(config, section))
-        refuse_impossible(f"{section}.", locate(values.pop(TARGET)), values)
+        refuse_impossible(f"{section}.", locate(values.pop(TARGET), section), values)
     return config
 
 

@@ -1,6 +1,7 @@
 """The run folder, which holds everything known about a run. All of its files are written atomically."""
 
 import contextlib
+import glob
 import json
 import os
 import platform
@@ -41,6 +42,8 @@ RENAMED = {
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file atomically: readers see either the old or the new content, even after a crash.
 
+    A link at `path` is replaced by the file; what it points to is left alone.
+
     Args:
         path: the file; its folder must exist.
         content: bytes, or text to be encoded as UTF-8.
@@ -56,20 +59,65 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         ...     path.read_text()
         'done'
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with disk_errors(path):
+            for left in _left_by_dead(path.parent, f".{glob.escape(path.name)}.", ".partial"):
+                left.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
+            with partial.open("xb") as file:  # a new file: not what a link leads to
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # the error above says more
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Convert an OSError inside the block into a UserError that names the file that could not be written.
+
+    Examples:
+        >>> with disk_errors(Path("log.txt")):
+        ...     raise OSError(28, "No space left on device")
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: cannot write log.txt: No space left on device; free disk space or choose ...
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free disk space or choose another location"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # the error above says more
-            partial.unlink(missing_ok=True)
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file, but no link to one; the `opener` of `open` for what is appended to."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file of a run folder, which must not be a link.
+
+    Raises:
+        UserError: the disk is full, the location is not writable, or the file is a link.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     append_line(Path(folder, "log"), "a")
+        ...     append_line(Path(folder, "log"), "b")
+        ...     Path(folder, "log").read_text().split()
+        ['a', 'b']
+    """
+    try:
+        with open(path, "a", encoding="utf-8", opener=no_link) as file:
+            file.write(f"{line}\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free disk space or remove a link") from error
 
 
 def write_json(path: Path, content: object) -> None:
@@ -88,8 +136,12 @@ def write_json(path: Path, content: object) -> None:
     write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, remedy: str = "restore it from a copy of the run folder") -> dict[str, Any]:
     """Read a JSON file of a run folder; a missing file yields an empty mapping.
+
+    Args:
+        path: the file.
+        remedy: what to do about a damaged one, for the message.
 
     Raises:
         UserError: the file is damaged.
@@ -98,15 +150,21 @@ def read_json(path: Path) -> dict[str, Any]:
         >>> read_json(Path("no such file.json"))
         {}
     """
-    if not path.exists():
-        return {}
     try:
-        content = json.loads(path.read_text())
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise ValueError("it is no file")
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         if not isinstance(content, dict):
             raise ValueError("it holds no mapping")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it from a copy of the run folder") from error
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
     return content
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -170,9 +228,15 @@ def final_place(work: Path) -> Path:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what processes of this machine left that were killed inside `create`."""
-    for left in folder.glob(f".*{_WORK}.{socket.gethostname()}.*"):
-        if not psutil.pid_exists(int(left.name.rpartition(".")[2])):
-            shutil.rmtree(left, ignore_errors=True)
+    for left in _left_by_dead(folder, f".*{_WORK}."):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _left_by_dead(folder: Path, before: str, after: str = "") -> list[Path]:
+    """Return what ended processes of this host left, named `<before><host>.<pid><after>`; `before` is a pattern."""
+    start = f"{before}{glob.escape(socket.gethostname())}."
+    named = ((path, path.name.removesuffix(after).rpartition(".")[2]) for path in folder.glob(f"{start}*{after}"))
+    return [path for path, pid in named if pid.isdecimal() and not psutil.pid_exists(int(pid))]
 
 
 def remove_partial_files(run: Path) -> None:
@@ -190,6 +254,8 @@ def locked(run: Path) -> Iterator[None]:
     """
     lock = FileLock(run / ".lock", timeout=0)
     try:
+        if (run / ".lock").is_symlink():
+            (run / ".lock").unlink()  # taking the lock would empty what it leads to
         lock.acquire()
     except Timeout as error:
         raise UserError(f"{run} is in use by another process; wait for it or stop it") from error
@@ -205,7 +271,7 @@ def open_run(path: str) -> Path:
     """Return the run folder at `path`.
 
     Raises:
-        UserError: it has no config.yaml.
+        UserError: it has no config.yaml, or a link to a folder in it, through which files outside would be written.
 
     Examples:
         >>> open_run("nowhere")
@@ -218,6 +284,10 @@ def open_run(path: str) -> Path:
         raise UserError(
             f"{path} is not a run folder (no config.yaml in it); run folders are runs/<experiment>/<start>-…"
         )
+    for folder, names, _ in os.walk(run):
+        for link in (Path(folder, name) for name in names if Path(folder, name).is_symlink()):
+            if not link.resolve().is_relative_to(run.resolve()):
+                raise UserError(f"{link} is a link out of the run folder; replace it by the folder that it leads to")
     return run
 
 

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, fields, is_dataclass, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import cache, partial, reduce
 from operator import or_
@@ -18,6 +18,7 @@ from typing import Any, Union, cast, get_args, get_origin
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, TupleConfig
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from anomaly_lab.experiment import trust
 from anomaly_lab.types import Constraint, Range, UserError, constraints
 
 TARGET = "_target_"
@@ -59,10 +60,28 @@ ENGINE_SETS = {  # arguments of the Trainer that the engine sets, and what to us
 }
 
 
+@dataclass(frozen=True)
+class _Only:
+    """Constraint: values of some types, none of which is a class's name or an object."""
+
+    text: str
+    kinds: tuple[type, ...] = ()
+
+    def admits(self, value: Any) -> bool:
+        return isinstance(value, self.kinds)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_NAME = _Only("a name", (str,))
+_ENGINES = _Only("nothing, the engine sets it")
 FOREIGN: dict[tuple[str, str], tuple[Constraint, ...]] = {  # constraints on parameters of third-party classes
     ("Trainer", "accumulate_grad_batches"): (Range("[1, 65536]"),),
     ("Trainer", "gradient_clip_val"): (Range("(0, inf)"),),
     ("Trainer", "num_nodes"): (Range("[1, 65536]"),),
+    **{("Trainer", name): (_NAME,) for name in ("accelerator", "strategy", "profiler")},  # Lightning's own, by name
+    **{("Trainer", name): (_ENGINES,) for name in ("plugins", "model_registry")},
 }
 
 
@@ -86,8 +105,9 @@ def checked(section: str, node: Any) -> DictConfig:
     """
     if not isinstance(node, DictConfig) or TARGET not in node:
         raise UserError(f"{section} must be a mapping that names its class by {TARGET}")
-    target = locate(node[TARGET], f"{section}.{TARGET}: ")
+    target = locate(node[TARGET], section)
     values: Any = {**cast(dict[str, Any], OmegaConf.to_container(node, resolve=False)), TARGET: moved(node[TARGET])}
+    _refuse_nested_classes(section, {name: value for name, value in values.items() if name != TARGET})
     if section != "trainer":
         return merged(_schema(target), values, f"{section}.")
     _refuse_what_the_engine_sets(values)
@@ -136,6 +156,25 @@ def merged(schema: DictConfig, node: DictConfig | Mapping[str, Any], prefix: str
     return schema
 
 
+def to_object(config: DictConfig) -> Any:
+    """Convert a structured configuration to its dataclass, with interpolations resolved.
+
+    Raises:
+        UserError: a value is missing, or refers to one that does not exist; the message names the key.
+
+    Examples:
+        >>> Toy = make_dataclass("Toy", [("width", int, 8)])
+        >>> to_object(OmegaConf.structured(Toy)).width
+        8
+    """
+    try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise UserError(f"Missing mandatory value: {', '.join(missing)}")
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {sentence(error)}") from error
+
+
 def _refuse_other_containers(schema: DictConfig, values: Mapping[str, Any], prefix: str) -> None:
     """Raise UserError for a list in place of a section or vice versa, which OmegaConf cannot merge."""
     for key, value in values.items():
@@ -176,7 +215,8 @@ def refuse_impossible(prefix: str, kind: type, values: Mapping[str, Any]) -> Non
             continue
         for constraint in (*constraints(parameter.annotation), *FOREIGN.get((kind.__name__, name), ())):
             if not constraint.admits(value):
-                raise UserError(f"{prefix}{name}={value}: takes {constraint}")
+                given = ascii(value) if isinstance(value, str) and not value.isprintable() else value
+                raise UserError(f"{prefix}{name}={given}: takes {constraint}")
         if section := _section(parameter.annotation):
             refuse_impossible(f"{prefix}{name}.", section, value)
             _instance(f"{prefix}{name}", section, value)
@@ -220,15 +260,24 @@ def _section(annotation: Any) -> type | None:
     return next((member for member in members if isinstance(member, type) and is_dataclass(member)), None)
 
 
-def locate(path: str, prefix: str = "") -> type:
-    """Import the class at a dotted path.
+def _refuse_nested_classes(key: str, value: Any) -> None:
+    """Refuse a class named below a section: only sections are made into objects."""
+    if isinstance(value, Mapping) and TARGET in value:
+        raise UserError(f"{key}: names a class by {TARGET}, which only a section and a callback can do; remove it")
+    members = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, member in members:
+        _refuse_nested_classes(f"{key}.{name}", member)
+
+
+def locate(path: str, section: str = "") -> type:
+    """Import the class at a dotted path, if it is one that a section may name; see `trust`.
 
     Args:
         path: the path; names of earlier versions are converted.
-        prefix: start of the error message.
+        section: dotted name of the section, such as "data" or "callbacks.health"; empty for any section.
 
     Raises:
-        UserError: there is no such module or class.
+        UserError: there is no such module or class, its package is not trusted, or it has not the section's base class.
 
     Examples:
         >>> locate("anomaly_lab.detectors.ganomaly.GANomaly").__name__
@@ -238,19 +287,22 @@ def locate(path: str, prefix: str = "") -> type:
         ...
         anomaly_lab.types.UserError: no class 'Ganomaly' in anomaly_lab.detectors.ganomaly. Did you mean: 'GANomaly'...
     """
-    package, _, name = moved(str(path)).rpartition(".")
-    if not package or not all(part.isidentifier() for part in package.split(".")):
+    path, prefix = moved(str(path)), f"{section}.{TARGET}: " if section else ""
+    package, _, name = path.rpartition(".")
+    if not package or not all(part.isidentifier() for part in path.split(".")):
         raise UserError(f"{prefix}'{path}' is not the dotted path of a class")
+    trust.refuse_package(path, section)
     try:
         value = getattr(importlib.import_module(package), name, None)
     except (ModuleNotFoundError, ValueError) as error:
         if isinstance(error, ModuleNotFoundError) and not f"{package}.".startswith(f"{error.name}."):
-            raise  # the module exists, but one of its imports does not
+            raise UserError(f"{prefix}{package} needs the package {error.name}, which is not installed") from error
         raise UserError(f"{prefix}no module '{package}'.{did_you_mean(package, _neighbours(package))}") from error
     if not isinstance(value, type):
         members = vars(importlib.import_module(package))
         classes = [known for known, member in members.items() if isinstance(member, type)]
         raise UserError(f"{prefix}no class '{name}' in {package}.{did_you_mean(name, classes)}")
+    trust.refuse_class(value, path, section)
     return value
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,18 @@ from anomaly_lab.callbacks.record import peak_memory
 from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.experiment import checkpoint_files, fingerprint, run_folder
+from anomaly_lab.experiment import checkpoint_files, fingerprint, record, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.experiment.schema import TARGET, locate
 from anomaly_lab.pipeline import identity
 from anomaly_lab.pipeline import inspect as inspection
-from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say
+from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say, warn
 from anomaly_lab.pipeline.evaluate import evaluate_run
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
-from anomaly_lab.pipeline.predict import new_cases, predict_files
+from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
+from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.provenance import provenance, published
 from anomaly_lab.pipeline.scorer import Scorer, load_weights
 from anomaly_lab.pipeline.training import (
@@ -44,9 +45,12 @@ from anomaly_lab.pipeline.training import (
     trainer_for,
 )
 from anomaly_lab.pipeline.warm_start import WarmStart
+from anomaly_lab.reports.prediction_page import Scoring
+from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
 from anomaly_lab.types import Stopped, UserError
 
+MAX_NAMED = 5  # files that were not scored and are named on the console
 LOADING = tuple(f"data.store.{name}" for name in ("folder", "num_workers", "scoring_batch_size", "on_bad"))
 EVALUATE = ("evaluation", "trainer.accelerator", *LOADING)  # what may be said otherwise of a run that exists
 RESUME = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "callbacks", *LOADING)
@@ -128,11 +132,12 @@ def _make_run_folder(
     return run_folder.final_place(work)
 
 
-def inspect(config: DictConfig) -> Path:
+def inspect(config: DictConfig, verify: bool = False) -> Path:
     """Build or reuse the store of an experiment, print its content and write its data sheet.
 
     Args:
         config: the resolved experiment, with or without a detector.
+        verify: compare the whole store with the hashes that were written when it was built.
 
     Returns:
         The data sheet.
@@ -148,6 +153,8 @@ def inspect(config: DictConfig) -> Path:
     began = time.perf_counter()
     data.setup("inspect")
     say(f"store: {inspection.origin(data, time.perf_counter() - began)}")
+    if verify:
+        say(f"verified: {inspection.verified(data)}")
     facts = data.facts()
     announce_data(facts)
     page = inspection.inspect(Path(config.runs) / config.name / "data", config.name, data, facts)
@@ -181,7 +188,7 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
     config = configuration.recall(run / "config.yaml", overrides, RESUME)
     _refuse_other_callbacks(configuration.recall(run / "config.yaml"), config)
     with Interruption().listening() as interruption, _alone(run):
-        facts = run_folder.read_json(run / "provenance.json")
+        facts = record.read_provenance(run, needs=("data",))
         if facts.get("finished") and (run / "report.html").exists():
             raise UserError(
                 f"{run} is finished, there is nothing to resume; to evaluate it again: make evaluate RUN={run}"
@@ -204,7 +211,7 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
             say(f"resuming {run} from {'the beginning (no checkpoint yet)' if checkpoint is None else checkpoint.name}")
             entry = {"at": run_folder.now(), "from": checkpoint and checkpoint.name, "overrides": list(overrides)}
             run_folder.update_provenance(run, resumed=[*facts.get("resumed", []), entry])
-        return _fit_and_evaluate(_Work(config, run, facts, data, detector), checkpoint, interruption)
+        return _fit_and_evaluate(_Work(config, run, facts, data, detector, overrides), checkpoint, interruption)
 
 
 @quiet_lightning()
@@ -233,7 +240,7 @@ def evaluate(
     run = run_folder.open_run(path)
     config = configuration.recall(run / "config.yaml", overrides, EVALUATE)
     with Interruption().listening(), _alone(run):
-        facts = run_folder.read_json(run / "provenance.json")
+        facts = record.read_provenance(run, needs=("code", "data"))
         identity.point_at_data(config, run, facts, asked)
         data, detector = construct(config)
         identity.pin_split(data, run, asked)
@@ -268,33 +275,69 @@ def report(path: str) -> Path:
     return _reported(run_folder.open_run(path))
 
 
-def predict(path: str, folder: str, out: str | None = None, masks: str | None = None) -> Path:
+def predict(path: str, request: Request, overrides: Sequence[str] = ()) -> Predicted:
     """Score pictures and volumes with a trained run; write scores.csv, anomaly maps and index.html.
 
     Args:
         path: the run folder.
-        folder: a file, or a folder that is searched recursively.
-        out: folder for the results; `<run>/predictions/<folder>` by default.
-        masks: known lesions, a file or a folder of files named like the images; used for display only.
+        request: the files and the folder for the results. If this holds what the same command has left unfinished, it
+            goes on there.
+        overrides: `key=value` words, of the keys in `scorer.SETTINGS` alone.
 
     Returns:
-        The folder with the results.
+        The folder with the results, and a finding for each file.
 
     Raises:
-        UserError: the run is not trained, or there is nothing to score.
+        UserError: the run is not trained, there is nothing to score, no file could be scored, or the folder for the
+            results holds something else.
 
     Examples:
-        >>> predict("runs/ganomaly_headct/20260101-120000-laptop-1a2b", "new_scans")  # doctest: +SKIP
-        PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/predictions/new_scans')
+        >>> predict("runs/ganomaly_headct/20260101-120000-smoke-1a2b", Request(Path("new"))).folder  # doctest: +SKIP
+        PosixPath('runs/ganomaly_headct/20260101-120000-smoke-1a2b/predictions/new-20260102-080000')
     """
     run = run_folder.open_run(path)
-    scorer = Scorer.open(run)
-    source = Path(folder)
-    cases = new_cases(source, Path(masks) if masks else None)
-    target = Path(out) if out else run / "predictions" / source.resolve().name
-    written = predict_files(run.name, scorer, cases, target)
-    say(f"scores and maps: {written}; page: {written / 'index.html'}")
-    return written
+    scorer = Scorer.open(run, overrides)
+    record = read_run(run)
+    found = new_files(scorer.data, request)
+    if found.left_out:
+        name, reason = next(iter(found.left_out.items()))
+        say(f"left out: {counted(len(found.left_out))}, such as {name} ({reason}); {LEFT_OUT} lists them")
+    facts = record.provenance
+    identity_of_run = {
+        "name": record.name,
+        "id": facts.get("id") or run.resolve().name,
+        "checkpoint": checkpoint_files.final(run, facts).name,
+        "threshold": scorer.threshold,
+    }
+    place = place_for(run, request.inputs, request.out)
+    with Interruption().listening():
+        try:
+            with opened(place, asked(identity_of_run, scorer, request, found.cases), request.overwrite) as folder:
+                if folder.done:
+                    say(f"going on in {place} after {folder.done} of {counted(len(found.cases))}")
+                scoring = Scoring(record.name, facts, record.metrics, len(scorer.normals), record.log)
+                predicted = predict_files(scorer, found, folder, scoring, request.anyway)
+        except Stopped as stopped:
+            name = signal.Signals(stopped.signal).name
+            say(f"stopped by {name}; to go on give the same command with --out {place} (OUT={place})")
+            raise
+    _tell(predicted)
+    return predicted
+
+
+def _tell(predicted: Predicted) -> None:
+    """Print where the result of a prediction lies and what is missing of it."""
+    lacking, table = predicted.not_scored, predicted.folder / "scores.csv"
+    if len(lacking) == len(predicted.findings):
+        raise UserError(
+            f"nothing could be scored of {counted(len(lacking))}; {table} says why, such as {lacking[0].id}: "
+            f"{lacking[0].reason}"
+        )
+    for finding in lacking[:MAX_NAMED]:
+        warn(f"not scored: {finding.id}: {finding.reason}")
+    if len(lacking) > MAX_NAMED:
+        warn(f"and {len(lacking) - MAX_NAMED} more were not scored; {table} says why")
+    say(f"scores and maps: {predicted.folder}; page: {predicted.folder / 'index.html'}")
 
 
 def _refuse_other_callbacks(stored: DictConfig, config: DictConfig) -> None:
@@ -315,6 +358,7 @@ class _Work:
         facts: its provenance.
         data: its data set, set up on the first rank.
         detector: as it begins.
+        overrides: what was said otherwise when going on with it.
     """
 
     config: DictConfig
@@ -322,6 +366,7 @@ class _Work:
     facts: Mapping[str, Any]
     data: PatchDataModule
     detector: Detector
+    overrides: Sequence[str] = ()
 
 
 def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interruption) -> Path:
@@ -337,11 +382,12 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
         detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
         plugins=[CheckpointFiles(work.facts.get("id"), checkpoint_files.run_ids(work.facts))],
     )
-    _refuse_other_number_of_processes(work, trainer.world_size, checkpoint)
+    _mind_number_of_processes(work, trainer.world_size, checkpoint)
     try:
         if trainer.is_global_zero and _is_first_rank():
             run_folder.update_provenance(run, world_size=trainer.world_size)
-        trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with _restoring(checkpoint, interruption):
+            trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         began = time.perf_counter()
         with Meter("scoring", "batch", silent=not trainer.is_global_zero) as meter:
             scored = score_all(data, detector, named, trainer.strategy.root_device, meter.show)
@@ -359,22 +405,60 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
             total = detector.schedule.iterations
             say(f"stopped by {name} after iteration {done} of {total}; continue with: make resume RUN={run}")
         raise
+    except RuntimeError as error:
+        if not _is_of_another_process(error):
+            raise
+        raise UserError(
+            f"another process of this run has ended; continue with: make resume RUN={run if _is_first_rank() else '…'}"
+        ) from error
     return run
 
 
-def _refuse_other_number_of_processes(work: _Work, world_size: int, checkpoint: Path | None) -> None:
-    """Refuse to go on with a training under another number of processes if that changes what is trained.
+def _mind_number_of_processes(work: _Work, world_size: int, checkpoint: Path | None) -> None:
+    """Refuse to go on under another number of processes if that changes what is trained, or record that it was asked.
 
-    Noise, batches and gradients are those of the global batch under any number of processes. A loss that couples the
-    images of a mini-batch is one of a process's share of it.
+    Noise, batches and gradients are those of the global batch under any number of processes. But a loss that couples
+    the images of a mini-batch sees a process's share of it alone.
     """
     before = work.facts.get("world_size", world_size)
-    if checkpoint is not None and before != world_size and work.detector.couples_batch:
+    if checkpoint is None or before == world_size or not work.detector.couples_batch:
+        return
+    why = (
+        f"{type(work.detector).__name__} couples the images of a mini-batch, by batch norm or a spread over the batch, "
+        f"and {before} processes part it otherwise than {world_size}"
+    )
+    if not any(word.startswith(("trainer.devices=", "trainer.num_nodes=")) for word in work.overrides):
         raise UserError(
-            f"{work.run} was trained by {before} processes, and {type(work.detector).__name__} couples the images of a "
-            f"mini-batch (batch norm, or a spread over the batch), which {world_size} would part otherwise; resume it "
-            f"with trainer.devices={before}"
+            f"{work.run}: {why}; resume it with trainer.devices={before}, or say trainer.devices={world_size} to go on "
+            "all the same, which the report will say"
         )
+    if _is_first_rank():
+        facts = run_folder.read_json(work.run / "provenance.json")
+        caveat = f"The training was resumed under another number of processes: {why}."
+        detector = facts["detector"] | {"caveats": [*facts["detector"].get("caveats", []), caveat]}
+        run_folder.update_provenance(work.run, detector=detector)
+
+
+def _is_of_another_process(error: Exception) -> bool:
+    """Return whether an error follows from the end of another process of the run, by what Gloo and NCCL raise."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+@contextlib.contextmanager
+def _restoring(checkpoint: Path | None, interruption: Interruption) -> Iterator[None]:
+    """Blame the checkpoint, if there is one, for an error before the training begins."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if checkpoint is None or interruption.begun or _is_of_another_process(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{checkpoint} does not hold what this training needs ({type(error).__name__}: {reason}); delete it to go "
+            "on from the previous checkpoint"
+        ) from error
 
 
 def _conclude(run: Path, detector: Detector, callbacks: list[RunCallback]) -> None:
@@ -406,14 +490,14 @@ def _reported(run: Path, finished: str | None = None) -> Path:
 
 def _mark_stale(run: Path) -> None:
     """Record that no code's evaluation stands in the run folder."""
-    before = run_folder.read_json(run / "provenance.json").get("code", "")
+    before = record.read_provenance(run).get("code", "")
     training = before["training"] if isinstance(before, dict) else before
     run_folder.update_provenance(run, code={"training": training, "evaluation": ""})
 
 
 def _note_evaluation(run: Path, config: DictConfig, overrides: Sequence[str], weights: Path) -> None:
     """Record what a run was evaluated with: settings, checkpoint, and the fingerprint of the code."""
-    facts = run_folder.read_json(run / "provenance.json")
+    facts = record.read_provenance(run)
     stored = configuration.recall(run / "config.yaml")
     changed = {
         str(key): {"from": stored.evaluation[key], "to": config.evaluation[key]}

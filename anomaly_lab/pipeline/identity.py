@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.splitting.recorded import RecordedSplit
-from anomaly_lab.experiment import run_folder
+from anomaly_lab.experiment import record, run_folder
 from anomaly_lab.pipeline.warm_start import WarmStart
 from anomaly_lab.types import UserError
 
@@ -91,7 +91,7 @@ def check_fingerprint(data: PatchDataModule, run: Path, facts: Mapping[str, Any]
 
 def note_data(run: Path, data: PatchDataModule, verb: str, asked: DataAsked) -> None:
     """Record where the data lie now and which changes of them were accepted."""
-    facts = run_folder.read_json(run / "provenance.json")
+    facts = record.read_provenance(run)
     root = str(data.folder.absolute())
     before = facts["data"].get("root")
     if data.source == "real" and root != before:

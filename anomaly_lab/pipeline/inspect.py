@@ -1,8 +1,8 @@
 """Inspect a data set before training: write the data sheet and a manifest of all rows of the store."""
 
-import csv
 import io
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,6 +14,7 @@ from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.store import Store
 from anomaly_lab.experiment import run_folder
+from anomaly_lab.experiment.tables import csv_lines
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
@@ -127,12 +128,10 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
 def _manifest(data: PatchDataModule, split: Names) -> bytes:
     """Return every row of the store with its split, as CSV."""
     file = io.BytesIO()
-    with io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True) as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(MANIFEST)
-        columns = data.store.index.columns | {"split": split.tolist()}
-        writer.writerows(zip(*(columns[name] for name in MANIFEST), strict=True))
-        return file.getvalue()
+    columns = data.store.index.columns | {"split": split.tolist()}
+    rows = zip(*(columns[name] for name in MANIFEST), strict=True)
+    file.writelines(line.encode() for line in csv_lines(chain([MANIFEST], rows)))
+    return file.getvalue()
 
 
 def _ordered(named: Names) -> list[str]:
@@ -231,6 +230,24 @@ def origin(data: PatchDataModule, seconds: float) -> str:
         return f"none, {len(store.index)} pictures are read on demand"
     how = "reused" if store.reused else f"built in {seconds:.1f} s"
     return f"{how}, {len(store.index)} rows, {_megabytes(store)} ({store.folder.name})"
+
+
+def verified(data: PatchDataModule) -> str:
+    """Compare the whole store with its hashes and describe what was compared.
+
+    Args:
+        data: the data set, set up.
+
+    Raises:
+        UserError: something has changed.
+
+    Examples:
+        >>> verified(data)  # doctest: +SKIP
+        'all 200 rows are as they were stored'
+    """
+    if not isinstance(data.store, Store):
+        return "nothing, pictures are read on demand"
+    return f"all {data.store.verify()} rows are as they were stored"
 
 
 def _megabytes(store: Store) -> str:

@@ -15,6 +15,7 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint, run_folder
 from anomaly_lab.experiment.schema import TARGET, locate
 from anomaly_lab.pipeline.cost import estimated_seconds
+from anomaly_lab.pipeline.expected_input import describe
 
 
 def provenance(
@@ -54,7 +55,7 @@ def provenance(
             "caveats": caveats,
             "begun_with": dict(pretrained),
         },
-        "data": data.facts(),
+        "data": data.facts() | {"input": describe(data)},
         **({"started_from": dict(start)} if start else {}),
     }
 

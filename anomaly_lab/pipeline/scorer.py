@@ -6,8 +6,9 @@ across the scan, and each score fills its window.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,11 +30,16 @@ from anomaly_lab.evaluation.maps import whole_map
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.evaluation.stitching import Rule, case_scores, score_maps
-from anomaly_lab.experiment import checkpoint_files, run_folder
+from anomaly_lab.experiment import checkpoint_files, record, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.metrics.thresholds import conformal_p_values
+from anomaly_lab.pipeline.expected_input import ExpectedInput
 from anomaly_lab.pipeline.training import construct
 from anomaly_lab.types import Batch, Case, UserError
+
+SETTINGS = ("data.store.scoring_batch_size",)  # what may be said otherwise of the run that scores
+UNLIKE = "unlike the training scans"  # begins a remark on a scan of another nature
+_TRAINING_REMEDY = re.compile(r",? or leave such files out with data\.store\.on_bad=skip")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class ScoredScan:
         cut: the scan as the detector received it: preprocessed, with its windows.
         preprocessing: the preprocessing that was applied.
         map_seen: float32 [*S] on the preprocessed grid; None if the detector has no map and the scan only one window.
+        remarks: what to know of the score: how the scan differs from the training's, why its mask is not there.
     """
 
     case: Case
@@ -60,27 +67,40 @@ class ScoredScan:
     cut: CutScan
     preprocessing: Preprocessing
     map_seen: NDArray[np.float32] | None
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def anomaly_map(self) -> NDArray[np.float32] | None:
-        """Anomaly map on the original grid of the scan: float32 [H, W] for pictures, [*S] for volumes; or None."""
+        """Anomaly map on the original grid of the scan: float32 [H, W] for pictures, [*S] for volumes; or None.
+
+        The map of a picture is upright, as the picture is shown.
+        """
         if self.map_seen is None:
             return None
         if self.scan.affine is None:
-            return self.preprocessing.undo(self.map_seen, self.scan.shape)
+            undone = self.preprocessing.undo(self.map_seen, self.scan.shape)
+            return undone if self.scan.origin is None else self.scan.origin.back(undone)
         assert self.cut.scan.affine is not None
         own: NDArray[np.float32] = onto(self.map_seen[None], self.cut.scan.affine, self.scan.affine, self.scan.shape)[0]
         return own
 
 
+class NotScored(NamedTuple):
+    """A scan without a score, and why it has none."""
+
+    case: Case
+    reason: str
+
+
 class _Windows(NamedTuple):
-    """A scan with its windows: their number, and which of them count for the score, [n]."""
+    """A scan with its windows: their number, and which of them count for the score, [n]; remarks as in ScoredScan."""
 
     case: Case
     scan: Scan
     cut: CutScan
     number: int
     counted: NDArray[np.bool_]
+    remarks: tuple[str, ...]
 
 
 class Scorer:
@@ -92,6 +112,10 @@ class Scorer:
         metrics: content of metrics.json.
         normals: scores of the validation normals, [n].
         bits: bits per stored pixel, 8 or 16.
+
+    Attributes:
+        expected: the nature of the training scans; unless `open` found it, nothing is known of them and every scan is
+            scored.
 
     Examples:
         >>> scorer = Scorer.open("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
@@ -108,23 +132,28 @@ class Scorer:
         bits: int,
     ) -> None:
         self.data, self.detector, self.normals = data, detector, normals
+        self.expected = ExpectedInput({})
         self.threshold: float | None = metrics["threshold"]["value"]
         self._unit = metrics["unit"]
         self._plan = data.scoring_plan(bits)
 
     @classmethod
-    def open(cls, path: str | Path) -> Scorer:
+    def open(cls, path: str | Path, overrides: Sequence[str] = ()) -> Scorer:
         """Create the scorer of a run folder.
+
+        Args:
+            path: the run folder.
+            overrides: `key=value` words, of the keys in SETTINGS alone.
 
         Raises:
             UserError: `path` is not a run folder, or the run is not trained far enough or not evaluated.
         """
         run = run_folder.open_run(str(path))
-        metrics = run_folder.in_current_words(run_folder.read_json(run / "metrics.json"))
+        metrics = record.read_metrics(run, needs=("threshold.value", "unit.rule", "unit.top_k"))
         if not metrics:
             raise UserError(f"{run} was never evaluated, so it has no threshold; run: make evaluate RUN={run}")
-        facts = run_folder.read_json(run / "provenance.json")
-        config = configuration.recall(run / "config.yaml")
+        facts = record.read_provenance(run, needs=("data",))
+        config = configuration.recall(run / "config.yaml", overrides, SETTINGS)
         config.data.source = "twin"  # avoids looking for the training files, which are not needed
         data, detector = construct(config)
         load_weights(run, detector)
@@ -132,61 +161,125 @@ class Scorer:
         bits = facts["data"].get("bits")
         if bits is None:  # a run of an older version
             bits = _bits_of_data(run, facts)
-        return cls(data, detector, metrics, scores.score[scores.normals], bits)
+        scorer = cls(data, detector, metrics, scores.score[scores.normals], bits)
+        scorer.expected = ExpectedInput(facts["data"].get("input") or {}, data.preprocessing.volume.window is None)
+        return scorer
 
-    def score(self, source: str | Path | Case | NDArray[Any]) -> ScoredScan:
+    def score(self, source: str | Path | Case | NDArray[Any], anyway: bool = False) -> ScoredScan:
         """Score one scan.
 
         Args:
             source: path of a picture, a NIfTI volume, a DICOM file or the folder of a DICOM series; a `Case`; or a
                 picture as an array [H, W] or [H, W, 3] of uint8, uint16, or floats in [0, 1].
+            anyway: score a scan of another nature than those of the training.
 
         Raises:
-            UserError: the source cannot be read or has more than one scan.
+            UserError: the source cannot be read, has more than one scan or is of another nature than the training
+                scans, or its score is not finite.
         """
-        (scored,) = self.score_all([_only_case(source)] if isinstance(source, str | Path) else [source])
+        (scored,) = self.score_all([_only_case(source)] if isinstance(source, str | Path) else [source], anyway)
         return scored
 
-    def score_all(self, sources: Iterable[Case | NDArray[Any]]) -> Iterator[ScoredScan]:
-        """Score scans one after another, in order; the windows of small scans share batches.
+    def score_all(self, sources: Iterable[Case | NDArray[Any]], anyway: bool = False) -> Iterator[ScoredScan]:
+        """Score scans one after another, in order, up to the first that cannot be scored.
 
         Args:
             sources: cases, or pictures as arrays, see `score`.
-        """
-        for group in self._groups(sources):
-            patches = np.concatenate([block for windows in group for block, _ in windows.cut.blocks()])
-            scores, maps = self._predict(patches)
-            ends = np.cumsum([windows.number for windows in group]).tolist()
-            for windows, end in zip(group, ends, strict=True):
-                own = slice(end - windows.number, end)
-                yield self._conclude(windows, scores[own], None if maps is None else maps[own])
+            anyway: score scans of another nature than those of the training.
 
-    def _groups(self, sources: Iterable[Case | NDArray[Any]]) -> Iterator[list[_Windows]]:
-        """Group scans to at least a batch of windows: many pictures, or one volume."""
-        group: list[_Windows] = []
+        Raises:
+            UserError: as `score`.
+        """
+        for group in self.groups(sources, anyway):
+            for outcome in group:
+                if isinstance(outcome, NotScored):
+                    name = outcome.case.id if outcome.case.image == Path() else outcome.case.image
+                    raise UserError(f"{name}: {outcome.reason}")
+                yield outcome
+
+    def groups(
+        self, sources: Iterable[Case | NDArray[Any]], anyway: bool = False
+    ) -> Iterator[list[ScoredScan | NotScored]]:
+        """Score scans in groups, whose windows share batches: many pictures, or one volume; all are in order.
+
+        The groups of sources[n:] are those of `sources` from the same place on, if n is where a group begins.
+
+        Args:
+            sources: cases, or pictures as arrays, see `score`.
+            anyway: score scans of another nature than those of the training; ScoredScan.remarks then says so.
+        """
+        group: list[_Windows | NotScored] = []
         for place, source in enumerate(sources):
-            group.append(self._windows(source, place))
-            if sum(windows.number for windows in group) >= self.data.scoring_batch_size:
-                yield group
+            group.append(self._read(source, place, anyway))
+            if sum(_number(member) for member in group) >= self.data.scoring_batch_size:
+                yield self._scored(group)
                 group = []
         if group:
-            yield group
+            yield self._scored(group)
 
-    def _windows(self, source: Case | NDArray[Any], place: int) -> _Windows:
+    def _scored(self, group: Sequence[_Windows | NotScored]) -> list[ScoredScan | NotScored]:
+        """Score the windows of a group together."""
+        readable = [member for member in group if isinstance(member, _Windows)]
+        if not readable:
+            return [member for member in group if isinstance(member, NotScored)]
+        try:
+            scores, maps = self._predict(np.concatenate([block for each in readable for block, _ in each.cut.blocks()]))
+        except (RuntimeError, MemoryError) as error:  # such as too little memory for a large scan
+            reason = f"the detector failed ({_in_one_line(error)})"
+            return [each if isinstance(each, NotScored) else NotScored(each.case, reason) for each in group]
+        ends = np.cumsum([_number(member) for member in group]).tolist()
+        outcomes: list[ScoredScan | NotScored] = []
+        for member, end in zip(group, ends, strict=True):
+            if isinstance(member, _Windows):
+                own = slice(end - member.number, end)
+                outcomes.append(self._conclude(member, scores[own], None if maps is None else maps[own]))
+            else:
+                outcomes.append(member)
+        return outcomes
+
+    def _read(self, source: Case | NDArray[Any], place: int, anyway: bool) -> _Windows | NotScored:
+        """Read a scan and cut it; whatever goes wrong is its own fault, not that of the others."""
+        case = source if isinstance(source, Case) else Case(f"array {place}", "", Path(), label=0)
+        try:
+            return self._windows(source, case, anyway)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except UserError as error:
+            return NotScored(case, plain_reason(error, case))
+        except BaseException as error:  # a reader's fault, or the panic of a decoder, which is no Exception
+            return NotScored(case, f"it cannot be read ({type(error).__name__}: {_in_one_line(error)})")
+
+    def _windows(self, source: Case | NDArray[Any], case: Case, anyway: bool) -> _Windows:
+        remarks: tuple[str, ...] = ()
         if isinstance(source, Case):
-            case = source
-            cut, scan = self._plan.patches(case)
+            scan, remarks = self._scan(source)
         else:
-            case = Case(id=f"array {place}", patient="", image=Path(), label=0)
             scan = Scan(as_picture(source, self.data.in_channels, self.data.picture))
-            cut = CutScan.of(self._plan, case, self._plan.preprocessing(scan))
+        objections = self.expected.objections(case, scan)
+        if objections and not anyway:
+            raise UserError(
+                f"not scored, since its score would mean nothing: {'; '.join(objections)}; --anyway (anyway=True) "
+                "scores it"
+            )
+        cut = CutScan.of(self._plan, case, self._plan.preprocessing(scan))
+        remarks = (*remarks, *([f"{UNLIKE}: {'; '.join(objections)}"] if objections else []))
         everything = np.ones(len(cut.windows.label), bool)
         sampling = self.data.patch_sampling
         if sampling is None or cut.scan.foreground is None:
-            return _Windows(case, scan, cut, len(everything), everything)
+            return _Windows(case, scan, cut, len(everything), everything, remarks)
         # the run was trained and evaluated on windows with at least this share of foreground
         enough = shares(cut.scan.foreground, cut.windows.location, cut.extent) >= sampling.foreground
-        return _Windows(case, scan, cut, len(everything), enough if enough.any() else everything)
+        return _Windows(case, scan, cut, len(everything), enough if enough.any() else everything, remarks)
+
+    def _scan(self, case: Case) -> tuple[Scan, tuple[str, ...]]:
+        """Read a scan; if only its mask, which is no more than shown, is at fault, it goes without."""
+        try:
+            return self._plan.read(case), ()
+        except UserError as error:
+            if case.mask is None:
+                raise
+            scan = self._plan.read(replace(case, mask=None))
+            return scan, (f"its mask cannot be used: {plain_reason(error, case)}",)
 
     def _predict(self, patches: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
         """Compute the scores [n] and maps [n, *P] of patches [n, C, *P], batch by batch."""
@@ -196,11 +289,16 @@ class Scorer:
         maps = [part.anomaly_map[:, 0] for part in parts if part.anomaly_map is not None]
         return np.concatenate([part.score for part in parts]), np.concatenate(maps) if maps else None
 
-    def _conclude(self, windows: _Windows, scores: NDArray[np.float64], maps: NDArray[np.float32] | None) -> ScoredScan:
+    def _conclude(
+        self, windows: _Windows, scores: NDArray[np.float64], maps: NDArray[np.float32] | None
+    ) -> ScoredScan | NotScored:
         """Combine the scores [n] and maps [n, *P] of a scan's windows."""
         rule: Rule = "max" if self._unit["rule"] == "none" else self._unit["rule"]
         counted = scores[windows.counted]
         score = float(case_scores(counted, np.zeros(len(counted), int), rule, self._unit["top_k"])[1][0])
+        if not np.isfinite(score) or not (maps is None or np.isfinite(maps).all()):
+            what = "score" if not np.isfinite(score) else "anomaly map"
+            return NotScored(windows.case, f"the {what} is not finite: the detector gave no number for this scan")
         if maps is None and len(scores) > 1:
             maps = score_maps(scores, self.data.patch_size, *self._zero_and_one(counted))
         return ScoredScan(
@@ -212,6 +310,7 @@ class Scorer:
             windows.cut,
             self.data.preprocessing,
             None if maps is None else self._stitched(windows.cut, maps),
+            windows.remarks,
         )
 
     def _zero_and_one(self, scores: NDArray[np.float64]) -> tuple[float, float]:
@@ -227,6 +326,25 @@ class Scorer:
         bounded = self.data.patch_sampling is not None and self.data.patch_sampling.foreground > 0
         foreground = cut.scan.foreground[0] if bounded and cut.scan.foreground is not None else None
         return whole_map(maps, cut.windows.location, cut.scan.pixels.shape[1:], cut.across, foreground)
+
+
+def plain_reason(error: Exception, case: Case) -> str:
+    """Return what an error says of a file, without its path and without the remedy that only a training has.
+
+    Examples:
+        >>> error = UserError("a.png: it is torn; replace it, or leave such files out with data.store.on_bad=skip")
+        >>> plain_reason(error, Case("a.png", "a", Path("a.png"), label=0))
+        'it is torn; replace it'
+    """
+    return _TRAINING_REMEDY.sub("", _in_one_line(error).removeprefix(f"{case.image}: "))
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _number(member: _Windows | NotScored) -> int:
+    return 0 if isinstance(member, NotScored) else member.number
 
 
 def load_weights(run: Path, detector: Detector, asked: str | None = None) -> Path:
@@ -248,13 +366,13 @@ def load_weights(run: Path, detector: Detector, asked: str | None = None) -> Pat
         >>> data, detector = construct(configuration.recall(run / "config.yaml"))  # doctest: +SKIP
         >>> load_weights(run, detector)  # doctest: +SKIP
     """
-    facts = run_folder.read_json(run / "provenance.json")
+    facts = record.read_provenance(run)
     torch.set_num_threads(facts.get("threads", torch.get_num_threads()))
     path = checkpoint_files.final(run, facts, asked)
     try:
         detector.load_state_dict(checkpoint_files.load(path, checkpoint_files.run_ids(facts))["state_dict"])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
         raise UserError(f"{path} does not fit the detector of {run / 'config.yaml'}: {reason}") from error
     if not detector.ready:
         raise UserError(f"{run} is not trained far enough to score; continue with: make resume RUN={run}")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.experiment import checkpoint_files, run_folder
+from anomaly_lab.experiment import checkpoint_files, record, run_folder
 from anomaly_lab.types import UserError
 
 
@@ -55,7 +55,7 @@ class WarmStart:
             >>> start.apply_to(detector)  # doctest: +SKIP
         """
         source = run_folder.open_run(path)
-        facts = run_folder.read_json(source / "provenance.json")
+        facts = record.read_provenance(source, needs=("detector",))
         newest = checkpoint_files.final(source, facts)
         phases: dict[str, int] = facts.get("detector", {}).get("phases", {})
         if phase not in phases:
@@ -137,6 +137,6 @@ def _link(file: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
-        os.link(file, target)
+        os.link(file.resolve(), target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(file, target)

@@ -1,6 +1,7 @@
 """What all HTML pages share: a layout that loads nothing from the network, banners, and formats of numbers."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,6 +68,30 @@ def whole(value: object) -> str:
         '12\u202f000'
     """
     return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else "–"
+
+
+def without_folders(value: Any) -> Any:
+    """Return a text, or the texts in mappings and lists, with absolute paths cut to their last names.
+
+    Pages and dashboards are shown to others, who need not know where files lie on this machine.
+
+    Examples:
+        >>> without_folders("train data.root=/home/ann/scans/headct https://example.org/a/b")
+        'train data.root=headct https://example.org/a/b'
+        >>> without_folders({"root": "/mnt/my scans/head ct", "masks": ["**/lesion.nii.gz"]})
+        {'root': 'head ct', 'masks': ['**/lesion.nii.gz']}
+    """
+    if isinstance(value, dict):
+        return {key: without_folders(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(member) for member in value]
+    return _FOLDERS.sub("", _WHOLE_LINE.sub(r"\1", value)) if isinstance(value, str) else value
+
+
+_WHOLE_LINE = re.compile(
+    r"""^((?:[ -]*[\w.]+:[ ]|[ ]*-[ ])?['"]?)(?:/[^/\n]+)*/(?=[^/\n]+$)""", re.MULTILINE
+)  # also of YAML
+_FOLDERS = re.compile(r"""(?<![\w./:*~-])(?:/[^/\s'"]+)+/(?=[^/\s'"])""")
 
 
 def duration(seconds: object) -> str:

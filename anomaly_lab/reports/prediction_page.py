@@ -1,24 +1,22 @@
-"""The page on new files: all scores, and pictures of the most anomalous files with anomaly maps and known lesions."""
+"""The page on new files: what the run is, all scores, and pictures of the most anomalous files with anomaly maps."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import html, images
-from anomaly_lab.reports.charts import rate
+from anomaly_lab.reports import html, images, run_report
+from anomaly_lab.reports.charts import Row, rate
 from anomaly_lab.reports.html import Banner
 
 CASES_WITH_PICTURES = 40  # the cases with the highest scores get pictures
-SPARE = 40  # further cases that keep their pictures during scoring, so that sorting is rare
 SLICES = 5  # shown of a volume, besides the slice with the largest part of a known lesion
 APART = 20  # shown slices are at least 1/APART of the volume apart, because neighbours look alike
 NO_NORMALS = Banner(
@@ -27,6 +25,17 @@ NO_NORMALS = Banner(
     "The run has none, so there is no threshold and no p-value. A map made from scores then compares a scan only with "
     "itself: 0 is its least anomalous window, 1 its most anomalous one.",
 )
+NOT_CHECKED = Banner(
+    "warning",
+    "Input not checked",
+    "The run was trained by an older version, which did not record the nature of its training scans. Whether these "
+    "files are of the same kind, modality, voxel size and intensity range was not compared: see to it yourself.",
+)
+_OF_THE_RUN = {  # what the notices of a report say of itself is said of the run here
+    "Synthetic twin": "The run was trained on generated images, not on patients. Its scores show that the software "
+    "works; they say nothing about these files.",
+    "Unfinished run": "The run has not been finished; these are the scores of its present state.",
+}
 
 
 class View(NamedTuple):
@@ -51,29 +60,111 @@ class Finding:
 
     Attributes:
         id: path below the folder.
-        score: raw score; higher = more anomalous.
-        p_value: fraction of validation normals that look at least as unusual; None without validation normals.
-        called: whether the score exceeds the threshold; None without a threshold.
-        auroc: pixel AUROC of the map against the known lesion, within the foreground; NaN without a lesion.
-        views: pictures; empty where the detector has no map.
+        score: raw score, higher = more anomalous; None for a file that was not scored.
+        p_value: conformal p-value; None without a score or without validation normals.
+        called: whether the score exceeds the threshold; None without one of them.
+        reason: why there is no score, or what to know of it; empty if all is well.
 
     Examples:
-        >>> finding = Finding("patient1/head.nii.gz", score=0.8, p_value=0.05, called=True)
-        >>> finding.has_lesion  # no mask was given
+        >>> Finding("torn.png", reason="the picture cannot be read").is_scored
         False
     """
 
     id: str
-    score: float
-    p_value: float | None
-    called: bool | None
+    score: float | None = None
+    p_value: float | None = None
+    called: bool | None = None
+    reason: str = ""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the file has a score."""
+        return self.score is not None
+
+
+class Exhibit(NamedTuple):
+    """The pictures of a case, and how well its map finds the known lesion.
+
+    Attributes:
+        views: at least one.
+        auroc: pixel AUROC of the map against the known lesion, within the foreground; NaN without a lesion.
+    """
+
+    views: tuple[View, ...]
     auroc: float = math.nan
-    views: tuple[View, ...] = ()
 
     @property
     def has_lesion(self) -> bool:
-        """Whether the file has a known lesion."""
+        """Whether the case has a known lesion."""
         return not math.isnan(self.auroc)
+
+
+class Exhibits:
+    """The pictures of the highest scores, kept in files until the page is written, also by a process that goes on.
+
+    Args:
+        folder: for the files.
+
+    Examples:
+        >>> import tempfile
+        >>> view = View("", np.zeros((1, 4, 4)), np.zeros((4, 4), np.float32), None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     exhibits = Exhibits(Path(folder))
+        ...     for number in range(100):
+        ...         exhibits.add(number, float(number), Exhibit((view,)))
+        ...     min(number for number, _ in exhibits)
+        60
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._scores: dict[int, float] = {}
+        for path in folder.glob("*.npz"):
+            with np.load(path) as held:
+                self._scores[int(path.stem)] = float(held["score"])
+
+    def add(self, number: int, score: float, exhibit: Exhibit) -> None:
+        """Keep the pictures of a case, if its score is among the highest CASES_WITH_PICTURES.
+
+        Args:
+            number: of the case, which says where equal scores stand.
+            score: its score.
+            exhibit: its pictures.
+        """
+        arrays: dict[str, Any] = {"score": score, "auroc": exhibit.auroc}
+        for place, view in enumerate(exhibit.views):
+            named = zip(View._fields, view, strict=True)
+            arrays |= {f"{place} {name}": value for name, value in named if value is not None}
+        self._scores[number] = score
+        kept = self._kept()
+        if number in kept:
+            path = self._folder / f"{number}.npz"
+            with path.with_suffix(".partial").open("wb") as file:
+                np.savez(file, **arrays)
+            path.with_suffix(".partial").replace(path)
+        for other in self._scores.keys() - kept:
+            del self._scores[other]
+            (self._folder / f"{other}.npz").unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[tuple[int, Exhibit]]:
+        """Yield the number and the pictures of each case, the highest score first."""
+        for number in self._kept():
+            with np.load(self._folder / f"{number}.npz") as held:
+                count = len({name.partition(" ")[0] for name in held.files if " " in name})
+                shown = tuple(
+                    View(
+                        str(held[f"{place} title"]),
+                        held[f"{place} image"],
+                        held[f"{place} anomaly_map"],
+                        held[f"{place} mask"] if f"{place} mask" in held.files else None,
+                    )
+                    for place in range(count)
+                )
+                yield number, Exhibit(shown, float(held["auroc"]))
+
+    def _kept(self) -> list[int]:
+        return sorted(self._scores, key=lambda number: (-self._scores[number], number))[:CASES_WITH_PICTURES]
 
 
 def views(
@@ -109,62 +200,81 @@ def views(
     )
 
 
-def lean(findings: list[Finding]) -> list[Finding]:
-    """Drop pictures that the page will not show, to save memory while scoring many files.
+class Scoring(NamedTuple):
+    """What the page says of a prediction as a whole.
 
-    Args:
-        findings: of all files scored so far.
-
-    Returns:
-        The same findings; if more than CASES_WITH_PICTURES + SPARE have pictures, only the highest scores keep them.
-
-    Examples:
-        >>> view = View("", np.zeros((1, 4, 4)), np.zeros((4, 4), np.float32), None)
-        >>> many = [Finding(str(i), float(i), None, None, views=(view,)) for i in range(100)]
-        >>> sum(bool(finding.views) for finding in lean(many))
-        40
-    """
-    with_views = sorted((finding for finding in findings if finding.views), key=lambda finding: -finding.score)
-    if len(with_views) <= CASES_WITH_PICTURES + SPARE:
-        return findings
-    kept = {finding.id for finding in with_views[:CASES_WITH_PICTURES]}
-    return [finding if finding.id in kept else replace(finding, views=()) for finding in findings]
-
-
-def write_page(path: Path, run: str, findings: Sequence[Finding], banners: Sequence[Banner] = ()) -> None:
-    """Write the page: a table of all files, and pictures of those with the highest scores.
-
-    Args:
-        path: of the HTML file.
+    Attributes:
         run: name of the run whose detector scored the files.
-        findings: of all files, at least one.
-        banners: notices at the top.
+        provenance: content of the run's provenance.json.
+        metrics: content of its metrics.json.
+        normals: number of its validation normals.
+        log: lines of its metrics.jsonl.
+        left_out: files that are no scans by the rules of the run, with the reason.
+        banners: notices of this prediction, above those of the run.
+    """
+
+    run: str
+    provenance: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    normals: int
+    log: Sequence[Row] = ()
+    left_out: Mapping[str, str] = {}
+    banners: Sequence[Banner] = ()
+
+
+def banners(provenance: Mapping[str, Any], metrics: Mapping[str, Any], log: Sequence[Row] = ()) -> list[Banner]:
+    """Return everything that the report of a run warns of; its scores of new files deserve no more trust.
+
+    Args:
+        provenance: content of the run's provenance.json.
+        metrics: content of its metrics.json.
+        log: lines of its metrics.jsonl.
 
     Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     page = Path(folder) / "index.html"
-        ...     write_page(page, "fanogan_headct/1", [Finding("a.png", 0.8, 0.05, called=True)])
-        ...     "1 file, 1 above the threshold" in page.read_text()
-        True
+        >>> for notice in banners({"source": "twin", "budget": "smoke", "finished": "2026"}, {"threshold": {}}):
+        ...     print(notice.title)
+        Synthetic twin
+        Reduced budget: smoke
     """
-    ordered = sorted(findings, key=lambda finding: -finding.score)
-    shown = [finding for finding in ordered if finding.views][:CASES_WITH_PICTURES]
-    maps = [view.anomaly_map.ravel() for finding in shown for view in finding.views]
+    notices = [*run_report.banners(dict(provenance), dict(metrics)), *run_report.stalled(log)]
+    notices = [notice._replace(text=_OF_THE_RUN.get(notice.title, notice.text)) for notice in notices]
+    if (metrics.get("threshold") or {}).get("uses_test"):
+        text = "The threshold was set with the test labels of the run, to reproduce results published that way."
+        notices.append(Banner("warning", "Threshold", text))
+    return notices
+
+
+def render(scoring: Scoring, findings: Sequence[Finding], exhibits: Sequence[tuple[int, Exhibit]] = ()) -> str:
+    """Return the page: the run and its caveats, a table of all files, and pictures of those with the highest scores.
+
+    Args:
+        scoring: what is said of all files.
+        findings: of all files, in order, at least one.
+        exhibits: the number of a finding and its pictures, the highest score first.
+
+    Examples:
+        >>> finding = Finding("a.png", 0.8, 0.05, called=True)
+        >>> page = render(Scoring("fanogan_headct/1", {}, {}, normals=19), [finding])
+        >>> "1 file, 1 above the threshold" in page, "(1 + k) / (1 + n)" in page
+        (True, True)
+    """
+    ordered = sorted(
+        (finding for finding in findings if finding.score is not None), key=lambda finding: -(finding.score or 0.0)
+    )
+    maps = [view.anomaly_map.ravel() for _, exhibit in exhibits for view in exhibit.views]
     brightest = float(np.nanquantile(np.concatenate(maps), 0.995)) if maps else 1.0
     page = html.environment(rate=rate).get_template("prediction_page.html.j2")
-    heat_bar = images.data_uri(images.heat(np.linspace(0, 1, 64)[None].repeat(4, axis=0)))
-    cases = [(finding, list(_pictures(finding, brightest))) for finding in shown]
-    write_atomic(
-        path,
-        page.render(
-            run=run,
-            findings=ordered,
-            cases=cases,
-            outlined=any(finding.has_lesion for finding in shown),
-            banners=banners,
-            heat_bar=heat_bar,
-        ),
+    return page.render(
+        scoring=scoring,
+        detector=str((scoring.provenance.get("detector") or {}).get("class") or "").rpartition(".")[2],
+        threshold=scoring.metrics.get("threshold") or {},
+        findings=findings,
+        ordered=ordered,
+        failed=[{"file": finding.id, "reason": finding.reason} for finding in findings if not finding.is_scored],
+        cases=[(findings[number], exhibit, list(_pictures(exhibit, brightest))) for number, exhibit in exhibits],
+        outlined=any(exhibit.has_lesion for _, exhibit in exhibits),
+        banners=[*scoring.banners, *banners(scoring.provenance, scoring.metrics, scoring.log)],
+        heat_bar=images.data_uri(images.heat(np.linspace(0, 1, 64)[None].repeat(4, axis=0))),
     )
 
 
@@ -177,9 +287,9 @@ def _hottest(heat: NDArray[np.float32]) -> set[int]:
     return set(itertools.islice(chosen, SLICES))
 
 
-def _pictures(finding: Finding, brightest: float) -> Iterator[dict[str, Any]]:
-    """Yield the views of a finding as the template needs them."""
-    for view in finding.views:
+def _pictures(exhibit: Exhibit, brightest: float) -> Iterator[dict[str, Any]]:
+    """Yield the views of a case as the template needs them."""
+    for view in exhibit.views:
         yield {
             "title": view.title,
             "size": view.anomaly_map.shape,

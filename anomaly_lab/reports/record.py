@@ -6,19 +6,22 @@ import contextlib
 import csv
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from anomaly_lab.experiment.run_folder import in_current_words
+from anomaly_lab.experiment.record import read_metrics, read_provenance
+from anomaly_lab.experiment.tables import restored
 from anomaly_lab.reports import images
 from anomaly_lab.reports.charts import Row
+from anomaly_lab.reports.gallery import Arrays, read_gallery
 from anomaly_lab.types import UserError
 
 GALLERY_CASES = 8  # cases per gallery at most
+GALLERY_BYTES = 2**32  # of a gallery's arrays in memory
+PARTS = ("image", "reconstruction", "anomaly_map", "mask")
 
 
 class Record(NamedTuple):
@@ -77,50 +80,43 @@ def read_run(run: Path) -> Record:
         raise UserError(f"{run} is not a run folder (it has no config.yaml): give a folder below runs/")
     scores = _scores(run / "scores.csv")
     log, unreadable = _log(_text(run / "metrics.jsonl"))
-    provenance = _json(run / "provenance.json")
+    provenance = read_provenance(run)
     return Record(
         name=str(provenance.get("run") or run.name),
         config=_text(run / "config.yaml"),
         provenance=provenance,
-        metrics=in_current_words(_json(run / "metrics.json")),
+        metrics=read_metrics(run),
         log=log,
         unreadable=unreadable,
         scores=scores,
         samples=_samples(run / "samples"),
         pool=_pool(run / "samples" / "fakepool.png"),
         pictures=_pictures(run / "samples"),
-        gallery=_gallery(run / "samples" / "gallery.npz", scores),
+        gallery=_gallery(read_gallery(run), scores),
     )
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_text(path) or "{}")
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}): `make evaluate RUN={path.parent}` writes it again"
-        ) from None
-    return content if isinstance(content, dict) else {}
+    return path.read_bytes().decode(errors="replace") if path.is_file() else ""
 
 
 def _log(text: str) -> tuple[list[Row], int]:
     lines: list[Row] = []
     all_lines = text.splitlines()
     for line in all_lines:
-        with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run may be incomplete
+        with contextlib.suppress(
+            ValueError, TypeError, RecursionError
+        ):  # the last line of a killed run may be incomplete
             lines.append(dict(json.loads(line)))
     return lines, len(all_lines) - len(lines)
 
 
 def _scores(path: Path) -> list[Row]:
     rows = []
-    for line, raw in enumerate(csv.DictReader(io.StringIO(_text(path))), start=2):
+    for line, raw in enumerate(_table(path), start=2):
         row: Row = dict(raw)
         try:
+            row |= {k: restored(raw[k]) for k in ("id", "patient", "split") if raw.get(k)}
             row |= {k: float(v) if v else None for k, v in raw.items() if k not in ("id", "patient", "split")}
             row |= {"label": int(raw["label"]), "score": float(raw["score"])}
             row["pred_label"] = int(raw["pred_label"]) if raw.get("pred_label") else None
@@ -130,6 +126,13 @@ def _scores(path: Path) -> list[Row]:
             ) from None
         rows.append(row)
     return rows
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    try:
+        return list(csv.DictReader(io.StringIO(_text(path), newline="")))
+    except csv.Error as error:
+        raise UserError(f"{path}: no table ({error}); `make evaluate RUN={path.parent}` writes it again") from None
 
 
 def _samples(folder: Path) -> list[tuple[int, str]]:
@@ -164,16 +167,9 @@ def _pool(path: Path) -> tuple[list[int], str] | None:
     return [int(number) for number in iterations.split(",") if number], images.png_uri(path.read_bytes())
 
 
-def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
-    if not path.is_file():
+def _gallery(arrays: Arrays, scores: list[Row]) -> dict[str, list[Row]]:
+    if not arrays:
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): `make evaluate RUN={path.parents[1]}` writes it again"
-        ) from None
     rows = {row["id"]: row for row in scores}
     maps = arrays.get("anomaly_map")
     brightest = float(np.nanquantile(maps, 0.995)) if maps is not None and maps.size else 1.0
@@ -186,7 +182,7 @@ def _gallery(path: Path, scores: list[Row]) -> dict[str, list[Row]]:
     return galleries
 
 
-def _exhibit(arrays: dict[str, Any], i: int, brightest: float) -> Row:
+def _exhibit(arrays: Arrays, i: int, brightest: float) -> Row:
     """Return the pictures of one case: input, reconstruction and overlay as data URIs, the lesion as an SVG path."""
     image = arrays["image"][i]
     exhibit: Row = {"size": image.shape[-2:], "image": images.data_uri(images.shades(image))}

@@ -14,7 +14,7 @@ from jinja2 import Environment
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.reports import charts, html, images
 from anomaly_lab.reports.charts import Row
-from anomaly_lab.reports.html import Banner, whole
+from anomaly_lab.reports.html import Banner, whole, without_folders
 from anomaly_lab.reports.record import read_run
 
 GALLERIES = {
@@ -67,6 +67,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
         'report.html'
     """
     record = read_run(run)
+    record = record._replace(provenance=without_folders(record.provenance), config=without_folders(record.config))
     if finished is not None:
         record = record._replace(provenance=record.provenance | {"finished": finished})
     threshold = (record.metrics.get("threshold") or {}).get("value")

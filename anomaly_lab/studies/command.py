@@ -8,16 +8,18 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from yaml import YAMLError
 
-from anomaly_lab.experiment.run_folder import read_json, write_atomic
-from anomaly_lab.experiment.schema import merged
+from anomaly_lab.experiment.record import check, read_provenance
+from anomaly_lab.experiment.run_folder import write_atomic
+from anomaly_lab.experiment.schema import merged, to_object
 from anomaly_lab.pipeline.console import quiet_lightning
 from anomaly_lab.pipeline.cost import phase_seconds
 from anomaly_lab.reports.html import duration
@@ -133,10 +135,21 @@ def _split(words: Sequence[str]) -> tuple[Options, list[str]]:
             raise UserError(f"'{word}' is not of the form key=value, as in jobs=2 or seeds=[0,1]")
         if word.partition("=")[0] in ("seed", "start_from", "name"):
             raise UserError(f"{word}: the study sets this for each run; select runs with seeds=[…] and rows=[…]")
-    options: Any = OmegaConf.to_object(merged(OmegaConf.structured(Options), OmegaConf.from_dotlist(option_words)))
+    options: Options = to_object(merged(OmegaConf.structured(Options), _parsed(option_words)))
+    try:
+        check(dataclasses.asdict(options), Options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if options.jobs < 1:
         raise UserError(f"jobs={options.jobs}: must be at least 1")
     return options, overrides
+
+
+def _parsed(words: Sequence[str]) -> DictConfig:
+    try:
+        return OmegaConf.from_dotlist(list(words))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(words)}: the text after '=' is not valid YAML") from error
 
 
 def _train_missing(runner: Runner, planned: Sequence[Planned]) -> dict[plan.Key, Outcome]:
@@ -181,7 +194,7 @@ def _print_plan(planned: Sequence[Planned], existing: dict[plan.Key, Found | Non
 def _expected_seconds(run: Planned, other_seeds: Sequence[Found], measured: dict[str, dict[str, float]]) -> float:
     """Return a run's expected training time: that of another seed, or measured; a warm start skips the first phase."""
     for other in other_seeds:
-        if other.finished and (seconds := read_json(other.folder / "provenance.json").get("seconds")):
+        if other.finished and (seconds := read_provenance(other.folder).get("seconds")):
             return float(sum(seconds.values()))
     setup = json.dumps({name: run.config[name] for name in ("detector", "trainer")}, sort_keys=True)
     if setup not in measured:

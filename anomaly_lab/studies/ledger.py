@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint
-from anomaly_lab.experiment.run_folder import read_json
+from anomaly_lab.experiment.record import read_provenance
 from anomaly_lab.studies.plan import Planned, plain
 from anomaly_lab.types import UserError
 
@@ -140,7 +140,7 @@ def data_fingerprint(section: str) -> str:
 @cache
 def _read(run: Path, changed: int) -> Found | None:
     try:
-        facts, config = read_json(run / "provenance.json"), plain((run / "config.yaml").read_text())
+        facts, config = read_provenance(run), plain((run / "config.yaml").read_text())
         start = _started_from(run, Path(config["start_from"])) if config.get("start_from") else None
         code = facts["code"] if isinstance(facts["code"], dict) else {"training": facts["code"], "evaluation": ""}
         return Found(
@@ -152,7 +152,7 @@ def _read(run: Path, changed: int) -> Found | None:
             started=facts["started"],
             finished=bool(facts.get("finished")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, UserError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, YAMLError, UserError):
         return None
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
 import yaml
-from omegaconf import MISSING, DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf import MISSING, OmegaConf
 
 from anomaly_lab.experiment import compose
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.experiment.schema import did_you_mean, merged
-from anomaly_lab.types import UserError
+from anomaly_lab.experiment.record import check
+from anomaly_lab.experiment.schema import did_you_mean, merged, to_object
+from anomaly_lab.types import FolderName, UserError
 
 PLACEHOLDER = 2_147_480_611  # unlikely number that stands for the seed while an experiment is resolved
 
@@ -172,19 +172,13 @@ def load(name: str) -> Study:
     if name not in known:
         raise UserError(f"no study '{name}'.{did_you_mean(name, known)} There are: {', '.join(known) or 'none'}")
     path = known[name]
-    try:
-        content = OmegaConf.load(path)
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, DictConfig):
-        raise UserError(f"{path}: must be a mapping, not a list")
+    content = compose.read(path)
     try:
         checked = merged(OmegaConf.structured(Study(name=name)), content)
-        if missing := sorted(OmegaConf.missing_keys(checked)):
-            raise UserError(f"Missing mandatory value: {', '.join(missing)}")
-        study: Any = OmegaConf.to_object(checked)
+        study = to_object(checked)
+        check(asdict(study), Study)  # OmegaConf lets a section pass where an element of a list or mapping belongs
         _check_references(study)
-    except UserError as error:
+    except (UserError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
     assert isinstance(study, Study)
     return study
@@ -255,6 +249,7 @@ def plain(text: str) -> dict[str, Any]:
         >>> plain("data: {batch_size: 8}")
         {'data': {'batch_size': 8}}
     """
+    compose.refuse_bomb(text)
     content: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return content
 
@@ -280,7 +275,7 @@ def _add(study: Study, key: Key, overrides: Sequence[str], runs: dict[Key, Plann
     start = key._replace(row=row.start_from) if row.start_from else None
     if start:
         _add(study, start, overrides, runs)
-    experiment = row.experiment.format(dataset=dataset.experiments or key.dataset)
+    experiment = row.experiment.replace("{dataset}", dataset.experiments or key.dataset)
     budget = _budget(experiment, study.budget)
     values = dataset.overrides | dataset.budgets.get(budget, {}) | row.overrides | row.budgets.get(budget, {})
     words = (f"budget={budget}", *(f"{name}={json.dumps(value)}" for name, value in values.items()), *overrides)
@@ -313,7 +308,11 @@ def _seeded(node: Any, seed: int) -> Any:
 
 
 def _check_references(study: Study) -> None:
-    """Check that all names of rows, data sets and footnotes that a study refers to exist."""
+    """Check that all names of rows, data sets and footnotes that a study refers to exist; rows are also file names."""
+    for part, names in (("rows", study.rows), ("datasets", study.datasets)):
+        for name in names:
+            if not FolderName().admits(name):
+                raise UserError(f"{part}: {name!r} takes {FolderName()}")
     if study.reference is not None:
         _check_names("reference", [study.reference], study.rows)
     for name, row in study.rows.items():

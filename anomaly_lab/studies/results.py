@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.experiment.run_folder import in_current_words, read_json
+from anomaly_lab.experiment.record import read_metrics, read_provenance
 from anomaly_lab.metrics import ranking
 from anomaly_lab.metrics.comparison import DeLong, delong
 
@@ -58,12 +58,12 @@ class Result:
         """Read the folder of a finished run.
 
         Raises:
-            UserError: its scores.csv is missing or invalid.
+            UserError: its scores.csv is missing or invalid, or another file is damaged.
         """
         scores = Scores.read(run / "scores.csv")
         test = scores.of("test")
         baselines = {name: values[test] for name, values in scores.baselines.items()}
-        facts, metrics = read_json(run / "provenance.json"), in_current_words(read_json(run / "metrics.json"))
+        facts, metrics = read_provenance(run), read_metrics(run)
         id, patient = np.array(scores.id)[test], np.array(scores.patient)[test]
         return cls(run, id, patient, scores.label[test], scores.score[test], baselines, facts, metrics)
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from filelock import FileLock
 
+from anomaly_lab.experiment.run_folder import no_link
 from anomaly_lab.studies.ledger import Found, Ledger, fingerprints
 from anomaly_lab.studies.plan import Key, Planned
 from anomaly_lab.types import UserError
@@ -141,7 +142,7 @@ class Runner:
         """Run anomaly_lab with these words in a process, append its output to `log`, and return the exit status."""
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
+        with open(log, "ab", opener=no_link) as file:
             process = subprocess.Popen(
                 [*self.command, *words],
                 stdin=subprocess.DEVNULL,

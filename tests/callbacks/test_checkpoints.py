@@ -32,3 +32,12 @@ def test_the_newest_stay(tmp_path: Path, first_rank: bool) -> None:
     kept = sorted(path.name.partition("-")[0] for path in (tmp_path / "checkpoints").glob("0*.ckpt"))
     assert kept == (["00000010", "00000015"] if first_rank else ["00000005", "00000010", "00000015"])
     assert (tmp_path / "checkpoints" / "notes.ckpt").exists()
+
+
+def test_what_a_killed_process_had_no_time_to_remove_is_removed_in_the_end(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for done in (5, 10, 15):
+        CheckpointFiles().save_checkpoint({"a": torch.zeros(1)}, tmp_path / "checkpoints" / f"{done:08d}.ckpt")
+    trainer: Any = SimpleNamespace(default_root_dir=tmp_path, is_global_zero=True)
+    Checkpoints(keep=2).on_fit_end(trainer, SimpleNamespace())  # type: ignore[arg-type]
+    assert sorted(path.name[:8] for path in (tmp_path / "checkpoints").iterdir()) == ["00000010", "00000015"]

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +143,16 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
         with pytest.raises(Stopped):
             start(tmp_path)
     assert not checkpoint_files.by_age(only_run(tmp_path) / "checkpoints")
+
+
+def test_a_main_thread_that_takes_no_notice_of_a_signal_is_ended() -> None:
+    script = (
+        "import hashlib, os, signal, threading; from anomaly_lab.callbacks import interruption\n"
+        "interruption.PATIENCE = 0.5\n"
+        "with interruption.Interruption().listening():\n"
+        "    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "    hashlib.pbkdf2_hmac('sha1', b'', b'', 2**31 - 1)  # minutes in native code\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=100)
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert ended.stderr.startswith("error: SIGTERM had no effect for ")

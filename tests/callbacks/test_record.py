@@ -1,12 +1,16 @@
 """The record: truncation, and the guard against numbers that are none."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from anomaly_lab.callbacks.record import DivergedError, Record, keep_until, peak_memory
+from anomaly_lab.experiment import run_folder
+from anomaly_lab.types import UserError
 
 
 def write(path: Path, iterations: list[int], torn: str = "") -> None:
@@ -43,3 +47,20 @@ def test_peak_memory_is_in_gigabytes_and_never_falls() -> None:
     after = peak_memory()["ram"]
     del block
     assert 0.01 < before <= after < 100
+
+
+@pytest.mark.parametrize("line", ["", "x", "null", "[1]", "{}", '{"iteration": "x"}', "\xff"])
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"iteration": 1}\n' + line.encode("latin-1") + b'\n{"iteration": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: is damaged"):
+        keep_until(path, 5)
+
+
+def test_a_full_disk_while_a_line_is_added_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run_folder, "open", full, raising=False)
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: No space left on device; free disk space"):
+        run_folder.append_line(tmp_path / "metrics.jsonl", "{}")

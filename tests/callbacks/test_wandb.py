@@ -1,6 +1,11 @@
 """The mirror shows what the record holds, once, and never breaks a run."""
 
+import getpass
 import json
+import platform
+import socket
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +62,56 @@ def test_pictures_are_mirrored_once_and_other_names_are_none(mirror, tmp_path: P
     logged = sorted((step, *values) for step, values in dashboard.lines)
     assert logged == [(2, "samples"), (4, "samples"), (4, "samples/copies")]
     assert not capsys.readouterr().err
+
+
+def test_an_offline_run_says_nothing_of_the_machine_and_its_user(tmp_path: Path, monkeypatch) -> None:
+    """Looks into everything that W&B writes; host and user have names that occur nowhere by chance."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "host-of-the-clinic")
+    monkeypatch.setattr(platform, "node", lambda: "host-of-the-clinic")
+    monkeypatch.setattr(getpass, "getuser", lambda: "user-of-the-clinic")
+    monkeypatch.setenv("WANDB_HOST", "host-of-the-clinic")
+    monkeypatch.setenv("WANDB_USERNAME", "user-of-the-clinic")
+    run = tmp_path / "home-of-the-user" / "runs" / "toy" / "run"
+    (run / "samples").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "home-of-the-user")
+    root = tmp_path / "home-of-the-user" / "archive-of-patients" / "scans"
+    (run / "config.yaml").write_text(f"seed: 3\nruns: {run.parents[1]}\ndata: {{root: {root}, sizes: [1]}}\n")
+    (run / "provenance.json").write_text("{}")
+    (run / "metrics.json").write_text("{}")
+    trainer = SimpleNamespace(is_global_zero=True, default_root_dir=run)
+    callback = WandB(mode="offline")
+    callback.on_fit_start(trainer, None)
+    callback.on_train_epoch_end(trainer, None)
+    append(run, 2)
+    Image.new("L", (8, 8)).save(run / "samples" / "00000002.png")
+    callback.on_train_epoch_end(trainer, None)
+    assert callback._run is not None
+    config = dict(callback._run.config)
+    callback.on_run_end(run)
+    assert (config["data"], config["runs"]) == ({"root": "scans", "sizes": [1]}, "runs")
+    (record,) = (run / "wandb").rglob("*.wandb")
+    until = time.monotonic() + 30
+    while b"train/critic" not in record.read_bytes() and time.monotonic() < until:
+        time.sleep(0.1)  # W&B's own process writes it a little after the end
+    assert b"train/critic" in record.read_bytes()
+    left = [path for path in (run / "wandb").rglob("*") if path.is_file()]
+    assert not any(path.is_symlink() for path in (run / "wandb").rglob("*"))
+    secrets = ["host-of-the-clinic", "user-of-the-clinic", "home-of-the-user", "archive-of-patients", str(Path.home()),
+               socket.gethostname(), sys.executable, "pytest", "torch==", platform.platform()]  # fmt: skip
+    told = [(path.name, secret) for path in left for secret in secrets if secret.encode() in path.read_bytes()]
+    assert told == []
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_only_an_entity_that_the_environment_confirms_is_sent_to(mode: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    monkeypatch.delenv("WANDB_ENTITY", raising=False)
+    assert WandB(mode=mode)._allowed_mode() == "online"
+    assert WandB(entity="stranger", mode=mode)._allowed_mode() == "offline"
+    assert "callbacks.wandb.entity=stranger: the run stays offline" in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_ENTITY", "clinic")
+    assert WandB(entity="stranger", mode=mode)._allowed_mode() == "offline"
+    assert WandB(entity="clinic", mode=mode)._allowed_mode() == "online"
 
 
 def test_a_failure_is_told_once_and_ends_the_mirror(mirror, tmp_path: Path, capsys) -> None:

@@ -551,6 +551,7 @@ def test_who_keeps_the_contract_passes(tmp_path: Path, pictures: Tensor) -> None
     check_resuming(lambda seed: Tidy(), pictures, tmp_path)
 
 
+@pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

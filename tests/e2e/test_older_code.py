@@ -40,6 +40,8 @@ def test_it_predicts_and_reports(run: Path, tmp_path: Path) -> None:
     Image.linear_gradient("L").save(tmp_path / "new" / "grey.png")
     done = launch("-m", "anomaly_lab", "predict", run, tmp_path / "new")
     assert done.returncode == 0, done.stderr
-    assert list(scores(run / "predictions" / "new" / "scores.csv")) == ["grey.png"]
+    (out,) = (run / "predictions").iterdir()
+    assert list(scores(out / "scores.csv")) == ["grey.png"]
+    assert "Input not checked" in (out / "index.html").read_text()
     assert launch("-m", "anomaly_lab", "report", run).returncode == 0
     assert "AUROC" in (run / "report.html").read_text()

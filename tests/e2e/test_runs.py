@@ -3,6 +3,10 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -62,22 +66,73 @@ def test_predict_scores_a_judged_file_as_before(trained: Path, tmp_path: Path) -
         shutil.copy(picture, new / "ward" / f"{id}.png")
     done = launch("-m", "anomaly_lab", "predict", trained, new)
     assert done.returncode == 0, done.stderr
-    out = trained / "predictions" / "new files"
+    (out,) = (trained / "predictions").glob("new files-*")
     rows = {row["id"]: row for row in csv.DictReader((out / "scores.csv").open())}
     assert sorted(rows) == [f"ward/{id}.png" for id in chosen]
     for id in chosen:
         assert float(rows[f"ward/{id}.png"]["score"]) == pytest.approx(judged[id], rel=1e-5)
         assert 0 < float(rows[f"ward/{id}.png"]["p_value"]) <= 1
-        assert Image.open(out / "maps" / "ward" / f"{id}.png.png").size == (32, 32)
+        with Image.open(new / "ward" / f"{id}.png") as picture:
+            size = picture.size
+        assert Image.open(out / "maps" / "ward" / f"{id}.png.map.png").size == size
+    page = (out / "index.html").read_text()
+    for caveat in ("Synthetic twin", "Reduced budget: smoke"):
+        assert caveat in page
 
 
-def test_predict_refuses_a_broken_file_and_writes_nothing(trained: Path, tmp_path: Path) -> None:
-    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
-    done = launch("-m", "anomaly_lab", "predict", trained, tmp_path, "--out", tmp_path / "out")
+def test_predict_scores_what_it_can_and_tells_the_rest_by_its_status(trained: Path, tmp_path: Path) -> None:
+    new, out = tmp_path / "new", tmp_path / "out"
+    new.mkdir()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3).save(new / "a.png")
+    (new / "b.png").write_bytes((new / "a.png").read_bytes()[:40])
+    done = launch("-m", "anomaly_lab", "predict", trained, new, "--out", out, "--anyway")
+    assert done.returncode == 3, done.stderr
+    assert "not scored: b.png" in done.stderr
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for words in ([], ["--overwrite", "seed=1"]):
+        done = launch("-m", "anomaly_lab", "predict", trained, new, "--out", out, "--anyway", *words)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    for place in (tmp_path, new, trained, trained.parent):
+        done = launch("-m", "anomaly_lab", "predict", trained, new, "--out", place, "--overwrite")
+        assert (done.returncode, "the results would" in done.stderr) == (2, True)
+    (new / "a.png").unlink()
+    done = launch("-m", "anomaly_lab", "predict", trained, new, "--out", tmp_path / "none")
     assert done.returncode == 2
-    assert "b.png" in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+    assert "nothing could be scored of 1 file" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_prediction_that_is_stopped_goes_on_to_the_same_bytes(
+    trained: Path, tmp_path: Path, number: int, status: int
+) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in range(200):
+        pixels = np.random.default_rng(name).integers(0, 255, (64, 64), np.uint8)
+        Image.fromarray(pixels).save(new / f"{name:04d}.png")
+    words = [trained, new, "data.store.scoring_batch_size=1", "--anyway", "--out"]
+    assert launch("-m", "anomaly_lab", "predict", *words, tmp_path / "straight").returncode == 0
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "anomaly_lab", "predict", *map(str, [*words, out])]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        table = out / "scores.csv"
+        while process.poll() is None and (not table.exists() or table.read_text().count("\n") < 8):
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate()
+    assert process.returncode == status
+    assert (out / "scores.csv").read_text().count("\n") < 200
+    assert ("--out" in said) == (number != signal.SIGKILL)
+    done = launch("-m", "anomaly_lab", "predict", *words, out)
+    assert done.returncode == 0, done.stderr
+    assert "going on in" in done.stderr
+    straight, stopped = (
+        {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        for place in (tmp_path / "straight", out)
+    )
+    assert stopped == straight
 
 
 def test_a_finished_run_is_not_resumed_twice(trained: Path) -> None:

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_scores import example, rows_of
 
 from anomaly_lab.evaluation.protocol import evaluate_scores
@@ -27,6 +29,20 @@ def test_scores_read_back_bit_for_bit(tmp_path):
     }
     assert again.to_csv() == scores.to_csv()
     assert evaluate_scores(again, replicates=50) == evaluate_scores(scores, replicates=50)
+
+
+@given(
+    st.lists(st.text(st.one_of(st.sampled_from("=+-@\t\r\n',1"), st.characters(codec="utf-8"))), min_size=4, max_size=4)
+)
+def test_ids_and_patients_read_back_whatever_they_look_like(tmp_path_factory, texts):
+    ids = [f"{text}{i}" for i, text in enumerate(texts)]
+    scores = Scores(
+        ids, texts, ["val", "test", "test", "val"], np.array([0, 1, 0, 0]), np.array([-1.5, 0.5, -0.0, 2.0])
+    )
+    path = tmp_path_factory.mktemp("scores") / "scores.csv"
+    path.write_bytes(scores.to_csv().encode())
+    again = Scores.read(path)
+    assert (again.id, again.patient, again.score.tobytes()) == (ids, texts, scores.score.tobytes())
 
 
 def test_columns_and_answers_of_the_file():

@@ -1,7 +1,9 @@
 """Torn, corrupted and missing checkpoints."""
 
 import errno
+import io
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,31 @@ def test_a_full_disk_leaves_the_older_ones(run: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="No space left on device"):
         CheckpointFiles().save_checkpoint({"a": 1}, run / "checkpoints" / "00000009.ckpt")
     assert sorted((run / "checkpoints").iterdir()) == before
+
+
+@pytest.mark.parametrize("content", [
+    3, {}, {"state_dict": 3}, {"state_dict": {"w": 3}}, {"state_dict": {}, "loops": 3},
+    {"state_dict": {}, "callbacks": []},
+    {"state_dict": {}, "optimizer_states": [3]}, {"state_dict": {}, "optimizer_states": {}},
+])  # fmt: skip
+def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: object) -> None:
+    torch.save(content, buffer := io.BytesIO())
+    path = tmp_path / f"00000001-{checkpoint_files._digest(buffer.getvalue())}.ckpt"
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(UserError, match="holds no checkpoint; delete it"):
+        checkpoint_files.load(path)
+
+
+def test_a_compressed_one_could_unpack_to_any_size(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.zeros(2**20)}}, tmp_path / "plain")
+    with (
+        zipfile.ZipFile(tmp_path / "plain") as plain,
+        zipfile.ZipFile(tmp_path / "c", "w", zipfile.ZIP_DEFLATED) as out,
+    ):
+        for member in plain.infolist():
+            out.writestr(member.filename, plain.read(member))
+    content = (tmp_path / "c").read_bytes()
+    path = tmp_path / f"00000001-{checkpoint_files._digest(content)}.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"holds no checkpoint .*compressed"):
+        checkpoint_files.load(path)

@@ -7,6 +7,7 @@ import pytest
 from anomaly_lab.experiment import compose, config
 from anomaly_lab.types import UserError
 
+pytestmark = pytest.mark.usefixtures("trusted_toys")
 DATA = f"_target_: {__name__}.Data"
 FILES = {
     "defaults": f"seed: 3\ndata: {{batch_size: 64, seed: '${{seed}}'}}\ntrainer: {{_target_: {__name__}.Trainer}}\n"
@@ -261,3 +262,41 @@ def test_all_names_are_known_and_tuned_ones_told(package: Path):
     assert not compose.is_tuned("gan_mean", "digits")
     write(package, "gan_mean_digits", "")
     assert compose.is_tuned("gan_mean", "digits")
+
+
+@pytest.mark.parametrize("text", [
+    "a: " + "[" * 100_000,
+    "- " * 100_000,
+    "? " * 100_000,
+    "a0: &a0 [x, x]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40)),
+    "a: &a {b: *a}",
+    "a: 1\n" * 300_000,
+    "a: !!python/object/apply:os.mkdir [canary]",
+    "a: !!python/name:os.system",
+])  # fmt: skip
+def test_a_hostile_file_is_one_line(text: str):
+    write(Path("experiments"), "bad", text)
+    with pytest.raises(UserError, match=r"bad\.yaml") as refused:
+        compose.read(Path("experiments/bad.yaml"))
+    assert "\n" not in str(refused.value)
+    assert not Path("canary").exists()
+
+
+def test_anchors_may_be_used():
+    write(Path("experiments"), "good", "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\n")
+    assert compose.read(Path("experiments/good.yaml")) == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
+
+
+@pytest.mark.parametrize("value", [
+    "${oc.env:HOME}", "a${oc.env:ANOMALY_DATA,${oc.env:HOME}}", "${oc.env:${seed}}", "${oc.decode:x}", "${${a}:HOME}",
+    "\\${oc.env:HOME}", "${oc.create:{a: 1}}", "${oc.env:ANOMALY_TRUST}", "${oc.env:ANOMALY_DATAX}", "${ oc.env:HOME}",
+])  # fmt: skip
+def test_only_keys_and_own_folders_are_interpolated(value: str, monkeypatch: pytest.MonkeyPatch):
+    """Whatever is interpolated is written into a record that others see."""
+    monkeypatch.setenv("HOME", "secret")
+    for node in (value, [value], {"x": [{"y": value}]}, {value: 1}):
+        with pytest.raises(UserError, match="takes a key"):
+            compose.refuse_resolvers({"root": node})
+    compose.refuse_resolvers(
+        {"root": "${oc.env:ANOMALY_WEIGHTS,weights}/a", "seed": "${data.sizes[0]}", "cost": "$5 {"}
+    )

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from anomaly_lab.experiment import config, schema
 from anomaly_lab.types import UserError
 
+pytestmark = pytest.mark.usefixtures("trusted_toys")
 BASE = f"""
 data: {{_target_: {__name__}.Data, root: here, seed: "${{seed}}"}}
 callbacks:
@@ -139,8 +140,9 @@ def test_a_constructor_that_refuses_a_value_is_the_users_error():
         ("detector=null", "detector must be a mapping that names its class by _target_"),
         ("detector._target_=tests", "'tests' is not the dotted path of a class"),
         ("detector._target_=anomaly_lab.detectorss.Toy", "Did you mean: 'anomaly_lab.detectors'"),
-        ("detector._target_=pathlib.Pahth", "no class 'Pahth' in pathlib. Did you mean: 'Path'"),
-        ("detector._target_=os.getcwd", "no class 'getcwd' in os"),
+        (f"detector._target_={__name__}.Tyo", f"no class 'Tyo' in {__name__}. Did you mean: 'Toy'"),
+        (f"detector._target_={__name__}.load", f"no class 'load' in {__name__}"),
+        ("detector._target_=os.getcwd", "detector._target_: os.getcwd is not of anomaly_lab, so it was not imported"),
         ("data.patch_size=[a, b]", "data.patch_size: Value of an element could not be converted to Integer"),
         ("data.patch_size=3", "data.patch_size: Invalid value assigned: int is not a"),
         ("data.batch_size.x=3", "data.batch_size: Value '{'x': 3}'"),
@@ -277,3 +279,9 @@ def test_schema_follows_handed_on_arguments_to_the_base_class():
     assert schema._schema(Derived).keys() == {"_target_", "root", "size", "squares"}
     assert schema._schema(Derived).size == 5
     assert schema._schema(Closed).keys() == {"_target_", "other"}
+
+
+@pytest.mark.parametrize("word", ["budgets.smoke.seed=1", "layers=[a]"])
+def test_what_says_where_values_come_from_cannot_be_set(word: str) -> None:
+    with pytest.raises(UserError, match="override the setting itself"):
+        config.load("kde_headct", ["budget=smoke", word])

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,38 @@ def test_a_full_disk_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.M
         run_folder.write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
+    (victim := tmp_path / "victim").write_text("mine")
+    (run := tmp_path / "run").mkdir()
+    for name in ("scores.csv", f".scores.csv.{socket.gethostname()}.{os.getpid()}.partial", "log", ".lock"):
+        (run / name).symlink_to(victim)
+    run_folder.write_atomic(run / "scores.csv", "scores")
+    assert (run / "scores.csv").read_text() == "scores"
+    with pytest.raises(UserError, match=r"cannot write .*log: .*remove a link"):
+        run_folder.append_line(run / "log", "line")
+    with run_folder.locked(run):
+        pass
+    assert victim.read_text() == "mine"
+    assert sorted(path.name for path in run.iterdir() if path.is_symlink()) == ["log"]
+
+
+def test_a_run_folder_with_a_link_to_another_folder_is_refused(tmp_path: Path) -> None:
+    (run := tmp_path / "run").mkdir()
+    (run / "config.yaml").touch()
+    (run / "wandb" / "offline-run-1").mkdir(parents=True)
+    (run / "wandb" / "latest-run").symlink_to(run / "wandb" / "offline-run-1")
+    assert run_folder.open_run(str(run)) == run
+    (run / "checkpoints").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="checkpoints is a link out of the run folder; replace it"):
+        run_folder.open_run(str(run))
+
+
+def test_json_that_is_nested_deeply_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"a":' * 100_000)
+    with pytest.raises(UserError, match="cannot be read"):
+        run_folder.read_json(tmp_path / "metrics.json")
 
 
 def test_json_of_the_record_has_no_nan(tmp_path: Path) -> None:
@@ -122,3 +155,18 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
     assert run_folder.provenance()["git"] == {"commit": None, "dirty": None}
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_the_file_is_written_again(tmp_path: Path) -> None:
+    path, host = tmp_path / "report [1].html", socket.gethostname()
+    script = (
+        "import os, sys; from pathlib import Path; from anomaly_lab.experiment import run_folder\n"
+        "run_folder.os.fsync = lambda _: os._exit(1)\n"
+        "run_folder.write_atomic(Path(sys.argv[1]), 'half')"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    living = tmp_path / f".{path.name}.{host}.{os.getppid()}.partial"
+    living.touch()
+    run_folder.write_atomic(path, "whole")
+    assert set(tmp_path.iterdir()) == {path, living}

@@ -11,6 +11,8 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.experiment import compose, config, schema
 from anomaly_lab.types import Range, Rate, UserError
 
+pytestmark = pytest.mark.usefixtures("trusted_toys")
+
 
 @dataclass(frozen=True)
 class Inner:

@@ -1,11 +1,14 @@
 """A run goes on with its own data, split and checkpoints, or refuses in one line."""
 
+import io
 import json
 import shutil
 from pathlib import Path
 
+import fuzzing
 import numpy as np
 import pytest
+import torch
 from data.conftest import write_headct
 from PIL import Image
 from pipeline.conftest import settings
@@ -274,3 +277,18 @@ def test_finished_is_the_last_thing_written(base: Path, monkeypatch: pytest.Monk
     engine.resume(str(run))
     assert "Unfinished" not in (run / "report.html").read_text()
     assert facts(run)["finished"]
+
+
+@pytest.mark.parametrize("part", ["optimizer_states", "loops", "callbacks", "state_dict"])
+@pytest.mark.parametrize("value", [None, 3, [{"x": 1}]])
+def test_a_checkpoint_of_right_digest_and_wrong_content_is_blamed(base: Path, part: str, value: object) -> None:
+    run = the_run(base)
+    known = {key: kept for key, kept in facts(run).items() if key not in ("finished", "checkpoint")}
+    run_folder.write_json(run / "provenance.json", known)
+    newest = checkpoint_files.by_age(run / "checkpoints")[0]
+    content = io.BytesIO()
+    torch.save(checkpoint_files.load(newest) | {part: value}, content)
+    fuzzing.write_checkpoint(newest, content.getvalue())
+    with pytest.raises(UserError, match=r"\.ckpt .*delete it") as said:
+        engine.resume(str(run))
+    assert "\n" not in str(said.value)

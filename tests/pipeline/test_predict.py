@@ -3,6 +3,9 @@
 import csv
 import json
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from data_sections import sections
+from dicom_files import dicom_slice, save
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 from sklearn.metrics import roc_auc_score
@@ -20,10 +24,22 @@ from anomaly_lab.data.datasets.headct import HeadCT
 from anomaly_lab.data.datasets.nifti import Nifti
 from anomaly_lab.data.preprocessing.patches import shares
 from anomaly_lab.data.preprocessing.transforms import to_float
+from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.pipeline.predict import new_cases, predict_files
+from anomaly_lab.pipeline.expected_input import ExpectedInput, describe
+from anomaly_lab.pipeline.predict import NewFiles, Predicted, Request, asked, new_files, predict_files
+from anomaly_lab.pipeline.prediction_folder import opened
 from anomaly_lab.pipeline.scorer import Scorer
+from anomaly_lab.reports.prediction_page import Scoring
 from anomaly_lab.types import Batch, Case, Prediction, UserError
+
+STORE = Path(tempfile.mkdtemp())  # of all tests: twins and stores are the same
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _store() -> Iterator[None]:
+    yield
+    shutil.rmtree(STORE)
 
 
 class Brightness:
@@ -54,11 +70,22 @@ def run(tmp_path: Path) -> Path:
     return run
 
 
-def predict(run: Path, data: PatchDataModule, detector: Any, cases: list[Case], out: Path) -> Path:
-    """As the command does, with a detector of the test's own."""
+def scorer_of(run: Path, data: PatchDataModule, detector: Any) -> Scorer:
+    """As `Scorer.open` makes it, with a detector of the test's own."""
     metrics, scores = json.loads((run / "metrics.json").read_text()), Scores.read(run / "scores.csv")
-    scorer = Scorer(data, detector, metrics, scores.score[scores.normals], data.facts()["bits"])
-    return predict_files(run.name, scorer, cases, out)
+    return Scorer(data, detector, metrics, scores.score[scores.normals], data.facts()["bits"])
+
+
+def complete(scorer: Scorer, request: Request, found: NewFiles | None = None) -> Predicted:
+    """As the command does."""
+    found = new_files(scorer.data, request) if found is None else found
+    what = asked({"name": "a run", "id": "1f"}, scorer, request, found.cases)
+    with opened(Path(str(request.out)), what, request.overwrite) as folder:
+        return predict_files(scorer, found, folder, Scoring("a run", {}, {}, len(scorer.normals)), request.anyway)
+
+
+def predict(run: Path, data: PatchDataModule, detector: Any, source: Path, out: Path) -> Path:
+    return complete(scorer_of(run, data, detector), Request(source, out=str(out))).folder
 
 
 def _scores(folder: Path) -> dict[str, dict[str, str]]:
@@ -69,7 +96,15 @@ def _scores(folder: Path) -> dict[str, dict[str, str]]:
 def _volumes(tmp_path, **changes):
     arguments = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 80, "batch_size": 4}
     arguments |= {"patch_size": (16, 16), "cut": {"label": "mask", "overlap": 0.5}, "volume": {"zscore": 3.0}}
-    data = Nifti(**sections(**(arguments | {"store_dir": str(tmp_path / "store")} | changes)))
+    data = Nifti(**sections(**(arguments | {"store_dir": str(STORE)} | changes)))
+    data.setup()
+    return data
+
+
+def _pictures(tmp_path: Path, **changes: Any) -> HeadCT:
+    """Head CT, pictures of 8×8."""
+    headct = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 30, "patch_size": (8, 8), "batch_size": 4}
+    data = HeadCT(**sections(**headct, train_normals=10, store_dir=str(STORE), **changes))
     data.setup()
     return data
 
@@ -78,8 +113,8 @@ def _volumes(tmp_path, **changes):
 def test_map_of_a_volume_lies_on_the_scans_own_grid(tmp_path, run, changes):
     data = _volumes(tmp_path, **changes)
     case = data.store_plan.cases[0]
-    out = predict(run, data, Brightness(), new_cases(case.image), tmp_path / "out")
-    scan, found = nibabel.load(case.image), nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz")
+    out = predict(run, data, Brightness(), case.image, tmp_path / "out")
+    scan, found = nibabel.load(case.image), nibabel.load(out / "maps" / f"{case.image.name}.map.nii.gz")
     assert found.shape == scan.shape
     assert np.allclose(found.affine, scan.affine, atol=1e-5)
     values, bright = np.asarray(scan.dataobj, float), np.asarray(found.dataobj)
@@ -105,8 +140,8 @@ def test_scores_slide_over_a_volume_where_there_is_no_map(tmp_path, run):
     _judged_by_alarm(run)
     data = _volumes(tmp_path, volume={"zscore": 3.0, "axcodes": "IPL"})
     case = data.store_plan.cases[0]
-    out = predict(run, data, Alarm(), new_cases(case.image), tmp_path / "out")
-    found = nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz")
+    out = predict(run, data, Alarm(), case.image, tmp_path / "out")
+    found = nibabel.load(out / "maps" / f"{case.image.name}.map.nii.gz")
     scan = nibabel.load(case.image)
     assert found.shape == scan.shape
     assert np.allclose(found.affine, scan.affine, atol=1e-5)
@@ -133,8 +168,8 @@ class Darkness(Brightness):
 def test_background_has_no_map_and_no_say_where_the_run_never_saw_any(tmp_path, run):
     data = _volumes(tmp_path, cut={"label": "mask", "overlap": 0.5, "foreground": 0.5})
     case = data.store_plan.cases[0]
-    out = predict(run, data, Darkness(), new_cases(case.image), tmp_path / "out")
-    found = np.asarray(nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz").dataobj)
+    out = predict(run, data, Darkness(), case.image, tmp_path / "out")
+    found = np.asarray(nibabel.load(out / "maps" / f"{case.image.name}.map.nii.gz").dataobj)
     brain = np.asarray(nibabel.load(case.image).dataobj) != 0
     assert (found[~brain] == 0).all()
     assert (found[brain] > 0).mean() > 0.9
@@ -148,31 +183,27 @@ def test_background_has_no_map_and_no_say_where_the_run_never_saw_any(tmp_path, 
 
 
 def test_one_window_and_no_map_leave_the_score_alone(tmp_path, run):
-    headct = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 30, "patch_size": (8, 8), "batch_size": 4}
-    data = HeadCT(**sections(**headct, train_normals=10, store_dir=str(tmp_path / "store")))
-    data.setup()
+    data = _pictures(tmp_path)
     Image.fromarray(np.tile(np.arange(20, dtype=np.uint8), (20, 1))).save(tmp_path / "a.png")
-    out = predict(run, data, Alarm(), new_cases(tmp_path / "a.png"), tmp_path / "out")
+    out = predict(run, data, Alarm(), tmp_path / "a.png", tmp_path / "out")
     assert set(_scores(out)) == {"a.png"}
     assert not (out / "maps").exists()
 
 
 def test_pictures_of_a_folder_are_scored_with_p_values_and_maps(tmp_path, run):
-    headct = {"root": str(tmp_path / "none"), "source": "twin", "twin_size": 30, "patch_size": (8, 8), "batch_size": 4}
-    data = HeadCT(**sections(**headct, train_normals=10, store_dir=str(tmp_path / "store")))
-    data.setup()
+    data = _pictures(tmp_path)
     folder = tmp_path / "new ones"
     (folder / "ä").mkdir(parents=True)
     for name, grey in (("a.png", 20), ("ä/b.jpg", 60)):
         pixels = np.full((20, 20), grey, np.uint8)
         pixels[:10] += 8
         Image.fromarray(pixels).save(folder / name)
-    out = predict(run, data, Brightness(), new_cases(folder), tmp_path / "out")
+    out = predict(run, data, Brightness(), folder, tmp_path / "out")
     rows = _scores(out)
     assert set(rows) == {"a.png", "ä/b.jpg"}
     assert [rows[name]["pred_label"] for name in ("a.png", "ä/b.jpg")] == ["0", "1"]
     assert float(rows["a.png"]["p_value"]) == pytest.approx((1 + 3) / 5)
-    assert np.asarray(Image.open(out / "maps" / "ä" / "b.jpg.png")).shape == (8, 8)
+    assert np.asarray(Image.open(out / "maps" / "ä" / "b.jpg.map.png")).shape == (20, 20)
 
 
 def test_case_is_scored_by_the_rule_of_the_run(tmp_path, run):
@@ -181,37 +212,31 @@ def test_case_is_scored_by_the_rule_of_the_run(tmp_path, run):
     for rule in ("mean", "max"):
         unit = {"judged": "case", "rule": rule, "top_k": 10}
         (run / "metrics.json").write_text(json.dumps({"threshold": {"value": 0.35}, "unit": unit}))
-        out = predict(run, data, Brightness(), new_cases(data.store_plan.cases[0].image), tmp_path / rule)
+        out = predict(run, data, Brightness(), data.store_plan.cases[0].image, tmp_path / rule)
         scores[rule] = float(next(iter(_scores(out).values()))["score"])
     assert scores["max"] > scores["mean"]
 
 
 def test_nothing_to_score_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
-    for source in (tmp_path / "empty", tmp_path / "nowhere"):
-        with pytest.raises(UserError, match="no pictures, NIfTI volumes or DICOM"):
-            new_cases(source)
-
-
-def test_broken_file_leaves_nothing(tmp_path, run):
-    data = _volumes(tmp_path)
-    (tmp_path / "bad.nii.gz").write_bytes(b"\x1f\x8b broken")
-    with pytest.raises(UserError, match=r"bad\.nii\.gz"):
-        predict(run, data, Brightness(), new_cases(tmp_path / "bad.nii.gz"), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    data = _pictures(tmp_path)
+    for source, message in (("empty", "no pictures, NIfTI volumes or DICOM"), ("nowhere", "there is no such file")):
+        with pytest.raises(UserError, match=message):
+            new_files(data, Request(tmp_path / source))
 
 
 def test_known_lesions_are_outlined_and_compared_but_never_used(tmp_path, run):
     data = _volumes(tmp_path)
     case = next(case for case in data.store_plan.cases if np.asarray(nibabel.load(case.mask).dataobj).any())
-    plain = predict(run, data, Brightness(), new_cases(case.image), tmp_path / "plain")
-    cases = new_cases(case.image, case.mask)
-    out = predict(run, data, Brightness(), cases, tmp_path / "out")
+    (tmp_path / "alone").mkdir()
+    alone = shutil.copy(case.image, tmp_path / "alone")
+    plain = predict(run, data, Brightness(), Path(alone), tmp_path / "plain")
+    out = complete(scorer_of(run, data, Brightness()), Request(case.image, case.mask, str(tmp_path / "out"))).folder
     assert (out / "scores.csv").read_text() == (plain / "scores.csv").read_text()
     page, without = (out / "index.html").read_text(), (plain / "index.html").read_text()
     assert 'class="lesion"' in page
     assert 'class="lesion"' not in without
-    values = np.asarray(nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz").dataobj)
+    values = np.asarray(nibabel.load(out / "maps" / f"{case.image.name}.map.nii.gz").dataobj)
     lesion, brain = np.asarray(nibabel.load(case.mask).dataobj) != 0, np.asarray(nibabel.load(case.image).dataobj) != 0
     inside = binary_fill_holes(brain) | lesion
     shown = float(re.search(r'against the lesion <b class="num">([\d.]+)', page)[1])
@@ -223,11 +248,12 @@ def test_a_folder_of_masks_is_matched_by_name(tmp_path):
         (tmp_path / folder).mkdir()
         for name in names:
             Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / folder / f"{name}.png")
-    a, b = new_cases(tmp_path / "images", tmp_path / "masks")
+    request = Request(tmp_path / "images", tmp_path / "masks")
+    a, b = new_files(_pictures(tmp_path), request).cases
     assert (a.mask, b.mask) == (None, tmp_path / "masks" / "b.png")
     (tmp_path / "masks" / "b.png").rename(tmp_path / "masks" / "c.png")
     with pytest.raises(UserError, match="no mask is named"):
-        new_cases(tmp_path / "images", tmp_path / "masks")
+        new_files(_pictures(tmp_path), request)
 
 
 def test_without_held_out_normals_a_scan_is_measured_by_itself(tmp_path, run):
@@ -236,16 +262,223 @@ def test_without_held_out_normals_a_scan_is_measured_by_itself(tmp_path, run):
     (run / "metrics.json").write_text(json.dumps(metrics | {"threshold": {"value": None}}))
     data = _volumes(tmp_path)
     case = data.store_plan.cases[0]
-    out = predict(run, data, Alarm(), new_cases(case.image), tmp_path / "out")
-    found = np.asarray(nibabel.load(out / "maps" / f"{case.image.name.split('.')[0]}.nii.gz").dataobj)
+    out = predict(run, data, Alarm(), case.image, tmp_path / "out")
+    found = np.asarray(nibabel.load(out / "maps" / f"{case.image.name}.map.nii.gz").dataobj)
     assert (found.min(), found.max()) == (0, 1)
     assert _scores(out)[case.image.name]["pred_label"] == ""
     assert "No validation normals" in (out / "index.html").read_text()
 
 
-def test_what_is_not_scored_is_listed(tmp_path, capsys):
+def test_what_is_not_scored_is_listed(tmp_path):
     for name in ("a.WEBP", "b.gif", "._a.webp", "notes.txt"):
         (tmp_path / name).touch()
-    assert [case.id for case in new_cases(tmp_path)] == ["a.WEBP"]
-    said = " ".join(capsys.readouterr().err.split())
-    assert "left out, because they are not of a kind that is read or their names are not UTF-8: b.gif, notes" in said
+    found = new_files(_pictures(tmp_path), Request(tmp_path))
+    assert [case.id for case in found.cases] == ["a.WEBP"]
+    assert found.left_out == dict.fromkeys(["b.gif", "notes.txt"], "not a kind of file that is read")
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Pictures, of which some cannot be read, a folder of them that is linked, and a file that is none."""
+    folder = tmp_path / "mixed"
+    (folder / "inner").mkdir(parents=True)
+    for number in range(9):
+        pixels = np.full((20, 30), 20 * number, np.uint8)
+        pixels[:10, :number] += 40
+        Image.fromarray(pixels).save(folder / f"inner/{number}.png")
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(folder / "black.png")
+    (folder / "=torn.png").write_bytes((folder / "inner/1.png").read_bytes()[:60])
+    Image.fromarray(np.full((20, 30), 255, np.uint8) - np.eye(20, 30, dtype=np.uint8)).save(folder / "white.png")
+    (folder / "notes.txt").touch()
+    (folder / "linked").symlink_to(folder / "inner")
+    return folder
+
+
+class Fallible(Brightness):
+    """Gives no number for white pictures."""
+
+    def score(self, batch: Batch) -> Prediction:
+        score, bright, _ = super().score(batch)
+        assert bright is not None
+        return Prediction(torch.where(bright.flatten(1).amax(1) > 1.9, torch.nan, score), bright)
+
+
+def test_a_bad_file_is_a_row_with_its_reason_and_the_others_are_scored(tmp_path, run, mixed):
+    predicted = complete(scorer_of(run, _pictures(tmp_path), Fallible()), Request(mixed, out=str(tmp_path / "out")))
+    rows = _scores(tmp_path / "out")
+    assert list(rows) == [finding.id if finding.id[0] != "=" else "./=torn.png" for finding in predicted.findings]
+    reasons = {name: row["reason"] for name, row in rows.items() if not row["score"]}
+    assert set(reasons) == {"./=torn.png", "black.png", "white.png", "inner/0.png", "linked/0.png"}
+    assert "truncated" in reasons["./=torn.png"]
+    assert "constant" in reasons["black.png"]
+    assert "the score is not finite" in reasons["white.png"]
+    assert not any("on_bad" in reason or str(tmp_path) in reason for reason in reasons.values())
+    assert all(rows[name]["pred_label"] == "" for name in reasons)
+    assert len(rows) == 21
+    assert not predicted.is_whole
+    assert [finding.id for finding in predicted.not_scored] == ["=torn.png", *sorted(set(reasons) - {"./=torn.png"})]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "21 files" in page
+    assert "5 not scored" in page
+    assert "notes.txt" in page
+
+
+class Panic(BaseException):
+    """As decoders written in Rust raise it."""
+
+
+@pytest.mark.parametrize("error", [Panic("index out of bounds"), ValueError("odd"), MemoryError()])
+def test_what_a_reader_raises_costs_one_file(tmp_path, run, mixed, monkeypatch, error):
+    data = _pictures(tmp_path)
+
+    def read(case: Case) -> Scan:
+        if case.id == "inner/3.png":
+            raise error
+        return HeadCT.read_new(data, case)
+
+    monkeypatch.setattr(data, "read_new", read)
+    complete(scorer_of(run, data, Brightness()), Request(mixed / "inner", out=str(tmp_path / "inner only")))
+    complete(scorer_of(run, data, Brightness()), Request(mixed, out=str(tmp_path / "out")))
+    assert type(error).__name__ in _scores(tmp_path / "out")["inner/3.png"]["reason"]
+    assert _scores(tmp_path / "out")["inner/4.png"]["score"]
+    assert _scores(tmp_path / "inner only")["3.png"]["score"]
+
+
+class Stop(SystemExit):
+    """A signal."""
+
+
+@pytest.mark.parametrize(("batch", "after"), [(1, 0), (1, 11), (4, 3), (4, 11)])
+def test_a_prediction_that_was_stopped_ends_in_the_same_bytes(run, mixed, monkeypatch, batch, after):
+    tmp_path, data = mixed.parent, _pictures(mixed.parent)
+    data.scoring_batch_size = batch
+    scorer = scorer_of(run, data, Brightness())
+    complete(scorer, Request(mixed, out=str(tmp_path / "straight")))
+    request = Request(mixed, out=str(tmp_path / "stopped"))
+    calls = iter(range(after))
+
+    def read(case: Case) -> Scan:
+        if next(calls, None) is None:
+            raise Stop(143)
+        return HeadCT.read_new(data, case)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "read_new", read)
+        with pytest.raises(Stop):
+            complete(scorer_of(run, data, Brightness()), request)
+    rows = (tmp_path / "stopped" / "scores.csv").read_text().splitlines()
+    assert after - batch < len(rows) - 1 <= after  # readers see whatever was done
+    with (tmp_path / "stopped" / "scores.csv").open("a") as file:
+        file.write("half a ro")  # as a kill leaves it
+    complete(scorer_of(run, data, Brightness()), request)
+    assert content(tmp_path / "stopped") == content(tmp_path / "straight")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_the_same_command_goes_on(tmp_path, run, mixed, monkeypatch):
+    data = _pictures(tmp_path)
+    scorer = scorer_of(run, data, Brightness())
+
+    def stop(case: Case) -> Scan:
+        raise Stop(143)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "read_new", stop)
+        with pytest.raises(Stop):
+            complete(scorer_of(run, data, Brightness()), Request(mixed, out=str(tmp_path / "out")))
+    with pytest.raises(UserError, match=r"another command \(input, content\)"):
+        complete(scorer, Request(mixed / "inner", out=str(tmp_path / "out")))
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(mixed / "inner" / "0.png")
+    with pytest.raises(UserError, match=r"another command \(content\)"):
+        complete(scorer, Request(mixed, out=str(tmp_path / "out")))
+    complete(scorer, Request(mixed, out=str(tmp_path / "out"), overwrite=True))
+    with pytest.raises(UserError, match="finished"):
+        complete(scorer, Request(mixed, out=str(tmp_path / "out")))
+
+
+def test_names_of_maps_are_their_files_alone(tmp_path, run):
+    data = _volumes(tmp_path)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    image = nibabel.load(data.store_plan.cases[0].image)
+    for name in ("a.nii", "a.nii.gz"):
+        nibabel.save(image, folder / name)
+    complete(scorer_of(run, data, Brightness()), Request(folder, out=str(tmp_path / "out"), anyway=True))
+    maps = sorted(path.name for path in (tmp_path / "out" / "maps").iterdir())
+    assert maps == ["a.nii.gz.map.nii.gz", "a.nii.map.nii.gz"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_the_map_of_a_picture_lies_on_its_stored_pixels(tmp_path, run, orientation, suffix):
+    stored = np.zeros((40, 64), np.uint8)
+    stored[4:12, 8:24] = 250
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "new").mkdir()
+    Image.fromarray(stored).save(tmp_path / "new" / f"a.{suffix}", exif=exif)
+    data = _pictures(tmp_path, picture={"size": (64, 64)}, cut={"label": "case"})
+    complete(scorer_of(run, data, Brightness()), Request(tmp_path / "new", out=str(tmp_path / "out")))
+    with Image.open(tmp_path / "out" / "maps" / f"a.{suffix}.map.png") as picture:
+        assert picture.getexif().get(0x0112, 1) == orientation
+        found = np.asarray(picture, float) / 65535 * 255
+    assert found.shape == stored.shape
+    assert np.abs(found - stored).mean() < 8
+
+
+def test_a_scan_of_another_nature_is_refused_or_scored_at_the_users_word(tmp_path, run, mixed):
+    volumes, data = _volumes(tmp_path), _pictures(tmp_path)
+    shutil.copy(volumes.store_plan.cases[0].image, mixed / "scan.nii.gz")
+    scorer = scorer_of(run, data, Brightness())
+    scorer.expected = ExpectedInput(describe(data), scaled=True)
+    predicted = complete(scorer, Request(mixed, out=str(tmp_path / "out")))
+    assert "it is a volume, the run was trained on pictures" in _scores(tmp_path / "out")["scan.nii.gz"]["reason"]
+    assert not predicted.is_whole
+    with pytest.raises(UserError, match="it is a volume"):
+        scorer.score(mixed / "scan.nii.gz")
+    alone = complete(scorer, Request(mixed / "scan.nii.gz", out=str(tmp_path / "anyway"), anyway=True))
+    row = _scores(tmp_path / "anyway")["scan.nii.gz"]
+    assert row["score"]
+    assert row["reason"].startswith("unlike the training scans: it is a volume")
+    assert alone.is_whole
+    assert "Unlike the training scans" in (tmp_path / "anyway" / "index.html").read_text()
+    scorer.expected = ExpectedInput({})
+    complete(scorer, Request(mixed / "scan.nii.gz", out=str(tmp_path / "unchecked")))
+    assert "Input not checked" in (tmp_path / "unchecked" / "index.html").read_text()
+
+
+def test_a_mask_that_cannot_be_used_does_not_cost_the_score(tmp_path, run, mixed):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "1.png").write_bytes(b"no picture")
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "masks" / "2.png")
+    scorer = scorer_of(run, _pictures(tmp_path), Brightness())
+    predicted = complete(scorer, Request(mixed / "inner", tmp_path / "masks", str(tmp_path / "out")))
+    rows = _scores(tmp_path / "out")
+    assert all(rows[f"{number}.png"]["score"] for number in range(1, 9))
+    assert all("its mask cannot be used" in rows[f"{number}.png"]["reason"] for number in (1, 2))
+    assert not rows["3.png"]["reason"]
+    assert not predicted.is_whole
+
+
+def test_a_dicom_file_is_a_case_with_its_identifiers(tmp_path, run):
+    for z in range(3):
+        slice_ = dicom_slice(np.arange(400, dtype=np.int16).reshape(20, 20) + z, z=z, SeriesInstanceUID="1.2.3.4")
+        save(slice_, tmp_path / "new" / "series" / f"{z}.dcm")
+    view = dicom_slice(np.arange(400, dtype=np.uint16).reshape(20, 20), ImagePositionPatient=None, Modality="DX")
+    view.SeriesInstanceUID = "1.2.3.5"
+    save(view, tmp_path / "new" / "view.dcm")
+    scorer = scorer_of(run, _pictures(tmp_path), Brightness())
+    complete(scorer, Request(tmp_path / "new", out=str(tmp_path / "out")))
+    rows = _scores(tmp_path / "out")
+    assert set(rows) == {"series/0.dcm", "view.dcm"}
+    assert (rows["series/0.dcm"]["series_uid"], rows["series/0.dcm"]["instance_uid"]) == ("1.2.3.4", "")
+    assert (rows["view.dcm"]["series_uid"], rows["view.dcm"]["instance_uid"]) == ("1.2.3.5", view.SOPInstanceUID)
+    assert rows["view.dcm"]["score"]
+    (tmp_path / "bare").mkdir()
+    shutil.copy(tmp_path / "new" / "view.dcm", tmp_path / "bare" / "IM0001")
+    alone = complete(scorer, Request(tmp_path / "bare" / "IM0001", out=str(tmp_path / "alone")))
+    assert [finding.is_scored for finding in alone.findings] == [True]
+    assert (tmp_path / "alone" / "maps" / "IM0001.map.png").is_file()

@@ -78,3 +78,28 @@ def test_a_run_that_cannot_score_is_refused(trained: Path, tmp_path: Path) -> No
         Scorer.open(run)
     with pytest.raises(UserError, match="not a run folder"):
         Scorer.open(tmp_path)
+
+
+def test_a_file_of_another_nature_is_refused_and_a_run_says_what_it_expects(trained: Path, tmp_path: Path) -> None:
+    scorer = Scorer.open(trained)
+    assert scorer.expected.facts["kinds"] == {"picture": 8 - 2}
+    assert scorer.expected.facts["bits"] == 8
+    faint = tmp_path / "faint.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 4096, (20, 20), np.uint16)).save(faint)
+    with pytest.raises(UserError, match=r"faint.png: not scored.*run from .* of white"):
+        scorer.score(faint)
+    assert scorer.score(faint, anyway=True).remarks[0].startswith("unlike the training scans")
+
+
+def test_a_score_that_is_no_number_is_an_error(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = Scorer.open(trained)
+    parts = scorer._predict
+    monkeypatch.setattr(scorer, "_predict", lambda patches: (parts(patches)[0] * np.nan, parts(patches)[1]))
+    with pytest.raises(UserError, match="the score is not finite"):
+        scorer.score(trained.parents[2] / "pictures" / "000.png")
+
+
+def test_settings_of_a_run_that_scores(trained: Path) -> None:
+    assert Scorer.open(trained, ["data.store.scoring_batch_size=3"]).data.scoring_batch_size == 3
+    with pytest.raises(UserError, match="seed cannot be changed"):
+        Scorer.open(trained, ["seed=3"])

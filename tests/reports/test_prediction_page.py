@@ -4,15 +4,26 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from anomaly_lab.reports import prediction_page
-from anomaly_lab.reports.prediction_page import CASES_WITH_PICTURES, SLICES, SPARE, Finding, lean, views, write_page
+from anomaly_lab.reports.prediction_page import (
+    CASES_WITH_PICTURES,
+    SLICES,
+    Exhibit,
+    Exhibits,
+    Finding,
+    Scoring,
+    banners,
+    render,
+    views,
+)
 
 HOSTILE = "<script>alert(1)</script>"
 
 
-def finding(number: int, views: tuple[prediction_page.View, ...] = ()) -> Finding:
-    return Finding(f"case {number:03d}", float(number), 0.5, number > 3, views=views)
+def finding(number: int) -> Finding:
+    return Finding(f"case {number:03d}", float(number), 0.5, number > 3)
 
 
 def picture() -> tuple[prediction_page.View, ...]:
@@ -38,27 +49,78 @@ def test_a_volume_without_any_anomaly_shows_nothing() -> None:
     assert views(np.zeros((1, 3, 4, 4)), np.zeros((3, 4, 4), np.float32), None) == ()
 
 
-def test_only_the_highest_scores_keep_their_pictures() -> None:
-    findings: list[Finding] = []
-    for number in np.random.default_rng(0).permutation(CASES_WITH_PICTURES + SPARE + 30).tolist():
-        findings = lean([*findings, finding(number, picture())])
-        assert sum(bool(found.views) for found in findings) <= CASES_WITH_PICTURES + SPARE
-    kept = {int(found.score) for found in findings if found.views}
-    assert set(range(SPARE + 30, CASES_WITH_PICTURES + SPARE + 30)) <= kept
-    assert len(findings) == CASES_WITH_PICTURES + SPARE + 30
+def test_only_the_highest_scores_keep_their_pictures_also_for_a_process_that_goes_on(tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(CASES_WITH_PICTURES + 30).tolist()
+    for part in (order[:25], order[20:60], order[55:]):  # what was not noted is done again
+        exhibits = Exhibits(tmp_path)
+        for number in part:
+            mask = np.eye(4, dtype=bool) if number % 2 else None
+            shown = views(np.full((1, 4, 4), number / 100), np.eye(4, dtype=np.float32), mask)
+            exhibits.add(number, float(number // 2), Exhibit(shown, 0.25))  # every score twice
+            assert len(list(tmp_path.iterdir())) <= CASES_WITH_PICTURES
+    kept = list(exhibits)
+    expected = sorted(order, key=lambda number: (-(number // 2), number))[:CASES_WITH_PICTURES]
+    assert [number for number, _ in kept] == expected
+    number, exhibit = kept[1]
+    assert exhibit.auroc == 0.25
+    assert exhibit.views[0].image.tolist() == np.full((1, 4, 4), number / 100).tolist()
+    assert (exhibit.views[0].mask is not None) == bool(number % 2)
 
 
-def test_the_page_has_every_score_and_asks_nobody(tmp_path: Path) -> None:
-    findings = [finding(number, picture()) for number in range(CASES_WITH_PICTURES + 2)]
-    findings.append(Finding(HOSTILE, 0.5, None, None))
-    write_page(tmp_path / "index.html", HOSTILE, findings)
-    page = (tmp_path / "index.html").read_text()
+def test_the_page_has_every_score_and_asks_nobody() -> None:
+    findings = [finding(number) for number in range(CASES_WITH_PICTURES + 2)]
+    findings += [Finding(HOSTILE, 0.5, None, None, HOSTILE), Finding("torn.png", reason=HOSTILE)]
+    shown = range(CASES_WITH_PICTURES + 1, 1, -1)
+    scoring = Scoring(HOSTILE, {"seed": HOSTILE}, {}, 4, left_out={HOSTILE: "a mask"})
+    page = render(scoring, findings, [(number, Exhibit(picture())) for number in shown])
     assert "<script>" not in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
-    rows = re.findall(r"<tr><th>(.*?)</th>", page.split('id="scores"')[1])
+    rows = re.findall(r"<tr><th>(.*?)</th>", page.split('id="scores"')[1].split("</section>")[0])
     assert rows[1:4] == [
         f"case {number:03d}" for number in (CASES_WITH_PICTURES + 1, CASES_WITH_PICTURES, CASES_WITH_PICTURES - 1)
     ]
     assert len(rows) == 1 + CASES_WITH_PICTURES + 3
     assert len(re.findall("Scored image, case", page)) == CASES_WITH_PICTURES
     assert f"{CASES_WITH_PICTURES} of {CASES_WITH_PICTURES + 3} are shown" in page
+    assert "torn.png" in page.split('id="failed"')[1].split("</section>")[0]
+    assert "a mask" in page.split('id="left_out"')[1]
+    assert "never below 1 / 5" in page
+
+
+CAVEATS = {
+    "Synthetic twin": {"source": "twin"},
+    "Reduced budget: smoke": {"budget": "smoke"},
+    "Unfinished run": {"finished": None},
+    "Read with care": {"detector": {"caveats": ["augment=true: a habit of others"]}},
+    "Changed data": {"accepted_changes": [{"at": "2026", "verb": "evaluate", "changes": "2 files added"}]},
+    "Not the last checkpoint": {"checkpoint": {"rule": "asked for", "iteration": 3, "instead_of": {"iteration": 9}}},
+    "Contaminated training": {"data": {"contamination": 0.1}},
+    "Generator collapsed": {"health": {"collapsed": True, "diversity": 0.1}},
+}
+
+
+@pytest.mark.parametrize("title", CAVEATS)
+def test_the_page_carries_every_caveat_of_the_run(title: str) -> None:
+    sound = {"source": "real", "budget": "paper", "finished": "2026"}
+    assert banners(sound, {"threshold": {"value": 1.0}}) == []
+    page = render(Scoring("a run", sound | CAVEATS[title], {}, 4), [finding(1)])
+    assert re.findall(r'<aside class="banner \w+"><b>(.*?)\.</b>', page) == [title]
+
+
+def test_the_page_names_detector_budget_threshold_and_normals() -> None:
+    facts = {
+        "detector": {"class": "anomaly_lab.detectors.ganomaly.GANomaly"},
+        "data": {"name": "headct"},
+        "budget": "laptop",
+        "seed": 7,
+        "checkpoint": {"file": "000100-abc.ckpt"},
+    }
+    threshold = {"value": 0.125, "rule": "quantile of the validation normals", "quantile": 0.95, "num_normals": 19}
+    page = render(Scoring("a run", facts, {"threshold": threshold}, 19), [finding(1), finding(9)])
+    for part in ("GANomaly", "headct", "laptop", "7", "000100-abc.ckpt", "19", "0.125 (quantile of the validation"):
+        assert part in page.split('id="run"')[1].split("</dl>")[0]
+    assert "2 files, 1 above the threshold" in page
+    without = render(Scoring("a run", facts, {"threshold": {"value": None}}, 0), [Finding("a", 1.0)])
+    assert "above the threshold</h1>" not in without
+    tested = banners({"source": "real", "finished": "x"}, {"threshold": {"uses_test": True}})
+    assert [notice.title for notice in tested] == ["Threshold"]

@@ -1,11 +1,15 @@
 """A run folder is read as it is: order, types, torn files."""
 
+import io
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from anomaly_lab.reports import gallery
 from anomaly_lab.reports.record import read_run
 from anomaly_lab.types import UserError
 
@@ -78,3 +82,37 @@ def test_a_torn_gallery_is_named(fake_run: Path) -> None:
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"gallery\.npz cannot be read"):
         read_run(fake_run)
+
+
+def big(file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("image.npy", "w") as member:
+        for _ in range(300):
+            member.write(bytes(2**20))
+
+
+def other_sizes(file: Path) -> None:
+    np.savez(file, id=np.array(["a"]), kind=np.array(["tp"]), image=np.zeros((2, 1, 4, 4)))
+
+
+def claims_much(file: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**40, 1, 4, 4)})
+    other_sizes(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("image.npy", header.getvalue())
+
+
+@pytest.mark.parametrize("plant", [big, other_sizes, claims_much, lambda file: file.write_bytes(b"PK" * 100)])
+def test_a_hostile_gallery_is_one_line_and_takes_no_memory(fake_run: Path, monkeypatch, plant) -> None:
+    monkeypatch.setattr(gallery, "MAX_BYTES", 2**28)
+    plant(fake_run / "samples" / "gallery.npz")
+    with pytest.raises(UserError, match=r"gallery\.npz cannot be read") as refused:
+        read_run(fake_run)
+    assert "\n" not in str(refused.value)
+
+
+def test_defused_ids_are_those_of_the_gallery(fake_run: Path) -> None:
+    scores = fake_run / "scores.csv"
+    rows = [line.split(",", 1) for line in scores.read_text().splitlines()]
+    scores.write_text("\n".join([",".join(rows[0]), *(f"'={id},{rest}" for id, rest in rows[1:])]))
+    assert all(row["id"].startswith("=") for row in read_run(fake_run).scores)

@@ -9,6 +9,7 @@ from anomaly_lab import __main__
 from anomaly_lab.studies import command, ledger, plan
 from anomaly_lab.types import UserError
 
+pytestmark = pytest.mark.usefixtures("trusted_toys")
 TOY = """
 # A toy.
 data: {_target_: study_runs.Data}
@@ -59,6 +60,9 @@ def test_a_page_of_what_is_finished_trains_nothing(capsys, tmp_path):
     ("code=new", "code"),
     ("seed=1", "select runs with seeds"),
     ("nonsense", "is not of the form key=value"),
+    ("datasets=${nope}", "datasets: Interpolation key 'nope' not found"),
+    ("rows=[[a]]", "rows"),
+    ("jobs=[1", "is not valid YAML"),
     ("detector.widht=3", "Did you mean: 'width'"),
 ])  # fmt: skip
 def test_a_wrong_word_is_one_line(word, complaint):

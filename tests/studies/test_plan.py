@@ -9,6 +9,7 @@ from anomaly_lab.studies import plan
 from anomaly_lab.studies.plan import Key
 from anomaly_lab.types import UserError
 
+pytestmark = pytest.mark.usefixtures("trusted_toys")
 TOY = """
 # A toy.
 seed: 0
@@ -102,6 +103,10 @@ def test_narrowing_leaves_only_the_footnotes_of_what_is_shown(write):
     ("title: Toys\n", "", "Missing mandatory value: title"),
     ("{title: Set}", "{titles: Set}", "titles"),
     ("seeds: [0, 1]", "seeds: [x]", "seeds"),
+    ("title: Toys", "title: Toys\nfootnotes: {n: {x: y}}", "footnotes.n is {'x': 'y'}, not text"),
+    ("datasets: [set]", "datasets: [[set]]", "rows.wide.datasets"),
+    ("title: Toys", "title: Toys\nquestion: ${nope}", "question"),
+    ("title: Toys", "title: Toys\nnull: 1", "not readable as YAML"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_that_names_file_and_key(write, old, new, complaint):
     with pytest.raises(UserError) as refused:

@@ -9,12 +9,13 @@ tumour is anomalous, all others are left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datamodule import PatchDataModule, Role
 from anomaly_lab.data.readers.nifti import read_nifti, read_nifti_mask
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import is_seen
@@ -25,6 +26,7 @@ OUTER = "MICCAI_BraTS17_Data_Training"
 GRADES = ("HGG", "LGG")
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 LABELS = (0, 1, 2, 4)
+_ENDING = re.compile(rf"_({'|'.join((*MODALITIES, 'seg'))})\.nii(?:\.gz)?$", re.IGNORECASE)
 
 
 class BraTS2017(PatchDataModule):
@@ -76,6 +78,18 @@ class BraTS2017(PatchDataModule):
                 raise UserError(f"{outer / grade}: the folder contains no subjects; {self.where_to_get}")
             cases += [self._case(folder, grade) for folder in folders]
         return cases
+
+    def role(self, path: Path, source: Path) -> Role:
+        """Return "mask" for a segmentation, "other" for another modality than the run's."""
+        ending = _ENDING.search(path.name)
+        if path == source or ending is None or ending[1].lower() == self.modality:
+            return "scan"
+        return "mask" if ending[1].lower() == "seg" else "other"
+
+    def known_mask(self, image: Path, source: Path) -> Path | None:
+        """Return the segmentation beside a volume."""
+        paths = (image.with_name(_ENDING.sub(f"_seg{suffix}", image.name)) for suffix in (".nii.gz", ".nii"))
+        return next((path for path in paths if path != image and path.is_file()), None)
 
     def read(self, case: Case) -> Scan:
         """Read the volume and its tumour mask, the union of all labels."""

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datamodule import PatchDataModule, Role, roots
 from anomaly_lab.data.readers import dicom
 from anomaly_lab.data.readers.dicom import Series
 from anomaly_lab.data.readers.files import read_scan
@@ -126,6 +126,25 @@ class Dicom(PatchDataModule):
         self._validate_labels(root, all_series, labels)
         masks = _masks(root / _MASKS, all_series)
         return [_case(series, labels[series.id], masks.get(series.id)) for series in all_series if series.id in labels]
+
+    def role(self, path: Path, source: Path) -> Role:
+        """Return "mask" for a volume or picture in a folder of masks."""
+        masks = any(path.is_relative_to(root / _MASKS) for root in roots(path, source))
+        return "mask" if masks and path.name.lower().endswith(_MASK_SUFFIXES) else "scan"
+
+    def known_mask(self, image: Path, source: Path) -> Path | None:
+        """Return the mask that is named like the folder or the file of a series, in or just above `source`."""
+        for root in (*roots(image, source), *source.absolute().parents[:2]):
+            if (root / _MASKS).is_dir() and image.is_relative_to(root):
+                names = [_below(root, name) for name in (image.parent, image.with_suffix(""), image)]
+                paths = (root / _MASKS / f"{name}{suffix}" for name in names for suffix in _MASK_SUFFIXES)
+                if mask := next(filter(Path.is_file, paths), None):
+                    return mask
+        return None
+
+    def read_new(self, case: Case) -> Scan:
+        """Read a series or picture with its mask."""
+        return self.read(case)
 
     def read(self, case: Case) -> Scan:
         """Read a series as a volume in modality units, a single picture without position as displayed."""

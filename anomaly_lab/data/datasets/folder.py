@@ -10,6 +10,7 @@ out; hidden files and what systems and NAS boxes leave (`._a.png`, `Thumbs.db`, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
@@ -19,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datamodule import PatchDataModule, Role, roots
 from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.pictures import SUFFIXES
 from anomaly_lab.data.readers.tables import read_table
@@ -74,6 +75,7 @@ class Folder(PatchDataModule):
         super().__init__(**arguments)
         self.normal = frozenset(_key(name).casefold() for name in normal)
         self.labels, self.masks, self.unlisted = labels, masks, unlisted
+        self._masks_in: dict[Path, frozenset[Path]] = {}
         try:
             self.patient = None if patient is None else re.compile(patient)
         except re.error as error:
@@ -99,6 +101,35 @@ class Folder(PatchDataModule):
     def write_twin(self, root: Path, seed: int, size: int) -> None:
         """Write synthetic pictures in sub-folders, with masks."""
         write_twin(root, seed, size)
+
+    def role(self, path: Path, source: Path) -> Role:
+        """Return "mask" for a picture in a folder of masks or in the column mask of a list."""
+        for root in roots(path, source):
+            if path.is_relative_to(root / (self.masks or _MASKS)) or path in self._listed_masks(root):
+                return "mask"
+        return "scan"
+
+    def known_mask(self, image: Path, source: Path) -> Path | None:
+        """Return the mask at the same path below a folder of masks, in or just above `source`."""
+        for root in (*roots(image, source), *source.absolute().parents[:2]):
+            folder = root / (self.masks or _MASKS)
+            if folder.is_dir() and image.is_relative_to(root):
+                name = _stem(image.relative_to(root).as_posix())
+                paths = (folder / f"{name}{tail}{suffix}" for tail in ("", "_mask") for suffix in SUFFIXES)
+                if mask := next(filter(Path.is_file, paths), None):
+                    return mask
+        return None
+
+    def _listed_masks(self, root: Path) -> frozenset[Path]:
+        """Return the masks that the list of a folder names, if it has one; the list is read once."""
+        listing = root / (self.labels or _LIST)
+        if listing not in self._masks_in:
+            rows: list[dict[str, str]] = []
+            if listing.is_file():
+                with contextlib.suppress(UserError):  # labels of new pictures are not needed, so neither is the list
+                    rows = [row for _, row in read_table(listing, ())]
+            self._masks_in[listing] = frozenset(root / _key(row["mask"]) for row in rows if row.get("mask"))
+        return self._masks_in[listing]
 
     def _find(self, root: Path) -> _Files:
         folder = root / (self.masks or _MASKS)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datamodule import PatchDataModule, Role
 from anomaly_lab.data.datasets import artefacts
 from anomaly_lab.data.store.disk import disk_errors, locked
 from anomaly_lab.data.twins.isic2016 import write_twin
@@ -82,6 +82,15 @@ class ISIC2016(PatchDataModule):
             raise UserError(f"data.exclude={self.exclude}: no picture is left; shorten the list")
         kept = [i for i in pictures if i not in self.excluded]
         return [Case(id=i, patient=i, image=pictures[i], label=1, mask=masks[i]) for i in kept]
+
+    def role(self, path: Path, source: Path) -> Role:
+        """Return "mask" for a segmentation."""
+        return "mask" if path.name.lower().endswith(_SUFFIX.lower()) else "scan"
+
+    def known_mask(self, image: Path, source: Path) -> Path | None:
+        """Return the segmentation of a picture, beside it or in the folder of the data set."""
+        folders = (image.parent, image.parent.with_name(MASKS))
+        return next(filter(Path.is_file, (folder / f"{image.stem}{_SUFFIX}" for folder in folders)), None)
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
         """Count all pictures and the excluded ones."""

@@ -19,7 +19,7 @@ import numpy as np
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.datasets.mias_info import FRAME, Disc, Finding, located, read_info
 from anomaly_lab.data.readers.pictures import read_image
-from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.scan import Origin, Scan
 from anomaly_lab.data.twins.mias import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -91,7 +91,9 @@ class MIAS(PatchDataModule):
         rows, columns = _box(breast_mask)
         turn = slice(None, None, -1 if chest_is_left(case.image.stem, breast_mask) else 1)
         cut = [None if a is None else a[:, rows, columns][..., turn] for a in (pixels * breast_mask, mask, breast_mask)]
-        return Scan(np.ascontiguousarray(cut[0]), cut[1], foreground=cut[2])
+        height, width = pixels.shape[1:]
+        origin = Origin((height, width), range(height)[rows], range(width)[columns][turn])
+        return Scan(np.ascontiguousarray(cut[0]), cut[1], foreground=cut[2], origin=origin)
 
     def protocol(self) -> dict[str, Any]:
         """Return the options that change the pixels."""

@@ -86,6 +86,10 @@ class MIASPatches(PatchDataModule):
         cut = (slice(None), slice(row, row + height), slice(column, column + width))
         return Scan(np.ascontiguousarray(pixels[cut]), np.ascontiguousarray(mask[cut]))
 
+    def read_new(self, case: Case) -> Scan:
+        """Read a picture that is a patch as a whole; whoever has a film cuts it."""
+        return PatchDataModule.read(self, case)
+
     def protocol(self) -> dict[str, Any]:
         """Return the options that change the pixels."""
         return {"rule": self.rule, "location": self.location, "location_seed": self.location_seed}

@@ -9,6 +9,7 @@ draw a new split of all digits instead; those of Multi-KD use one digit as norma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -16,9 +17,11 @@ import numpy as np
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.idx import IMAGES, LABELS, find_idx, read_idx
-from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.scan import Origin, Scan
 from anomaly_lab.data.twins.mnist import write_twin
 from anomaly_lab.types import Case, Range, UserError
+
+_SIDE = 28  # pixels per side of a digit in the files
 
 
 class _Digits(PatchDataModule):
@@ -78,6 +81,17 @@ class _Digits(PatchDataModule):
     def scan(self, digit: np.ndarray, mask: np.ndarray | None = None) -> Scan:
         """Return a digit [H, W] and its mask with the black margin."""
         return Scan(_framed(digit, self.pad, self.in_channels), None if mask is None else _framed(mask, self.pad, 1))
+
+    def read_new(self, case: Case) -> Scan:
+        """Read an ordinary picture; it gets the margin of a digit, which is wider for a larger picture."""
+        scan = PatchDataModule.read(self, case)
+        if scan.affine is not None:
+            return scan
+        height, width = scan.shape
+        pad = round(self.pad * max(height, width) / _SIDE)
+        origin = Origin((height, width), range(-pad, height + pad), range(-pad, width + pad))
+        mask = None if scan.mask is None else origin.cut(scan.mask)
+        return replace(scan, pixels=origin.cut(scan.pixels), mask=mask, origin=origin)
 
     def write_twin(self, root: Path, seed: int, size: int) -> None:
         """Write synthetic digits in the official layout."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datamodule import PatchDataModule, Role
 from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
 from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.scan import Scan
@@ -86,6 +86,7 @@ class Nifti(PatchDataModule):
         super().__init__(**arguments)
         self.image_pattern, self.mask_pattern, self.label_file = images, masks, labels
         self.mask_labels = None if mask_labels is None else sorted(mask_labels)
+        self._masks_in: dict[Path, set[Path]] = {}
         if masks and _WILDCARD.search(masks) and _WILDCARD.findall(masks) != _WILDCARD.findall(images):
             raise UserError(f"data.masks={masks}: it needs the wildcards of data.images={images} in the same order")
         try:
@@ -111,6 +112,41 @@ class Nifti(PatchDataModule):
             label = rows[id].label if rows else self._label(image, mask)
             cases.append(Case(id, patients[id], image, label=label, mask=mask))
         return cases
+
+    def role(self, path: Path, source: Path) -> Role:
+        """Return "scan" for a volume whose path ends as `images` says, "mask" for one that is the mask of another."""
+        if not is_nifti(path) or path == source:
+            return "scan"
+        if path.name == self.mask_pattern or path.resolve() in self._masks_beside(path, source):
+            return "mask"
+        if any(True for _ in self._matches(path, self.image_pattern)):
+            return "scan"
+        masks = _WILDCARD.search(self.mask_pattern or "") and str(self.mask_pattern).replace("{stem}", "*")
+        return "mask" if masks and any(True for _ in self._matches(path, masks)) else "other"
+
+    def known_mask(self, image: Path, source: Path) -> Path | None:
+        """Return the mask of a volume, where `masks` says."""
+        masks = (self._mask(root, image, match) for root, match in self._matches(image, self.image_pattern))
+        return next(filter(None, masks), None)
+
+    def read_new(self, case: Case) -> Scan:
+        """Read a volume with its mask."""
+        return self.read(case)
+
+    def _matches(self, path: Path, pattern: str) -> Iterator[tuple[Path, re.Match[str]]]:
+        """Yield the folders above a file from which its path matches a pattern, the nearest first."""
+        expression, path = _regex(pattern), path.absolute()
+        for root in path.parents:
+            if match := expression.fullmatch(path.relative_to(root).as_posix()):
+                yield root, match
+
+    def _masks_beside(self, path: Path, source: Path) -> set[Path]:
+        """Return the masks of the volumes in the folder of a file; the folder is looked at once."""
+        if path.parent not in self._masks_in:
+            volumes = [other for other in path.parent.iterdir() if is_nifti(other) and not other.name.startswith(".")]
+            masks = (self.known_mask(volume, source) for volume in volumes)
+            self._masks_in[path.parent] = {mask.resolve() for mask in masks if mask is not None}
+        return self._masks_in[path.parent]
 
     def read(self, case: Case) -> Scan:
         """Read a volume with its mask."""

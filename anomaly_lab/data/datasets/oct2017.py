@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from anomaly_lab.data.datamodule import PatchDataModule
-from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.scan import Origin, Scan
 from anomaly_lab.data.twins.oct2017 import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -95,11 +95,13 @@ class OCT2017(PatchDataModule):
     def read(self, case: Case) -> Scan:
         """Read an image without its white margins."""
         scan = super().read(case)
-        if not self.crop_white:
+        if not self.crop_white or scan.affine is not None:
             return scan
         rows, columns = without_margin(scan.pixels)
         mask = None if scan.mask is None else scan.mask[:, rows, columns]
-        return replace(scan, pixels=scan.pixels[:, rows, columns], mask=mask)
+        height, width = scan.shape
+        origin = Origin((height, width), range(height)[rows], range(width)[columns])
+        return replace(scan, pixels=scan.pixels[:, rows, columns], mask=mask, origin=origin)
 
     def protocol(self) -> dict[str, Any]:
         """Return the options that change the pixels."""

@@ -142,7 +142,7 @@ def list_tree(root: Path, include: Collection[str] = (), patient_of: Callable[[P
     members: dict[_Origin, list[Path]] = defaultdict(list)
     others, left_out, unreadable = [], dict[Path, str](), dict[Path, UserError]()
     base = root.parent if root.is_file() else root
-    for path in sorted(path for path in files_below(root) if path.is_file()):
+    for path in sorted(files_below(root)):  # is_dicom says no to a link to nothing
         try:
             origin = _origin(path, base)
         except UserError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -128,10 +128,10 @@ def is_deep(path: Path) -> bool:
 
 
 class Found(NamedTuple):
-    """What there is to score: the cases, sorted by id, and the files that are none, sorted by path."""
+    """What there is to score: the cases, sorted by id, and the files that are none, sorted by path, with the reason."""
 
     cases: list[Case]
-    left_out: list[Path]
+    left_out: dict[Path, str]
 
 
 def find_cases(source: Path) -> list[Case]:
@@ -155,10 +155,15 @@ def find_cases(source: Path) -> list[Case]:
     return survey(source).cases
 
 
-def survey(source: Path) -> Found:
+def survey(source: Path, include: Collection[str] = ()) -> Found:
     """Return the cases to score in a folder or in one file, and the files of other kinds or without a plain name.
 
-    Linked folders are searched; hidden files and what systems leave (`Thumbs.db`, `@eaDir`) are not looked at.
+    Linked folders are searched; hidden files and what systems leave (`Thumbs.db`, `@eaDir`) are not looked at. A file
+    that starts like DICOM and cannot be read is a case, so that whoever reads it says why.
+
+    Args:
+        source: a folder, searched recursively, or a file.
+        include: kinds of DICOM objects that are scans nevertheless, see `dicom.list_tree`.
 
     Examples:
         >>> import tempfile
@@ -166,8 +171,8 @@ def survey(source: Path) -> Found:
         ...     for name in ("a.WebP", "b.gif", "._a.webp"):
         ...         (Path(folder) / name).touch()
         ...     found = survey(Path(folder))
-        >>> [case.id for case in found.cases], [path.name for path in found.left_out]
-        (['a.WebP'], ['b.gif'])
+        >>> [case.id for case in found.cases], {path.name: reason for path, reason in found.left_out.items()}
+        (['a.WebP'], {'b.gif': 'not a kind of file that is read'})
     """
     root = source if source.is_dir() else source.parent
     files = list(files_below(source))
@@ -175,9 +180,23 @@ def survey(source: Path) -> Found:
     known = [path for path in plain if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
     names = [path.relative_to(root).as_posix() for path in known]
     cases = [Case(id=name, patient=name, image=path, label=0) for name, path in zip(names, known, strict=True)]
-    for series in dicom.list_tree(source).series if len(known) < len(plain) else ():
+    listing = dicom.list_tree(source, include) if len(known) < len(plain) else dicom.Listing([], [], {}, {})
+    for path in listing.unreadable.keys() & (set(plain) - set(known)):
+        name = path.relative_to(root).as_posix()
+        cases.append(Case(id=name, patient=name, image=path, label=0))
+    for series in listing.series:
         first, *rest = series.files
+        if first in known:  # DICOM under the name of a picture, which is a case already
+            continue
         name = first.relative_to(root).as_posix()
         cases.append(Case(id=name, patient=series.patient, image=first, label=0, slices=tuple(rest)))
     taken = {path for case in cases for path in (case.image, *case.slices)}
-    return Found(sorted(cases, key=lambda case: case.id), sorted(path for path in files if path not in taken))
+    left_out = {path: _other(path, listing.left_out.get(path)) for path in sorted(files) if path not in taken}
+    return Found(sorted(cases, key=lambda case: case.id), left_out)
+
+
+def _other(path: Path, kind: str | None) -> str:
+    """Say why a file is no case; `kind` is that of a DICOM object that is no scan."""
+    if kind is not None:
+        return f"DICOM, but no scan: {kind}"
+    return "not a kind of file that is read" if has_plain_name(path) else "its name is not UTF-8 or has line breaks"

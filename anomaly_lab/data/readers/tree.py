@@ -38,7 +38,7 @@ def files_below(root: Path) -> Iterator[Path]:
         inner[:] = sorted(name for name in inner if is_seen(name) and not _leads_up(folder, name))
         for name in sorted(filter(is_seen, names)):
             path = Path(folder, name)
-            if path.is_file() or path.is_symlink():  # a link to nothing is reported by whoever reads it
+            if _is_file(path):
                 yield path
 
 
@@ -66,6 +66,14 @@ def is_seen(name: str) -> bool:
         (True, False, False)
     """
     return not name.startswith(".") and name.casefold() not in _LEFT_BY_SYSTEMS
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a path is a file, or a link to nothing or a file of others: whoever reads these reports them."""
+    try:
+        return path.is_file() or path.is_symlink()
+    except OSError:
+        return True
 
 
 def _leads_up(folder: str, name: str) -> bool:

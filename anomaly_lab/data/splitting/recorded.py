@@ -7,7 +7,6 @@ so that pictures that were added, removed or changed in the meantime are noticed
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,13 @@ import numpy as np
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.store import Store
+from anomaly_lab.experiment.tables import restored, to_csv
 from anomaly_lab.types import UserError
 
 AnyStore = Store | LazyStore
 
 COLUMNS = ("id", "case", "split", "digest")
+_SPLITS = ("train", "val", "test", "")
 
 
 class Entry(NamedTuple):
@@ -122,17 +123,18 @@ class RecordedSplit:
                 table = csv.reader(file)
                 if tuple(next(table, ())) != COLUMNS:
                     raise ValueError("its columns are not " + ",".join(COLUMNS))
-                return cls({id: Entry(case, split, digest) for id, case, split, digest in table})
-        except (OSError, ValueError, csv.Error) as error:
+                entries: dict[str, Entry] = {}
+                for id, case, split, digest in table:
+                    if id in entries or split not in _SPLITS:
+                        raise ValueError(f"{id!r} {'occurs twice' if id in entries else f'is in a split {split!r}'}")
+                    entries[id] = Entry(restored(case), split, digest)
+                return cls({restored(id): entry for id, entry in entries.items()})
+        except (OSError, ValueError, TypeError, csv.Error) as error:
             raise UserError(f"{path} is damaged ({error}); restore it from a copy of the run folder") from error
 
     def to_csv(self) -> str:
         """The content of `split.csv`."""
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows((id, *entry) for id, entry in self.entries.items())
-        return table.getvalue()
+        return to_csv([COLUMNS, *((id, *entry) for id, entry in self.entries.items())])
 
     @property
     def listed(self) -> set[str]:

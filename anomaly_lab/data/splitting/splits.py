@@ -12,6 +12,7 @@ from typing import Annotated
 import numpy as np
 
 from anomaly_lab.data.splitting.streams import stream
+from anomaly_lab.experiment.tables import restored
 from anomaly_lab.types import Case, Range, Seed, UserError, refuse_out_of_range
 
 SPLITS = ("train", "val", "test")
@@ -249,9 +250,10 @@ def _read(path: Path) -> dict[str, str]:
             for row in rows:
                 if row["split"] not in SPLITS:
                     raise UserError(f"{path}, line {rows.line_num}: split is {row['split']!r}, not one of {SPLITS}")
-                if row["id"] in splits:
-                    raise UserError(f"{path}, line {rows.line_num}: id {row['id']} appears twice; keep one row")
-                splits[row["id"]] = row["split"]
+                id = restored(row["id"])  # as the manifest and scores.csv have it
+                if id in splits:
+                    raise UserError(f"{path}, line {rows.line_num}: id {id} appears twice; keep one row")
+                splits[id] = row["split"]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: the split file (data.split.file) cannot be read ({error})") from error
     return splits

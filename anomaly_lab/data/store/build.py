@@ -75,8 +75,13 @@ class Writer:
 
     def __enter__(self) -> Writer:
         lines = _whole_lines(self.work / "cases.jsonl")
-        last = json.loads(lines[-1]) if lines else {"rows": 0, "index": 0, "masks": False}
-        self.done, self.rows = len(lines), last["rows"]
+        try:
+            last = json.loads(lines[-1]) if lines else {"rows": 0, "index": 0, "masks": False}
+            self.done, self.rows = len(lines), int(last["rows"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.work}: its cases.jsonl is damaged ({error}); start again"
+            ) from error  # it is removed
         patch = self.plan.patch_size
         self.images = _Array(self.work / "images.npy", (self.plan.in_channels, *patch), self.plan.dtype, self.rows)
         self.masks = _Array(self.work / "masks.npy", (1, *patch), np.dtype(bool), self.rows) if last["masks"] else None
@@ -135,7 +140,8 @@ class Writer:
             self.masks.finish()
             names.append("masks.npy")
         sizes = {name: (self.work / name).stat().st_size for name in names}
-        done = {"key": self.plan.key, "skipped": skipped, "bytes": sizes}
+        hashes = {name: _sha256(self.work / name) for name in names if name != "images.npy"}  # whose rows have theirs
+        done = {"key": self.plan.key, "skipped": skipped, "bytes": sizes, "sha256": hashes}
         (self.work / "done.json").write_text(json.dumps(done, indent=1), encoding="utf-8")
 
     def _row(self, case: Case, cut: CutScan, i: int, image: np.ndarray) -> tuple[str, ...]:
@@ -200,6 +206,11 @@ def _whole_lines(path: Path) -> list[bytes]:
     """Return the complete lines of a file, those that end in a line feed."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [line for line in lines if line.endswith(b"\n")]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _cut_off(path: Path, size: int) -> io.BufferedRandom:

@@ -63,6 +63,8 @@ def resumed_folder(folder: Path) -> Iterator[Path]:
         ['rows']
     """
     work = _work(folder)
+    if work.is_symlink() or any(path.is_symlink() for path in work.glob("*")):
+        raise UserError(f"{work} is, or holds, a link, and would be written through it; delete it")
     work.mkdir(parents=True, exist_ok=True)
     try:
         yield work
@@ -73,8 +75,15 @@ def resumed_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def disk_errors(store_dir: Path) -> Iterator[None]:
-    """Convert an OSError into a one-line UserError: disk full, not writable, or the store was deleted meanwhile.
+def disk_errors(
+    folder: Path, work: str = "building the store", remedy: str = "set data.store.folder to another disk"
+) -> Iterator[None]:
+    """Convert an OSError into a one-line UserError: disk full, not writable, or the files were deleted meanwhile.
+
+    Args:
+        folder: the folder that is written.
+        work: what is done there, for the message.
+        remedy: what can be done besides mending the folder, as an imperative.
 
     Examples:
         >>> try:
@@ -83,17 +92,22 @@ def disk_errors(store_dir: Path) -> Iterator[None]:
         ... except UserError as error:
         ...     print(error)
         .store: disk full while building the store; free some space or set data.store.folder to another disk
+        >>> with disk_errors(Path("out"), "writing the scores", "choose another folder with --out"):
+        ...     raise OSError(errno.EROFS, "Read-only file system")
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: out: cannot be written (Read-only file system) while writing the scores; make ...
     """
     try:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            fault = "disk full while building the store; free some space"
+            fault = f"disk full while {work}; free some space"
         elif isinstance(error, FileNotFoundError):
-            fault = "another process deleted the store while it was being built; start again"
+            fault = f"another process deleted files while {work}; start again"
         else:
-            fault = f"the store cannot be written ({error.strerror or error}); make the folder writable"
-        raise UserError(f"{store_dir}: {fault} or set data.store.folder to another disk") from error
+            fault = f"cannot be written ({error.strerror or error}) while {work}; make the folder writable"
+        raise UserError(f"{folder}: {fault} or {remedy}") from error
 
 
 def _work(folder: Path) -> Path:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +19,12 @@ import torch
 from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.store.build import build
 from anomaly_lab.data.store.disk import disk_errors, locked
-from anomaly_lab.data.store.index import Index
+from anomaly_lab.data.store.index import COLUMNS, Index
 from anomaly_lab.data.store.plan import StorePlan
 from anomaly_lab.types import Batch, UserError
+
+CHECKED_BYTES = 2**26  # stores up to this size are compared with their hashes whenever they are opened
+CHECKED_ROWS = 64  # so many rows, spread evenly, of larger stores
 
 
 class Store:
@@ -37,17 +41,65 @@ class Store:
     """
 
     def __init__(self, folder: Path, reused: bool = True) -> None:
-        done = _verified(folder)
         self.folder, self.reused = folder, reused
-        self.images = np.asarray(np.load(folder / "images.npy", mmap_mode="r"))  # indexing is faster than on np.memmap
-        masks = folder / "masks.npy"
-        self.masks = np.asarray(np.load(masks, mmap_mode="r")) if masks.exists() else None
-        self.index = Index.read(folder / "index.csv")
-        self.labels = self.index.labels()
-        self.skipped: list[dict[str, str]] = done["skipped"]
+        with _damage_of(folder):
+            done = _verified(folder)
+            self.images = _mapped(folder / "images.npy")  # indexing is faster than on np.memmap
+            self.masks = _mapped(folder / "masks.npy") if "masks.npy" in done["bytes"] else None
+            self.index = Index.read(folder / "index.csv")
+            self.labels = self.index.labels()
+            skipped = [{"file": str(fact["file"]), "reason": str(fact["reason"])} for fact in done["skipped"]]
+            self.skipped: list[dict[str, str]] = skipped
+            self._refuse_misfits()
+            self._hashes: dict[str, str] = dict(done.get("sha256", {}))  # of files; stores of older versions have none
+            if self.images.nbytes > CHECKED_BYTES:
+                self._refuse_altered(np.linspace(0, len(self.labels) - 1, CHECKED_ROWS))
+            else:
+                self.verify()
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return Store, (self.folder,)  # a worker process maps the file again instead of receiving a copy of its pixels
+
+    def verify(self) -> int:
+        """Compare the pixels of every row, and whole files, with the hashes that were written when they were built.
+
+        Opening a large store compares some rows only.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            UserError: something has changed; says which folder to delete.
+        """
+        with _damage_of(self.folder):
+            self._refuse_altered(range(len(self.labels)))
+            for name, expected in self._hashes.items():
+                with (self.folder / Path(name).name).open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                        raise ValueError(f"the content of {name} has changed")
+        return len(self.labels)
+
+    def _refuse_misfits(self) -> None:
+        """Raise ValueError if the arrays and the index are not those of one store."""
+        n, images, masks = len(self.index), self.images, self.masks
+        if (
+            images.dtype not in (np.uint8, np.uint16)
+            or images.ndim not in (4, 5)
+            or len(images) != n
+            or not images.size
+        ):
+            raise ValueError(f"images.npy holds {images.dtype}{list(images.shape)}, the index has {n} rows")
+        if masks is not None and (masks.dtype != bool or masks.shape != (n, 1, *images.shape[2:])):
+            raise ValueError("masks.npy does not fit images.npy")
+        if tuple(self.index.columns) != COLUMNS or not np.isin(self.labels, (0, 1)).all():
+            raise ValueError("index.csv is not the index of a store")
+
+    def _refuse_altered(self, rows: Iterable[float]) -> None:
+        """Raise ValueError if the pixels of some rows are not those of their hashes in the index."""
+        hashes = self.index.columns["sha256"]
+        for row in map(int, rows):
+            if hashlib.sha256(self.images[row].tobytes()).hexdigest() != hashes[row]:
+                raise ValueError(f"the pixels of row {row}, {self.index.columns['id'][row]}, have changed")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -80,20 +132,41 @@ class Store:
 
     def scans(self) -> Iterator[dict[str, Any]]:
         """Yield the facts of every case that was read, such as size, spacing, range and histograms."""
-        with (self.folder / "cases.jsonl").open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
+        with _damage_of(self.folder), (self.folder / "cases.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                yield dict(json.loads(line))
 
 
 def _verified(folder: Path) -> dict[str, Any]:
-    """Return the content of done.json, after comparing the file sizes with it."""
-    try:
-        done: dict[str, Any] = json.loads((folder / "done.json").read_text(encoding="utf-8"))
-        sizes = {name: (folder / name).stat().st_size for name in done["bytes"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: the store is damaged ({error}); delete this folder to rebuild it") from error
+    """Return the content of done.json, after comparing the store's name, the file sizes and the index with it."""
+    done: dict[str, Any] = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    if not folder.name.endswith(str(done["key"])):
+        raise ValueError("it was built under another name")
+    sizes = {name: (folder / name).stat().st_size for name in done["bytes"]}
+    if missing := {"images.npy", "index.csv", "cases.jsonl"} - sizes.keys():
+        raise ValueError(f"done.json does not know {', '.join(sorted(missing))}")
     if changed := [name for name, size in sizes.items() if size != done["bytes"][name]]:
-        raise UserError(f"{folder}: the size of {', '.join(changed)} has changed; delete this folder to rebuild it")
+        raise ValueError(f"the size of {', '.join(changed)} has changed")
+    index = done.get("sha256", {}).get("index.csv")  # stores of older versions have none
+    if index and hashlib.sha256((folder / "index.csv").read_bytes()).hexdigest() != index:
+        raise ValueError("the content of index.csv has changed")
     return done
+
+
+def _mapped(path: Path) -> np.ndarray:
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+@contextmanager
+def _damage_of(folder: Path) -> Iterator[None]:
+    """Convert what reading a damaged, or hostile, store can lead to into a UserError that says what to delete."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{folder}: the store is damaged: {reason}; delete this folder to rebuild it") from error
 
 
 def open_or_build(plan: StorePlan, store_dir: Path, on_bad: Literal["fail", "skip"]) -> Store:

@@ -46,8 +46,10 @@ class Pool:
 
     def __init__(self, folder: Path) -> None:
         try:
-            images = np.load(folder / IMAGES, mmap_mode="r")
-            iterations = np.load(folder / ITERATIONS)
+            images = _mapped(folder / IMAGES)
+            iterations = np.array(_mapped(folder / ITERATIONS))
+            if images.dtype != np.uint8 or iterations.dtype != np.int64 or iterations.shape != images.shape[:1]:
+                raise ValueError(f"{IMAGES} and {ITERATIONS} are not those of a pool")
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{folder}: no fake pool can be read there ({error}); train the phase {PHASE} first"
@@ -135,6 +137,7 @@ def keep_until(folder: Path, iteration: int) -> int:
     """
     if not (folder / ITERATIONS).exists():
         return 0
+    _refuse_link(folder / ITERATIONS)
     iterations = open_memmap(folder / ITERATIONS, "r+")
     late = iterations > iteration
     if late.any():  # otherwise leave the file alone: a run that started from this one may link to it
@@ -159,7 +162,8 @@ def filled(folder: Path, fake: Tensor, iteration: int = 1) -> Pool:
 
 def _put(path: Path, places: Sequence[int], rows: np.ndarray) -> None:
     """Write rows of a .npy file, not through a memory map, which kills the process if the disk is full."""
-    mapped = np.load(path, mmap_mode="r")
+    _refuse_link(path)
+    mapped = _mapped(path)
     if mapped.shape[1:] != rows.shape[1:] or (len(places) and max(places) >= len(mapped)):
         raise ValueError(f"{path} holds {mapped.shape}, not {rows.shape} at {list(places)}")
     with path.open("r+b") as file:
@@ -168,6 +172,18 @@ def _put(path: Path, places: Sequence[int], rows: np.ndarray) -> None:
             file.write(row.tobytes())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _mapped(path: Path) -> np.memmap:
+    """Map a .npy file; its header may claim no more than the file has, and no objects."""
+    mapped: np.memmap = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def _refuse_link(path: Path) -> None:
+    """Refuse to write where a link leads, which may be a file outside the run folder."""
+    if path.is_symlink():
+        raise UserError(f"{path} is a link; replace it by the file that it leads to")
 
 
 @contextmanager

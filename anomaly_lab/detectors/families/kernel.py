@@ -61,6 +61,11 @@ class FeatureBankDetector(Detector):
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
         return (Adam(self.features.parameters(), 1e-4),) if isinstance(self.features, SVDDAutoencoder) else ()
 
+    @property
+    def ready(self) -> bool:
+        """Whether the method is fitted, which is done at the end of the last phase."""
+        return self.finished
+
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1 and not any(p.requires_grad for p in self.parameters()):
             raise UserError(f"{type(self).__name__} has nothing to share among processes: set trainer.devices=1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +12,10 @@ import numpy as np
 from PIL import Image
 
 from anomaly_lab.reports import images
+from anomaly_lab.reports.gallery import read_gallery
 from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.results import Result
+from anomaly_lab.types import UserError
 
 CASES_PER_CLASS = 3
 PARTS = {"reconstruction", "anomaly_map"}  # pictures that a run may have stored of a case
@@ -104,9 +105,8 @@ def gallery(findings: Findings, dataset: str) -> Gallery:
 def _stored(run: Path) -> dict[str, np.ndarray]:
     """Return the arrays of gallery.npz; empty if it is missing or damaged, because the page can do without pictures."""
     try:
-        with np.load(run / "samples" / "gallery.npz", allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile):
+        return read_gallery(run)
+    except UserError:
         return {}
 
 

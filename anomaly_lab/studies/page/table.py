@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable
 
+from anomaly_lab.experiment.tables import to_csv
 from anomaly_lab.reports.charts import rate
 from anomaly_lab.studies.findings import Cell, Findings
 from anomaly_lab.studies.results import METRICS
@@ -92,11 +91,11 @@ def table_csv(findings: Findings) -> str:
         vae,VAE,set,0,,,,,0.9
     """
     head = ["row", "title", "dataset", "n", "mean", "sd", "low", "high", "published"]
-    return _csv(head, (
+    return to_csv([head, *(
         [line.name, line.title, dataset, cell.summary.n, *map(_number, (cell.summary.mean, cell.summary.sd,
          cell.low, cell.high, cell.paper))]
         for line in findings.lines for dataset, cell in line.cells.items()
-    ))  # fmt: skip
+    )])  # fmt: skip
 
 
 def runs_csv(findings: Findings) -> str:
@@ -120,22 +119,16 @@ def runs_csv(findings: Findings) -> str:
         "peak_gb",
     ]
     head += ["source", "budget", "code", "run"]
-    return _csv(head, (
+    return to_csv([head, *(
         [*key, *(_number(result.figure(metric)) for metric in METRICS), int((result.label == 0).sum()),
          int(result.label.sum()), *map(_number, (result.seconds, result.facts.get("scoring_seconds"),
          result.memory)), result.facts.get("source", ""), result.facts.get("budget", ""), result.code, result.run]
         for key, result in findings.results.items()
-    ))  # fmt: skip
+    )])  # fmt: skip
 
 
 def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
-def _csv(head: list[str], rows: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    return text.getvalue()
 
 
 def _number(value: float | None) -> str:

@@ -152,3 +152,15 @@ def test_the_twin_is_read_back_with_its_tumours(make, tmp_path, monkeypatch):
     cases = data.cases(tmp_path / "twin")
     assert len(cases) == 6
     assert data.read(cases[0]).mask.any()
+
+
+def test_new_volumes_are_those_of_the_modality(make, tmp_path):
+    folder = tmp_path / "new" / "someone"
+    folder.mkdir(parents=True)
+    names = {"x_flair.nii.gz": "scan", "x_t1ce.nii": "other", "x_seg.nii.gz": "mask", "unnamed.nii.gz": "scan"}
+    for name in names:
+        (folder / name).touch()
+    data = make()
+    assert {name: data.role(folder / name, tmp_path / "new") for name in names} == names
+    assert data.known_mask(folder / "x_flair.nii.gz", folder) == folder / "x_seg.nii.gz"
+    assert data.known_mask(folder / "unnamed.nii.gz", folder) is None

@@ -407,6 +407,7 @@ CHECKS = (check_identities, check_labels, check_patients_stay_in_one_split, chec
           check_twin, check_litter)  # fmt: skip
 
 
+@pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

@@ -280,3 +280,19 @@ def test_the_whole_road(make, root):
     assert (counts["train"]["normal"], counts["val"]["normal"]) == (2, 1)
     assert counts["test"] == {"normal": 1, "anomalous": 3}
     assert data.store.batch(data.rows["test"])["image"].shape == (4, 1, 8, 8)
+
+
+def test_new_pictures_are_told_from_masks_as_the_datas_own_are(make, tmp_path):
+    source = tmp_path / "new"
+    draw(source, "a.png", "p1/b.png", "masks/a_mask.png", "p1/masks/b.tif", "c.png", "drawn/c.png")
+    write(source / "labels.csv", "file,label,mask", "c.png,1,drawn/c.png")
+    data = make()
+    roles = {path.relative_to(source).as_posix(): data.role(path, source) for path in sorted(source.rglob("*.[pt]*"))}
+    assert {name for name, role in roles.items() if role == "mask"} == {
+        *("masks/a_mask.png", "p1/masks/b.tif", "drawn/c.png")
+    }
+    assert data.known_mask(source / "a.png", source) == source / "masks" / "a_mask.png"
+    assert data.known_mask(source / "p1" / "b.png", source) == source / "p1" / "masks" / "b.tif"
+    assert data.known_mask(source / "c.png", source) is None
+    assert data.known_mask(source / "p1" / "b.png", source / "p1") == source / "p1" / "masks" / "b.tif"
+    assert data.role(source / "masks" / "a_mask.png", source / "masks") == "scan"  # it is asked for by name

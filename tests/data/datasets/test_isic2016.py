@@ -149,3 +149,14 @@ def test_pictures_do_not_cross_the_split(make):
     assert not train & val
     assert data.facts()["counts"]["test"]["anomalous"] > 0
     assert data.facts()["counts"]["train"]["anomalous"] == 0
+
+
+def test_segmentations_of_new_pictures_are_masks_beside_them_or_in_their_folder(tmp_path):
+    data = ISIC2016(root=str(tmp_path / "none"), source="twin")
+    for name in ("new/a.jpg", "new/a_Segmentation.png", f"{PICTURES}/b.jpg", f"{MASKS}/b_Segmentation.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        assert data.role(tmp_path / name, tmp_path) == ("mask" if name.endswith("png") else "scan")
+    assert data.known_mask(tmp_path / "new" / "a.jpg", tmp_path) == tmp_path / "new" / "a_Segmentation.png"
+    assert data.known_mask(tmp_path / PICTURES / "b.jpg", tmp_path) == tmp_path / MASKS / "b_Segmentation.png"
+    assert data.known_mask(tmp_path / PICTURES / "c.jpg", tmp_path) is None

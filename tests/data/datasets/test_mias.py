@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from data_sections import sections
 from mias_files import film, rows, write_film, write_mias
+from PIL import Image
 
 from anomaly_lab.data.datasets.mias import MIAS, breast, chest_is_left
 from anomaly_lab.experiment import compose, config
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Case, UserError
 
 LISTED = ["mdb001 G CIRC B 300 900 40", "mdb002 G NORM", "mdb003 D NORM", "mdb004 F CALC M"]
 
@@ -148,3 +149,16 @@ def test_twin_goes_all_the_way(make, tmp_path):
 def test_the_small_distribution_fills_a_batch_of_every_laptop_budget(name):
     """Of its 120 films 28 normal ones train: what a study runs on them must not ask for more at once."""
     assert config.load(name, ["budget=laptop"]).data.batch_size <= 28
+
+
+def test_a_new_picture_has_a_mask_of_its_own_size_and_goes_back_to_it(make, tmp_path):
+    pixels = film(left=True, disc=(524, 700, 40))
+    mask = (pixels > 200).astype(np.uint8) * 255
+    Image.fromarray(pixels).save(tmp_path / "new.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    data = make(write_mias(tmp_path / "mias", LISTED), crop="breast")
+    scan = data.read_new(Case("new.png", "", tmp_path / "new.png", label=0, mask=tmp_path / "mask.png"))
+    assert scan.origin is not None
+    assert scan.shape < pixels.shape
+    assert np.array_equal(scan.mask[0], scan.pixels[0] > 200)
+    assert np.array_equal(scan.origin.back(scan.mask[0]), mask > 0)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from data_sections import sections
 from mias_files import film, rows, write_film, write_mias
+from PIL import Image
 
 from anomaly_lab.data.datasets.mias_info import Disc
 from anomaly_lab.data.datasets.mias_patches import MIASPatches, boxes
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Case, UserError
 
 
 @pytest.fixture
@@ -131,3 +132,10 @@ def test_twin_goes_all_the_way(make, tmp_path):
     assert anomalous.sum() == 8
     assert data.store.masks[anomalous].any((1, 2, 3)).all()
     assert not data.store.masks[~anomalous].any()
+
+
+def test_a_new_picture_is_a_patch_as_a_whole(make, tmp_path):
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "patch.png")
+    data = make(write_mias(tmp_path / "mias", ["mdb002 G NORM"]))
+    scan = data.read_new(Case("patch.png", "", tmp_path / "patch.png", label=0))
+    assert scan.pixels[0].tolist() == np.arange(64).reshape(8, 8).tolist()

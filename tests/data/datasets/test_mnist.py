@@ -3,10 +3,12 @@ import gzip
 import numpy as np
 import pytest
 from data_sections import sections
+from PIL import Image
 
+from anomaly_lab.data.datasets.abmnist import ABMNIST
 from anomaly_lab.data.datasets.mnist import MNIST
 from anomaly_lab.data.readers.idx import IMAGES, LABELS, read_idx
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Case, UserError
 
 
 @pytest.fixture
@@ -80,3 +82,19 @@ def test_files_changed_since_they_were_listed_are_read_again(make, twin):
     digits = np.frombuffer(content[16:], np.uint8).reshape(-1, 28, 28)[::-1]
     path.write_bytes(gzip.compress(content[:16] + digits.tobytes()))
     assert (data.read(data.cases(twin)[0]).pixels != before).any()
+
+
+@pytest.mark.parametrize("kind", [MNIST, ABMNIST])
+def test_ordinary_pictures_are_read_as_digits_are(make, twin, tmp_path, kind):
+    data = make()
+    case = next(case for case in data.cases(twin) if case.label == 0)
+    Image.fromarray(data.digit(case)).save(tmp_path / "digit.png")
+    Image.fromarray(np.kron(data.digit(case), np.ones((5, 5), np.uint8))).save(tmp_path / "large.png")
+    other = kind(root=str(twin))
+    new = other.read_new(Case("digit.png", "", tmp_path / "digit.png", label=0))
+    assert np.array_equal(new.pixels, data.read(case).pixels)
+    assert new.origin is not None
+    assert np.array_equal(new.origin.back(new.pixels[0]), data.digit(case))
+    large = other.read_new(Case("large.png", "", tmp_path / "large.png", label=0))
+    assert large.shape == (160, 160)
+    assert np.array_equal(large.pixels[0, 2::5, 2::5], new.pixels[0])

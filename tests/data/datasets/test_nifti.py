@@ -215,3 +215,37 @@ def test_the_twin_is_read_back_with_its_lesions(make, tmp_path, monkeypatch):
     cases = data.cases(tmp_path / "twin")
     assert [case.label for case in cases] == [0, 1] * 4
     assert data.read(cases[1]).mask.any()
+
+
+def roles(data: Nifti, source: Path) -> dict[str, str]:
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    return {path.relative_to(source).as_posix(): data.role(path, source) for path in files}
+
+
+def test_new_volumes_follow_the_patterns_of_the_run_from_any_folder(make, root):
+    (root / "patient1" / "t1.nii.gz").touch()
+    data = make()
+    for source in (root, root / "patient1"):
+        found = roles(data, source)
+        assert {role for name, role in found.items() if name.endswith("flair.nii.gz")} == {"scan"}
+        assert {role for name, role in found.items() if name.endswith("lesion.nii.gz")} == {"mask"}
+        assert {role for name, role in found.items() if name.endswith("t1.nii.gz")} == {"other"}
+        image = root / "patient1" / "flair.nii.gz"
+        assert data.known_mask(image, source) == image.with_name("lesion.nii.gz")
+    lonely = root / "patient1" / "t1.nii.gz"
+    assert data.role(lonely, lonely) == "scan"  # a file that is asked for by name
+
+
+def test_new_volumes_and_masks_by_wildcards_and_by_stem(make, tmp_path):
+    for name in ("images/a.nii.gz", "masks/a.nii.gz", "masks/b.nii.gz"):
+        write(tmp_path / "new" / name, volume(0))
+    data = make(images="images/*.nii.gz", masks="masks/*.nii.gz")
+    for source in (tmp_path / "new", tmp_path / "new" / "images"):
+        assert set(roles(data, source).values()) == ({"scan", "mask"} if source.name == "new" else {"scan"})
+        image = tmp_path / "new" / "images" / "a.nii.gz"
+        assert data.known_mask(image, source) == tmp_path / "new" / "masks" / "a.nii.gz"
+    beside = tmp_path / "beside"
+    for name in ("a.nii.gz", "a_mask.nii.gz", "b.nii.gz"):
+        write(beside / name, volume(0))
+    data = make(images="*.nii.gz", masks="{stem}_mask.nii.gz", patient="(?P<patient>.)")
+    assert roles(data, beside) == {"a.nii.gz": "scan", "a_mask.nii.gz": "mask", "b.nii.gz": "scan"}

@@ -6,7 +6,7 @@ from data_sections import sections
 from PIL import Image
 
 from anomaly_lab.data.datasets.oct2017 import CLASSES, OCT2017, PART, RELEASES, SPLITS, release, without_margin
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Case, UserError
 
 PATIENTS = {  # of the images of each folder, in their order
     "train/NORMAL": (1, 1, 1, 2, 2, 3, 4, 5, 6),
@@ -162,3 +162,12 @@ def test_the_same_name_twice_is_refused(make, root):
     draw(root / "OCT2017" / "train" / "NORMAL" / "NORMAL-1-1.jpg")
     with pytest.raises(UserError, match=r"train/NORMAL-1-1 appear twice"):
         make().setup()
+
+
+def test_values_of_an_image_go_back_to_where_its_margins_were(make, tmp_path):
+    draw(tmp_path / "new.png", margin=5)
+    scan = make().read_new(Case("new.png", "", tmp_path / "new.png", label=0))
+    own = scan.origin.back(scan.pixels[0])
+    assert own.shape == (29, 37)
+    assert not own[:5].any()
+    assert np.array_equal(own[5:, :32], np.asarray(Image.open(tmp_path / "new.png"))[5:, :32])

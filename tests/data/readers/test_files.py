@@ -91,7 +91,7 @@ def test_what_trains_can_be_scored_and_the_rest_is_listed(picture, tmp_path):
     found = survey(folder)
     assert [case.id for case in found.cases] == ["A.PNG", "b.webp", "linked/a b.png"]
     assert [path.name for path in found.left_out] == ["c.gif", odd, "notes.txt"]
-    assert survey(picture).left_out == []
+    assert survey(picture).left_out == {}
 
 
 def test_the_rules_of_pictures_reach_image_and_mask(picture, tmp_path):

@@ -55,3 +55,16 @@ def test_names_that_cannot_be_written_are_known():
     assert not has_plain_name(odd)
     assert not has_plain_name(Path("two\nlines.png"))
     assert has_plain_name(Path("Ünï çödé 写真.png"))
+
+
+def test_a_file_whose_facts_are_hidden_is_seen_and_reported_by_whoever_reads_it(tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch()
+    seen = Path.is_file
+
+    def hidden(path: Path) -> bool:
+        if path.suffix == ".png":
+            raise PermissionError(13, "Permission denied")  # as in a folder without the right to enter
+        return seen(path)
+
+    monkeypatch.setattr(Path, "is_file", hidden)
+    assert [path.name for path in files_below(tmp_path)] == ["a.png"]

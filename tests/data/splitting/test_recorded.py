@@ -131,8 +131,9 @@ def test_nothing_left_of_a_run_is_said(make, recorded, headct):
         _pinned(make, recorded, accept=True)
 
 
-def test_a_damaged_record_is_one_line(tmp_path):
-    (tmp_path / "split.csv").write_text("id,case,split,digest\na,b\n")
+@pytest.mark.parametrize("rows", ["a,b", "a,a,tst,0f", "a,a,train,0f\na,a,test,0f", "a,a,train,0f,x"])
+def test_a_damaged_record_is_one_line(tmp_path, rows):
+    (tmp_path / "split.csv").write_text(f"id,case,split,digest\n{rows}\n")
     with pytest.raises(UserError, match="damaged"):
         RecordedSplit.read(tmp_path / "split.csv")
     assert RecordedSplit.read(tmp_path / "none.csv") is None

@@ -118,5 +118,5 @@ def test_store_deleted_while_it_is_built_is_said(plan, tmp_path):
             shutil.rmtree(work)
         return plan.read(case)
 
-    with pytest.raises(UserError, match="another process deleted the store"):
+    with pytest.raises(UserError, match="another process deleted files"):
         open_or_build(replace(plan, read=deleting), tmp_path / "store", "fail")

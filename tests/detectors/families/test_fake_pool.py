@@ -93,3 +93,40 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fake_pool.os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
         fake_pool.write(tmp_path, [0, 1], fakes(2), 1)
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("canary",)
+
+
+@pytest.mark.parametrize("name", [fake_pool.IMAGES, fake_pool.ITERATIONS])
+def test_a_pool_from_elsewhere_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake_pool.filled(tmp_path, torch.zeros(2, 1, 4, 4))
+    content = np.empty(2, object)
+    content[:] = [Payload()] * 2
+    np.save(tmp_path / name, content, allow_pickle=True)
+    with pytest.raises(UserError, match="no fake pool can be read there"):
+        Pool(tmp_path)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_files_of_two_pools_are_none(tmp_path: Path) -> None:
+    fake_pool.filled(tmp_path, torch.zeros(3, 1, 4, 4))
+    np.save(tmp_path / fake_pool.ITERATIONS, np.ones(2, np.int64))
+    with pytest.raises(UserError, match="are not those of a pool"):
+        Pool(tmp_path)
+
+
+def test_a_pool_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (pool := tmp_path / "pool").mkdir()
+    fake_pool.filled(pool, torch.zeros(2, 1, 4, 4), iteration=5)
+    for name in (fake_pool.IMAGES, fake_pool.ITERATIONS):
+        (pool / name).rename(tmp_path / name)
+        (pool / name).symlink_to(tmp_path / name)
+    before = [(tmp_path / name).read_bytes() for name in (fake_pool.IMAGES, fake_pool.ITERATIONS)]
+    for write in (lambda: fake_pool.write(pool, [0], torch.ones(1, 1, 4, 4), 6), lambda: fake_pool.keep_until(pool, 1)):
+        with pytest.raises(UserError, match="is a link; replace it"):
+            write()
+    assert before == [(tmp_path / name).read_bytes() for name in (fake_pool.IMAGES, fake_pool.ITERATIONS)]

@@ -103,3 +103,9 @@ def test_many_processes_without_anything_to_share_are_refused(monkeypatch: pytes
     with pytest.raises(UserError, match=r"OCSVM has nothing to share.*trainer\.devices=1"):
         detector.setup("fit")
     tiny(features="code").setup("fit")
+
+
+def test_it_is_ready_when_it_is_fitted(pictures: Tensor, fit: Fit) -> None:
+    """And not before, though an epoch may end while it gathers."""
+    assert not fit(tiny(), pictures, iterations=2).ready
+    assert fit(tiny(), pictures).ready

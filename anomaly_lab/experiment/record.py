@@ -1,0 +1,370 @@
+"""What stands in the JSON files of a run folder, and reading them: a file that says something else is refused.
+
+The types below name what readers rely on; a record may say more, and a run that is not finished says less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from anomaly_lab.experiment.run_folder import in_current_words, read_json
+from anomaly_lab.types import Range, UserError, constraints
+
+Name = str | None
+Number = float | None
+Whole = Annotated[int, Range("[0, 1000000000000]")]
+
+
+class Counts(TypedDict, total=False):
+    """Numbers of pictures."""
+
+    normal: Whole
+    anomalous: Whole
+
+
+class Code(TypedDict):
+    """Fingerprints of the code that made a run."""
+
+    training: str
+    evaluation: str
+
+
+class Pair(TypedDict):
+    """Two pictures that are alike, with the splits they are in."""
+
+    ids: list[str]
+    splits: list[str]
+
+
+class Audit(TypedDict, total=False):
+    """Findings of the leakage audit."""
+
+    identical: list[Pair]
+    near_identical: list[Pair]
+    shared_patients: list[Any]
+
+
+class DataFacts(TypedDict, total=False):
+    """The data set of a run."""
+
+    name: str
+    source: Literal["real", "twin"]
+    root: str
+    fingerprint: str
+    bits: Literal[8, 16]
+    counts: dict[str, Counts]
+    patients: dict[str, Whole]
+    limits: dict[str, Number]
+    contamination: Number
+    census: dict[str, Whole]
+    official: dict[str, Whole]
+    skipped: list[dict[str, str]]
+    audit: Audit
+
+
+class DetectorFacts(TypedDict, total=False):
+    """The detector of a run."""
+
+    parameters: dict[str, Whole]
+    phases: dict[str, Whole]
+    caveats: list[str]
+    begun_with: dict[str, Any]
+
+
+DetectorFacts.__annotations__["class"] = str  # a keyword cannot be a field
+
+
+class Choice(TypedDict, total=False):
+    """The checkpoint whose weights are a run's result."""
+
+    rule: str
+    iteration: Whole
+    file: str
+    auroc: Number
+    last_auroc: Number
+    instead_of: dict[str, Any]
+
+
+class Started(TypedDict, total=False):
+    """The run that a run started from."""
+
+    run: str
+    id: Name
+    checkpoint: str
+    phase: str
+    iterations: Whole
+    seconds: Number
+    caveats: list[str]
+
+
+class Change(TypedDict):
+    """A change of the data that the user accepted."""
+
+    at: str
+    verb: str
+    changes: str
+
+
+class Provenance(TypedDict, total=False):
+    """provenance.json."""
+
+    id: Name
+    run: str
+    started: str
+    finished: Name
+    command: str
+    experiment: str
+    seed: Whole
+    budget: str
+    source: Literal["real", "twin"]
+    precision: str
+    threads: Annotated[int, Range("[1, 4096]")]
+    git: dict[str, Any]
+    machine: dict[str, Any]
+    versions: dict[str, Name]
+    code: Code | str
+    detector: DetectorFacts
+    data: DataFacts
+    seconds: dict[str, float]
+    scoring_seconds: Number
+    peak_gb: dict[str, Number]
+    health: dict[str, float | bool | str | None]
+    checkpoint: Choice
+    started_from: Started
+    resumed: list[dict[str, Any]]
+    evaluated: list[dict[str, Any]]
+    accepted_changes: list[Change]
+    wandb: dict[str, str]
+
+
+class Figure(TypedDict, total=False):
+    """A number with its confidence interval; None where it is undefined."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+Figures = dict[str, Figure | Number]
+
+
+class Threshold(TypedDict, total=False):
+    """The decision threshold."""
+
+    rule: str
+    uses_test: bool
+    value: Number
+    quantile: Number
+    num_normals: Whole
+    warning: Name
+
+
+class Comparison(TypedDict, total=False):
+    """The detector against the best baseline."""
+
+    best: str
+    difference: Figure
+    beaten: bool
+    sentence: str
+
+
+class Unit(TypedDict, total=False):
+    """What was evaluated, patches or cases, and how patches became cases."""
+
+    scored: str
+    rule: Literal["none", "max", "mean", "top_k"]
+    top_k: Annotated[int, Range("[1, 1000000]")]
+
+
+class Pixels(TypedDict, total=False):
+    """Localisation of known lesions."""
+
+    num_masks: Whole
+    patients: Whole
+    auroc: Figure | Number
+    pro: Figure | Number
+    baselines: dict[str, Figures]
+    versus_baselines: Comparison
+
+
+class Bootstrap(TypedDict, total=False):
+    """How the confidence intervals were computed."""
+
+    replicates: Whole
+    level: Annotated[float, Range("(0, 1)")]
+
+
+class Metrics(TypedDict, total=False):
+    """metrics.json."""
+
+    counts: dict[str, Counts]
+    threshold: Threshold
+    detector: Figures
+    baselines: dict[str, Figures | None]
+    trivial: dict[str, dict[str, Number]] | None
+    versus_baselines: Comparison | None
+    oracle: dict[str, dict[str, Number]] | None
+    bootstrap: Bootstrap
+    unit: Unit
+    pixels: Pixels | None
+
+
+def read_provenance(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:
+    """Read provenance.json of a run folder; empty where there is none.
+
+    Args:
+        run: the run folder.
+        needs: dotted keys that must be there.
+
+    Raises:
+        UserError: the file is damaged, or lacks one of `needs`.
+
+    Examples:
+        >>> read_provenance(Path("no such run"))
+        {}
+    """
+    path = run / "provenance.json"
+    return _read(path, read_json(path), Provenance, needs, "restore it from a copy of the run folder")
+
+
+def read_metrics(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:
+    """Read metrics.json of a run folder in current words; empty where there is none.
+
+    Args:
+        run: the run folder.
+        needs: dotted keys that must be there, unless there is no file.
+
+    Raises:
+        UserError: the file is damaged, or lacks one of `needs`.
+
+    Examples:
+        >>> read_metrics(Path("no such run"), needs=["unit.rule"])
+        {}
+    """
+    path, remedy = run / "metrics.json", f"write it again: make evaluate RUN={run}"
+    content = in_current_words(read_json(path, remedy))
+    return _read(path, content, Metrics, needs if content else (), remedy)
+
+
+def _read(path: Path, content: dict[str, Any], kind: Any, needs: Collection[str], remedy: str) -> dict[str, Any]:
+    try:
+        check(content, kind)
+        for key in needs:
+            within: Any = content
+            for part in key.split("."):
+                if not isinstance(within, Mapping) or part not in within:
+                    raise ValueError(f"it lacks {key}")
+                within = within[part]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from error
+    return content
+
+
+def check(value: Any, kind: Any, key: str = "") -> None:
+    """Compare a value of a JSON file with a type: unions, Literal, Annotated, lists, mappings, TypedDict, dataclasses.
+
+    Args:
+        value: the value.
+        kind: the type. A number must be finite and obey the type's constraints.
+        key: dotted key of the value, for messages.
+
+    Raises:
+        ValueError: it is something else; the message names the key.
+
+    Examples:
+        >>> check({"detector": {"auroc": {"value": 0.5}}}, Metrics)
+        >>> check({"threshold": {"value": "high"}}, Metrics)
+        Traceback (most recent call last):
+        ...
+        ValueError: threshold.value is 'high', not a number or null
+    """
+    if _has_fields(kind):
+        hints = _hints(kind)
+        _check_mapping(value, hints, key)
+        required = kind.__required_keys__ if is_typeddict(kind) else ()
+        if missing := [name for name in sorted(required) if name not in value]:
+            raise ValueError(f"{_below(key, missing[0])} is missing")
+        for name in hints.keys() & value.keys():
+            check(value[name], hints[name], _below(key, name))
+    elif get_origin(kind) is dict:
+        _check_mapping(value, kind, key)
+        for name, member in value.items():
+            check(member, get_args(kind)[1], _below(key, name))
+    elif get_origin(kind) is list and isinstance(value, list):
+        for place, member in enumerate(value):
+            check(member, get_args(kind)[0], _below(key, str(place)))
+    elif get_origin(kind) in (Union, UnionType):
+        _check_union(value, get_args(kind), key)
+    elif not _is_one(value, kind):
+        raise ValueError(f"{key} is {_short(value)}, not {_words(kind)}")
+
+
+def _has_fields(kind: Any) -> bool:
+    return is_typeddict(kind) or is_dataclass(kind)
+
+
+def _check_union(value: Any, kinds: tuple[Any, ...], key: str) -> None:
+    """The value must be of one of the types; a mapping or list is compared with the one that is such."""
+    containers = [
+        kind
+        for kind in kinds
+        if (isinstance(value, dict) and (_has_fields(kind) or get_origin(kind) is dict))
+        or (isinstance(value, list) and get_origin(kind) is list)
+    ]
+    if containers:
+        check(value, containers[0], key)
+    elif not any(_is_one(value, kind) for kind in kinds):
+        raise ValueError(f"{key} is {_short(value)}, not {' or '.join(map(_words, kinds))}")
+
+
+def _check_mapping(value: Any, kind: Any, key: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key} is {_short(value)}, not a mapping")
+
+
+def _is_one(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type that is no mapping and no list of a known type."""
+    if kind is Any:
+        return True
+    if get_origin(kind) is Literal:
+        return any(value == allowed and type(value) is type(allowed) for allowed in get_args(kind))
+    if get_origin(kind) is Annotated:
+        return _is_one(value, get_args(kind)[0]) and all(limit.admits(value) for limit in constraints(kind))
+    if kind in (int, float):
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        return whole or (kind is float and isinstance(value, float) and math.isfinite(value))
+    if get_origin(kind) is not None or _has_fields(kind):
+        return False
+    return value is None if kind is type(None) else isinstance(value, kind)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def _below(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 40 else f"{text[:36]}…"
+
+
+def _words(kind: Any) -> str:
+    """A type in words."""
+    plain = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    if kind in plain:
+        return plain[kind]
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is Annotated:
+        return " and ".join(map(str, constraints(kind)))
+    return "a list" if get_origin(kind) is list else "a mapping"

@@ -1,0 +1,58 @@
+"""CSV files that people open in a spreadsheet, where a cell that begins like a formula would be run as one."""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # noqa: RUF001  # the wide letters are signs of formulas, too
+
+
+def to_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as CSV text whose cells are defused, see `defused`.
+
+    Args:
+        rows: the head, then the rows.
+
+    Examples:
+        >>> print(to_csv([["id", "score"], ["=1+1", -0.5], ["a,b", "-0.5"]]), end="")
+        id,score
+        '=1+1,-0.5
+        "a,b",-0.5
+    """
+    return "".join(csv_lines(rows))
+
+
+def csv_lines(rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    r"""Yield the lines of `to_csv`, for tables that are too long to be held twice.
+
+    Examples:
+        >>> list(csv_lines([["id"], ["@a"]]))
+        ['id\n', "'@a\n"]
+    """
+    line: list[str] = []
+    writer = csv.writer(SimpleNamespace(write=line.append), lineterminator="\r\n")  # so that both letters are quoted
+    for row in rows:
+        writer.writerow([cell if isinstance(cell, int | float | None) else defused(str(cell)) for cell in row])
+        yield line.pop()[:-2] + "\n"
+
+
+def defused(cell: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would take for a formula; numbers stay as they are.
+
+    Examples:
+        >>> [defused(cell) for cell in ("=1+1", "@a", "-b", "-1.5", "a=b", "'=1+1")]
+        ["'=1+1", "'@a", "'-b", '-1.5', 'a=b', "''=1+1"]
+    """
+    return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell.lstrip("'")) else cell
+
+
+def restored(cell: str) -> str:
+    """Return the text that `defused` was given.
+
+    Examples:
+        >>> [restored(defused(cell)) for cell in ("=1+1", "-1.5", "'=1+1", "'a'")]
+        ['=1+1', '-1.5', "'=1+1", "'a'"]
+    """
+    return cell[1:] if cell.startswith("'") and defused(cell) != cell else cell

@@ -1,0 +1,218 @@
+"""What a run was trained on, so that a file of another nature is told apart before it gets a score.
+
+A detector answers any array with a number. The record of a run says of its training scans whether they were pictures or
+volumes, which modalities their headers named, and which sizes, spacings and intensity ranges they had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.readers import dicom
+from anomaly_lab.data.readers.dicom_header import header_of, text
+from anomaly_lab.data.readers.nifti import is_nifti
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.types import Case, UserError
+
+HEADERS = 200  # training scans whose headers are read for their modality, evenly spaced
+READ = 32  # pictures that are read where no store has the facts of all
+FAR = 2.0  # a spacing is far from the training's if it is this many times larger or smaller
+DARKER = 3.0  # so is an intensity range that is this many times narrower
+BRIGHTER = 10.0  # or reaches beyond it by this many times its width: metal does so less
+SHIFTED = 0.2  # or begins this fraction of its width higher
+
+
+@dataclass(frozen=True)
+class ExpectedInput:
+    """The nature of the scans that a run was trained on.
+
+    Attributes:
+        facts: what the record of the run holds, see `describe`; empty for runs of older versions.
+        scaled: whether volumes are scaled by their own intensities, so that only the shape of their range matters.
+
+    Examples:
+        >>> facts = {"kinds": {"picture": 9}, "range": {"low": [0, 0], "high": [0.9, 1.0]}}
+        >>> expected = ExpectedInput(facts)
+        >>> case = Case("a.png", "a", Path("a.png"), label=0)
+        >>> expected.objections(case, Scan(np.array([[[0, 4095]]], np.uint16)))
+        ['its intensities run from 0 to 0.062 of white, in the training from 0 to 1']
+        >>> case = Case("p1", "p1", Path("p1/001.dcm"), label=0)
+        >>> expected.objections(case, Scan(np.zeros((1, 2, 2, 2)), affine=np.eye(4)))
+        ['it is a DICOM series, read as a volume, the run was trained on pictures']
+    """
+
+    facts: Mapping[str, Any]
+    scaled: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the run recorded anything to compare with."""
+        return bool(self.facts)
+
+    def objections(self, case: Case, scan: Scan) -> list[str]:
+        """Return what sets a scan apart from the training scans; empty if nothing does.
+
+        Args:
+            case: its files.
+            scan: as it was read.
+        """
+        if not self.facts:
+            return []
+        kind, kinds = kind_of(case.image, scan.affine is not None), self.facts.get("kinds") or {}
+        if kinds and (kind == "picture") != ("picture" in kinds):
+            what = {"picture": "a picture", "volume": "a volume", "series": "a DICOM series, read as a volume"}[kind]
+            known = " and ".join(
+                {"picture": "pictures", "volume": "volumes", "series": "DICOM series"}[k] for k in kinds
+            )
+            return [f"it is {what}, the run was trained on {known}"]
+        return [*self._modality(case), *self._spacing(scan), *self._range(scan)]
+
+    def _modality(self, case: Case) -> Iterator[str]:
+        known = self.facts.get("modalities") or {}
+        modality = modality_of(case) if known else ""
+        if modality and modality not in known:
+            yield f"its modality is {modality}, the run was trained on {' and '.join(known)}"
+
+    def _spacing(self, scan: Scan) -> Iterator[str]:
+        bounds = self.facts.get("spacing")
+        if scan.spacing is None or not bounds:
+            return
+        edges = sorted(scan.spacing)
+        far = any(edge * FAR < low or edge > FAR * high for edge, (low, high) in zip(edges, bounds, strict=True))
+        if far:
+            known = " × ".join(f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}" for low, high in bounds)
+            yield f"its voxels measure {' × '.join(f'{edge:.3g}' for edge in edges)} mm, in the training {known} mm"
+
+    def _range(self, scan: Scan) -> Iterator[str]:
+        bounds = self.facts.get("range")
+        if not bounds:
+            return
+        low, high = intensities(scan)
+        (lowest, low_end), (high_end, highest) = bounds["low"], bounds["high"]
+        width = highest - lowest
+        far = (high - low) * DARKER < high_end - low_end
+        if scan.affine is not None:
+            far = far or high > highest + BRIGHTER * width or not lowest - width <= low <= low_end + SHIFTED * width
+            if self.scaled:  # the unit does not matter; where the range begins, in its own width, tells HU from others
+                first, last = bounds["start"]
+                far = not first - SHIFTED <= low / (high - low) <= last + SHIFTED
+        if far:
+            of_white = "" if scan.affine is not None else " of white"
+            there = f"{lowest:.2g} to {highest:.2g}"
+            yield f"its intensities run from {low:.2g} to {high:.2g}{of_white}, in the training from {there}"
+
+
+def describe(data: PatchDataModule) -> dict[str, Any]:
+    """Return the nature of the training scans of a data set, for the record of a run.
+
+    Args:
+        data: the data set, set up.
+
+    Returns:
+        kinds and modalities with their counts, bits and channels of the stored pixels, and the smallest and largest
+        height and width (pictures; the three sizes of volumes, sorted), spacing (mm, sorted) and both ends of the
+        intensity range (pictures: as a fraction of white; volumes: in their own unit). Sizes, spacings and ranges are
+        missing where the pictures are read on demand.
+
+    Examples:
+        >>> describe(data)["kinds"]  # doctest: +SKIP
+        {'picture': 120}
+    """
+    names = data.store.index.columns["case"]
+    trained = {names[row] for row in data.rows["train"].tolist()}
+    cases = [case for case in data.store_plan.cases if case.id in trained]
+    scans = [scan for scan in data.store.scans() if scan["case"] in trained and "skipped" not in scan]
+    scans = scans or list(_read(data, _spread(cases, READ)))
+    kinds = Counter(kind_of(Path(scan["file"]), scan["spacing"] is not None) for scan in scans)
+    facts: dict[str, Any] = {
+        "kinds": dict(kinds.most_common()),
+        "modalities": dict(Counter(filter(None, map(modality_of, _spread(cases, HEADERS)))).most_common()),
+        "bits": 8 * data.store.images.dtype.itemsize,
+        "channels": data.in_channels,
+    }
+    if len({len(scan["size"]) for scan in scans}) != 1:  # nothing was read, or pictures as well as volumes
+        return facts
+    facts["size"] = _bounds(sorted(scan["size"]) for scan in scans)
+    if "picture" not in kinds:
+        facts["spacing"] = _bounds(sorted(scan["spacing"]) for scan in scans)
+    low, high = np.array([_ends(scan) for scan in scans]).T
+    ends = {"low": low, "high": high, "start": low / np.where(high > low, high - low, 1.0)}
+    return facts | {"range": {name: [float(values.min()), float(values.max())] for name, values in ends.items()}}
+
+
+def kind_of(file: Path, is_volume: bool) -> str:
+    """Return "picture", "volume" (NIfTI) or "series" (DICOM).
+
+    Args:
+        file: of the scan, or the first of its files.
+        is_volume: whether the scan has a place in space.
+
+    Examples:
+        >>> kind_of(Path("a.dcm"), is_volume=False), kind_of(Path("a.dcm"), True), kind_of(Path("a.nii"), True)
+        ('picture', 'series', 'volume')
+    """
+    if not is_volume:
+        return "picture"
+    return "volume" if is_nifti(file) else "series"
+
+
+def intensities(scan: Scan) -> tuple[float, float]:
+    """Return the lowest and highest value: of a picture as a fraction of white, of a volume in its own unit.
+
+    Examples:
+        >>> intensities(Scan(np.array([[[51, 255]]], np.uint8)))
+        (0.2, 1.0)
+    """
+    white = 1.0 if scan.affine is not None else float(np.iinfo(scan.pixels.dtype).max)
+    return float(scan.pixels.min()) / white, float(scan.pixels.max()) / white
+
+
+def modality_of(case: Case) -> str:
+    """Return the modality in the header of a DICOM file, such as CT; empty for other files and where it has none.
+
+    Examples:
+        >>> modality_of(Case("a.png", "a", Path("a.png"), label=0))
+        ''
+    """
+    if is_nifti(case.image) or not case.image.is_file() or not dicom.is_dicom(case.image):
+        return ""
+    try:
+        modality = text(header_of(case.image, ["Modality"]), "Modality")
+    except UserError:
+        return ""  # whoever reads the file reports it
+    return modality if modality.isalnum() and len(modality) <= 16 else ""
+
+
+def _ends(scan: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the ends of the intensity range in the facts that a store keeps of a scan, as `intensities` does."""
+    low, high = scan["range"]
+    white = scan.get("white") or 1
+    return low / white, high / white
+
+
+def _read(data: PatchDataModule, cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
+    """Yield the facts that a store would have of these pictures; those that cannot be read are passed over."""
+    for case in cases:
+        with contextlib.suppress(UserError):
+            scan = data.read(case)
+            low, high = intensities(scan)
+            yield {"file": case.image.name, "size": scan.shape, "spacing": scan.spacing, "range": [low, high]}
+
+
+def _spread(cases: Sequence[Case], count: int) -> Sequence[Case]:
+    """Return at most `count` cases, evenly spaced."""
+    return [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(count, len(cases))).astype(int)).tolist()]
+
+
+def _bounds(values: Iterable[Sequence[float]]) -> list[list[float]]:
+    """Return the smallest and the largest value at each place."""
+    table = np.array(list(values), np.float64)
+    return [[low, high] for low, high in zip(table.min(0).tolist(), table.max(0).tolist(), strict=True)]
