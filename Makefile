@@ -60,9 +60,9 @@ data: $(STAMP)  ## build the store and a data sheet: make data DATA=headct data.
 	$(need_data)
 	@$(RUNNER) -m anomaly_lab data $(call quote,$(or $(EXP),$(DATA))) $(OVERRIDES)
 
-train: $(STAMP)  ## train, evaluate, report: make train EXP=fanogan_headct detector.latent_dim=64
+train: $(STAMP)  ## train, evaluate, report: make train EXP=fanogan_headct detector.latent_dim=64 [INTO=runs/…]
 	$(need_exp)
-	@$(RUNNER) -m anomaly_lab train $(call quote,$(EXP)) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab train $(call quote,$(EXP)) $(if $(INTO),--into $(call quote,$(INTO))) $(OVERRIDES)
 
 resume: $(STAMP)  ## continue a stopped run: make resume RUN=runs/…
 	$(need_run)

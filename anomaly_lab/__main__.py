@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -111,14 +113,24 @@ def data(
 
 
 @app.command()
-def train(experiment: Name, overrides: Overrides = None) -> None:
+def train(
+    experiment: Name,
+    overrides: Overrides = None,
+    into: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="The run folder, chosen beforehand; an unfinished run in it is continued."),
+    ] = None,
+) -> None:
     """Train an experiment, evaluate it and write its report."""
-    from anomaly_lab.experiment import config
+    from anomaly_lab.pipeline import slurm
 
-    config.load(experiment, overrides or [])  # validated before the slow import of the engine
-    from anomaly_lab.pipeline import engine
+    with slurm.requeued(Path(into)) if into else nullcontext():
+        from anomaly_lab.experiment import config
 
-    engine.train_by_name(experiment, overrides or [])
+        config.load(experiment, overrides or [])  # validated before the slow import of the engine
+        from anomaly_lab.pipeline import engine
+
+        engine.train_by_name(experiment, overrides or [], into)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ _STEPS = "epoch_loop.manual_optimization.optim_step_progress"  # Lightning's cou
 class Interruption(RunCallback):
     """Turns signals into a clean end: the running iteration is finished, a checkpoint written, `Stopped` raised.
 
-    Outside a training, and at a second signal, `Stopped` is raised at once.
+    Outside a training, and at a second signal, `Stopped` is raised at once. SLURM sends several signals by itself, and
+    kills a job that takes too long: there, a second signal changes nothing.
 
     A checkpoint is usually written where a Lightning epoch ends. One in the middle of an epoch has Lightning's loops as
     they were where the epoch began, so that Lightning counts the rest of it as a whole epoch when the training goes on;
@@ -121,7 +123,8 @@ class Interruption(RunCallback):
                 signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        again, self.received = self.received is not None, number
+        again = self.received is not None and "SLURM_JOB_ID" not in os.environ
+        self.received = number
         if again or not self._training:
             raise Stopped(number)
 

@@ -18,6 +18,7 @@ _NOISE = (
     ".*treespec, LeafSpec.*",  # Lightning 2.6 on a recent torch
     ".*does not have many workers.*",  # loading a batch is a single memory-map lookup
     ".*but have no `val_dataloader`.*",  # while the cost of the paper budget is measured
+    ".*`srun` command is available.*",  # on the login node of a cluster
     ".*in eval mode at the start of training.*",  # training_step sets the modes for each phase
 )
 
