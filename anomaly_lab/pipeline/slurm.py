@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from anomaly_lab.types import Stopped
+from anomaly_lab.types import Stopped, UserError
 
 WARNINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 PATIENCE = 60  # seconds that SLURM's controller may take to answer
@@ -21,15 +21,15 @@ def requeued(run: Path) -> Iterator[None]:
     """Put this job back into the queue if a signal stops the work inside the block; does nothing outside SLURM.
 
     SLURM sends a signal before the time limit (`--signal=USR1@120`) and before pre-emption (SIGTERM); the job still
-    counts as running then. After `scancel` it does not, and is left alone. A job that has been requeued and was stopped
-    again without a single iteration, or without having set up its data, is not requeued once more: its time limit is
-    too short.
+    counts as running then. After `scancel` it does not, and is left alone. A job that has been requeued and is stopped
+    again without a new checkpoint is not requeued once more: its time limit is too short.
 
     Args:
         run: the run folder that the work is about; it need not exist.
 
     Raises:
         Stopped: a signal came.
+        UserError: a signal came, and the job is not to be requeued once more.
 
     Examples:
         >>> with requeued(Path("runs/fanogan_headct/night")):
@@ -45,12 +45,13 @@ def requeued(run: Path) -> Iterator[None]:
     try:
         before = _iterations(run)
         yield
-    except Stopped:
+    except Stopped as stopped:
         if _is_running(job):
             if os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and _iterations(run) == before:
-                _say(f"job {job} is not requeued: it was stopped twice without an iteration; ask for more --time")
-            else:
-                _requeue(job)
+                raise UserError(
+                    f"{run}: job {job} was requeued and stopped again without a checkpoint; ask for more --time"
+                ) from stopped
+            _requeue(job)
         raise
 
 
