@@ -81,9 +81,9 @@ report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN))
 
-study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [DRY=1] [PAGE=1]
+study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [launcher=slurm] [DRY=1|PAGE=1|STATUS=1]
 	@test -n $(call quote,$(STUDY)) || { echo "which study? make study STUDY=…; experiments/studies has all" >&2; exit 2; }
-	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(if $(STATUS),--status) $(OVERRIDES)
 
 test: $(STAMP)  ## run the fast tests
 	@$(TESTS) -m "not slow and not gpu"

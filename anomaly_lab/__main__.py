@@ -191,18 +191,23 @@ def study(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="key=value", help="jobs=2, seeds=[0,1], rows=[…] and the like; other settings apply to all runs."
+            metavar="key=value",
+            help="jobs=2, launcher=slurm, seeds=[0,1] and the like; other settings apply to all runs.",
         ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print which runs are missing and how long they would take.")
     ] = False,
     page: Annotated[bool, typer.Option("--page", help="Train nothing; write the page from the finished runs.")] = False,
+    status: Annotated[
+        bool,
+        typer.Option("--status", help="Train nothing; print which runs are finished, run, wait or failed, and why."),
+    ] = False,
 ) -> None:
     """Train the missing runs of a study and write its page."""
     from anomaly_lab.studies import command
 
-    raise typer.Exit(command.main(name, words or [], dry_run, page))
+    raise typer.Exit(command.main(name, words or [], dry_run, page, status))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
