@@ -26,7 +26,7 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.experiment.schema import TARGET, locate
-from anomaly_lab.pipeline import identity
+from anomaly_lab.pipeline import identity, slurm
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say
 from anomaly_lab.pipeline.evaluate import evaluate_run
@@ -360,7 +360,7 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
         run,
         [*decisive_callbacks(config.seed), *named, interruption],
         detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
-        plugins=[CheckpointFiles(work.facts.get("id"), run_ids(work.facts))],
+        plugins=[CheckpointFiles(work.facts.get("id"), run_ids(work.facts)), *slurm.environments()],
     )
     try:
         trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)

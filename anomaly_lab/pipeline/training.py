@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.plugins.io import CheckpointIO
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pytorch_lightning.strategies import DDPStrategy
@@ -52,7 +49,6 @@ def trainer_for(
     run: Path,
     callbacks: Sequence[pl.Callback],
     max_epochs: int,
-    plugins: Sequence[CheckpointIO] = (),
     **over: Any,
 ) -> pl.Trainer:
     """Construct the Trainer from the section `trainer` and the arguments that the engine sets.
@@ -62,7 +58,6 @@ def trainer_for(
         run: the run folder, to which the callbacks write.
         callbacks: the callbacks in the order in which they are called.
         max_epochs: Lightning epochs of the whole training, including those before a resume.
-        plugins: how checkpoints are written.
         over: arguments of the Trainer that override configured ones.
 
     Examples:
@@ -76,7 +71,6 @@ def trainer_for(
         gradient_clip_val=None,
         precision=precision_for(settings.precision),
         callbacks=list(callbacks),
-        plugins=[*plugins, *_cluster()],
         default_root_dir=run,
         logger=False,
         enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
@@ -180,15 +174,6 @@ def device_for(accelerator: Any) -> torch.device:
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
-
-
-def _cluster() -> list[SLURMEnvironment]:
-    """Return SLURM's environment where it started this process, without Lightning's checkpoints and requeues.
-
-    Lightning would write `hpc_ckpt_….ckpt`, which has neither checksum nor run; `pipeline.slurm` requeues instead.
-    """
-    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
-    return [SLURMEnvironment(auto_requeue=False)] if slurm else []
 
 
 def _strategy(requested: Any) -> Any:

@@ -1,6 +1,7 @@
 """On a real SLURM of two nodes: one run over both of them; a job that is pre-empted goes on by itself."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -69,7 +70,8 @@ def outcome(run: Path) -> tuple[dict[str, torch.Tensor], bytes, bytes]:
 
 def test_one_run_on_two_nodes(slurm: Cluster, store: Path, tmp_path: Path) -> None:
     log, run = tmp_path / "log", tmp_path / "run"
-    job = slurm.submit("two_nodes.sbatch", log, "fanogan_headct", run, *tiny(tmp_path, store))
+    words = ["budget=laptop" if word == "budget=smoke" else word for word in tiny(tmp_path, store)]
+    job = slurm.submit("two_nodes.sbatch", log, "fanogan_headct", run, *words)  # laptop: one node estimates the paper's
     slurm.until(lambda: slurm.state(job) not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), log)
     assert slurm.state(job) == "COMPLETED", log.read_text()
     assert run_folder.read_json(run / "provenance.json")["finished"]
@@ -127,3 +129,63 @@ def test_a_cancelled_run_stays_cancelled_and_the_same_command_goes_on_with_it(
         done = subprocess.run(again, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert said in done.stderr
+
+
+STUDY = """
+title: Eight runs
+budget: smoke
+seeds: [0, 1]
+datasets: {headct: {title: Head CT}}
+rows:
+  base: {title: Base, experiment: "fanogan_{dataset}", overrides: {detector.gan_iterations: 100}}
+  child: {title: Child, experiment: "fanogan_{dataset}", start_from: base,
+          overrides: {detector.gan_iterations: 100, detector.encoder_iterations: 3}}
+  long: {title: Long, experiment: "fanogan_{dataset}", overrides: {detector.gan_iterations: 120}}
+  short: {title: Short, experiment: "fanogan_{dataset}", overrides: {detector.gan_iterations: 6}}
+"""
+
+
+def test_a_study_that_is_left_and_loses_jobs_ends_whole(slurm: Cluster, store: Path, tmp_path: Path) -> None:
+    """Eight runs, two of them warm starts; two jobs are killed, one comes to its time limit."""
+    (tmp_path / "experiments" / "studies").mkdir(parents=True)
+    (tmp_path / "experiments" / "studies" / "eight.yaml").write_text(STUDY)
+    settings = [word for word in tiny(tmp_path, store) if "iterations" not in word and not word.startswith("budget")]
+    study = [sys.executable, "-m", "anomaly_lab", "--experiments", str(tmp_path / "experiments"), "study", "eight",
+             "launcher=slurm", "time=10m", "cpus=1", *settings]  # fmt: skip
+    log = tmp_path / "log"
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as file:
+            return subprocess.Popen(study, cwd=ROOT, env=slurm.environment, stdout=file, stderr=file)
+
+    def job(name: str) -> str:
+        return slurm.ask("squeue", "--noheader", f"--name={name}", "--format=%i")
+
+    def trains(name: str) -> bool:
+        claims = [run_folder.read_json(path) for path in (tmp_path / "runs" / ".claims").glob("*.json")]
+        run = next(Path(claim["run"]) for claim in claims if claim["id"] == job(name))
+        return any((run / "checkpoints").glob("*.ckpt"))
+
+    first = start()
+    slurm.until(lambda: bool(job("short-headct-seed1")), log)  # the last one
+    assert "(Dependency)" in slurm.ask("squeue", "--format=(%r)")
+    first.send_signal(signal.SIGINT)
+    assert first.wait(60) == 130
+    assert "its jobs go on" in log.read_text()
+    slurm.until(lambda: trains("long-headct-seed0"), log)
+    limited = job("long-headct-seed0")
+    slurm.ask("scontrol", "update", f"JobId={limited}", "TimeLimit=1")
+    slurm.until(lambda: slurm.state(limited) == "PENDING", log)
+    slurm.ask("scontrol", "update", f"JobId={limited}", "TimeLimit=10", "StartTime=now")
+    for name in ("base-headct-seed1", "long-headct-seed1"):
+        slurm.until(lambda name=name: trains(name), log)
+        slurm.ask("scancel", "--signal=KILL", job(name))
+    second = start()
+    assert second.wait(LIMIT) == 0, log.read_text()
+    said = log.read_text()
+    assert "8 of 8 runs have a result" in said
+    assert f"long-headct-seed0: job {limited} is at it" in said
+    assert "long-headct-seed1: resuming" in said
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+    whole = subprocess.run([*study, "--status"], cwd=ROOT, env=slurm.environment, capture_output=True, check=True)
+    assert b"8 of 8 runs are finished" in whole.stderr
