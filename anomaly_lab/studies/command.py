@@ -192,10 +192,8 @@ def _train_missing(runner: Runner, planned: Sequence[Planned]) -> dict[plan.Key,
 
 def _print_status(states: dict[plan.Key, str]) -> int:
     """Print what has become of every run; return 1 unless all are finished."""
-    rows = Table("run", "state", box=None)
     for key, state in states.items():
-        rows.add_row(str(key), escape(state))
-    console.print(rows)
+        console.print(escape(f"{key}: {state}"))
     finished = sum(state.startswith("finished") for state in states.values())
     console.print(f"{finished} of {len(states)} runs are finished")
     return 0 if finished == len(states) else 1

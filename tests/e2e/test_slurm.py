@@ -1,6 +1,5 @@
 """On a real SLURM of two nodes: one run over both of them; a job that is pre-empted goes on by itself."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -112,9 +111,7 @@ def test_a_preempted_run_goes_on_by_itself_and_ends_in_the_same_bytes(
     assert not list(tmp_path.rglob("hpc_ckpt*"))
 
 
-def test_a_cancelled_run_stays_cancelled_and_the_same_command_goes_on_with_it(
-    slurm: Cluster, store: Path, tmp_path: Path
-) -> None:
+def test_a_cancelled_run_stays_cancelled(slurm: Cluster, store: Path, tmp_path: Path) -> None:
     words = [*tiny(tmp_path, store), "detector.gan_iterations=200"]
     log, run = tmp_path / "log", tmp_path / "run"
     job = slurm.submit("one_node.sbatch", log, "fanogan_headct", run, *words)
@@ -123,12 +120,6 @@ def test_a_cancelled_run_stays_cancelled_and_the_same_command_goes_on_with_it(
     slurm.until(lambda: slurm.state(job) != "COMPLETING", log)
     assert slurm.state(job) == "CANCELLED"
     assert "stopped by SIGTERM" in log.read_text()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    again = [sys.executable, "-m", "anomaly_lab", "train", "fanogan_headct", "--into", str(run), *words]
-    for said in (f"resuming {run} from 0", "is finished"):
-        done = subprocess.run(again, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert said in done.stderr
 
 
 STUDY = """
