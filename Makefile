@@ -73,9 +73,9 @@ data: $(STAMP)  ## build the store and a data sheet: make data DATA=headct data.
 	$(need_data)
 	@$(RUNNER) -m anomaly_lab data $(call quote,$(or $(EXP),$(DATA))) $(if $(VERIFY),--verify) $(OVERRIDES)
 
-train: $(STAMP)  ## train, evaluate, report: make train EXP=fanogan_headct detector.latent_dim=64
+train: $(STAMP)  ## train, evaluate, report: make train EXP=fanogan_headct detector.latent_dim=64 [INTO=runs/…]
 	$(need_exp)
-	@$(RUNNER) -m anomaly_lab train $(call quote,$(EXP)) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab train $(call quote,$(EXP)) $(if $(INTO),--into $(call quote,$(INTO))) $(OVERRIDES)
 
 resume: $(STAMP)  ## continue a stopped run: make resume RUN=runs/…
 	$(need_run)
@@ -94,9 +94,9 @@ report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN)) $(OVERRIDES)
 
-study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [DRY=1] [PAGE=1]
+study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [launcher=slurm] [DRY=1|PAGE=1|STATUS=1]
 	@test -n $(call quote,$(STUDY)) || { echo "which study? make study STUDY=…; experiments/studies has all" >&2; exit 2; }
-	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(if $(STATUS),--status) $(OVERRIDES)
 
 test: $(STAMP)  ## run the fast tests
 	@$(TESTS) -m "not slow and not gpu"

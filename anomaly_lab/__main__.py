@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -139,14 +141,24 @@ def data(
 
 
 @app.command()
-def train(experiment: Name, overrides: Overrides = None) -> None:
+def train(
+    experiment: Name,
+    overrides: Overrides = None,
+    into: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="The run folder, chosen beforehand; an unfinished run in it is continued."),
+    ] = None,
+) -> None:
     """Train an experiment, evaluate it and write its report."""
-    from anomaly_lab.experiment import config
+    from anomaly_lab.pipeline import slurm
 
-    config.load(experiment, overrides or [])  # validated before the slow import of the engine
-    from anomaly_lab.pipeline import engine
+    with slurm.requeued(Path(into)) if into else nullcontext():
+        from anomaly_lab.experiment import config
 
-    engine.train_by_name(experiment, overrides or [])
+        config.load(experiment, overrides or [])  # validated before the slow import of the engine
+        from anomaly_lab.pipeline import engine
+
+        engine.train_by_name(experiment, overrides or [], into)
 
 
 @app.command()
@@ -222,18 +234,23 @@ def study(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="key=value", help="jobs=2, seeds=[0,1], rows=[…] and the like; other settings apply to all runs."
+            metavar="key=value",
+            help="jobs=2, launcher=slurm, seeds=[0,1] and the like; other settings apply to all runs.",
         ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print which runs are missing and how long they would take.")
     ] = False,
     page: Annotated[bool, typer.Option("--page", help="Train nothing; write the page from the finished runs.")] = False,
+    status: Annotated[
+        bool,
+        typer.Option("--status", help="Train nothing; print which runs are finished, run, wait or failed, and why."),
+    ] = False,
 ) -> None:
     """Train the missing runs of a study and write its page."""
     from anomaly_lab.studies import command
 
-    raise typer.Exit(command.main(name, words or [], dry_run, page))
+    raise typer.Exit(command.main(name, words or [], dry_run, page, status))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -15,22 +15,24 @@ STUB = """
 import json, os, pathlib, sys, time
 from anomaly_lab.experiment.fingerprint import of_code
 verb, what, *words = sys.argv[1:]
-given = dict(word.split("=", 1) for word in words)
+into = words[words.index("--into") + 1] if "--into" in words else None
+given = dict(word.split("=", 1) for word in words if "=" in word)
 log = pathlib.Path(os.environ["STUB_LOG"])
 with log.open("a") as file:
     file.write(f"{verb} {what}\\n")
-if verb == "train":
+begins = verb == "train" and not pathlib.Path(into).exists()
+if begins:
     config = json.loads(given["config"]) | ({"start_from": given["start_from"]} if "start_from" in given else {})
-    run = pathlib.Path(given["runs"], what, f"run{os.getpid()}")
+    run = pathlib.Path(into)
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(json.dumps(config))
     facts = {"code": of_code(config), "data": {"fingerprint": "data"}, "started": "2026", "source": "twin"}
     facts |= {"budget": "smoke", "seconds": {"gan": 2.0}, "peak_gb": {"ram": 0.5, "gpu": None}}
     (run / "provenance.json").write_text(json.dumps(facts))
 else:
-    run = pathlib.Path(what)
+    run = pathlib.Path(into or what)
     config, facts = (json.loads((run / name).read_text()) for name in ("config.yaml", "provenance.json"))
-if config.get("die_once") and verb == "train":
+if config.get("die_once") and begins:
     os.kill(os.getpid(), 9)
 if config.get("fail"):
     sys.exit("error: it is broken")

@@ -149,9 +149,9 @@ def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) ->
 
     def framework() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            with run_folder.create(folder, "bench", ("bench",)) as work:
+            run = Path(folder, "run")
+            with run_folder.create(run) as work:
                 run_folder.write_atomic(work / "config.yaml", configuration.show(settings))
-            run = run_folder.final_place(work)
             datamodule, detector = training.construct(settings)
             callbacks = [configuration.build(node) for node in settings.callbacks.values()]
             epochs = detector.schedule.epochs_left(0, datamodule.epoch_length)

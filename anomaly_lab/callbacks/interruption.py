@@ -26,7 +26,8 @@ _STEPS = "epoch_loop.manual_optimization.optim_step_progress"  # Lightning's cou
 class Interruption(RunCallback):
     """Turns signals into a clean end: the running iteration is finished, a checkpoint written, `Stopped` raised.
 
-    Outside a training, and at a second signal, `Stopped` is raised at once. A main thread inside native code takes no
+    Outside a training, and at a second signal, `Stopped` is raised at once. SLURM sends several signals by itself, and
+    kills a job that takes too long: there, a second signal changes nothing. A main thread inside native code takes no
     notice of signals, for example while it waits for another process that has died: it is ended after PATIENCE.
 
     A checkpoint is usually written where a Lightning epoch ends. One in the middle of an epoch has Lightning's loops as
@@ -139,7 +140,8 @@ class Interruption(RunCallback):
         self._noticed.set()
         if self._stopping:
             return
-        again, self.received = self.received is not None, number
+        again = self.received is not None and "SLURM_JOB_ID" not in os.environ
+        self.received = number
         if again or not self._training:
             raise Stopped(number)
 

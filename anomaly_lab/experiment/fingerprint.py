@@ -14,7 +14,7 @@ import ast
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -67,6 +67,21 @@ def of_config(config: Mapping[str, Any], start: str | None = None) -> str:
     return _digest(json.dumps([_effective(config), start], sort_keys=True, default=str))
 
 
+def difference(config: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Return the dotted key of the first setting that makes two resolved experiments two runs; None for the same run.
+
+    Args:
+        config, other: content of config.yaml as plain Python.
+
+    Examples:
+        >>> difference({"name": "a", "seed": 0}, {"name": "b", "seed": 0}) is None
+        True
+        >>> difference({"detector": None, "evaluation": {"top_k": 5}}, {"detector": None, "evaluation": {"top_k": 10}})
+        'evaluation.top_k'
+    """
+    return next(_differences(_effective(config), _effective(other)), None)
+
+
 def of_code(config: Mapping[str, Any]) -> dict[str, str]:
     """Hash the code that an experiment's numbers depend on.
 
@@ -108,6 +123,16 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     callbacks = kept.get("callbacks") or {}
     kept["callbacks"] = {name: node for name, node in callbacks.items() if node and _changes_scores(str(node[TARGET]))}
     return kept
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the dotted keys of the values in which two nested mappings differ."""
+    for key in {**one, **other}:
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{above}{key}.")
+        elif a != b:
+            yield f"{above}{key}"
 
 
 @cache

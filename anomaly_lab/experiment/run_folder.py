@@ -180,18 +180,28 @@ def in_current_words(metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def new_place(runs: str | Path, experiment: str, marks: tuple[str, ...]) -> Path:
+    """Choose a run folder that does not exist, `<runs>/<experiment>/<now>-<marks>-<id>`.
+
+    Examples:
+        >>> new_place("runs", "ganomaly_headct", ("laptop", "twin")).parent
+        PosixPath('runs/ganomaly_headct')
+    """
+    return (
+        Path(runs) / experiment / "-".join((datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), *marks, secrets.token_hex(2)))
+    )
+
+
 @contextlib.contextmanager
-def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Iterator[Path]:
-    """Make the run folder `<runs>/<experiment>/<start>-<marks>-<id>`, whole or not at all.
+def create(run: Path) -> Iterator[Path]:
+    """Make a run folder, whole or not at all.
 
     Args:
-        runs: parent folder.
-        experiment: name of the experiment.
-        marks: parts of the folder's name, such as the budget and "twin".
+        run: its place; there may be an empty folder.
 
     Yields:
         A folder to fill, with empty sub-folders `checkpoints` and `samples`. At the end of the block it becomes the run
-        folder, whose place `final_place` tells; after an error, or a kill, there is none.
+        folder; after an error, or a kill, there is none.
 
     Raises:
         UserError: the folder cannot be created.
@@ -199,14 +209,12 @@ def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Iterator[Path]
     Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as runs:
-        ...     with create(runs, "ganomaly_headct", ("laptop", "twin")) as work:
-        ...         run = final_place(work)
+        ...     run = new_place(runs, "ganomaly_headct", ("laptop", "twin"))
+        ...     with create(run):
         ...         before = run.exists()
         ...     before, sorted(path.name for path in run.iterdir())
         (False, ['checkpoints', 'samples'])
     """
-    start = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    run = Path(runs) / experiment / "-".join((start, *marks, secrets.token_hex(2)))
     work = run.with_name(f".{run.name}{_WORK}.{socket.gethostname()}.{os.getpid()}")
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
@@ -216,14 +224,11 @@ def create(runs: str, experiment: str, marks: tuple[str, ...]) -> Iterator[Path]
         yield work
         work.rename(run)
     except OSError as error:
-        raise UserError(f"cannot create the run folder {run}: {error.strerror}; set runs=<folder>") from error
+        raise UserError(
+            f"cannot create the run folder {run}: {error.strerror}; choose another place: runs=<folder>, or --into"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def final_place(work: Path) -> Path:
-    """Return the run folder that a folder yielded by `create` becomes."""
-    return work.with_name(work.name[1:].partition(_WORK)[0])
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -243,6 +248,19 @@ def remove_partial_files(run: Path) -> None:
     """Remove what killed processes left of files that were being written; the caller holds the run's lock."""
     for partial in run.rglob(".*.partial"):
         partial.unlink(missing_ok=True)
+
+
+def refuse_taken(place: Path) -> None:
+    """Check that a run can be created at a place chosen beforehand.
+
+    Raises:
+        UserError: there is something else than a run.
+
+    Examples:
+        >>> refuse_taken(Path("no/such/folder"))
+    """
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        raise UserError(f"{place} exists and is not a run folder (no config.yaml in it); choose another place")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ _NOISE = (
     ".*`srun` command is available.*",
     ".*does not have many workers.*",  # loading a batch is a single memory-map lookup
     ".*but have no `val_dataloader`.*",  # while the cost of the paper budget is measured
+    ".*`srun` command is available.*",  # on the login node of a cluster
     ".*in eval mode at the start of training.*",  # training_step sets the modes for each phase
 )
 

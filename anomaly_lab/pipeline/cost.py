@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 
@@ -71,6 +72,8 @@ def _iteration(settings: DictConfig, detector: Detector, elapsed: int, size: tup
         max_epochs=1,
         precision=settings.trainer.precision,
         callbacks=[clock],
+        devices=1,
+        plugins=[LightningEnvironment()],  # this process alone, whatever cluster it is part of
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.experiment.schema import TARGET, locate
-from anomaly_lab.pipeline import identity
+from anomaly_lab.pipeline import identity, slurm
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say, warn
 from anomaly_lab.pipeline.evaluate import evaluate_run
@@ -56,32 +56,57 @@ EVALUATE = ("evaluation", "trainer.accelerator", *LOADING)  # what may be said o
 RESUME = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "callbacks", *LOADING)
 
 
-def train_by_name(experiment: str, overrides: Sequence[str]) -> Path:
+def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = None) -> Path:
     """Train an experiment by name.
 
     Args:
         experiment: name of the experiment.
         overrides: `key=value` words. At the laptop budget, the cost of the paper budget is estimated for comparison.
+        into: the run folder, chosen beforehand; a run that is there already is continued, or left alone if it is
+            finished, so that the same command can be repeated until the run is finished. None for a new one.
 
     Returns:
         The run folder.
+
+    Raises:
+        UserError: as `train` and `resume` do; or the run in the folder is another one.
 
     Examples:
         >>> train_by_name("ganomaly_headct", ["budget=smoke"])  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
     config = configuration.load(experiment, overrides)
+    place = Path(into) if into is not None else None
+    if place and (place / "config.yaml").exists():
+        return _finish(place, config)
     reduced = config.budget == "laptop"
-    return train(config, configuration.load(experiment, [*overrides, "budget=paper"]) if reduced else None)
+    return train(config, configuration.load(experiment, [*overrides, "budget=paper"]) if reduced else None, place)
+
+
+def _finish(run: Path, config: DictConfig) -> Path:
+    """Continue a run that is not finished, if it is a run of this experiment."""
+    recorded, asked = (_plain(each) for each in (configuration.recall(run / "config.yaml"), config))
+    starts = [Path(each["start_from"] or "").name for each in (recorded, asked)]
+    if key := fingerprint.difference(recorded, asked) or ("start_from" if starts[0] != starts[1] else None):
+        now, before = (OmegaConf.select(OmegaConf.create(each), key) for each in (asked, recorded))
+        raise UserError(
+            f"{run} is a run with {key}={before}, not {now}; name another folder, or to continue it as it is: "
+            f"make resume RUN={run}"
+        )
+    if _is_finished(run):
+        say(f"{run} is finished")
+        return run
+    return resume(str(run))
 
 
 @quiet_lightning()
-def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
+def train(config: DictConfig, paper: DictConfig | None = None, place: Path | None = None) -> Path:
     """Train, evaluate and report an experiment in a new run folder.
 
     Args:
         config: the resolved experiment.
         paper: the same experiment at the paper budget, to report what that would cost; None to omit this.
+        place: the run folder, if it was chosen beforehand; there must be nothing.
 
     Returns:
         The run folder.
@@ -93,13 +118,15 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
         >>> train(configuration.load("ganomaly_headct", ["budget=smoke"]))  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
+    if place and _is_first_rank():
+        run_folder.refuse_taken(place)
     with Interruption().listening() as interruption:
         data, detector = construct(config)
         pretrained = detector.load_pretrained()
         start = WarmStart.open(config.start_from, config.start_phase) if config.start_from else None
         if start:
             start.apply_to(detector)
-        run, facts = Path(), dict[str, Any]()
+        run, facts = place or Path(), dict[str, Any]()
         if _is_first_rank():
             data.prepare_data()
             data.setup()  # before the run folder is created, so that unusable data leave nothing behind
@@ -108,28 +135,26 @@ def train(config: DictConfig, paper: DictConfig | None = None) -> Path:
             facts["precision"] = str(precision_for(config.trainer.precision))
             if paper is not None:
                 facts["paper"] = published(paper)
-            run = _make_run_folder(config, data, facts, start, with_checkpoint=detector.finished)
+            marks = (config.budget, *(["twin"] if data.source == "twin" else []))
+            run = place or run_folder.new_place(config.runs, config.name, marks)
+            _make_run_folder(_Work(config, run, facts, data, detector), start)
             announce(run, facts, data.where_to_get)
         with _alone(run):
             return _fit_and_evaluate(_Work(config, run, facts, data, detector), None, interruption)
 
 
-def _make_run_folder(
-    config: DictConfig, data: PatchDataModule, facts: dict[str, Any], start: WarmStart | None, with_checkpoint: bool
-) -> Path:
+def _make_run_folder(new: _Work, start: WarmStart | None) -> None:
     """Make the run folder with all that resuming needs; its name is added to the facts."""
-    split = data.record()
+    split = new.data.record()
     if start:
-        identity.refuse_tested_training(start, split, data.name)
-    marks = (config.budget, *(["twin"] if data.source == "twin" else []))
-    with run_folder.create(config.runs, config.name, marks) as work:
-        facts["run"] = run_folder.final_place(work).name
-        run_folder.write_atomic(work / "config.yaml", configuration.show(config))
-        run_folder.write_json(work / "provenance.json", facts)
+        identity.refuse_tested_training(start, split, new.data.name)
+    with run_folder.create(new.run) as work:
+        new.facts["run"] = new.run.name
+        run_folder.write_atomic(work / "config.yaml", configuration.show(new.config))
+        run_folder.write_json(work / "provenance.json", new.facts)
         run_folder.write_atomic(work / identity.SPLIT, split.to_csv())
         if start:
-            start.link_into(work, with_checkpoint)
-    return run_folder.final_place(work)
+            start.link_into(work, with_checkpoint=new.detector.finished)
 
 
 def inspect(config: DictConfig, verify: bool = False) -> Path:
@@ -189,7 +214,7 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
     _refuse_other_callbacks(configuration.recall(run / "config.yaml"), config)
     with Interruption().listening() as interruption, _alone(run):
         facts = record.read_provenance(run, needs=("data",))
-        if facts.get("finished") and (run / "report.html").exists():
+        if _is_finished(run):
             raise UserError(
                 f"{run} is finished, there is nothing to resume; to evaluate it again: make evaluate RUN={run}"
             )
@@ -363,7 +388,7 @@ class _Work:
 
     config: DictConfig
     run: Path
-    facts: Mapping[str, Any]
+    facts: dict[str, Any]
     data: PatchDataModule
     detector: Detector
     overrides: Sequence[str] = ()
@@ -380,7 +405,10 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
         run,
         [*decisive_callbacks(config.seed), *named, interruption],
         detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
-        plugins=[CheckpointFiles(work.facts.get("id"), checkpoint_files.run_ids(work.facts))],
+        plugins=[
+            CheckpointFiles(work.facts.get("id"), checkpoint_files.run_ids(work.facts)),
+            *slurm.environments(),
+        ],
     )
     _mind_number_of_processes(work, trainer.world_size, checkpoint)
     try:
@@ -512,7 +540,7 @@ def _note_evaluation(run: Path, config: DictConfig, overrides: Sequence[str], we
         before = choice.get("instead_of", choice)
         asked = {"rule": "asked for", "iteration": int(weights.name.partition("-")[0]), "instead_of": before}
         choice = before if weights.name == before["file"] else asked
-    plain: Any = OmegaConf.to_container(stored)
+    plain = _plain(stored)
     entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "checkpoint": weights.name}
     kept = {"checkpoint": {**choice, "file": weights.name}} if facts.get("finished") else {}
     run_folder.update_provenance(
@@ -521,6 +549,16 @@ def _note_evaluation(run: Path, config: DictConfig, overrides: Sequence[str], we
         evaluated=[*facts.get("evaluated", []), entry],
         code=facts["code"] | {"evaluation": fingerprint.of_code(plain)["evaluation"]},
     )
+
+
+def _is_finished(run: Path) -> bool:
+    """Return whether nothing is left to be made of a run."""
+    return bool(run_folder.read_json(run / "provenance.json").get("finished")) and (run / "report.html").exists()
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config)
+    return plain  # type: ignore[no-any-return]
 
 
 def _evaluation(config: DictConfig) -> Evaluation:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,10 +26,11 @@ from anomaly_lab.pipeline.cost import phase_seconds
 from anomaly_lab.reports.html import duration
 from anomaly_lab.studies import plan
 from anomaly_lab.studies.findings import read_findings
+from anomaly_lab.studies.jobs import Kind, Launcher, Local, Slurm, minutes
 from anomaly_lab.studies.ledger import Code, Found, Ledger
 from anomaly_lab.studies.page import page
 from anomaly_lab.studies.plan import Planned, Study
-from anomaly_lab.studies.runner import Outcome, Runner, look_up
+from anomaly_lab.studies.runner import Outcome, Runner, look_up, progress
 from anomaly_lab.types import UserError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -39,14 +41,23 @@ class Options:
     """Options of the command `study`; all other words `key=value` go to the runs.
 
     Attributes:
-        jobs: number of runs trained at the same time.
+        launcher: "local" trains on this machine, "slurm" queues a job for every run on a cluster.
+        jobs: number of runs at the same time; by default one on this machine, any number on a cluster.
+        partition, gpus, cpus, time, sbatch: what a job asks the cluster for, see `Slurm`; the time limit is a number
+            with its unit, such as 90m, 4h or 2d.
         code: "same" reuses finished runs only if the present code made them, "any" reuses all.
         runs: folder of the run folders; the study's own folder is runs/studies/<name>.
         budget: replaces the study's budget.
         rows, datasets, seeds: restrict the study to these; empty for all.
     """
 
-    jobs: int = 1
+    launcher: Kind = "local"
+    jobs: int | None = None
+    partition: str | None = None
+    gpus: int = 0
+    cpus: int = 2
+    time: str = "4h"
+    sbatch: dict[str, Any] = field(default_factory=dict)
     code: Code = "same"
     runs: str = "runs"
     budget: str | None = None
@@ -55,7 +66,10 @@ class Options:
     seeds: list[int] = field(default_factory=list)
 
 
-def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool = False) -> int:
+OF_CLUSTER = ("partition", "gpus", "cpus", "time", "sbatch")  # options that only launcher=slurm takes
+
+
+def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool = False, status: bool = False) -> int:
     """Run a study and write its page.
 
     Args:
@@ -63,6 +77,7 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
         words: `key=value` each; keys of `Options`, all others are overrides for every run.
         dry_run: only print which runs would train and how long that would take.
         page_only: train nothing; write the page from the runs that are finished.
+        status: train nothing; print of every run whether it is finished, runs, waits or failed, and why.
 
     Returns:
         Exit status: 1 if any run has no result in the end, otherwise 0.
@@ -79,10 +94,13 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     study = plan.load(name)
     study = dataclasses.replace(study, budget=options.budget or study.budget)
     study = plan.narrowed(study, options.rows, options.datasets, options.seeds)
+    launcher = _launcher(options, study, overrides)
     planned = plan.plan(study, overrides)
     ledger = Ledger(Path(options.runs), options.code)
+    if status:
+        return _print_status(progress(ledger, planned))
     if dry_run:
-        _print_plan(planned, look_up(ledger, planned), options.jobs)
+        _print_plan(planned, look_up(ledger, planned), options)
         return 0
     folder = ledger.runs / "studies" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +108,7 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     if page_only:
         outcomes = {key: _outcome_without_training(found) for key, found in look_up(ledger, planned).items()}
     else:
-        outcomes = _train_missing(Runner(ledger, folder / "logs", options.jobs), planned)
+        outcomes = _train_missing(Runner(ledger, folder / "logs", launcher), planned)
     page_path = write_page(study, outcomes, folder)
     missing = [key for key, outcome in outcomes.items() if outcome.run is None]
     finished = len(outcomes) - len(missing)
@@ -128,7 +146,7 @@ def _outcome_without_training(found: Found | None) -> Outcome:
 def _split(words: Sequence[str]) -> tuple[Options, list[str]]:
     """Split the words into the study's options and the overrides for its runs."""
     names = {option.name for option in dataclasses.fields(Options)}
-    option_words = [word for word in words if word.partition("=")[0] in names]
+    option_words = [word for word in words if (key := word.partition("=")[0]) in names or key.startswith("sbatch.")]
     overrides = [word for word in words if word not in option_words]
     for word in overrides:
         if "=" not in word:
@@ -140,8 +158,10 @@ def _split(words: Sequence[str]) -> tuple[Options, list[str]]:
         check(dataclasses.asdict(options), Options)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if options.jobs < 1:
+    if options.jobs is not None and options.jobs < 1:
         raise UserError(f"jobs={options.jobs}: must be at least 1")
+    if options.gpus < 0 or options.cpus < 1:
+        raise UserError(f"gpus={options.gpus} cpus={options.cpus}: must be at least 0 and 1")
     return options, overrides
 
 
@@ -152,9 +172,25 @@ def _parsed(words: Sequence[str]) -> DictConfig:
         raise UserError(f"{' '.join(words)}: the text after '=' is not valid YAML") from error
 
 
+def _launcher(options: Options, study: Study, overrides: Sequence[str]) -> Launcher:
+    """Return what starts the study's jobs."""
+    if options.launcher == "local":
+        for name in OF_CLUSTER:
+            if getattr(options, name) != getattr(Options(), name):
+                raise UserError(f"{name}: says what a job on a cluster asks for; add launcher=slurm")
+        return Local(options.jobs or 1)
+    if study.budget == "auto" or "budget=auto" in overrides:
+        raise UserError(
+            "budget=auto: this host, which will not train, cannot know it for the nodes that will; say budget=paper or "
+            "budget=laptop"
+        )
+    limit = minutes(options.time)
+    return Slurm(limit, options.partition, options.gpus, options.cpus, options.sbatch, options.jobs)
+
+
 def _train_missing(runner: Runner, planned: Sequence[Planned]) -> dict[plan.Key, Outcome]:
     """Train what is missing, with a progress bar on a terminal."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's stop acts like Ctrl-C, which stops all runs
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a machine that shuts down acts like Ctrl-C
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("runs", total=len(planned))
@@ -168,9 +204,19 @@ def _train_missing(runner: Runner, planned: Sequence[Planned]) -> dict[plan.Key,
         return runner.run_all(planned)
 
 
-def _print_plan(planned: Sequence[Planned], existing: dict[plan.Key, Found | None], jobs: int) -> None:
+def _print_status(states: dict[plan.Key, str]) -> int:
+    """Print what has become of every run; return 1 unless all are finished."""
+    for key, state in states.items():
+        console.print(escape(f"{key}: {state}"))
+    finished = sum(state.startswith("finished") for state in states.values())
+    console.print(f"{finished} of {len(states)} runs are finished")
+    return 0 if finished == len(states) else 1
+
+
+def _print_plan(planned: Sequence[Planned], existing: dict[plan.Key, Found | None], options: Options) -> None:
     """Print which runs are finished, which would train, and how long; a configuration is timed once for all seeds."""
     rows = Table("run", "experiment", "state", "time", box=None)
+    jobs = options.jobs or 1
     total, measured = 0.0, dict[str, dict[str, float]]()
     for run in planned:
         found = existing[run.key]

@@ -1,29 +1,25 @@
-"""Train the missing runs of a study, each in its own process, several at once; failed runs do not stop the others."""
+"""Have the missing runs of a study trained by jobs; failed runs do not stop the others."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
+import hashlib
+import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from filelock import FileLock
-
-from anomaly_lab.experiment.run_folder import no_link
-from anomaly_lab.studies.ledger import Found, Ledger, fingerprints
-from anomaly_lab.studies.plan import Key, Planned
+from anomaly_lab.experiment import fingerprint, run_folder
+from anomaly_lab.studies.jobs import Claims, Job, Launcher, Local, Task, states
+from anomaly_lab.studies.ledger import Found, Ledger
+from anomaly_lab.studies.plan import Key, Planned, plain
 from anomaly_lab.types import UserError
 
 State = Literal["found", "trained", "resumed", "evaluated", "failed"]
 Say = Callable[[str], None]
 COMMAND = (sys.executable, "-m", "anomaly_lab")
-GRACE = 20.0  # seconds a run has to stop before it is killed
 
 
 @dataclass(frozen=True)
@@ -41,137 +37,230 @@ class Outcome:
     reason: str = ""
 
 
+class Started(NamedTuple):
+    """A job for a planned run.
+
+    Attributes:
+        job: the job.
+        state: the outcome's state, if the run is finished in the end; None for a job that was there already.
+        after: jobs that it waits for.
+    """
+
+    job: Job
+    state: State | None
+    after: tuple[Job, ...] = ()
+
+
 @dataclass
 class Runner:
-    """Trains the missing runs of a plan.
+    """Has the missing runs of a plan trained.
+
+    Every job trains into a run folder that is chosen here, so that a job that is requeued, or submitted again, goes on.
 
     Attributes:
         ledger: finds existing runs; new ones are written to its folder.
         logs: folder for the output of each run.
-        jobs: number of runs at the same time; they share the CPU cores.
+        launcher: starts or queues the jobs.
         say: called with a line of text at the start and the end of each run.
         command: command line of anomaly_lab.
 
     Examples:
         Train what is missing of a study, two runs at a time::
 
-            runner = Runner(Ledger(Path("runs")), logs=Path("runs/studies/medical_images/logs"), jobs=2)
+            runner = Runner(Ledger(Path("runs")), logs=Path("runs/studies/medical_images/logs"), launcher=Local(jobs=2))
             outcomes = runner.run_all(plan(load("medical_images")))
     """
 
     ledger: Ledger
     logs: Path
-    jobs: int = 1
+    launcher: Launcher = field(default_factory=Local)
     say: Say = print
     command: Sequence[str] = COMMAND
-    _processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
-    _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.claims = Claims(self.ledger.runs / ".claims")
+        self._outcomes: dict[Key, Outcome] = {}
+        self._running: dict[Key, Started] = {}
+        self._readers: dict[str, Job] = {}
+        self._total = 0
 
     def run_all(self, plan: Sequence[Planned]) -> dict[Key, Outcome]:
         """Find or train every run of the plan; a warm start waits for the run it starts from.
 
-        Ctrl-C stops all running processes; they resume at the next call.
+        Ctrl-C stops all runs on this machine and leaves jobs of a cluster alone; the next call goes on with both.
         """
-        outcomes: dict[Key, Outcome] = {}
-        waiting = {run.key: run for run in plan}
-        running: dict[Future[Outcome], Planned] = {}
-        with ThreadPoolExecutor(self.jobs) as pool:
-            try:
-                while waiting or running:
-                    ready = [r for r in waiting.values() if r.start is None or r.start in outcomes]
-                    for run in ready[: self.jobs - len(running)]:
-                        running[pool.submit(self._run_one, waiting.pop(run.key), outcomes)] = run
-                    for done in wait(running, return_when=FIRST_COMPLETED).done:
-                        run = running.pop(done)
-                        outcomes[run.key] = done.result()
-                        self._report(run, outcomes[run.key], len(outcomes), len(plan))
-            except BaseException:  # also Ctrl-C; the runs have checkpoints, so the next call resumes them
-                pool.shutdown(wait=False, cancel_futures=True)
-                self._stop()
-                raise
-        return outcomes
-
-    def _run_one(self, run: Planned, outcomes: dict[Key, Outcome]) -> Outcome:
-        start = outcomes[run.start].run if run.start else None
-        if run.start and start is None:
-            return Outcome("failed", reason=f"it starts from {run.start}, which failed")
+        self._outcomes, self._running, self._total = {}, {}, len(plan)
+        names = claim_names(plan)
         try:
-            with self._lock(run, start):
-                return self._find_or_train(run, start)
-        except (UserError, OSError) as error:
-            return Outcome("failed", reason=" ".join(str(error).split()))
+            while len(self._outcomes) < len(plan):
+                for run in plan:
+                    if run.key not in self._outcomes and run.key not in self._running:
+                        self._begin(run, names[run.key])
+                alive = states([job for started in self._running.values() for job in (started.job, *started.after)])
+                for run in plan:
+                    if run.key in self._running and self._running[run.key].job.id not in alive:
+                        self._end(run, names[run.key])
+                if self._running:
+                    time.sleep(self.launcher.pause)
+        except BaseException:
+            if self._running:
+                jobs = [started.job for started in self._running.values()]
+                self.say(f"the study is interrupted: {self.launcher.leave(jobs)}")
+            raise
+        return {run.key: self._outcomes[run.key] for run in plan}
 
-    def _find_or_train(self, run: Planned, start: Found | None) -> Outcome:
-        found = self.ledger.match(run, start)
-        if found and not found.finished:
-            with FileLock(found.folder / ".lock"):  # a process that outlived its study may still be training it
-                pass
-            found = self.ledger.match(run, start)
+    def _begin(self, run: Planned, name: str) -> None:
+        """Find a run, or the job that makes it, or submit one, unless the run has to wait."""
+        start = self._outcomes.get(run.start) if run.start else None
+        if start and not start.run:
+            self._conclude(run, Outcome("failed", reason=f"it starts from {run.start}, which failed"))
+            return
+        ahead = self._running.get(run.start) if run.start and not start else None
+        full = self.launcher.jobs is not None and len(self._running) >= self.launcher.jobs
+        if full or (run.start and not start and not (ahead and self.launcher.queues)):
+            return
+        try:
+            with self.claims.locked(name):
+                self._find_or_submit(run, name, start.run if start else None, ahead)
+        except (UserError, OSError) as error:
+            self._conclude(run, Outcome("failed", reason=" ".join(str(error).split())))
+
+    def _find_or_submit(self, run: Planned, name: str, start: Found | None, ahead: Started | None) -> None:
+        found = None if ahead else self.ledger.match(run, start)
         if found and found.finished and not self.ledger.is_stale(run, found):
-            return Outcome("found", found)
-        activity, words = "training", self._train_words(run, start)
-        if found:
-            activity, verb = ("evaluating again", "evaluate") if found.finished else ("resuming", "resume")
-            words = [verb, str(found.folder)]
-        self.say(f"{run.key}: {activity}")
-        status = self._execute(words, self.logs / f"{run.key}.log")
-        if status:
-            return Outcome("failed", reason=f"{_last_line(self.logs / f'{run.key}.log')} (exit status {status})")
-        result = self.ledger.match(run, start)
-        if result is None or not result.finished:
-            reason = (
+            self.claims.remove(name)
+            self._conclude(run, Outcome("found", found))
+            return
+        claim = self.claims.read(name)
+        if claim and states([claim]):
+            self.say(f"{run.key}: job {claim.id} is at it")
+            self._running[run.key] = Started(claim, None)
+            return
+        start_folder = ahead.job.run if ahead else str(start.folder) if start else None
+        place = found.folder if found else self._place(run, claim, start_folder)
+        after = (*([ahead.job] if ahead else []), *self._reading_data(run, place))
+        state: State = "evaluated" if found and found.finished else "resumed" if place.exists() else "trained"
+        words = ["evaluate", str(place)] if state == "evaluated" else self._train_words(run, place, start_folder)
+        self._running[run.key] = Started(self._submit(run, str(run.key), words, place, after), state, after)
+        self.claims.write(name, self._running[run.key].job)
+        activity = {"evaluated": "evaluating again", "resumed": "resuming", "trained": "training"}[state]
+        self.say(f"{run.key}: {activity}{f', job {self._running[run.key].job.id}' if self.launcher.queues else ''}")
+
+    def _place(self, run: Planned, claim: Job | None, start_folder: str | None) -> Path:
+        """Return the folder that an earlier job was to train into, if it fits, or a new one."""
+        if claim is not None:
+            config = Path(claim.run) / "config.yaml"
+            if not config.exists() or plain(config.read_text()).get("start_from") == start_folder:
+                return Path(claim.run)
+        return run_folder.new_place(self.ledger.runs, run.experiment, (str(run.config.get("budget", "")),))
+
+    def _train_words(self, run: Planned, place: Path, start_folder: str | None) -> list[str]:
+        warm_start = [f"start_from={start_folder}"] if start_folder else []
+        return ["train", run.experiment, "--into", str(place), *run.overrides, *warm_start, f"runs={self.ledger.runs}"]
+
+    def _reading_data(self, run: Planned, place: Path) -> tuple[Job, ...]:
+        """Return the job that reads the run's data into the store, on a cluster, where the others would wait for it."""
+        if not self.launcher.queues or place.exists():
+            return ()
+        section = json.dumps(run.config["data"], sort_keys=True)
+        name = f"data-{hashlib.sha256(section.encode()).hexdigest()[:16]}"
+        with self.claims.locked(name):
+            job = self._readers.get(name) or self.claims.read(name)
+            if job is None or (name not in self._readers and not states([job])):
+                words = ["data", run.experiment, *run.overrides, f"runs={self.ledger.runs}"]
+                job = self._submit(run, f"data-{run.key}", words, place, ())
+                self.say(f"{run.key}: reading its data first, job {job.id}")
+                self.claims.write(name, job)
+            self._readers[name] = job
+        return (job,) if states([job]) else ()
+
+    def _submit(self, run: Planned, name: str, words: Sequence[str], place: Path, after: Sequence[Job]) -> Job:
+        trainer = (run.config.get("trainer") or {}) if words[0] == "train" else {}
+        return self.launcher.submit(Task(name, [*self.command, *words], place, self.logs / name, trainer, after))
+
+    def _end(self, run: Planned, name: str) -> None:
+        """Look what a job that has ended left behind."""
+        start = self._outcomes.get(run.start) if run.start else None
+        if run.start and start is None:
+            return  # both have ended; its start is looked at first
+        started = self._running.pop(run.key)
+        try:
+            result = None if start and not start.run else self.ledger.match(run, start.run if start else None)
+        except (UserError, OSError) as error:
+            self._conclude(run, Outcome("failed", reason=" ".join(str(error).split())))
+            return
+        if result and result.finished:
+            self.claims.remove(name)
+            self._conclude(run, Outcome(started.state or "found", result))
+        elif started.state is not None:
+            self._conclude(run, Outcome("failed", reason=self._reason(run, started, start)))
+        # else it was another study's job: the next round submits one
+
+    def _reason(self, run: Planned, started: Started, start: Outcome | None) -> str:
+        if start and not start.run:
+            return f"it starts from {run.start}, which failed"
+        facts = run_folder.read_json(Path(started.job.run) / "provenance.json")
+        if facts.get("finished"):
+            return (
                 "its process succeeded, but no finished run with the planned configuration, code and data was found; "
                 "code or data may have changed meanwhile: start the study again"
             )
-            return Outcome("failed", reason=reason)
-        state: State = "trained" if not found else "evaluated" if found.finished else "resumed"
-        return Outcome(state, result)
+        logs = [job for job in (started.job, *reversed(started.after)) if job.last_line()]
+        return f"{logs[0].last_line()} ({logs[0].log})" if logs else f"it printed nothing ({started.job.log})"
 
-    def _train_words(self, run: Planned, start: Found | None) -> list[str]:
-        warm_start = [f"start_from={start.folder}"] if start else []
-        return ["train", run.experiment, *run.overrides, *warm_start, f"runs={self.ledger.runs}"]
-
-    def _lock(self, run: Planned, start: Found | None) -> FileLock:
-        """Return a lock, so that of two studies that share a run one trains it and the other waits and finds it."""
-        folder = self.ledger.runs / ".claims"
-        folder.mkdir(parents=True, exist_ok=True)
-        config, code = fingerprints(run, start)
-        return FileLock(folder / f"{config}-{code['training']}")
-
-    def _execute(self, words: Sequence[str], log: Path) -> int:
-        """Run anomaly_lab with these words in a process, append its output to `log`, and return the exit status."""
-        threads = max(1, (os.cpu_count() or 1) // self.jobs)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab", opener=no_link) as file:
-            process = subprocess.Popen(
-                [*self.command, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that Ctrl-C reaches it only once, through `_stop`
-                env={"OMP_NUM_THREADS": str(threads), **os.environ},
-            )
-            self._processes.add(process)
-            if self._stopping:
-                process.terminate()
-        status = process.wait()
-        self._processes.discard(process)
-        return status
-
-    def _stop(self) -> None:
-        """Interrupt all processes; kill those that have not stopped after GRACE seconds."""
-        self._stopping = True
-        for process in list(self._processes):
-            process.send_signal(signal.SIGINT)
-        for process in list(self._processes):
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-                continue
-            process.kill()
-
-    def _report(self, run: Planned, outcome: Outcome, done: int, total: int) -> None:
+    def _conclude(self, run: Planned, outcome: Outcome) -> None:
+        self._outcomes[run.key] = outcome
         details = outcome.reason if outcome.run is None else str(outcome.run.folder)
-        self.say(f"[{done}/{total}] {run.key}: {outcome.state}, {details}")
+        self.say(f"[{len(self._outcomes)}/{self._total}] {run.key}: {outcome.state}, {details}")
+
+
+def claim_names(plan: Iterable[Planned]) -> dict[Key, str]:
+    """Return a name for what each run of a plan is, before its data are read: of its configuration, code and start.
+
+    Args:
+        plan: the runs, each after the one it starts from.
+
+    Examples:
+        >>> key = Key("vae", "headct", 0)
+        >>> run = Planned(key, "vae_headct", (), {"data": None, "detector": None}, start=None)
+        >>> len(claim_names([run])[key])
+        33
+    """
+    names: dict[Key, str] = {}
+    for run in plan:
+        config = fingerprint.of_config(run.config, names[run.start] if run.start else None)
+        names[run.key] = f"{config}-{fingerprint.of_code(run.config)['training']}"
+    return names
+
+
+def progress(ledger: Ledger, plan: Sequence[Planned]) -> dict[Key, str]:
+    """Say of every run of a plan whether it is finished, runs, waits or failed, and why.
+
+    Args:
+        ledger: finds the existing runs.
+        plan: the runs, each after the one it starts from.
+
+    Examples:
+        >>> import tempfile
+        >>> run = Planned(Key("vae", "headct", 0), "vae_headct", (), {"data": None, "detector": None}, start=None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     progress(Ledger(Path(folder)), [run]) == {run.key: "not begun"}
+        True
+    """
+    claims = Claims(ledger.runs / ".claims")
+    jobs = {key: claims.read(name) for key, name in claim_names(plan).items()}
+    alive = states([job for job in jobs.values() if job])
+    return {key: _progress(found, jobs[key], alive) for key, found in look_up(ledger, plan).items()}
+
+
+def _progress(found: Found | None, job: Job | None, alive: dict[str, str]) -> str:
+    if found and found.finished:
+        return f"finished: {found.folder}"
+    if job and job.id in alive:
+        return f"job {job.id} {alive[job.id]}: {job.last_line() or 'nothing printed yet'}"
+    if job:
+        return f"failed: {job.last_line() or 'it printed nothing'} ({job.log})"
+    return f"unfinished: {found.folder}" if found else "not begun"
 
 
 def look_up(ledger: Ledger, plan: Iterable[Planned]) -> dict[Key, Found | None]:
@@ -196,8 +285,3 @@ def look_up(ledger: Ledger, plan: Iterable[Planned]) -> dict[Key, Found | None]:
         start = existing[run.start] if run.start else None
         existing[run.key] = None if run.start and not (start and start.finished) else ledger.match(run, start)
     return existing
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")

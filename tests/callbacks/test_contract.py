@@ -61,9 +61,9 @@ def outcome(folder: Path, *extra: pl.Callback) -> dict[str, Any]:
     config = settings(folder, *SMALL)
     data, detector = training.construct(config)
     data.setup()
-    with run_folder.create(config.runs, config.name, ("smoke",)) as work:
+    run = run_folder.new_place(config.runs, config.name, ("smoke",))
+    with run_folder.create(run) as work:
         run_folder.write_atomic(work / "config.yaml", show(config))
-    run = run_folder.final_place(work)
     every = [*training.decisive_callbacks(config.seed), *extra]
     epochs = detector.schedule.epochs_left(0, data.epoch_length)
     trainer = training.trainer_for(config.trainer, run, every, epochs, plugins=[CheckpointFiles()])

@@ -54,7 +54,7 @@ def signals_at(patch: pytest.MonkeyPatch, number: int, *iterations: int) -> None
     step, left = Detector.training_step, list(iterations)
 
     def training_step(self, batch, batch_idx):
-        if self.iterations_done in left:
+        while self.iterations_done in left:
             left.remove(self.iterations_done)
             os.kill(os.getpid(), number)
         step(self, batch, batch_idx)
@@ -128,6 +128,17 @@ def test_outside_a_training_a_signal_ends_the_work_at_once() -> None:
     with Interruption().listening(), pytest.raises(Stopped, match="143"):
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_slurm_which_repeats_signals_does_not_cut_the_iteration_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.MonkeyPatch.context() as patch:
+        signals_at(patch, signal.SIGTERM, 4, 4)
+        with pytest.raises(Stopped):
+            start(tmp_path)
+    assert checkpoint_files.by_age(only_run(tmp_path) / "checkpoints")[0].name.startswith("00000005-")
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:

@@ -81,9 +81,10 @@ def test_provenance_grows(tmp_path: Path) -> None:
 
 
 def _made(runs: Path) -> Path:
-    with run_folder.create(str(runs), "fanogan_headct", ("laptop", "twin")) as work:
+    run = run_folder.new_place(runs, "fanogan_headct", ("laptop", "twin"))
+    with run_folder.create(run) as work:
         (work / "config.yaml").write_text("seed: 0")
-    return run_folder.final_place(work)
+    return run
 
 
 def test_run_folders_carry_their_marks(tmp_path: Path) -> None:
@@ -96,8 +97,8 @@ def test_run_folders_carry_their_marks(tmp_path: Path) -> None:
 
 def test_a_run_folder_is_whole_or_absent(tmp_path: Path) -> None:
     def fail() -> None:
-        with run_folder.create(str(tmp_path), "toy", ()) as work:
-            assert not run_folder.final_place(work).exists()
+        with run_folder.create(tmp_path / "toy" / "run"):
+            assert not (tmp_path / "toy" / "run").exists()
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -108,11 +109,13 @@ def test_a_run_folder_is_whole_or_absent(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_of_a_run_folder_is_removed_by_the_next(tmp_path: Path) -> None:
     script = (
         "import os, sys; from anomaly_lab.experiment import run_folder\n"
-        "with run_folder.create(sys.argv[1], 'fanogan_headct', ()): os._exit(1)"
+        "with run_folder.create(run_folder.new_place(sys.argv[1], 'fanogan_headct', ())): os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert len(list((tmp_path / "fanogan_headct").iterdir())) == 1
-    with run_folder.create(str(tmp_path), "fanogan_headct", ()) as other:  # of a living process: it stays
+    with run_folder.create(
+        run_folder.new_place(tmp_path, "fanogan_headct", ())
+    ) as other:  # of a living process: it stays
         run = _made(tmp_path)
         assert {path.name for path in (tmp_path / "fanogan_headct").iterdir()} == {run.name, other.name}
 

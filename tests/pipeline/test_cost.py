@@ -73,3 +73,9 @@ def test_every_phase_is_run_once_and_nothing_is_left_behind(
     assert [*seconds] == [phase.name for phase in phases]
     assert all(value > 0 for value in seconds.values())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_around_the_process_changes_nothing(fanogan: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"JOB_NAME": "night", "NTASKS": "2", "NNODES": "2", "JOB_ID": "7", "PROCID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert set(cost.phase_seconds(fanogan)) == {"gan", "encoder"}

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from data.conftest import write_headct
-from pipeline.conftest import settings
+from pipeline.conftest import settings, words
 
+from anomaly_lab.experiment import run_folder
 from anomaly_lab.pipeline import engine
 from anomaly_lab.types import UserError
 
@@ -46,3 +47,54 @@ def test_data_that_cannot_be_used_leave_nothing(tmp_path: Path, damage, override
     store = tmp_path / "store"
     left = [path for path in store.rglob("*") if path.is_file() and path.suffix != ".lock"] if store.exists() else []
     assert damage is None or left == []
+
+
+BARE = (
+    "callbacks.wandb=null",
+    "detector.gan_iterations=3",
+    "detector.encoder_iterations=2",
+    "evaluation.replicates=20",
+)
+
+
+@pytest.fixture
+def asked(tmp_path: Path):
+    """Train by name into `run`, with files and settings of a small test."""
+    write_headct(tmp_path / "headct")
+    small = [*words(tmp_path), *BARE]
+    return lambda *more: engine.train_by_name("fanogan_headct", [*small, *more], str(tmp_path / "run"))
+
+
+def test_the_same_command_begins_continues_and_leaves_a_run(
+    asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "evaluate_run", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            asked()
+    assert run_folder.read_json(run / "provenance.json")["run"] == "run"
+    assert not (run / "report.html").exists()
+    assert asked() == run
+    assert "resuming" in capsys.readouterr().err
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert asked() == run
+    assert f"{run} is finished" in capsys.readouterr().err.replace("\n", "")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    with pytest.raises(UserError, match=r"is a run with detector.gan_iterations=3, not 4; name another folder"):
+        asked("detector.gan_iterations=4")
+    with pytest.raises(UserError, match=r"is a run with start_from=None, not runs/other"):
+        asked("start_from=runs/other")
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_anything_is_read(asked, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="exists and is not a run folder"):
+        asked()
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_empty_folder_is_trained_into(asked, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert (asked() / "report.html").exists()

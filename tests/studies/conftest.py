@@ -8,6 +8,7 @@ from study_runs import STUB, small_study, write_run
 
 from anomaly_lab.studies import ledger
 from anomaly_lab.studies.findings import Findings, read_findings
+from anomaly_lab.studies.jobs import Local
 from anomaly_lab.studies.plan import Key
 from anomaly_lab.studies.runner import Runner
 
@@ -22,10 +23,11 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def make(jobs: int = 1, code: ledger.Code = "same") -> Runner:
         at = ledger.Ledger(tmp_path / "runs", code)
-        return Runner(at, tmp_path / "logs", jobs, said.append, (sys.executable, str(script)))
+        return Runner(at, tmp_path / "logs", Local(jobs), said.append, (sys.executable, str(script)))
 
     said: list[str] = []
     make.said = said
+    make.log = lambda name: next((tmp_path / "logs" / name).glob("*_log.out"))
     make.calls = lambda: log.read_text().splitlines() if log.exists() else []
     return make
 

@@ -64,11 +64,30 @@ def test_a_page_of_what_is_finished_trains_nothing(capsys, tmp_path):
     ("rows=[[a]]", "rows"),
     ("jobs=[1", "is not valid YAML"),
     ("detector.widht=3", "Did you mean: 'width'"),
+    ("partition=gpu", "partition: says what a job on a cluster asks for; add launcher=slurm"),
+    ("sbatch.account=lab", "sbatch: says what"),
+    ("launcher=ray", "launcher"),
 ])  # fmt: skip
 def test_a_wrong_word_is_one_line(word, complaint):
     with pytest.raises(UserError, match=complaint.replace("[", r"\[")) as refused:
         command.main("toys", [word], dry_run=True)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("words", "complaint"), [
+    (["budget=auto"], "this host, which will not train, cannot know it"),
+    (["time=4"], "takes a number with its unit"),
+    (["cpus=0"], "gpus=0 cpus=0"),
+])  # fmt: skip
+def test_a_study_on_a_cluster_refuses_what_this_host_cannot_know(words, complaint):
+    with pytest.raises(UserError, match=complaint):
+        command.main("toys", ["launcher=slurm", *words], dry_run=True)
+
+
+def test_the_status_of_a_study_trains_nothing(capsys, tmp_path):
+    assert command.main("toys", [], status=True) == 1
+    assert capsys.readouterr().err.count("not begun") == 2
+    assert not list((tmp_path / "runs").glob("*"))
 
 
 def test_the_front_door_hands_over_words_and_the_exit_status():

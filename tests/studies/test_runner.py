@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from study_runs import planned
 
@@ -63,7 +64,7 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(stub):
     plan = [planned("bad", fail=True), planned("child", start="bad"), planned("good")]
     outcomes = stub(jobs=2).run_all(plan)
     assert states(outcomes) == {"bad": "failed", "child": "failed", "good": "trained"}
-    assert outcomes[Key("bad", "set", 0)].reason == "error: it is broken (exit status 1)"
+    assert outcomes[Key("bad", "set", 0)].reason == f"error: it is broken ({stub.log('bad-set-seed0')})"
     assert "bad-set-seed0" in outcomes[Key("child", "set", 0)].reason
     assert sum("[3/3]" in line for line in stub.said) == 1
 
@@ -72,7 +73,7 @@ def test_a_killed_run_is_resumed(stub):
     plan = [planned("a", die_once=True)]
     assert states(stub().run_all(plan)) == {"a": "failed"}
     assert states(stub().run_all(plan)) == {"a": "resumed"}
-    assert [call.split()[0] for call in stub.calls()] == ["train", "resume"]
+    assert [call.split()[0] for call in stub.calls()] == ["train", "train"]
 
 
 def test_a_run_starts_from_anothers_folder_and_is_known_by_it(stub, tmp_path):
@@ -100,6 +101,7 @@ def test_a_study_killed_half_way_runs_only_what_is_missing(stub, tmp_path):
         from pathlib import Path
         from study_runs import planned
         from anomaly_lab.studies import ledger
+        from anomaly_lab.studies.jobs import Local
         from anomaly_lab.studies.runner import Runner
         ledger.data_fingerprint = lambda section: "data"
         def say(line):
@@ -107,7 +109,7 @@ def test_a_study_killed_half_way_runs_only_what_is_missing(stub, tmp_path):
                 os.kill(os.getpid(), signal.SIGKILL)
         command = (sys.executable, {str(tmp_path / "stub.py")!r})
         at = ledger.Ledger(Path({str(tmp_path / "runs")!r}))
-        runner = Runner(at, Path({str(tmp_path / "logs")!r}), 1, say, command)
+        runner = Runner(at, Path({str(tmp_path / "logs")!r}), Local(), say, command)
         runner.run_all([planned(name) for name in "abcd"])
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=dict(os.environ), check=False)
@@ -130,4 +132,7 @@ def test_an_interrupted_study_leaves_no_run_alone(stub, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         runner.run_all([planned("a")])
     signal.signal(signal.SIGINT, before)
-    assert not runner._processes
+    assert [line for line in stub.said if "interrupted" in line] == [
+        "the study is interrupted: its runs have stopped; the same command takes it up again"
+    ]
+    assert not [each for each in psutil.process_iter(["cmdline"]) if str(alive) in " ".join(each.info["cmdline"] or [])]
