@@ -83,7 +83,7 @@ def test_a_preempted_run_goes_on_by_itself_and_ends_in_the_same_bytes(
 ) -> None:
     words = [
         *tiny(tmp_path, store),
-        "detector.gan_iterations=400",
+        "detector.gan_iterations=200",
         "data.epoch_length=20",
         "callbacks.record.every=50",
     ]
@@ -95,7 +95,7 @@ def test_a_preempted_run_goes_on_by_itself_and_ends_in_the_same_bytes(
     slurm.until(lambda: slurm.state(other) == "COMPLETED", log)
     assert slurm.state(job) == "PENDING", log.read_text()
     stopped_at = checkpoint_files.by_age(run / "checkpoints")[0].name[:8]
-    assert 0 < int(stopped_at) < 406
+    assert 0 < int(stopped_at) < 206
     slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
     straight = slurm.submit("one_node.sbatch", tmp_path / "other", "fanogan_headct", whole, *words)
     for each in (job, straight):
@@ -131,7 +131,7 @@ rows:
   base: {title: Base, experiment: "fanogan_{dataset}", overrides: {detector.gan_iterations: 100}}
   child: {title: Child, experiment: "fanogan_{dataset}", start_from: base,
           overrides: {detector.gan_iterations: 100, detector.encoder_iterations: 3}}
-  long: {title: Long, experiment: "fanogan_{dataset}", overrides: {detector.gan_iterations: 120}}
+  long: {title: Long, experiment: "fanogan_{dataset}", overrides: {detector.gan_iterations: 200}}
   short: {title: Short, experiment: "fanogan_{dataset}", overrides: {detector.gan_iterations: 6}}
 """
 
@@ -145,9 +145,13 @@ def test_a_study_that_is_left_and_loses_jobs_ends_whole(slurm: Cluster, store: P
              "launcher=slurm", "time=10m", "cpus=1", *settings]  # fmt: skip
     log = tmp_path / "log"
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(*more: str) -> subprocess.Popen[bytes]:
         with log.open("ab") as file:
-            return subprocess.Popen(study, cwd=ROOT, env=slurm.environment, stdout=file, stderr=file)
+            return subprocess.Popen([*study, *more], cwd=ROOT, env=slurm.environment, stdout=file, stderr=file)
+
+    def status() -> str:
+        done = subprocess.run([*study, "--status"], cwd=ROOT, env=slurm.environment, capture_output=True, check=False)
+        return done.stderr.decode()
 
     def job(name: str) -> str:
         return slurm.ask("squeue", "--noheader", f"--name={name}", "--format=%i")
@@ -157,20 +161,28 @@ def test_a_study_that_is_left_and_loses_jobs_ends_whole(slurm: Cluster, store: P
         run = next(Path(claim["run"]) for claim in claims if claim["id"] == job(name))
         return any((run / "checkpoints").glob("*.ckpt"))
 
-    first = start()
+    first = start("sbatch.hold=true")
     slurm.until(lambda: bool(job("short-headct-seed1")), log)  # the last one
-    assert "(Dependency)" in slurm.ask("squeue", "--format=(%r)")
     first.send_signal(signal.SIGINT)
     assert first.wait(60) == 130
     assert "its jobs go on" in log.read_text()
-    slurm.until(lambda: trains("long-headct-seed0"), log)
-    limited = job("long-headct-seed0")
-    slurm.ask("scontrol", "update", f"JobId={limited}", "TimeLimit=1")
-    slurm.until(lambda: slurm.state(limited) == "PENDING", log)
-    slurm.ask("scontrol", "update", f"JobId={limited}", "TimeLimit=10", "StartTime=now")
-    for name in ("base-headct-seed1", "long-headct-seed1"):
+    assert status().count("pending (JobHeldUser)") == 8
+
+    limited, *killed = "long-headct-seed0", "base-headct-seed1", "long-headct-seed1"
+    data = [job(f"data-base-headct-seed{seed}") for seed in (0, 1)]
+    for held in (*data, job(limited), *map(job, killed)):
+        slurm.ask("scontrol", "release", held)
+    slurm.until(lambda: trains(limited), log)
+    limited = job(limited)
+    slurm.ask("scancel", "--signal=STOP", limited)  # until it is told; SLURM looks every half a minute
+    slurm.ask("scontrol", "update", f"JobId={limited}", "TimeLimit=2")  # it is told 120 seconds before, so now
+    for name in killed:
         slurm.until(lambda name=name: trains(name), log)
         slurm.ask("scancel", "--signal=KILL", job(name))
+    for held in slurm.ask("squeue", "--noheader", "--states=PENDING", "--format=%i").split():
+        slurm.ask("scontrol", "release", held)
+    slurm.until(lambda: slurm.state(limited) == "PENDING", log)
+    slurm.ask("scontrol", "update", f"JobId={limited}", "TimeLimit=10", "StartTime=now")
     second = start()
     assert second.wait(LIMIT) == 0, log.read_text()
     said = log.read_text()
@@ -178,5 +190,4 @@ def test_a_study_that_is_left_and_loses_jobs_ends_whole(slurm: Cluster, store: P
     assert f"long-headct-seed0: job {limited} is at it" in said
     assert "long-headct-seed1: resuming" in said
     assert not list(tmp_path.rglob("hpc_ckpt*"))
-    whole = subprocess.run([*study, "--status"], cwd=ROOT, env=slurm.environment, capture_output=True, check=True)
-    assert b"8 of 8 runs are finished" in whole.stderr
+    assert "8 of 8 runs are finished" in status()
