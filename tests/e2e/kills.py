@@ -235,7 +235,7 @@ def run_folders(base: Path) -> list[Path]:
 def tree(folder: Path) -> dict[str, Any]:
     """All files below a folder; locks and logs aside."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    kept = [path for path in files if path.suffix not in (".lock", ".log") and ".claims" not in path.parts]
+    kept = [path for path in files if not path.name.endswith((".lock", ".log")) and ".claims" not in path.parts]
     return {_nameless(str(path.relative_to(folder))): path.read_bytes() for path in kept}
 
 
@@ -295,9 +295,8 @@ def targets(work: Path) -> dict[str, Target]:
         "evaluate": Target(on_finished("evaluate", "evaluation.quantile=0.5"), finished),
         "report": Target(on_finished("report"), finished),
         "predict": Target(
-            on_finished("predict", str(work / "grey.png")), finished,
-            lambda base: {name: content for name, content in tree(run_folders(base)[0] / "predictions").items()
-                          if not name.endswith(".html")},
+            lambda base: on_finished("predict", str(work / "grey.png"), "--out", str(base / "out"))(base), finished,
+            lambda base: {name: content for name, content in tree(base / "out").items() if not name.endswith(".html")},
         ),
         "study": Target(study, outcome=study_of),
     }  # fmt: skip
