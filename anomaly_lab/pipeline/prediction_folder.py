@@ -250,6 +250,7 @@ def _refuse_foreign(place: Path, asked: Mapping[str, Any], overwrite: bool) -> d
         raise UserError(f"{place} holds results of another run; {another}")
     anew = "begin anew with --overwrite (OVERWRITE=1)"
     if former.get("finished") and not overwrite:
+        shutil.rmtree(place / _WORK, ignore_errors=True)  # of a process that was killed at its very end
         raise UserError(f"{place} holds a finished result; {another} or {anew}")
     same = all(former.get(key) == value for key, value in asked.items())
     if not same and not overwrite:

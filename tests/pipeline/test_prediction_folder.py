@@ -125,6 +125,17 @@ def test_a_killed_prediction_goes_on_where_its_journal_ends(tmp_path: Path, stop
     assert content(place) == content(tmp_path / "straight")
 
 
+def test_killed_at_the_very_end_it_is_finished_and_leaves_nothing(tmp_path: Path) -> None:
+    finished(place := tmp_path / "out")
+    whole = content(place)
+    (place / ".unfinished").mkdir()
+    (place / ".unfinished" / "journal.jsonl").touch()
+    with pytest.raises(UserError, match="holds a finished result"):
+        finished(place)
+    assert content(place) == whole
+    assert not (place / ".unfinished").exists()
+
+
 def test_rows_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         broken_off(tmp_path / "out", range(3), KeyboardInterrupt())
