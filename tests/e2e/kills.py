@@ -358,7 +358,7 @@ class Campaign:
                 break
             if words[0] != "resume":
                 break
-        finished = ended.status == 2 and "is finished" in ended.said
+        finished = ended.status == 2 and ("is finished" in ended.said or "holds a finished result" in ended.said)
         if ended.status and not finished:
             said = [f"{words[0]}: status {ended.status}: {ended.said[-400:]}"]
         else:
