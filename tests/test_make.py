@@ -32,7 +32,6 @@ def start(clone: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(words, cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_of_many_at_once_one_sets_up(clone: Path) -> None:
     for ended in [start(clone) for _ in range(4)]:
         said, _ = ended.communicate(timeout=60)
@@ -41,7 +40,6 @@ def test_of_many_at_once_one_sets_up(clone: Path) -> None:
     assert (clone / ".venv" / ".complete").exists()
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_what_was_killed_while_it_set_up_is_done_again(clone: Path) -> None:
     killed = start(clone)
     while not (clone / "log").exists():

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -557,8 +557,7 @@ def _is_finished(run: Path) -> bool:
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(config)
-    return plain  # type: ignore[no-any-return]
+    return cast("dict[str, Any]", OmegaConf.to_container(config))
 
 
 def _evaluation(config: DictConfig) -> Evaluation:
