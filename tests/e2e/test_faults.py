@@ -1,0 +1,608 @@
+"""Faults that users met, each by its own commands: what one sees, not how it is done.
+
+The numbers are those of the list of faults that was made at commit c267c94, where every test here fails:
+
+    git worktree add /tmp/then c267c94
+    ANOMALY_TREE=/tmp/then python -m pytest tests/e2e/test_faults.py
+"""
+
+import csv
+import gzip
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+import torch
+import yaml
+from dicom_files import chest, dicom_slice, save, set_pixels, write_dicom_series
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    RLELossless,
+    RTDoseStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+from commands import OLD, TREE, Ended, Running, Server, die_at, settings
+
+pytestmark = pytest.mark.slow
+KILLED = -signal.SIGKILL
+TINY: dict[str, object] = {  # four iterations
+    "budget": "smoke",
+    "data.patch_size": "[32,32]",
+    "data.batch_size": 4,
+    "data.epoch_length": 2,
+    "data.split.val_fraction": 0.25,
+    "detector.width": 4,
+    "detector.gan_iterations": 2,
+    "detector.encoder_iterations": 2,
+    "detector.n_critic": 1,
+    "callbacks.wandb": "null",
+    "data.store.scoring_batch_size": 1,
+    "evaluation.replicates": 20,
+    "trainer.precision": "32-true",
+    "trainer.accelerator": "cpu",
+}
+LONG = {"detector.gan_iterations": 10**6, "callbacks.record.every": 1}
+
+
+class Place:
+    """A working folder with a Head-CT set of sixteen pictures in data/headct, which is where one looks by default."""
+
+    def __init__(self, server: Server, base: Path) -> None:
+        self.server, self.base = server, base
+        base.mkdir(parents=True, exist_ok=True)
+        write_headct(base / "data" / "headct", 16)
+
+    def words(self, experiment: str, **changes: object) -> list[str]:
+        tiny: dict[str, object] = {"data.split.train_normals": 8, "data.store.folder": self.base / "store"}
+        return [experiment, *settings(TINY | tiny | changes)]
+
+    def run(self, *words: str | Path, **more) -> Ended:
+        return self.server.run(*words, **{"folder": self.base} | more)
+
+    def start(self, *words: str | Path, **more) -> Running:
+        return self.server.start(*words, **{"folder": self.base} | more)
+
+    def train(self, experiment: str = "fanogan_headct", first: str = "", status: int = 0, **changes: object) -> Path:
+        """The new run folder of a training that ends with this status."""
+        before = set(self.runs())
+        ended = self.run("train", *self.words(experiment, **changes), first=first)
+        assert ended.status == status, ended.said
+        (run,) = set(self.runs()) - before
+        return run
+
+    def stopped(self, **changes: object) -> Path:
+        """A run that was killed when its second checkpoint was written."""
+        return self.train(first=die_at("os.rename", ".ckpt", 2), status=KILLED, **changes)
+
+    def runs(self) -> list[Path]:
+        """All folders that look like a run's."""
+        return [path for path in (self.base / "runs").glob("*/*") if path.name != "data" and path.name[0] != "."]
+
+
+def write_headct(root: Path, count: int, first: int = 0) -> None:
+    """Pictures of noise, every fourth one of them anomalous, in the official layout."""
+    folder = root / "head_ct" / "head_ct"
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = root / "labels.csv"
+    lines = labels.read_text().splitlines() if labels.exists() else ["id, hemorrhage"]
+    for i in range(first, first + count):
+        noise(i, (20 + i, 18)).save(folder / f"{i:03d}.png")
+        lines.append(f"{i},{int(i % 4 == 0)}")
+    labels.write_text("\n".join(lines) + "\n")
+
+
+def noise(seed: int, shape: tuple[int, ...] = (32, 32)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def facts(run: Path, name: str = "provenance") -> dict:
+    return json.loads((run / f"{name}.json").read_text())
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    """All files of a folder and their content, but for locks."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+RESULT = ("scores.csv", "metrics.json", "provenance.json", "report.html")
+
+
+def result(run: Path) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in RESULT if (run / name).exists()}
+
+
+def newest_checkpoint(run: Path) -> Path:
+    return max((run / "checkpoints").glob("*.ckpt"))
+
+
+def sealed(checkpoint: Path, edit) -> Path:
+    """Edit a checkpoint and name it by its new checksum, as one does who means it."""
+    content = torch.load(checkpoint, weights_only=True)
+    edit(content)
+    torch.save(content, checkpoint)
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16]
+    return checkpoint.rename(checkpoint.with_name(f"{checkpoint.stem.partition('-')[0]}-{digest}.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def place(server: Server, tmp_path: Path) -> Place:
+    return Place(server, tmp_path / "place")
+
+
+@pytest.fixture(scope="module")
+def trained(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on real pictures that nobody changes."""
+    return Place(server, tmp_path_factory.mktemp("trained")).train()
+
+
+# A. The run forgets what it was
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "resume"])
+def test_a1_a_run_whose_data_are_gone_does_not_become_one_on_the_twin(place: Place, verb: str) -> None:
+    run = place.train() if verb == "evaluate" else place.stopped()
+    before = result(run)
+    (place.base / "data").rename(place.base / "unmounted")
+    ended = place.run(verb, run)
+    assert ended.is_refusal, ended.said
+    assert result(run) == before
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "resume"])
+def test_a1_a_run_has_the_same_data_in_another_working_folder(place: Place, tmp_path: Path, verb: str) -> None:
+    straight = place.train()
+    run = straight if verb == "evaluate" else place.stopped()
+    scores = (straight / "scores.csv").read_bytes()
+    ended = place.run(verb, run, folder=tmp_path)
+    assert ended.status == 0, ended.said
+    assert (run / "scores.csv").read_bytes() == scores
+
+
+def test_a1_a_root_that_was_typed_must_exist(place: Place) -> None:
+    ended = place.run("train", *place.words("fanogan_headct"), "data.root=data/haedct")
+    assert ended.is_refusal, ended.said
+    assert "haedct" in ended.said
+    assert not place.runs()
+
+
+@pytest.mark.parametrize("change", ["added", "altered", "removed", "relabelled"])
+def test_a2_a_run_is_not_judged_on_a_split_drawn_anew(place: Place, change: str) -> None:
+    run, root = place.train(), place.base / "data" / "headct"
+    before = result(run)
+    if change == "added":
+        write_headct(root, 12, first=16)
+    elif change == "altered":
+        noise(99, (25, 18)).save(root / "head_ct" / "head_ct" / "005.png")
+    elif change == "removed":
+        (root / "head_ct" / "head_ct" / "005.png").unlink()
+        (root / "labels.csv").write_text((root / "labels.csv").read_text().replace("5,0\n", "", 1))
+    else:
+        (root / "labels.csv").write_text((root / "labels.csv").read_text().replace("\n5,0\n", "\n5,1\n", 1))
+    ended = place.run("evaluate", run)
+    assert ended.is_refusal, ended.said
+    assert result(run) == before
+
+
+@pytest.mark.parametrize("damage", ["torn", "gone"])
+def test_a3_an_older_checkpoint_than_the_result_is_not_taken_in_silence(place: Place, damage: str) -> None:
+    run = place.train(**{"detector.encoder_iterations": 4})
+    before, newest = result(run), newest_checkpoint(run)
+    newest.write_bytes(newest.read_bytes()[:1000]) if damage == "torn" else newest.unlink()
+    ended = place.run("evaluate", run)
+    assert ended.is_refusal, ended.said
+    assert result(run) == before
+
+
+def test_a3_checkpoints_of_another_run_are_refused(place: Place) -> None:
+    run, other = place.train(), place.train(seed=1)
+    before = result(run)
+    shutil.rmtree(run / "checkpoints")
+    shutil.copytree(other / "checkpoints", run / "checkpoints")
+    ended = place.run("evaluate", run)
+    assert ended.is_refusal, ended.said
+    assert result(run) == before
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "resume"])
+def test_a3_a_run_that_is_being_trained_is_left_alone(place: Place, verb: str) -> None:
+    training = place.start("train", *place.words("fanogan_headct", **{"detector.encoder_iterations": 10**6}))
+    try:
+        run = wait_for(lambda: next((run for run in place.runs() if list((run / "checkpoints").glob("0000000[4-9]*"))), None))
+        ended = place.run(verb, run)
+        assert ended.is_refusal, ended.said
+        assert "resumed" not in facts(run)
+        assert not (run / "scores.csv").exists()
+    finally:
+        os.kill(training.pid, signal.SIGKILL)
+        training.wait()
+
+
+def wait_for(what):
+    """What a function returns as soon as that is true."""
+    begun = time.monotonic()
+    while not (found := what()):
+        assert time.monotonic() - begun < 60
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "provenance.json"])
+def test_a4_a_run_folder_is_whole_or_not_there(place: Place, name: str) -> None:
+    ended = place.run("train", *place.words("fanogan_headct"), first=die_at("os.rename", name))
+    assert ended.status == KILLED
+    for run in place.runs():
+        ended = place.run("resume", run)
+        assert ended.status == 0, ended.said
+        assert {"budget", "source", "finished"} <= set(facts(run))
+    run = place.train()
+    assert list((place.base / "runs" / "fanogan_headct").iterdir()) == [*place.runs()]
+    assert run in place.runs()
+
+
+def test_a4_a_kill_before_the_report_is_healed(place: Place) -> None:
+    run = place.train(first=die_at("os.rename", "report.html"), status=KILLED)
+    ended = place.run("resume", run)
+    assert ended.status == 0, ended.said
+    assert (run / "report.html").exists()
+
+
+def test_a4_a_kill_while_the_record_is_shortened_loses_nothing(place: Place) -> None:
+    """A line that was written after the checkpoint is dropped by resume, which is killed while it does that."""
+    straight = place.train(**{"callbacks.record.every": 1})
+    run = place.stopped(**{"callbacks.record.every": 1})
+    ended = place.run("resume", run, first=die_at("open", "metrics.jsonl"))
+    assert ended.status == KILLED
+    ended = place.run("resume", run)
+    assert ended.status == 0, ended.said
+    assert (run / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
+
+
+def test_a4_a_kill_before_the_pool_is_taken_over_is_healed(place: Place) -> None:
+    pool = {"callbacks.fakepool.every": 1, "callbacks.fakepool.count": 4, "data.store.folder": place.base / "store"}
+    tiny = {key: value for key, value in TINY.items() if key != "detector.encoder_iterations"} | pool
+    tiny["data.split.train_normals"] = 8
+    ended = place.run("train", "wgan_headct", *settings(tiny))
+    assert ended.status == 0, ended.said
+    (source,) = place.runs()
+    words = settings(tiny | {"detector.critic_iterations": 2, "start_from": source})
+    ended = place.run("train", "adgan_headct", *words, first=die_at("os.link", "fakepool"))
+    assert ended.status == KILLED, ended.said
+    for run in set(place.runs()) - {source}:
+        ended = place.run("resume", run)
+        assert ended.status == 0, ended.said
+
+
+def test_a4_nothing_half_written_is_left(place: Place) -> None:
+    run = place.train(first=die_at("os.rename", ".ckpt", 2), status=KILLED)
+    ended = place.run("resume", run)
+    assert ended.status == 0, ended.said
+    assert not [path.name for path in run.rglob("*") if path.name.startswith(".") and path.name != ".lock"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a5_a_signal_ends_a_training_with_a_checkpoint_a_line_and_its_status(place: Place, name: str) -> None:
+    number = signal.Signals[name]
+    job = {f"SLURM_{key}": "1" for key in ("JOB_ID", "NTASKS", "JOB_NUM_NODES")} | {"SLURM_JOB_NAME": "job"}
+    job |= {f"SLURM_{key}": "0" for key in ("PROCID", "LOCALID", "NODEID")}
+    words = place.words("fanogan_headct", **LONG | {"data.epoch_length": 10**6})
+    training = place.start("train", *words, environment=job if name == "SIGUSR1" else {})
+    run = wait_for(lambda: next((run for run in place.runs() if (run / "metrics.jsonl").exists()), None))
+    os.kill(training.pid, number)
+    ended = training.wait(20)
+    assert ended.status == 128 + number, ended.said
+    assert f"resume RUN={run.relative_to(place.base)}" in ended.said
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    assert re.fullmatch(r"\d+-[0-9a-f]{16}\.ckpt", checkpoint.name)
+
+
+@pytest.mark.parametrize("verb", ["resume", "evaluate", "predict", "report"])
+def test_a6_settings_after_make_are_used_or_refused(place: Place, verb: str) -> None:
+    run = place.stopped() if verb == "resume" else place.train()
+    before = result(run)
+    (place.base / "new").mkdir()
+    ended = made(place, verb, f"RUN={run}", f"INPUT={place.base / 'new'}", "detector.width=5")
+    assert ended.status == 2, ended.said
+    assert "detector.width" in ended.said
+    assert result(run) == before
+
+
+def test_a6_evaluate_takes_another_quantile(place: Place) -> None:
+    run = place.train()
+    before = facts(run, "metrics")["threshold"]
+    ended = made(place, "evaluate", f"RUN={run}", "evaluation.quantile=0.1")
+    assert ended.status == 0, ended.said
+    assert facts(run, "metrics")["threshold"]["value"] < before["value"]
+
+
+def made(place: Place, *words: str) -> Ended:
+    """Do what make would do."""
+    shutil.copy(TREE / "Makefile", place.base)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (place.base / name).touch()
+    (place.base / ".venv").mkdir()
+    for name in (".complete", "complete"):
+        (place.base / ".venv" / name).touch()
+    done = subprocess.run(
+        ["make", "--dry-run", *words], cwd=place.base, capture_output=True, text=True, check=True
+    )
+    (line,) = (line for line in done.stdout.splitlines() if "-m anomaly_lab" in line)
+    return place.run(*shlex.split(line)[3:])
+
+
+# B. Predictions
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / trained.name))
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    """A folder of three new pictures."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name in range(3):
+        noise(100 + name, (30, 50)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scans(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A finished run on NIfTI volumes."""
+    place = Place(server, tmp_path_factory.mktemp("scans"))
+    write_volumes(place.base / "nifti")
+    place.train("fanogan_nifti", **VOLUMES | {"data.root": place.base / "nifti"})
+    return place
+
+
+VOLUMES = {"data.images": "'**/flair.nii*'", "data.split.train_normals": 0.5, "data.cut.foreground": 0.0}
+
+
+def write_volumes(root: Path, unit: str = "mm", scale: float = 1.0, patients: int = 8) -> None:
+    """Volumes of 40×40×3 voxels of 2×2×4 mm; every second one has a lesion."""
+    for patient in range(patients):
+        rng = np.random.default_rng(patient)
+        lesion = np.zeros((40, 40, 3), np.uint8)
+        lesion[10:20, 10:20] = patient % 2
+        for name, values in (("flair", rng.integers(50, 200, (40, 40, 3)).astype(np.int16)), ("lesion", lesion)):
+            write_volume(root / f"p{patient}" / f"{name}.nii.gz", values, np.diag([2, 2, 4, 1 / scale]) * scale, unit)
+
+
+def write_volume(path: Path, values: np.ndarray, affine: np.ndarray, unit: str = "mm") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(values, affine)
+    image.header.set_xyzt_units(xyz=unit)
+    nibabel.save(image, path)
+    return path
+
+
+def predicted(out: Path) -> dict[str, dict[str, str]]:
+    return {row["id"].removeprefix("./"): row for row in rows(out / "scores.csv")}
+
+
+@pytest.mark.parametrize("whose", ["home", "input", "run", "above the run"])
+def test_b1_what_a_prediction_did_not_make_it_does_not_delete(
+    server: Server, run: Path, new: Path, tmp_path: Path, whose: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.txt").write_text("years of work")
+    out = {"home": home, "input": new, "run": run, "above the run": run.parent}[whose]
+    before = held(out)
+    server.run("predict", run, new, "--out", out)
+    after = held(out)
+    assert before.keys() <= after.keys()
+    assert all(after[name] == content for name, content in before.items())
+
+
+def test_b1_a_result_does_not_replace_that_of_a_folder_of_the_same_name(
+    server: Server, run: Path, new: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "new"
+    other.mkdir(parents=True)
+    noise(7).save(other / "7.png")
+    for folder in (new, other):
+        ended = server.run("predict", run, folder)
+        assert ended.status == 0, ended.said
+    tables = [sorted(predicted(out)) for out in (run / "predictions").iterdir()]
+    assert sorted(tables) == [["0.png", "1.png", "2.png"], ["7.png"]]
+
+
+def test_b1_two_at_once_do_not_mix(server: Server, run: Path, tmp_path: Path) -> None:
+    for patient in "ab":
+        (tmp_path / patient / "new").mkdir(parents=True)
+        for name in range(20):
+            noise(name).save(tmp_path / patient / "new" / f"{patient}{name:02d}.png")
+    both = [server.start("predict", run, tmp_path / patient / "new") for patient in "ab"]
+    for running in both:
+        ended = running.wait()
+        assert ended.status == 0, ended.said
+    found = {"".join(sorted({name[0] for name in predicted(out)})): out for out in (run / "predictions").iterdir()}
+    assert sorted(found) == ["a", "b"]
+    for patient, out in found.items():
+        assert len(predicted(out)) == 20
+        assert {path.name[0] for path in (out / "maps").iterdir()} == {patient}
+        assert len(list((out / "maps").iterdir())) == 20
+
+
+def test_b2_one_bad_file_costs_one_row(server: Server, run: Path, new: Path, tmp_path: Path) -> None:
+    (new / "1.png").write_bytes((new / "1.png").read_bytes()[:60])
+    ended = server.run("predict", run, new, "--out", tmp_path / "out")
+    assert ended.status not in (0, 1), ended.said
+    assert "1.png" in ended.said
+    table = predicted(tmp_path / "out")
+    assert [bool(table[name]["score"]) for name in ("0.png", "2.png")] == [True, True]
+    assert not table["1.png"]["score"]
+
+
+def test_b2_masks_beside_scans_are_not_scored(server: Server, scans: Place, tmp_path: Path) -> None:
+    (run,) = scans.runs()
+    write_volumes(tmp_path / "new", patients=2)
+    ended = server.run("predict", run, tmp_path / "new", "--out", tmp_path / "out")
+    assert ended.status == 0, ended.said
+    assert sorted(predicted(tmp_path / "out")) == ["p0/flair.nii.gz", "p1/flair.nii.gz"]
+
+
+def test_b2_webp_is_scored(server: Server, run: Path, new: Path, tmp_path: Path) -> None:
+    Image.open(new / "0.png").save(new / "3.webp", lossless=True)
+    ended = server.run("predict", run, new, "--out", tmp_path / "out")
+    table = predicted(tmp_path / "out")
+    assert sorted(table) == ["0.png", "1.png", "2.png", "3.webp"], ended.said
+    assert float(table["3.webp"]["score"]) == pytest.approx(float(table["0.png"]["score"]), rel=1e-5)
+
+
+def test_b2_linked_folders_are_entered(server: Server, run: Path, new: Path, tmp_path: Path) -> None:
+    (tmp_path / "ward").mkdir()
+    (tmp_path / "ward" / "patient").symlink_to(new, target_is_directory=True)
+    ended = server.run("predict", run, tmp_path / "ward", "--out", tmp_path / "out")
+    assert ended.status == 0, ended.said
+    assert len(predicted(tmp_path / "out")) == 3
+
+
+@pytest.fixture(scope="module")
+def series(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A finished run on DICOM series."""
+    place = Place(server, tmp_path_factory.mktemp("series"))
+    write_series(place.base / "dicom")
+    place.train("fanogan_dicom", **SERIES | {"data.root": place.base / "dicom"})
+    return place
+
+
+SERIES = {"data.volume.spacing": "null", "data.cut": "{label: case, overlap: 0.0}", "data.split.train_normals": 4}
+
+
+def ct(seed: int, slices: int = 4) -> np.ndarray:
+    """Stored values of a small brain in its window, [slices, 40, 40]."""
+    return np.random.default_rng(seed).integers(1044, 1084, (slices, 40, 40)).astype(np.int16)
+
+
+def write_series(root: Path, **elements) -> None:
+    """Six normal series and four others, each of a patient of its own."""
+    for number in range(10):
+        own = {"PatientID": f"P{number}", "SeriesInstanceUID": f"1.2.3.{number}", "StudyInstanceUID": f"1.2.4.{number}"}
+        folder = root / ("normal" if number < 6 else "anomalous") / f"s{number}"
+        write_dicom_series(folder, ct(number), **own | elements)
+
+
+def test_b2_a_single_dicom_file_is_looked_at(server: Server, run: Path, tmp_path: Path) -> None:
+    file = save(chest(np.asarray(noise(3, (30, 30)))), tmp_path / "film.dcm")
+    ended = server.run("predict", run, file, "--out", tmp_path / "out", *([] if OLD else ["--anyway"]))
+    assert ended.status == 0, ended.said
+    assert list(predicted(tmp_path / "out")) == ["film.dcm"]
+
+
+def test_b2_a_killed_prediction_goes_on(server: Server, run: Path, new: Path, tmp_path: Path) -> None:
+    words = ["predict", run, new, "--out", tmp_path / "out"]
+    ended = server.run(*words, first=die_at("open", "2.png", 1))
+    assert ended.status == KILLED, ended.said
+    assert "0.png" in (tmp_path / "out" / "scores.csv").read_text()
+    (first,) = (tmp_path / "out" / "maps").glob("0.png*")
+    written = first.stat().st_mtime_ns
+    ended = server.run(*words)
+    assert ended.status == 0, ended.said
+    assert sorted(predicted(tmp_path / "out")) == ["0.png", "1.png", "2.png"]
+    assert first.stat().st_mtime_ns == written
+
+
+def test_b2_a_row_says_which_series_it_is(server: Server, series: Place, tmp_path: Path) -> None:
+    (run,) = series.runs()
+    write_dicom_series(tmp_path / "new" / "a", ct(20), SeriesInstanceUID="1.2.3.99")
+    ended = server.run("predict", run, tmp_path / "new", "--out", tmp_path / "out")
+    assert ended.status == 0, ended.said
+    (row,) = predicted(tmp_path / "out").values()
+    assert "1.2.3.99" in row.values()
+
+
+def test_b3_a_score_that_is_no_number_is_not_normal(server: Server, run: Path, new: Path, tmp_path: Path) -> None:
+    def spoil(content: dict) -> None:
+        for weights in content["state_dict"].values():
+            if weights.is_floating_point():
+                weights.fill_(float("nan"))
+
+    sealed(newest_checkpoint(run), spoil)
+    if not OLD:  # whoever damages a run so knows of its record
+        file = run / "provenance.json"
+        text = json.loads(file.read_text())
+        text["checkpoint"]["file"] = newest_checkpoint(run).name
+        file.write_text(json.dumps(text))
+    ended = server.run("predict", run, new, "--out", tmp_path / "out")
+    assert ended.status not in (0, 1), ended.said
+    table = tmp_path / "out" / "scores.csv"
+    assert not table.exists() or not any(row["pred_label"] for row in rows(table))
+
+
+@pytest.mark.parametrize("kind", ["dicom", "nifti"])
+def test_b4_scans_of_another_nature_are_not_scored(server: Server, run: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "dicom":
+        save(dicom_slice(ct(0)[0]), tmp_path / "new" / "slice.dcm")
+    else:
+        write_volume(tmp_path / "new" / "brain.nii.gz", ct(0).T - 1024, np.eye(4))
+    ended = server.run("predict", run, tmp_path / "new", "--out", tmp_path / "out")
+    assert ended.status not in (0, 1), ended.said
+    table = tmp_path / "out" / "scores.csv"
+    assert not table.exists() or not any(row["score"] for row in rows(table))
+
+
+def test_b5_the_page_says_what_to_know_of_the_run(server: Server, place: Place, new: Path, tmp_path: Path) -> None:
+    run = place.train(**{"data.source": "twin", "data.twin.size": 40})
+    ended = server.run("predict", run, new, "--out", tmp_path / "out", *([] if OLD else ["--anyway"]))
+    assert ended.status == 0, ended.said
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert re.search("synthetic", page, re.IGNORECASE)
+    assert "smoke" in page.replace(run.name, "")
+    assert re.search("threshold", page, re.IGNORECASE)
+    value = facts(run, "metrics")["threshold"]["value"]
+    assert any(f"{value:.{digits}g}".lstrip("0") in page for digits in (3, 4, 5, 6))
+
+
+def test_b5_a_map_has_the_size_of_its_picture(server: Server, run: Path, new: Path, tmp_path: Path) -> None:
+    ended = server.run("predict", run, new, "--out", tmp_path / "out")
+    assert ended.status == 0, ended.said
+    for path in (tmp_path / "out" / "maps").iterdir():
+        assert Image.open(path).size == (50, 30)
+        assert not path.name.endswith(".png.png")
+
+
+def test_b6_every_scan_has_a_map_of_its_own(server: Server, scans: Place, tmp_path: Path) -> None:
+    (run,) = scans.runs()
+    for name, seed in (("flair.nii", 1), ("flair.nii.gz", 2)):
+        values = np.random.default_rng(seed).integers(50, 200, (40, 40, 3)).astype(np.int16)
+        write_volume(tmp_path / "new" / "p" / name, values, np.diag([2, 2, 4, 1]))
+    ended = server.run("predict", run, tmp_path / "new", "--out", tmp_path / "out")
+    assert ended.status == 0, ended.said
+    maps = [path for path in (tmp_path / "out" / "maps").rglob("*") if path.is_file()]
+    assert len(predicted(tmp_path / "out")) == len(maps) == 2
