@@ -123,7 +123,7 @@ def announce_source(source: str, where_to_get: str) -> None:
 
 
 def announce_data(facts: dict[str, Any]) -> None:
-    """Print the sizes of the splits, the number of skipped files and the findings of the leakage audit.
+    """Print the sizes of the splits, or why there are none, the skipped files and the findings of the leakage audit.
 
     Args:
         facts: what `PatchDataModule.facts` returns.
@@ -131,13 +131,15 @@ def announce_data(facts: dict[str, Any]) -> None:
     Examples:
         >>> audit = {"identical": [], "near_identical": [], "crossing": 0, "shared_patients": [], "checked": 2}
         >>> counts = {"test": {"normal": 1, "anomalous": 1}}
-        >>> facts = {"counts": counts, "skipped": [], "left_out": {}, "remarks": [], "audit": audit}
+        >>> facts = {"counts": counts, "unsplit": "", "skipped": [], "left_out": {}, "remarks": [], "audit": audit}
         >>> announce_data(facts)  # printed on stderr
     """
     counts = ", ".join(
         f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["counts"].items()
     )
     say(f"data: {counts}; {len(facts['skipped'])} files skipped")
+    if facts["unsplit"]:
+        warn(f"the data could not be split: {facts['unsplit']}")
     if facts["left_out"]:
         others = ", ".join(f"{count} {suffix}" for suffix, count in facts["left_out"].items())
         say(f"data: files of other kinds, left out: {others}")

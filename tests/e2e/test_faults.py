@@ -34,6 +34,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
+    ImplicitVRLittleEndian,
     RLELossless,
     RTDoseStorage,
     SecondaryCaptureImageStorage,
@@ -606,3 +607,359 @@ def test_b6_every_scan_has_a_map_of_its_own(server: Server, scans: Place, tmp_pa
     assert ended.status == 0, ended.said
     maps = [path for path in (tmp_path / "out" / "maps").rglob("*") if path.is_file()]
     assert len(predicted(tmp_path / "out")) == len(maps) == 2
+
+
+# C. Readers: what is read is what is shown, or one line says why not
+
+
+class Stored(dict[str, tuple[np.ndarray, np.ndarray | None]]):
+    """What a store has of each case: pixels [rows, C, H, W] and masks [rows, 1, H, W] or None."""
+
+    def __init__(self, folder: Path) -> None:
+        (self.folder,) = (path for path in folder.iterdir() if (path / "images.npy").exists())
+        images = np.load(self.folder / "images.npy")
+        masks = np.load(self.folder / "masks.npy") if (self.folder / "masks.npy").exists() else None
+        index = rows(self.folder / "index.csv")
+        for case in dict.fromkeys(row["case"] for row in index):
+            mine = [number for number, row in enumerate(index) if row["case"] == case]
+            self[case] = images[mine], None if masks is None else masks[mine]
+
+
+class Set:
+    """A set of files and the command that reads it."""
+
+    def __init__(self, server: Server, root: Path, experiment: str, **values: object) -> None:
+        self.server, self.root, self.experiment, self.values = server, root, experiment, values
+        self.count = 0
+
+    def read(self, **changes: object) -> Ended:
+        self.count += 1
+        place = {"data.root": self.root, "data.store.folder": self.store, "runs": self.store.parent / "runs"}
+        detector = {key: value for key, value in TINY.items() if key != "data.store.scoring_batch_size"}
+        return self.server.run(
+            "data", self.experiment, *settings(detector | place | self.values | changes), first=LITTLE_MEMORY
+        )
+
+    @property
+    def store(self) -> Path:
+        return self.root.parent / f"read-{self.count}" / "store"
+
+    def stored(self, **changes: object) -> Stored:
+        ended = self.read(**changes)
+        assert ended.status == 0, ended.said
+        return Stored(self.store)
+
+    def stored_or_refused(self, name: str) -> Stored | None:
+        """What is read; None where one line refuses the named file."""
+        ended = self.read()
+        if ended.status == 0:
+            return Stored(self.store)
+        assert ended.is_refusal, ended.said
+        assert name in ended.said
+        return None
+
+
+LITTLE_MEMORY = """
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))
+"""
+
+
+@pytest.fixture
+def pictures(server: Server, tmp_path: Path) -> Set:
+    """A folder of twelve normal pictures, to which a test adds odd ones."""
+    (tmp_path / "set" / "odd").mkdir(parents=True)
+    (tmp_path / "set" / "normal").mkdir()
+    for number in range(12):
+        noise(number).save(tmp_path / "set" / "normal" / f"{number}.png")
+    UPRIGHT.save(tmp_path / "set" / "odd" / "upright.png")
+    return Set(server, tmp_path / "set", "fanogan_folder", **{"data.split.train_normals": 8})
+
+
+UPRIGHT = Image.fromarray(np.kron(np.arange(64).reshape(8, 8) * 4, np.ones((4, 4))).astype(np.uint8))
+PIXELS = np.asarray(UPRIGHT)
+TALL = Image.fromarray(PIXELS[:, :20])
+TURNED = {  # how pixels lie in a file whose tag tells how to turn them
+    2: np.fliplr(PIXELS),
+    3: np.rot90(PIXELS, 2),
+    4: np.flipud(PIXELS),
+    5: PIXELS.T,
+    6: np.rot90(PIXELS, 1),
+    7: np.rot90(PIXELS, 2).T,
+    8: np.rot90(PIXELS, -1),
+}
+
+
+def alike(stored: Stored | None, name: str, other: str = "odd/upright.png", within: int = 1) -> None:
+    """Two cases have the same pixels, up to a rounding, or one was refused."""
+    if stored is not None:
+        difference = stored[name][0].astype(int) - stored[other][0].astype(int)
+        assert abs(difference).max() <= within
+
+
+def test_c_tiff_white_is_zero_of_sixteen_bits(pictures: Set) -> None:
+    deep = PIXELS.astype(np.uint16) * 257
+    tifffile.imwrite(pictures.root / "odd" / "white.tif", 65535 - deep, photometric="miniswhite")
+    alike(pictures.stored_or_refused("white.tif"), "odd/white.tif")
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_c_tiff_orientation_of_uncompressed_files(pictures: Set, orientation: int) -> None:
+    TALL.save(pictures.root / "odd" / "tall.png")
+    tag = [(274, "H", 1, orientation, True)]
+    path = pictures.root / "odd" / "turned.tif"
+    tall = np.asarray(TALL)
+    turned = {5: tall.T, 6: np.rot90(tall, 1), 7: np.rot90(tall, 2).T, 8: np.rot90(tall, -1)}[orientation]
+    tifffile.imwrite(path, np.ascontiguousarray(turned), photometric="minisblack", extratags=tag)
+    alike(pictures.stored_or_refused("turned.tif"), "odd/turned.tif", "odd/tall.png")
+
+
+def test_c_tiff_planes_of_sixteen_bits(pictures: Set) -> None:
+    planes = np.stack([PIXELS.astype(np.uint16) * 257] * 3)
+    path = pictures.root / "odd" / "planes.tif"
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate")
+    alike(pictures.stored_or_refused("planes.tif"), "odd/planes.tif")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_c_exif_orientation(pictures: Set, suffix: str) -> None:
+    for orientation, pixels in TURNED.items():
+        exif = Image.Exif()
+        exif[274] = orientation
+        picture = Image.fromarray(np.ascontiguousarray(pixels))
+        picture.save(pictures.root / "odd" / f"turned{orientation}.{suffix}", exif=exif, quality=100)
+    stored = pictures.stored()
+    for orientation in TURNED:
+        alike(stored, f"odd/turned{orientation}.{suffix}", within=4)
+
+
+LESION = np.zeros((32, 32), bool)
+LESION[6:16, 4:24] = True
+
+
+def masks() -> dict[str, Image.Image]:
+    """The same lesion drawn in many ways."""
+    drawn = LESION.astype(np.uint8)
+    colour = np.stack([drawn, 0 * drawn, 0 * drawn], 2)
+    palette = Image.fromarray(drawn, "P")
+    palette.putpalette([0, 0, 0, 1, 0, 0])
+    white = Image.fromarray(drawn, "P")
+    white.putpalette([255, 255, 255, 200, 0, 0])
+    see_through = np.zeros((32, 32, 4), np.uint8)
+    see_through[..., 3] = drawn * 255
+    return {
+        "label of colour": Image.fromarray(colour),
+        "blue": Image.fromarray(colour[..., ::-1] * 3),
+        "dark palette": palette,
+        "white palette": white,
+        "alpha": Image.fromarray(see_through),
+    }
+
+
+@pytest.mark.parametrize("kind", list(masks()))
+def test_c_masks_that_are_not_plain_grey(pictures: Set, kind: str) -> None:
+    (pictures.root / "masks" / "odd").mkdir(parents=True)
+    masks()[kind].save(pictures.root / "masks" / "odd" / "upright.png")
+    stored = pictures.stored_or_refused("upright.png")
+    if stored is not None:
+        np.testing.assert_array_equal(stored["odd/upright.png"][1][0, 0], LESION)
+
+
+@pytest.mark.parametrize("quality", [75, 95])
+def test_c_masks_that_jpeg_has_blurred(pictures: Set, quality: int) -> None:
+    (pictures.root / "masks" / "odd").mkdir(parents=True)
+    path = pictures.root / "masks" / "odd" / "upright.jpg"
+    Image.fromarray(LESION.astype(np.uint8) * 255).save(path, quality=quality)
+    np.testing.assert_array_equal(pictures.stored()["odd/upright.png"][1][0, 0], LESION)
+
+
+def test_c_thumbnails_of_a_storage_box_are_no_class(pictures: Set) -> None:
+    for folder in ("@eaDir", "odd/@eaDir"):
+        (pictures.root / folder / "x.png").mkdir(parents=True)
+        noise(5).save(pictures.root / folder / "x.png" / "SYNOPHOTO_THUMB_M.jpg")
+    assert not [case for case in pictures.stored() if "eaDir" in case]
+
+
+def test_c_the_first_picture_of_an_mpo(pictures: Set) -> None:
+    UPRIGHT.convert("RGB").save(
+        pictures.root / "odd" / "phone.jpg", "MPO", save_all=True, append_images=[noise(3).convert("RGB")], quality=100
+    )
+    alike(pictures.stored(), "odd/phone.jpg", within=4)
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("micron", 1000.0), ("meter", 0.001)])
+def test_c_nifti_units(server: Server, tmp_path: Path, unit: str, scale: float) -> None:
+    found = []
+    for name, words in (("mm", ("mm", 1.0)), (unit, (unit, scale))):
+        write_volumes(tmp_path / name / "set", *words, patients=4)
+        values = VOLUMES | {"data.volume.spacing": "[4,2,2]"}
+        found.append(Set(server, tmp_path / name / "set", "fanogan_nifti", **values).stored())
+    for case, (pixels, _) in found[0].items():
+        np.testing.assert_array_equal(found[1][case][0], pixels)
+
+
+def predicted_map(server: Server, scans: Place, path: Path) -> Path:
+    (run,) = scans.runs()
+    ended = server.run("predict", run, path.parent, "--out", path.parents[1] / "out")
+    assert ended.status == 0, ended.said
+    (found,) = (path.parents[1] / "out" / "maps").rglob("*.nii.gz")
+    return found
+
+
+def test_c_a_map_has_the_qform_and_sform_of_its_scan(server: Server, scans: Place, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(50, 200, (40, 40, 3)).astype(np.int16)
+    path = write_volume(tmp_path / "new" / "flair.nii.gz", values, np.diag([2, 2, 4, 1]))
+    image = nibabel.load(path)
+    moved = np.diag([2.0, 2, 4, 1])
+    moved[:3, 3] = 5, 6, 7
+    image = nibabel.Nifti1Image(values, None, image.header)
+    image.set_qform(moved, 1)
+    image.set_sform(np.diag([2, 2, 4, 1]), 2)
+    nibabel.save(image, path)
+    one, other = nibabel.load(path).header, nibabel.load(predicted_map(server, scans, path)).header
+    assert (int(other["qform_code"]), int(other["sform_code"])) == (1, 2)
+    np.testing.assert_allclose(other.get_qform(), one.get_qform(), atol=1e-5)
+    np.testing.assert_allclose(other.get_sform(), one.get_sform(), atol=1e-5)
+
+
+def test_c_the_map_of_a_tilted_gantry_opens_in_itk(server: Server, scans: Place, tmp_path: Path) -> None:
+    itk = pytest.importorskip("SimpleITK")
+    tilted = np.diag([2.0, 2, 4, 1])
+    tilted[1, 2] = 1.2
+    values = np.random.default_rng(0).integers(50, 200, (40, 40, 3)).astype(np.int16)
+    path = write_volume(tmp_path / "new" / "flair.nii.gz", values, tilted)
+    assert itk.ReadImage(str(predicted_map(server, scans, path))).GetSize() == (40, 40, 3)
+
+
+def test_c_nan_may_be_background(server: Server, tmp_path: Path) -> None:
+    write_volumes(tmp_path / "set", patients=4)
+    path = tmp_path / "set" / "p0" / "flair.nii.gz"
+    values = nibabel.load(path).get_fdata().astype(np.float32)
+    values[:4] = np.nan
+    write_volume(path, values, np.diag([2, 2, 4, 1]))
+    volumes = Set(server, tmp_path / "set", "fanogan_nifti", **VOLUMES)
+    ended = volumes.read()
+    assert ended.is_refusal, ended.said
+    (remedy,) = re.findall(r"data\.[a-z_.]*nan=[a-z]+", ended.said)
+    assert len(volumes.stored(**dict([remedy.split("=")]))) == 4
+
+
+@pytest.fixture
+def dicom(server: Server, tmp_path: Path) -> Set:
+    """Ten DICOM series of ten patients."""
+    write_series(tmp_path / "set")
+    return Set(server, tmp_path / "set", "fanogan_dicom", **SERIES)
+
+
+SCANS = [f"normal/s{number}" for number in range(6)] + [f"anomalous/s{number}" for number in range(6, 10)]
+
+
+@pytest.mark.parametrize("storage", [SegmentationStorage, RTDoseStorage, SecondaryCaptureImageStorage])
+def test_c_dicom_objects_that_are_no_scans(dicom: Set, storage: str) -> None:
+    modality = {SegmentationStorage: "SEG", RTDoseStorage: "RTDOSE"}.get(storage, "OT")
+    own = {"PatientID": "P0", "SeriesInstanceUID": "1.2.3.77", "SOPClassUID": storage, "Modality": modality}
+    thing = dicom_slice(ct(0)[0], **own)
+    thing.file_meta.MediaStorageSOPClassUID = storage
+    save(thing, dicom.root / "normal" / "beside" / "thing")
+    assert sorted(dicom.stored()) == sorted(SCANS)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_c_dicom_localisers(dicom: Set, inside: bool) -> None:
+    uid = "1.2.3.0" if inside else "1.2.3.77"
+    own = {"PatientID": "P0", "SeriesInstanceUID": uid, "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    topogram = dicom_slice(np.full((90, 70), 1050, np.int16), **own, ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    save(topogram, dicom.root / "normal" / ("s0" if inside else "scout") / "topogram")
+    assert sorted(dicom.stored()) == sorted(SCANS)
+
+
+def lookup_table(values: list[int], first: int, bits: int, vr: str = "OW") -> Sequence:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(values), first, bits])
+    table.add_new("LUTData", vr, np.array(values, f"<u{1 if vr == 'OB' else 2}").tobytes())
+    return Sequence([table])
+
+
+FILMS = {"data.cut": "{label: case}", "data.volume": "null", "data.split.train_normals": 8, "data.modality": "DX"}
+
+
+def films(server: Server, root: Path, **odd) -> Set:
+    """Fourteen films, two of them anomalous: one as it is shown and one as a header says how to show it."""
+    for number in range(12):
+        own = {"PatientID": f"P{number}", "SeriesInstanceUID": f"1.2.3.{number}"}
+        save(chest(np.asarray(noise(number)), **own), root / "normal" / f"{number}.dcm")
+    for number, (name, film) in enumerate(odd.items()):
+        film.PatientID, film.SeriesInstanceUID = f"Q{number}", f"1.2.5.{number}"
+        save(film, root / "anomalous" / f"{name}.dcm")
+    return Set(server, root, "fanogan_dicom", **FILMS)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "signed"])
+def test_c_dicom_lookup_tables_of_eight_bits_and_signed_ones(server: Server, tmp_path: Path, kind: str) -> None:
+    curve = [value * value // 255 for value in range(256)]
+    shown = np.array(curve, np.uint8)[PIXELS]
+    if kind == "signed":
+        table = lookup_table([value * 257 for value in curve], -128, 16)
+        odd = chest(PIXELS.astype(np.int16) - 128, VOILUTSequence=table)
+        odd.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    else:
+        odd = chest(PIXELS, VOILUTSequence=lookup_table(curve, 0, 8, "OB"))
+    stored = films(server, tmp_path / "set", shown=chest(shown), odd=odd).stored()
+    (odd_case,), (shown_case,) = ([case for case in stored if word in case] for word in ("odd", "shown"))
+    alike(stored, odd_case, shown_case)
+
+
+def test_c_dicom_pixels_in_the_upper_bits(server: Server, tmp_path: Path) -> None:
+    deep = (PIXELS.astype(np.uint16) * 16) + 15
+    shown, odd = chest(deep), chest(deep << 4)
+    for film, high in ((shown, 11), (odd, 15)):
+        film.BitsStored, film.HighBit = 12, high
+    stored = films(server, tmp_path / "set", shown=shown, odd=odd).stored_or_refused("odd.dcm")
+    if stored is not None:
+        (odd_case,), (shown_case,) = ([case for case in stored if word in case] for word in ("odd", "shown"))
+        alike(stored, odd_case, shown_case)
+
+
+def test_c_dicom_a_slice_without_rescale_among_others(dicom: Set) -> None:
+    own = {"PatientID": "P0", "SeriesInstanceUID": "1.2.3.0", "StudyInstanceUID": "1.2.4.0"}
+    odd = dicom_slice(ct(0)[0], 8.0, **own)
+    del odd.RescaleSlope, odd.RescaleIntercept
+    save(odd, dicom.root / "normal" / "s0" / "odd")
+    ended = dicom.read()
+    assert ended.is_refusal, ended.said
+
+
+def test_c_dicom_a_uid_of_several_patients_is_not_one_volume(dicom: Set) -> None:
+    other = [dicom_slice(pixels, 8.0 + 2 * z, PatientID="other") for z, pixels in enumerate(ct(40))]
+    for z, piece in enumerate(other):
+        piece.SeriesInstanceUID, piece.StudyInstanceUID = "1.2.3.0", "1.2.4.0"
+        save(piece, dicom.root / "normal" / "t0" / f"{z}")
+    stored = dicom.stored_or_refused("1.2.3.0")
+    if stored is not None:
+        assert sorted(stored) == sorted([*SCANS, "normal/t0"])
+        assert len(stored["normal/s0"][0]) == len(stored["normal/t0"][0])
+
+
+def test_c_dicom_a_constant_patient_id(dicom: Set) -> None:
+    shutil.rmtree(dicom.root)
+    write_series(dicom.root, PatientID="ANONYMOUS")
+    ended = dicom.read()
+    assert "PatientID" in ended.said
+    stored = dicom.stored(**{"data.patient": "'*/{patient}'"})
+    assert len({row["patient"] for row in rows(stored.folder / "index.csv")}) == 10
+
+
+def test_c_dicom_two_views_in_one_series(server: Server, tmp_path: Path) -> None:
+    own = {"PatientID": "both", "SeriesInstanceUID": "1.2.9", "Modality": "DX"}
+    views = films(server, tmp_path / "set", shown=chest(PIXELS))
+    for view in ("front", "side"):
+        film = chest(np.asarray(noise(len(view))), **own, SOPClassUID=DigitalXRayImageStorageForPresentation)
+        save(film, tmp_path / "set" / "anomalous" / "both" / view)
+    assert len(views.stored()) == 12 + 1 + 2
+
+
+def test_c_dicom_without_masks_the_default_names_the_way_out(dicom: Set) -> None:
+    del dicom.values["data.cut"]
+    ended = dicom.read()
+    assert ended.is_refusal, ended.said
+    assert "data.cut.label=case" in ended.said
