@@ -58,6 +58,21 @@ sys.addaudithook(die)
 """
 
 
+def fail_in(name: str, error: str) -> str:
+    """Python by which the system refuses, with an error such as ENOSPC, to change what has `name` in its path."""
+    return f"""
+import errno, os, sys
+def fail(event, arguments):
+    if event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.truncate"):
+        return
+    if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        return
+    if any({name!r} in str(path) for path in arguments):
+        raise OSError(errno.{error}, os.strerror(errno.{error}), str(arguments[0]))
+sys.addaudithook(fail)
+"""
+
+
 class Ended(NamedTuple):
     """How a command ended and what it said."""
 

@@ -31,6 +31,7 @@ import yaml
 from dicom_files import chest, dicom_slice, save, set_pixels, write_dicom_series
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
@@ -41,7 +42,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from commands import OLD, TREE, Ended, Running, Server, die_at, settings
+from commands import OLD, TREE, Ended, Running, Server, die_at, fail_in, settings
 
 pytestmark = pytest.mark.slow
 KILLED = -signal.SIGKILL
@@ -74,7 +75,7 @@ class Place:
 
     def words(self, experiment: str, **changes: object) -> list[str]:
         tiny: dict[str, object] = {"data.split.train_normals": 8, "data.store.folder": self.base / "store"}
-        return [experiment, *settings(TINY | tiny | changes)]
+        return [experiment, *settings({k: v for k, v in (TINY | tiny | changes).items() if v is not None})]
 
     def run(self, *words: str | Path, **more) -> Ended:
         return self.server.run(*words, **{"folder": self.base} | more)
@@ -875,7 +876,7 @@ def test_c_dicom_localisers(dicom: Set, inside: bool) -> None:
 
 def lookup_table(values: list[int], first: int, bits: int, vr: str = "OW") -> Sequence:
     table = Dataset()
-    table.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(values), first, bits])
+    table.add_new("LUTDescriptor", "US", [len(values), first, bits])
     table.add_new("LUTData", vr, np.array(values, f"<u{1 if vr == 'OB' else 2}").tobytes())
     return Sequence([table])
 
@@ -899,8 +900,8 @@ def test_c_dicom_lookup_tables_of_eight_bits_and_signed_ones(server: Server, tmp
     curve = [value * value // 255 for value in range(256)]
     shown = np.array(curve, np.uint8)[PIXELS]
     if kind == "signed":
-        table = lookup_table([value * 257 for value in curve], -128, 16)
-        odd = chest(PIXELS.astype(np.int16) - 128, VOILUTSequence=table)
+        table = lookup_table([value * 257 for value in curve], 2**16 - 128, 16)  # where VR are not written
+        odd = chest(PIXELS.astype(np.uint16), VOILUTSequence=table, RescaleSlope=1, RescaleIntercept=-128)
         odd.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     else:
         odd = chest(PIXELS, VOILUTSequence=lookup_table(curve, 0, 8, "OB"))
@@ -963,3 +964,277 @@ def test_c_dicom_without_masks_the_default_names_the_way_out(dicom: Set) -> None
     ended = dicom.read()
     assert ended.is_refusal, ended.said
     assert "data.cut.label=case" in ended.said
+
+
+# D. Security
+
+
+def canary_section(canary: Path) -> dict[str, object]:
+    """A section that makes a file when its class is built."""
+    return {"_target_": "subprocess.Popen", "args": ["touch", str(canary)]}
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict", "resume"])
+@pytest.mark.parametrize("section", ["data", "detector", "callbacks.record"])
+def test_d1_a_received_run_folder_runs_no_code(
+    place: Place, new: Path, tmp_path: Path, verb: str, section: str
+) -> None:
+    run = place.stopped() if verb == "resume" else place.train()
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    *above, last = section.split(".")
+    inner = content[above[0]] if above else content
+    inner[last] = canary_section(tmp_path / "canary")
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+    place.run(verb, run, *([new] if verb == "predict" else []))
+    assert not (tmp_path / "canary").exists()
+
+
+def test_d1_a_received_experiment_runs_no_code(place: Place, tmp_path: Path) -> None:
+    section = yaml.safe_dump(canary_section(tmp_path / "canary"), default_flow_style=True, width=10**6).strip()
+    ended = place.run("train", *place.words("fanogan_headct"), f"detector={section}")
+    assert ended.status != 0
+    assert not (tmp_path / "canary").exists()
+
+
+def test_d1_a_module_of_the_working_folder_is_not_imported(place: Place, tmp_path: Path) -> None:
+    (place.base / "mine.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\nclass Thing: pass\n")
+    place.run("train", *place.words("fanogan_headct"), "callbacks.record._target_=mine.Thing")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_d1_the_name_of_an_experiment_is_no_path(place: Place, tmp_path: Path) -> None:
+    ended = place.run("train", *place.words("fanogan_headct"), "name=../../escaped")
+    assert ended.is_refusal, ended.said
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def claiming(shape: tuple[int, ...], kind: type = nibabel.Nifti1Image) -> bytes:
+    """A NIfTI header that promises a shape, and a few bytes behind it."""
+    header = kind.header_class()
+    header["dim"][: len(shape) + 1] = [len(shape), *shape]
+    header["datatype"], header["bitpix"], header["sform_code"] = 4, 16, 1
+    header["srow_x"][0] = header["srow_y"][1] = header["srow_z"][2] = 1
+    header["vox_offset"] = len(header.binaryblock) + 4
+    return header.binaryblock + bytes(4) + bytes(60_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("flair.nii", claiming((10_000,) * 3, nibabel.Nifti2Image)),
+        ("flair.nii.gz", gzip.compress(claiming((1500,) * 3))),
+        ("flair.nii", claiming((2**62, 2**62, 4), nibabel.Nifti2Image)),
+    ],
+    ids=["10^12 voxels", "1500^3 in 64 kB", "overflow"],
+)
+def test_d2_a_nifti_header_is_not_believed(server: Server, tmp_path: Path, name: str, content: bytes) -> None:
+    write_volumes(tmp_path / "set", patients=4)
+    (tmp_path / "set" / "odd").mkdir()
+    (tmp_path / "set" / "odd" / name).write_bytes(content)
+    ended = Set(server, tmp_path / "set", "fanogan_nifti", **VOLUMES).read()
+    assert ended.is_refusal, ended.said
+    assert f"odd/{name}" in ended.said
+
+
+@pytest.mark.parametrize("frames", [1_000_000, -4])
+def test_d2_a_number_of_frames_is_not_believed(server: Server, tmp_path: Path, frames: int) -> None:
+    film = chest(np.asarray(noise(1, (140, 140))))
+    film.NumberOfFrames = frames
+    ended = films(server, tmp_path / "set", odd=film).read()
+    assert ended.is_refusal, ended.said
+
+
+def test_d2_a_decoder_s_panic_leaves_one_file_out(dicom: Set) -> None:
+    dataset = dicom_slice(ct(0)[0], 8.0, PatientID="P0", SeriesInstanceUID="1.2.3.50")
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    segment = bytes([127]) + bytes(128)
+    segments = segment * 12 + bytes([99]) + bytes(100)  # more bytes than there are pixels: the decoder runs past its end
+    length = 64 + len(segments)
+    dataset.PixelData = encapsulate([struct.pack("<16I", 2, 64, length, *[0] * 13) + 2 * segments])
+    save(dataset, dicom.root / "normal" / "odd" / "panic")
+    ended = dicom.read()
+    assert ended.is_refusal, ended.said
+    assert sorted(dicom.stored(**{"data.store.on_bad": "skip"})) == sorted(SCANS)
+
+
+def test_d2_a_tiff_without_dimensions(pictures: Set) -> None:
+    entries = [(258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8), (279, 4, 1, 16)]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    content = b"II*\0" + struct.pack("<I", 24) + bytes(16) + directory
+    (pictures.root / "odd" / "odd.tif").write_bytes(content)
+    ended = pictures.read()
+    assert ended.is_refusal, ended.said
+    assert "odd.tif" in ended.said
+
+
+def test_d2_names_that_are_not_utf8(pictures: Set) -> None:
+    shutil.copy(pictures.root / "odd" / "upright.png", os.fsencode(pictures.root / "odd") + b"/\xff.png")
+    ended = pictures.read()
+    assert ended.status == 0 or ended.is_refusal, ended.said
+
+
+def test_d3_tables_hold_no_formulas(server: Server, place: Place) -> None:
+    root = place.base / "pictures"
+    for folder, count in (("normal", 12), ("=cmd|' _C calc'!A0", 3), ("@odd", 2), ("-1+1", 2), ("+odd", 2)):
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            noise(number + 7 * count).save(root / folder / f"{number}.png")
+    run = place.train("fanogan_folder", **{"data.root": root})
+    ended = place.run("data", *place.words("fanogan_folder", **{"data.root": root}))
+    assert ended.status == 0, ended.said
+    tables = [run / "scores.csv", place.base / "runs" / "fanogan_folder" / "data" / "manifest.csv"]
+    for table in tables:
+        cells = [cell for row in csv.reader(table.open(newline="")) for cell in row]
+        assert not [cell for cell in cells if cell[:1] in "=+-@" and cell and not is_number(cell)]
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def test_d3_a_patient_s_key_tells_nothing_of_the_number(server: Server, tmp_path: Path) -> None:
+    keys = []
+    for name, numbers in (("one", range(10)), ("other", reversed(range(10)))):
+        for place, number in enumerate(numbers):
+            folder = tmp_path / name / "set" / ("normal" if place < 6 else "anomalous") / f"s{place}"
+            own = {"PatientID": f"1234567{number}", "SeriesInstanceUID": f"1.2.{place}"}
+            write_dicom_series(folder, ct(place), **own)
+        stored = Set(server, tmp_path / name / "set", "fanogan_dicom", **SERIES).stored()
+        keys.append({row["case"]: row["patient"] for row in rows(stored.folder / "index.csv")})
+    assert keys[0] == keys[1]
+
+
+def test_d3_wandb_is_not_told_where_it_runs(place: Place) -> None:
+    first = "import platform, socket\nsocket.gethostname = platform.node = lambda: 'host-of-the-clinic'\n"
+    run = place.train(first=first, **{"callbacks.wandb": None, "callbacks.wandb.mode": "offline"})
+    files = [path for path in (run / "wandb").rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        content = path.read_bytes()
+        for secret in ("host-of-the-clinic", str(place.base), "pytest=="):
+            assert secret.encode() not in content, (path, secret)
+
+
+# E. Tracebacks and late refusals
+
+
+DAMAGES = {
+    "provenance is a list": lambda run: (run / "provenance.json").write_text("[]"),
+    "provenance is torn": lambda run: (run / "provenance.json").write_text('{"budget": '),
+    "provenance has other types": lambda run: (run / "provenance.json").write_text('{"data": 3, "seconds": "x"}'),
+    "metrics is a list": lambda run: (run / "metrics.json").write_text("[1]"),
+    "metrics is torn": lambda run: (run / "metrics.json").write_text('{"threshold": {'),
+    "metrics lacks the threshold": lambda run: (run / "metrics.json").write_text('{"detector": {}}'),
+    "scores is empty": lambda run: (run / "scores.csv").write_text(""),
+    "config is a list": lambda run: (run / "config.yaml").write_text("[1, 2]"),
+    "checkpoint has no weights": lambda run: record_newest(run, sealed(newest_checkpoint(run), dict.clear)),
+    "checkpoint is a list of weights": lambda run: record_newest(
+        run, sealed(newest_checkpoint(run), lambda content: content.update(state_dict={"x": torch.zeros(1)}))
+    ),
+}
+
+
+def record_newest(run: Path, checkpoint: Path) -> None:
+    """Have the record name a checkpoint, where records name one."""
+    file = run / "provenance.json"
+    text = json.loads(file.read_text())
+    if not OLD:
+        text["checkpoint"]["file"] = checkpoint.name
+        file.write_text(json.dumps(text))
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_e_a_damaged_run_folder_is_used_or_refused_in_one_line(
+    server: Server, run: Path, new: Path, tmp_path: Path, damage: str
+) -> None:
+    for verb in ("report", "predict", "evaluate", "resume"):
+        copy = Path(shutil.copytree(run, tmp_path / verb / run.name))
+        DAMAGES[damage](copy)
+        ended = server.run(verb, copy, *([new] if verb == "predict" else []))
+        assert ended.status == 0 or ended.is_refusal, (verb, ended.said)
+
+
+def spoilt_row(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-512:] = bytes(512)
+    path.write_bytes(content)
+
+
+STORE_DAMAGES = {
+    "pixels are zero": lambda store: spoilt_row(store / "images.npy"),
+    "done is torn": lambda store: (store / "done.json").write_text("{"),
+    "done is a list": lambda store: (store / "done.json").write_text("[]"),
+    "index is rubbish": lambda store: (store / "index.csv").write_text("x" * (store / "index.csv").stat().st_size),
+    "images is no array": lambda store: (store / "images.npy").write_bytes(
+        b"x" * (store / "images.npy").stat().st_size
+    ),
+    "cases is rubbish": lambda store: (store / "cases.jsonl").write_text(
+        "x" * (store / "cases.jsonl").stat().st_size
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", list(STORE_DAMAGES))
+def test_e_a_damaged_store_is_refused_or_built_anew(place: Place, damage: str) -> None:
+    run = place.train()
+    scores = (run / "scores.csv").read_bytes()
+    STORE_DAMAGES[damage](next(path.parent for path in (place.base / "store").glob("*/images.npy")))
+    for words in (["train", *place.words("fanogan_headct")], ["data", *place.words("fanogan_headct")]):
+        ended = place.run(*words)
+        assert ended.status == 0 or ended.is_refusal, ended.said
+    for other in set(place.runs()) - {run}:
+        assert (other / "scores.csv").read_bytes() == scores
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "data=[1]", "detector=[1,2]", "trainer=[1]", "callbacks=3", "seed=-1", "detector.width=0",
+        "callbacks.record.every=0", "evaluation.quantile=2", "evaluation.quantile=.nan", "evaluation.replicates=0",
+        "detector.gan_iterations=0", "detector.latent_dim=0", "data.batch_size=0", "data.patch_size=[]",
+    ],
+)  # fmt: skip
+def test_e_a_setting_that_cannot_be_is_refused_before_the_training(place: Place, word: str) -> None:
+    ended = place.run("train", *place.words("fanogan_headct"), word)
+    assert ended.is_refusal, ended.said
+    assert not place.runs()
+
+
+def test_e_a_full_disk_in_training_is_said_in_one_line(place: Place) -> None:
+    ended = place.run("train", *place.words("fanogan_headct"), first=fail_in("metrics.jsonl", "ENOSPC"))
+    assert ended.is_refusal, ended.said
+    assert "No space left" in ended.said
+
+
+@pytest.mark.parametrize("verb", ["report", "evaluate", "resume"])
+def test_e_a_run_folder_that_cannot_be_written_is_said_in_one_line(place: Place, verb: str) -> None:
+    run = place.stopped() if verb == "resume" else place.train()
+    ended = place.run(verb, run, first=fail_in(run.name, "EROFS"))
+    assert ended.is_refusal, ended.said
+
+
+def test_e_a_full_disk_in_a_prediction_is_not_the_store_s(server: Server, run: Path, new: Path, tmp_path: Path) -> None:
+    ended = server.run("predict", run, new, "--out", tmp_path / "out", first=fail_in("/out", "ENOSPC"))
+    assert ended.is_refusal, ended.said
+    assert "store" not in ended.said
+
+
+def test_e_two_makes_at_once_set_up_once(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(TREE / name, tmp_path)
+    stub = tmp_path / "python"
+    stub.write_text(
+        '#!/bin/sh\ncase "$1 $2" in\n'
+        '  "-m venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo venv >> log;;\n'
+        '  "-m pip") sleep 0.3;;\n'
+        f'  *) exec {sys.executable} "$@";;\nesac\n'
+    )
+    stub.chmod(0o755)
+    words = ["make", "setup", f"PYTHON={stub}"]
+    both = [subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert (tmp_path / "log").read_text().split() == ["venv"]
