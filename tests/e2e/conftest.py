@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["build_store.py", "kills.py", "run_and_die.py"]  # programs that tests launch, without examples to run
+collect_ignore = [
+    "build_store.py",
+    "fork_commands.py",
+    "kills.py",
+    "run_and_die.py",
+]  # programs that tests launch, without examples to run
 
 
 @pytest.fixture(scope="session")

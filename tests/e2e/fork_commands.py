@@ -5,6 +5,7 @@ Answers on standard output, a JSON line for each JSON line on standard input:
 `{"words", "folder", "environment", "said", "first"}` starts a command, `{"wait": pid}` waits for its end.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ import runpy
 import signal
 import sys
 import time
+import traceback
 
 OTHERS = (
     "matplotlib", "nibabel", "numpy", "omegaconf", "PIL.Image", "pydicom", "pytorch_lightning", "rich.progress",
@@ -42,13 +44,9 @@ def start(asked: dict) -> int:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        import traceback
-
         traceback.print_exc()
         status = 1
     finally:
-        import contextlib
-
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -70,14 +68,9 @@ def wait(child: int, seconds: float) -> int:
 
 if __name__ == "__main__":
     for other in OTHERS:
-        try:
+        with contextlib.suppress(ImportError):
             importlib.import_module(other)
-        except ImportError:
-            pass
     for line in sys.stdin:
         asked = json.loads(line)
-        if "wait" in asked:
-            answer = wait(asked["wait"], asked["seconds"])
-        else:
-            answer = start(asked)
+        answer = wait(asked["wait"], asked["seconds"]) if "wait" in asked else start(asked)
         print(json.dumps(answer), flush=True)

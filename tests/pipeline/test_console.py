@@ -8,7 +8,8 @@ import pytest
 from anomaly_lab.pipeline.console import MAX_LISTED_PAIRS, announce, announce_data, quiet_lightning, say
 
 PAIR = {"ids": ["a [1]", "b"], "splits": ["train", "test"]}
-DATA = {"unsplit": "", 
+DATA = {
+    "unsplit": "",
     "counts": {"train": {"normal": 8, "anomalous": 0}, "test": {"normal": 2, "anomalous": 3}},
     "skipped": ["x.png"],
     "left_out": {".gif": 2},

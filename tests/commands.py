@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-TREE = Path(os.environ.get("ANOMALY_TREE", Path(__file__).parents[2])).resolve()
+TREE = Path(os.environ.get("ANOMALY_TREE", Path(__file__).parents[1])).resolve()
 OLD = not (TREE / "anomaly_lab" / "pipeline").is_dir()
 FORMER = {  # what settings were called in version 0.1.0
     "data.store.folder": "data.store_dir",
@@ -23,7 +23,7 @@ FORMER = {  # what settings were called in version 0.1.0
     "data.split.val_fraction": "data.val_fraction",
     "data.twin.size": "data.twin_size",
 }
-SECONDS = 60  # after which a command hangs
+SECONDS = 120  # after which a command hangs, on a busy machine
 
 
 def settings(values: Mapping[str, object]) -> list[str]:
@@ -112,7 +112,7 @@ class Server:
         environment = {**os.environ, "PYTHONPATH": str(TREE), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
         for name in ("ANOMALY_DATA", "ANOMALY_EXPERIMENTS", "ANOMALY_TRUST"):
             environment.pop(name, None)
-        program = Path(__file__).with_name("fork_commands.py")
+        program = Path(__file__).with_name("e2e") / "fork_commands.py"
         self._process = subprocess.Popen(
             [sys.executable, str(program)],
             stdin=subprocess.PIPE,
