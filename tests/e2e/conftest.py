@@ -4,12 +4,9 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = [
-    "build_store.py",
-    "fork_commands.py",
-    "kills.py",
-    "run_and_die.py",
-]  # programs that tests launch, without examples to run
+collect_ignore = [  # programs that tests launch, without examples to run
+    "build_store.py", "fork_commands.py", "kills.py", "run_and_die.py",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
