@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from anomaly_lab.types import UserError
+from anomaly_lab.types import FailedElsewhereError, UserError
 
 INTERRUPTED = 130  # exit status of shells after Ctrl-C
 INCOMPLETE = 3  # exit status if some files could not be scored
@@ -32,6 +32,8 @@ class FrontDoor(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except FailedElsewhereError as error:
+            raise typer.Exit(error.status) from error
         except UserError as error:
             _complain(f"error: {error}")
             raise typer.Exit(2) from error
@@ -150,12 +152,13 @@ def train(
     ] = None,
 ) -> None:
     """Train an experiment, evaluate it and write its report."""
-    from anomaly_lab.pipeline import slurm
+    from anomaly_lab.pipeline import launchers, slurm
 
     with slurm.requeued(Path(into)) if into else nullcontext():
         from anomaly_lab.experiment import config
 
-        config.load(experiment, overrides or [])  # validated before the slow import of the engine
+        if launchers.launched() is None:  # several processes meet first, so that one of them says what is wrong
+            config.load(experiment, overrides or [])  # validated before the slow import of the engine
         from anomaly_lab.pipeline import engine
 
         engine.train_by_name(experiment, overrides or [], into)
