@@ -449,12 +449,16 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         batches = chunks(self.rows["val"][:MAX_VALIDATION_IMAGES], self.scoring_batch_size)
         return self._loader(ScoringImages(self.store), batches, self._scoring_workers())
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self, whole: bool = False) -> DataLoader[Batch]:
         """Return the loader of the validation normals, which set the threshold, followed by the test split.
 
-        Each rank gets whole batches, so that batches are the same with any number of processes.
+        Each process gets whole batches, so that batches are the same with any number of processes; there may be none
+        for it.
+
+        Args:
+            whole: give all batches to every process.
         """
-        rank, world_size = self._rank_and_size()
+        rank, world_size = (0, 1) if whole else self._rank_and_size()
         rows = np.concatenate([self.rows["val"], self.rows["test"]])
         batches = chunks(rows, self.scoring_batch_size)[rank::world_size]
         return self._loader(ScoringImages(self.store), batches, self._scoring_workers())

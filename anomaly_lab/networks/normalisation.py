@@ -67,21 +67,21 @@ def shared_batch_norm(  # noqa: PLR0913, the signature is that of `F.batch_norm`
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     axes = [axis for axis in range(x.ndim) if axis != 1]
     n = x.numel() // x.shape[1]
-    part_var, part_mean = torch.var_mean(x.float(), axes, correction=0)
-    parts = torch.zeros(size, 2, len(part_mean), device=x.device)
-    mine = torch.zeros(size, 1, 1, device=x.device)
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    part_var, part_mean = torch.var_mean(exact, axes, correction=0)
+    mine = torch.zeros(size, 1, 1, dtype=exact.dtype, device=x.device)
     mine[rank] = 1
-    parts = _Sum.apply(parts + mine * torch.stack([part_mean, part_var]))  # all parts, by one message
+    parts = _Sum.apply(mine * torch.stack([part_mean, part_var]))  # [size, 2, C]: all parts, by one message
     mean = parts[:, 0].mean(0)
     var = (parts[:, 1] + (parts[:, 0] - mean).square()).mean(0)
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((var * (n * size / max(n * size - 1, 1))).to(running_var.dtype), momentum)
-    scale = (var + eps).rsqrt() if weight is None else weight.float() * (var + eps).rsqrt()
-    shift = -mean * scale if bias is None else bias.float() - mean * scale
+    scale = (var + eps).rsqrt() if weight is None else weight.to(exact.dtype) * (var + eps).rsqrt()
     along = [1, -1] + [1] * (x.ndim - 2)
-    return torch.addcmul(shift.view(along), x.float(), scale.view(along)).to(x.dtype)
+    y = (exact - mean.view(along)) * scale.view(along)
+    return (y if bias is None else y + bias.to(exact.dtype).view(along)).to(x.dtype)
 
 
 class _Sum(torch.autograd.Function):

@@ -56,6 +56,7 @@ EVALUATE = ("evaluation", "trainer.accelerator", *LOADING)  # what may be said o
 RESUME = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "callbacks", *LOADING)
 
 
+@quiet_lightning()
 def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = None) -> Path:
     """Train an experiment by name.
 

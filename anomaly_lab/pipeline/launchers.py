@@ -34,7 +34,7 @@ PROGRAMS = (  # the first whose sign is set: one may have been started by anothe
     _Program("jsrun", "JSM_NAMESPACE_RANK", *(f"JSM_NAMESPACE_{name}" for name in PLACE)),
     _Program("mpirun", "OMPI_COMM_WORLD_RANK", *(f"OMPI_COMM_WORLD_{name}" for name in PLACE)),
     _Program("mpiexec", "MPI_LOCALRANKID", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    _Program("srun", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    _Program("srun", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
     _Program("mpiexec", "PMI_RANK", "PMI_RANK", "PMI_SIZE", "PMI_LOCAL_RANK", "PMI_LOCAL_SIZE"),
 )  # fmt: skip
 
@@ -73,11 +73,11 @@ class Launch:
         return self.rank // self.local_size
 
 
-def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
+def launched(environment: Mapping[str, str] | None = None) -> Launch | None:
     """Return how this process was started together with others; None for one alone, or one that starts others itself.
 
     Args:
-        environment: environment variables.
+        environment: environment variables; those of this process if None.
 
     Raises:
         UserError: the launcher does not say all that is needed, or the machines have different numbers of processes.
@@ -89,27 +89,23 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
         >>> launched({"SLURM_NTASKS": "4"}) is None  # in the script of a job, outside srun
         True
     """
+    environment = os.environ if environment is None else environment
     program = next((program for program in PROGRAMS if environment.get(program.sign)), None)
     if program is None or (environment.get(program.size) == "1" and program.name != "torchrun"):
         return None
-    size = _number(program, program.size, environment.get(program.size))
-    if program.name == "srun":  # a task count a node may be missing, or be that of the job
-        local_size = environment.get("SLURM_STEP_TASKS_PER_NODE", environment.get("SLURM_TASKS_PER_NODE", ""))
-        local_size = local_size.partition("(")[0]
-    else:
-        local_size = environment.get(program.local_size, "")
-    found = Launch(
-        program.name,
-        _number(program, program.rank, environment.get(program.rank)),
-        size,
-        _number(program, program.local_rank, environment.get(program.local_rank)),
-        _number(program, program.local_size, local_size),
-    )
-    if found.local_size * found.nodes != size:
-        raise UserError(
-            f"{found.program} started {size} processes, {found.local_size} of them on one machine; start the same "
-            "number on every machine"
-        )
+    texts = {name: environment.get(name, "") for name in program[2:]}
+    texts[program.local_size] = texts[program.local_size].partition("(")[0]  # SLURM writes 2(x3), or 2,1
+    if "," in texts[program.local_size]:
+        raise _uneven(program.name, texts[program.local_size])
+    for name, text in texts.items():
+        if not text.isdecimal():
+            raise UserError(
+                f"{program.name} has set {program.sign}, but {name} is {text or 'missing'}; start the processes by "
+                "torchrun or srun, or one that starts the others by trainer.devices=…"
+            )
+    found = Launch(program.name, *map(int, texts.values()))
+    if found.local_size * found.nodes != found.size:
+        raise _uneven(program.name, f"{found.local_size} of {found.size}")
     return found
 
 
@@ -132,8 +128,8 @@ def adopted(trainer: Mapping[str, Any], launch: Launch, said: Sequence[str] = ()
     Args:
         trainer: the section.
         launch: how the processes were started.
-        said: `key=value` words of the user; what they say of these numbers must agree with the launcher, and so must
-            an experiment that asks for several processes.
+        said: `key=value` words of the user; what they say of a number must agree with the launcher, and so must an
+            experiment that asks for more than one.
 
     Raises:
         UserError: they disagree.
@@ -147,9 +143,10 @@ def adopted(trainer: Mapping[str, Any], launch: Launch, said: Sequence[str] = ()
         anomaly_lab.types.UserError: mpirun started 2 processes, but trainer.devices=4 and trainer.num_nodes=1 make ...
     """
     devices, nodes = _count(trainer["devices"]), int(trainer["num_nodes"])
+    started = (launch.local_size, launch.nodes)
     asked = (devices or launch.local_size, nodes)
-    is_said = any(word.startswith(tuple(f"{key}=" for key in KEYS)) for word in said)
-    if (is_said or asked != (1, 1)) and asked != (launch.local_size, launch.nodes):
+    is_said = [any(word.startswith(f"{key}=") for word in said) for key in KEYS]
+    if any(n != m and (typed or n > 1) for n, m, typed in zip(asked, started, is_said, strict=True)):
         where = f", {launch.local_size} on each of {launch.nodes} machines" if launch.nodes > 1 else ""
         raise UserError(
             f"{launch.program} started {launch.size} processes{where}, but trainer.devices={trainer['devices']} and "
@@ -217,10 +214,7 @@ def _count(devices: Any) -> int | None:
     return devices if isinstance(devices, int) else len(devices)
 
 
-def _number(program: _Program, name: str, text: str | None) -> int:
-    if text is None or not text.isdecimal():
-        raise UserError(
-            f"{program.name} has set {program.sign}, but {name} is {text or 'missing'}; start the processes by "
-            "torchrun or srun, or one that starts the others by trainer.devices=…"
-        )
-    return int(text)
+def _uneven(program: str, numbers: str) -> UserError:
+    return UserError(
+        f"{program} started different numbers of processes on the machines ({numbers}); start the same number on each"
+    )
