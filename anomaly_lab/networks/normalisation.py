@@ -81,7 +81,8 @@ def shared_batch_norm(  # noqa: PLR0913, the signature is that of `F.batch_norm`
     scale = (var + eps).rsqrt() if weight is None else weight.to(exact.dtype) * (var + eps).rsqrt()
     along = [1, -1] + [1] * (x.ndim - 2)
     y = (exact - mean.view(along)) * scale.view(along)
-    return (y if bias is None else y + bias.to(exact.dtype).view(along)).to(x.dtype)
+    shifted: Tensor = y if bias is None else y + bias.to(exact.dtype).view(along)
+    return shifted.to(x.dtype)
 
 
 class _Sum(torch.autograd.Function):

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["build_store.py", "kills.py", "run_and_die.py"]  # programs that tests launch, without examples to run
+collect_ignore = [
+    "build_store.py",
+    "die_in.py",
+    "kills.py",
+    "run_and_die.py",
+    "train_many.py",
+]  # programs that tests launch, without examples to run
 
 
 @pytest.fixture(scope="session")
