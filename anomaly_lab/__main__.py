@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from anomaly_lab.pipeline import launchers
 from anomaly_lab.types import FailedElsewhereError, UserError
 
 INTERRUPTED = 130  # exit status of shells after Ctrl-C
@@ -152,7 +153,7 @@ def train(
     ] = None,
 ) -> None:
     """Train an experiment, evaluate it and write its report."""
-    from anomaly_lab.pipeline import launchers, slurm
+    from anomaly_lab.pipeline import slurm
 
     with slurm.requeued(Path(into)) if into else nullcontext():
         from anomaly_lab.experiment import config
@@ -285,6 +286,8 @@ def _to_the_front(options: tuple[str, ...], words: list[str]) -> list[str]:
 
 
 def _complain(line: str) -> None:
+    if not launchers.speaks():
+        return
     harmless = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(line.split()))
     Console(stderr=True).print(Text(harmless, style="red"), soft_wrap=True)
 

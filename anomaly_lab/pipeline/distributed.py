@@ -168,6 +168,7 @@ class Processes:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             _init_dist_connection(environment, backend, rank, size)
         self._group = torch.distributed.new_group(backend="gloo", timeout=WHILE)
+        launchers.have_met()
         self._store = torch.distributed.distributed_c10d._get_default_store()
 
     def _refuse_other_number(self, strategy: DDPStrategy) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the command line asks who is first before it loads anything
 
 KEYS = ("trainer.devices", "trainer.num_nodes")
 JOB = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid")  # what processes have in common that mpirun started together
+_state = set[str]()  # of this process
 PLACE = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
 
 
@@ -120,6 +121,24 @@ def is_first() -> bool:
     if program is not None and os.environ.get(program.size) != "1":
         return os.environ.get(program.rank, "0") == "0"
     return all(os.environ.get(key, "0") == "0" for key in ("LOCAL_RANK", "NODE_RANK"))  # Lightning's own
+
+
+def speaks() -> bool:
+    """Return whether this process says what is wrong.
+
+    Before the processes have met all of them find the same fault, in the command or in how they were started, and the
+    first one says it. Afterwards they have settled who says it.
+
+    Examples:
+        >>> speaks()
+        True
+    """
+    return "met" in _state or is_first()
+
+
+def have_met() -> None:
+    """Note that the processes have met."""
+    _state.add("met")
 
 
 def adopted(trainer: Mapping[str, Any], launch: Launch, said: Sequence[str] = ()) -> dict[str, int]:
