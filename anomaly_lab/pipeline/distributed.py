@@ -93,7 +93,10 @@ class Processes:
             UserError: the numbers are not those of the program that started the processes.
         """
         if launch := launchers.launched():
-            return DictConfig(OmegaConf.merge(trainer, launchers.adopted(trainer, launch, said)))
+            settled = DictConfig(OmegaConf.merge(trainer, launchers.adopted(trainer, launch, said)))
+            if launch.size > 1 and not isinstance(chosen_strategy(settled), DDPStrategy):
+                raise UserError(f"trainer.strategy={trainer.strategy} is that of one process; leave it out")
+            return settled
         probe = chosen_strategy(trainer)
         if isinstance(probe, DDPStrategy):
             environment = probe.cluster_environment
@@ -176,28 +179,28 @@ class Processes:
         if (there := os.environ.get("WORLD_SIZE", str(size))) != str(size):
             raise UserError(f"{there} processes were started, but trainer.devices and trainer.num_nodes make {size}")
 
-    def _tell(self, error: BaseException) -> bool:
-        """Leave a note of an error for the other processes; return whether this is the first one of the run."""
+    def _tell(self, error: BaseException) -> int | None:
+        """Leave a note of an error for the other processes; return the status of one that was told before it."""
         if self._store is None or not torch.distributed.is_initialized():  # alone, or told already
-            return True
-        status = error.code if isinstance(error, Stopped) else 2 if isinstance(error, UserError) else 1
+            return None
+        status = 128 + error.signal if isinstance(error, Stopped) else 2 if isinstance(error, UserError) else 1
         mine = json.dumps([self.rank, status])
         try:
-            is_new = bool(self._store.compare_set("error", "", mine).decode() == mine)
+            told = self._store.compare_set("error", "", mine).decode()
         except Exception:  # the first process kept the notes, and has ended
-            return self.rank == 1
-        self._end(is_new)
-        return is_new
+            return None if self.rank == 1 else status
+        self._end()
+        return None if told == mine else int(json.loads(told)[1])
 
     def _raise_told(self) -> None:
         """Raise the error of another process, if it has left a note of one."""
         assert self._store is not None
         if self._store.check(["error"]):
             _, status = json.loads(self._store.get("error"))
-            self._end(heard=True)
-            raise Stopped(status - 128) if status > 128 else FailedElsewhereError(status)
+            self._end()
+            raise _told(status)
 
-    def _end(self, heard: bool) -> None:
+    def _end(self) -> None:
         """Let others that wait for this process go on, to read the note; the first one, which keeps it, ends last."""
         assert self._store is not None
         children, end = list(_children), time.monotonic() + HEARD
@@ -233,8 +236,8 @@ def together() -> Iterator[Processes]:
     except FailedElsewhereError:
         raise
     except (Exception, Stopped) as error:
-        if not processes._tell(error) and not isinstance(error, Stopped):
-            raise FailedElsewhereError(2) from error
+        if (status := processes._tell(error)) is not None and not isinstance(error, Stopped):
+            raise _told(status) from error
         if is_of_another(error):
             raise UserError(f"{ENDED}; give the same command again") from error
         raise
@@ -243,6 +246,11 @@ def together() -> Iterator[Processes]:
 def is_of_another(error: BaseException) -> bool:
     """Return whether an error follows from the end of another process of the run, by what Gloo and NCCL raise."""
     return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _told(status: int) -> BaseException:
+    """Return how a process ends because another one has said why, with this exit status."""
+    return Stopped(status - 128) if status > 128 else FailedElsewhereError(status)
 
 
 def chosen_strategy(trainer: DictConfig) -> Strategy | None:

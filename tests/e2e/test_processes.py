@@ -106,7 +106,6 @@ def killed(store: Path, base: Path, phase: str, victim: int) -> tuple[str, float
         ((), ("trainer.devices=2", "data.source=real", "data.root={base}/nowhere"), "no such folder"),
         ((), ("trainer.devices=2", "data.batch_size=7"), "not divisible by 2 processes"),
         ((*TORCHRUN, "--nproc-per-node=2"), ("detector.widht=3",), "Did you mean: 'width'"),
-        ((*TORCHRUN, "--nproc-per-node=2"), ("trainer.devices=3",), "set trainer.devices=2"),
         ((*TORCHRUN, "--nproc-per-node=2"), ("runs={base}/file/runs",), "cannot create the run folder"),
     ],
 )
@@ -138,9 +137,8 @@ def test_stores_may_be_those_of_each_machine_and_nothing_is_written_elsewhere(tm
         cwd=work, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    facts = run_folder.read_json(the_run(tmp_path) / "provenance.json")
-    assert facts["world_size"] == 2
+    assert run_folder.read_json(the_run(tmp_path) / "provenance.json")["world_size"] == 2
     for store in ("store0", "store1"):
-        assert (tmp_path / store / facts["data"]["store"]).is_dir()
+        assert list((tmp_path / store).glob("headct-*/*.npy"))
     assert not (tmp_path / "none").exists()
     assert not list(work.iterdir())
