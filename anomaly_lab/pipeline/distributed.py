@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -11,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed
@@ -26,12 +26,12 @@ from anomaly_lab.types import FailedElsewhereError, Stopped, UserError
 
 T = TypeVar("T")
 
-WHILE = timedelta(days=30)  # that processes wait for one that prepares the data or writes the report
 LOOK = 0.05  # seconds between two looks at whether the others are here
 HEARD = 5.0  # seconds that the first process, which keeps the note of an error, waits until all others have read it
 GRACE = 10.0  # seconds that a process has to end by itself where another one has ended
 ENDED = "another process of this run has ended"
 
+_meetings = list["Processes"]()
 _children: list[subprocess.Popen[bytes]] = []  # that this process started; the strategy's launcher has them, too
 
 
@@ -71,8 +71,8 @@ class Processes:
     def __init__(self) -> None:
         self.rank, self.size = 0, 1
         self._local_rank = 0
-        self._store: Any = None  # where the note of an error is left
-        self._group: Any = None  # in which processes wait for each other as long as it takes
+        self._store: Any = None  # notes that all processes can read, kept by the first one
+        self._waits = 0
 
     @property
     def is_first(self) -> bool:
@@ -119,22 +119,25 @@ class Processes:
             FailedElsewhereError: one of them has failed.
             UserError: one of them has ended without a word.
         """
-        if self._group is None:
+        if self._store is None:
             return
-        work = torch.distributed.barrier(self._group, async_op=True)
-        while not work.is_completed():  # a look now and then: inside a collective no signal would be noticed
+        self._waits += 1
+        here = self._note("here")
+        self._store.add(here, 1)
+        while self._store.add(here, 0) < self.size:  # a collective would time out, and notice no signal
             self._raise_told()
             time.sleep(LOOK)
-        work.wait()
 
     def from_first(self, value: T) -> T:
         """Return the first process's value in all of them."""
-        if self._group is None:
+        if self._store is None:
             return value
+        name = self._note("value")
+        if self.is_first:
+            self._store.set(name, pickle.dumps(value))
         self.wait()
-        values = [value]
-        torch.distributed.broadcast_object_list(values, src=0, group=self._group)
-        return values[0]
+        theirs: T = pickle.loads(self._store.get(name))
+        return theirs
 
     def in_turn(self, work: Callable[[], None]) -> None:
         """Let the first process do something, then the first one of every other machine, then the rest.
@@ -170,9 +173,13 @@ class Processes:
         if not torch.distributed.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             _init_dist_connection(environment, backend, rank, size)
-        self._group = torch.distributed.new_group(backend="gloo", timeout=WHILE)
         launchers.have_met()
         self._store = torch.distributed.distributed_c10d._get_default_store()
+        _meetings.append(self)
+
+    def _note(self, what: str) -> str:
+        """Return a name for a note that no other meeting or wait of this process uses; all processes count alike."""
+        return f"{what} {len(_meetings)} {self._waits}"
 
     def _refuse_other_number(self, strategy: DDPStrategy) -> None:
         size = strategy.num_nodes * strategy.num_processes
@@ -207,12 +214,13 @@ class Processes:
         _children.clear()
         with suppress(Exception):
             self._store.add("heard", 1)
-            torch.distributed.destroy_process_group()
+            if torch.distributed.get_backend() == "gloo":  # NCCL would wait for its collectives
+                torch.distributed.destroy_process_group()  # which ends those in which the others are
             while self.is_first and self._store.add("heard", 0) < self.size and time.monotonic() < end:
                 time.sleep(LOOK)
         for child in children if time.monotonic() > end else ():  # it is at something long
             child.kill()
-        self._store = self._group = None
+        self._store = None
 
 
 @contextmanager
