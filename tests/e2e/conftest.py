@@ -5,8 +5,13 @@ from pathlib import Path
 import pytest
 
 collect_ignore = [  # programs that tests launch, without examples to run
-    "build_store.py", "fork_commands.py", "kills.py", "run_and_die.py",
-]  # fmt: skip
+    "build_store.py",
+    "die_in.py",
+    "fork_commands.py",
+    "kills.py",
+    "run_and_die.py",
+    "train_many.py",
+]
 
 
 @pytest.fixture(scope="session")
