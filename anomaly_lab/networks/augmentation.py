@@ -107,7 +107,7 @@ class ADA(_Drawn):
         self.register_buffer("seen", torch.zeros(2))  # sum and number of signs since p was last adapted
 
     def track(self, signs: Tensor) -> None:
-        self.seen += torch.stack([signs.sum(), signs.new_tensor(len(signs))])
+        self.seen += torch.stack([signs.sum(), signs.new_full((), len(signs))])
 
     def adapt(self, share: float) -> None:
         """Move p by the signs recorded since the last call; `share` is the fraction of the training that they cover."""

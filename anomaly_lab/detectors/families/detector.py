@@ -264,10 +264,14 @@ class Detector(pl.LightningModule, ABC):
             self.tracked.setdefault(key, []).append(value.detach())
 
     def flush(self) -> dict[str, float]:
-        """Return the means of the scalars tracked since the last call by key, and clear them."""
-        means = {key: float(torch.stack(values).float().mean()) for key, values in self.tracked.items()}
+        """Return the means of the scalars tracked since the last call by key, and clear them; waits once a device."""
+        means = {key: torch.stack(values).float().mean() for key, values in self.tracked.items()}
         self.tracked.clear()
-        return means
+        read: dict[str, float] = {}
+        for device in {mean.device for mean in means.values()}:
+            here = [key for key, mean in means.items() if mean.device == device]
+            read |= zip(here, torch.stack([means[key] for key in here]).tolist(), strict=True)
+        return {key: read[key] for key in means}
 
     def score(self, batch: Batch) -> Prediction:
         """Call `predict` in eval mode and float32, whatever the training precision, so that scores are reproducible."""
