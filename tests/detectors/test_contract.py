@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from inspect import signature
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader
 from toys import Iterations, Shift, Toy, ToyData, train
 
 from anomaly_lab.callbacks.randomness import Randomness
+from anomaly_lab.detectors.autoencoder import AutoencoderDetector
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
 from anomaly_lab.detectors.families.gan import ADAPT_EVERY
@@ -744,3 +746,45 @@ def test_what_waits_for_nothing_passes() -> None:
     detector = Shift()
     loader = DataLoader(Iterations(detector, torch.zeros(4, 1, 2, 2), 5, 2), batch_size=None)
     assert steps_on_a_far_device(detector, loader, 5) == ["near"] * 3 + ["far"] * 2
+
+
+def tracked(case: Case, compilation: dict[str, Any] | None) -> tuple[Detector, dict[str, Tensor]]:
+    """A detector after two iterations of every phase, and what it tracked in each of them: losses, gradients' norms."""
+    detector = case.make(**{"n_critic": 1} if "n_critic" in settings(case.kind) else {})
+    detector.compilation = compilation
+    torch._dynamo.reset()
+    with TemporaryDirectory() as run:
+        train(detector, ToyData(case.images(), BATCH), Path(run))
+    return detector, {key: torch.stack(values) for key, values in detector.tracked.items()}
+
+
+def assert_compiled_alike(case: Case, backend: str) -> None:
+    detector, eager = tracked(case, None)
+    compiled, terms = tracked(case, {"backend": backend})
+    assert len(compiled._compiled) >= bool([*detector.parameters()])
+    assert compiled.state_dict().keys() == detector.state_dict().keys()
+    assert terms.keys() == eager.keys()
+    for key, values in eager.items():
+        torch.testing.assert_close(terms[key], values, rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+    assert not any("forward" in vars(module) for module in compiled.modules()), "scores are not compiled"
+
+
+@pytest.mark.slow
+@every_grey
+def test_compiled_networks_train_as_they_are_written(case: Case) -> None:
+    """By a backend that needs no compiler of C++; it refuses what inductor refuses, a second derivative above all."""
+    assert_compiled_alike(case, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs g++")
+def test_compiled_by_inductor_they_do_too() -> None:
+    assert_compiled_alike(Case(AutoencoderDetector, 1), "inductor")
+
+
+def test_a_compiler_that_fails_is_said_in_one_line() -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise OSError("no compiler here")
+
+    with pytest.raises(UserError, match=r"no compiler here.*compile=never"):
+        tracked(Case(AutoencoderDetector, 1), {"backend": broken})
