@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
@@ -19,7 +20,10 @@ from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentatio
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.store import Store
+from anomaly_lab.devices import sent
 from anomaly_lab.types import Batch, Schedule
+
+UPLOADED_BYTES = 2**28  # copied to a device at once
 
 
 @lru_cache(maxsize=8)
@@ -48,6 +52,25 @@ def drawn(draws: np.ndarray, seed: int, size: int) -> np.ndarray:
         here = passes == number
         chosen[here] = _pass(seed, int(number), size)[elements[here]]
     return chosen
+
+
+class EpochSampler:
+    """The sampler of whatever epoch is being trained, so that one loader, and its processes, serve all epochs.
+
+    Examples:
+        >>> sampler = EpochSampler()
+        >>> sampler.epoch = [np.array([[0, 1]])]
+        >>> len(sampler), [draws.tolist() for draws in sampler]
+        (1, [[[0, 1]]])
+    """
+
+    epoch: IterationSampler | list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.epoch)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.epoch)
 
 
 @dataclass(frozen=True)
@@ -117,6 +140,61 @@ class TrainingImages(Dataset[Batch]):
             images = self.augmentation(images, flat, self.seed)
         image = to_float(images)
         return Batch(image=image.view(*draws.shape, *image.shape[1:]), row=torch.from_numpy(rows).view(draws.shape))
+
+
+class ResidentImages(Dataset[Batch]):
+    """The batches of `TrainingImages` from pixels that lie on a device and are augmented there.
+
+    They are the same to rounding: see `Augmentation.on_device`. Patches of volumes can be augmented on the host only.
+
+    Args:
+        store: the pixels.
+        rows: the training rows of the store, all of which are copied to the device.
+        augmentation: applied to the images; None for no augmentation.
+        seed: seed of the order and of the augmentation.
+        device: where the pixels are to lie.
+
+    Examples:
+        >>> from types import SimpleNamespace
+        >>> store = SimpleNamespace(images=np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
+        >>> images = ResidentImages(store, np.array([1]), augmentation=None, seed=0, device="cpu")
+        >>> images[np.array([[0, 1]])]["image"].flatten().tolist()
+        [1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: np.ndarray,
+        augmentation: Augmentation | None,
+        seed: int,
+        device: torch.device | str,
+    ) -> None:
+        self.augmentation, self.seed, self.device = augmentation, seed, torch.device(device)
+        self.full = int(np.iinfo(store.images.dtype).max)
+        self.pixels = _uploaded(store.images, rows, self.device)
+        self.rows = torch.from_numpy(rows).to(self.device)
+
+    def __getitem__(self, draws: np.ndarray) -> Batch:
+        flat = draws.ravel()
+        index = sent(torch.from_numpy(drawn(flat, self.seed, len(self.rows))), self.device)
+        pixels = self.pixels[index]
+        levels = pixels.float() if self.full == 255 else pixels.int().bitwise_and(self.full).float()
+        if self.augmentation is not None:
+            levels = self.augmentation.on_device(levels, self.full, flat, self.seed)
+        image = levels / (self.full / 2) - 1
+        return Batch(image=image.view(*draws.shape, *image.shape[1:]), row=self.rows[index].view(draws.shape))
+
+
+def _uploaded(images: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Copy rows to a device, part by part; 16 bits as int16, since few of torch's functions take uint16."""
+    dtype = torch.uint8 if images.dtype == np.uint8 else torch.int16
+    pixels = torch.empty((len(rows), *images.shape[1:]), dtype=dtype, device=device)
+    size = max(1, UPLOADED_BYTES // max(1, images[:1].nbytes))
+    for part, chosen in zip(torch.split(pixels, size), chunks(rows, size), strict=True):
+        here = images[chosen]
+        part.copy_(torch.from_numpy(here if here.dtype == np.uint8 else here.view(np.int16)))
+    return pixels
 
 
 @dataclass

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from anomaly_lab.data.batches import IterationSampler, ScoringImages, TrainingImages, chunks
+from anomaly_lab.data.batches import (
+    EpochSampler,
+    IterationSampler,
+    ResidentImages,
+    ScoringImages,
+    TrainingImages,
+    chunks,
+)
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Picture, Preprocessing, Volume, to_float
@@ -51,6 +58,7 @@ from anomaly_lab.types import (
 )
 
 Role = Literal["scan", "mask", "other"]  # of a file, for a data set that it is no part of
+RESIDENT_SHARE = 0.25  # of a GPU's free memory that the training images may take
 MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation
 
 
@@ -84,6 +92,9 @@ class StoreOptions:
         on_bad: "fail" stops at a broken picture, "skip" leaves it out and counts it.
         num_workers: processes that load training batches; 0 is fastest for small pictures.
         scoring_batch_size: images per batch during evaluation.
+        device: whether the pixels of the training lie on the device that trains, and are augmented there: "auto" if
+            that is a GPU a quarter of whose free memory they fit, "always" or "never". Patches of volumes with
+            `data.augment`, and a data set without a store, stay on the host.
 
     Examples:
         >>> StoreOptions(on_bad="skip").scoring_batch_size
@@ -95,6 +106,7 @@ class StoreOptions:
     on_bad: Literal["fail", "skip"] = "fail"
     num_workers: Annotated[int, Range("[0, 256]")] = 0
     scoring_batch_size: Annotated[int, Range("[1, 65536]")] = 64
+    device: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
         refuse_out_of_range(type(self), vars(self))
@@ -221,6 +233,10 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             augment.check_suits_pictures()
         self.stored, self.store_dir, self.on_bad = store.enabled, Path(store.folder), store.on_bad
         self.num_workers, self.scoring_batch_size = store.num_workers, store.scoring_batch_size
+        self.on_device = store.device
+        self._resident: ResidentImages | None = None
+        self._training_loader: DataLoader[Batch] | None = None  # with processes, which outlive an epoch
+        self._sampler = EpochSampler()
         self.twin = twin
         self.source, self.folder = self._choose(Path(root), source)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # for more ranks than test batches
@@ -437,9 +453,35 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.check_trainable(world_size)
         done = training.iterations_done
         epoch = range(done, training.schedule.epoch_end(done, self.epoch_length))
-        sampler = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
-        images = TrainingImages(self.store, self.rows["train"], self.augmentation, self.seed)
-        return self._loader(images, sampler, self.num_workers)
+        self._sampler.epoch = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
+        if resident := self._resident_images():
+            return DataLoader(resident, batch_size=None, sampler=self._sampler)
+        if self._training_loader is None:
+            images = TrainingImages(self.store, self.rows["train"], self.augmentation, self.seed)
+            self._training_loader = self._loader(images, self._sampler, self.num_workers)
+        return self._training_loader
+
+    def _resident_images(self) -> ResidentImages | None:
+        """Return the training images on the device that trains, if they are to lie there; they are copied once.
+
+        Raises:
+            UserError: they are to lie there by `data.store.device=always` and cannot.
+        """
+        if self.on_device == "never" or (self.on_device == "auto" and not torch.cuda.is_available()):
+            return None
+        device, augmentation = self._trainer().strategy.root_device, self.augmentation
+        if self._resident is not None and self._resident.device == device:
+            return self._resident
+        rows = self.rows["train"]
+        if isinstance(self.store, LazyStore) or isinstance(augmentation, VolumeAugmentation):
+            if self.on_device == "always":
+                what = "volumes are augmented" if augmentation else "pictures are read at every access"
+                raise UserError(f"data.store.device=always: {what} on the host; set data.store.device=auto")
+            return None
+        if self.on_device == "auto" and not _fits(self.store.images[:1].nbytes * len(rows), device):
+            return None
+        self._resident = ResidentImages(self.store, rows, augmentation, self.seed, device)
+        return self._resident
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the validation normals, whose mean score is logged.
@@ -539,7 +581,14 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def _loader(self, images: Dataset[Batch], sampler: Any, num_workers: int) -> DataLoader[Batch]:
         pin = torch.cuda.is_available()
-        return DataLoader(images, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin)
+        return DataLoader(
+            images,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            pin_memory=pin,
+            persistent_workers=num_workers > 0 and sampler is self._sampler,
+        )
 
     def _scoring_workers(self) -> int:
         """Return the number of processes that load evaluation batches: none with a store, where loading is indexing."""
@@ -555,6 +604,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 "training batches depend on the detector's schedule: attach the data module to a Trainer"
             )
         return self.trainer
+
+
+def _fits(num_bytes: int, device: torch.device) -> bool:
+    """Return whether so many bytes are a small part of a GPU's free memory."""
+    return device.type == "cuda" and num_bytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def data_of(trainer: pl.Trainer) -> PatchDataModule:

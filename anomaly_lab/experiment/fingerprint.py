@@ -40,6 +40,8 @@ NAMES_AND_PLACES = (  # keys without effect on the numbers: names, locations and
 DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value they imply
     "evaluation.threshold": "normal_quantile",
     "start_phase": "gan",
+    "compile": "never",
+    "data.store.device": "auto",
 }
 ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed
     "training": ("anomaly_lab.pipeline.training", "anomaly_lab.pipeline.warm_start"),

@@ -24,6 +24,11 @@ from anomaly_lab.pipeline.distributed import OneNetworkAtATime, chosen_strategy
 from anomaly_lab.types import Batch
 
 Progress = Callable[[int, int], None]
+COMPILATIONS: dict[str, dict[str, Any] | None] = {  # arguments of torch.compile by the setting `compile`
+    "never": None,
+    "networks": {},
+    "graphs": {"mode": "reduce-overhead", "dynamic": False},
+}
 
 
 def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
@@ -42,6 +47,7 @@ def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
     detector.to(memory_format=torch.channels_last)
     detector.accumulate = config.trainer.accumulate_grad_batches
     detector.clip_norm = config.trainer.gradient_clip_val
+    detector.compilation = COMPILATIONS[config.compile]
     return data, detector
 
 
@@ -71,6 +77,7 @@ def trainer_for(
         accumulate_grad_batches=1,  # the detector implements both: Lightning rejects them in manual optimisation
         gradient_clip_val=None,
         precision=precision_for(settings.precision),
+        benchmark=_benchmark(settings),
         callbacks=list(callbacks),
         default_root_dir=run,
         logger=False,
@@ -176,6 +183,12 @@ def device_for(accelerator: Any) -> torch.device:
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def _benchmark(settings: DictConfig) -> Any:
+    """Let cuDNN look for the fastest convolution of each shape, on a GPU and unless something else was said."""
+    said = settings.benchmark is not None or settings.deterministic
+    return settings.benchmark if said or not torch.cuda.is_available() else True
 
 
 def _strategy(settings: DictConfig) -> Any:

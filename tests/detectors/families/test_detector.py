@@ -144,6 +144,16 @@ def test_tracked_terms_are_means_since_the_last_flush() -> None:
     assert detector.flush() == {}
 
 
+def test_a_flush_asks_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, asked = Shift(), []
+    detector.track({f"train/{i}": torch.tensor(float(i)) for i in range(20)})
+    whole = Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda self: asked.append(self.shape) or whole(self))
+    monkeypatch.setattr(Tensor, "__float__", lambda self: pytest.fail("each value is asked for by itself"))
+    assert detector.flush() == {f"train/{i}": i for i in range(20)}
+    assert asked == [(20,)]
+
+
 def test_low_precision_steps_see_the_weights_of_the_step_before(fit: Fit) -> None:
     """n_critic steps must not share one stale copy of the weights.
 
