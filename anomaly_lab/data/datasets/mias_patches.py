@@ -69,7 +69,7 @@ class MIASPatches(PatchDataModule):
                 breast; "match" at the position of an abnormality of another film, mirrored to the side of this film, so
                 that the position does not reveal the label.
             location_seed: seed of the positions, separate from `seed`, so that all splits use the same patches.
-            class_by: what names the class of an abnormality: "finding", such as CALC, or "severity" (benign, malignant).
+            class_by: names the class of an abnormality by "finding" (such as CALC) or "severity" (benign, malignant).
             **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)

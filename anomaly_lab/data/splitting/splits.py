@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 
-from anomaly_lab.data.splitting.classes import ANOMALOUS, NORMAL, Classes, Coded, dealt
+from anomaly_lab.data.splitting.classes import NORMAL, Classes, Coded, dealt
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.experiment.tables import restored
 from anomaly_lab.types import Case, Range, Seed, UserError, refuse_out_of_range
@@ -187,7 +187,7 @@ def _stratified(
         tested = dealt(has, [1 / rule.folds] * rule.folds, rng) == rule.fold
     else:
         tested = dealt(has, [1 - rule.test_fraction, rule.test_fraction], rng) == 1
-        _add_missing(tested, has, dict.fromkeys(names, 2), rng)
+        _add_missing(tested, has, [2] * len(names), rng)
     if tested.all() or not tested.any():
         raise UserError(f"{len(has)} patients are too few for data.split.{_how(rule)}; change it")
     split, rest = np.full(int(chosen.sum()), "test", "U5"), chosen.copy()
@@ -207,7 +207,7 @@ def _with_validation(
     if not rule.val_fraction:
         return np.full(len(patient), "train", "U5")
     held_out = dealt(has, [1 - rule.val_fraction, rule.val_fraction], rng) == 1
-    least = {name: 2 if name == NORMAL else 3 for name in (*names, ANOMALOUS)}
+    least = [*(2 if name == NORMAL else 3 for name in names), 3]
     _add_missing(held_out, np.column_stack([has, _diseased(has, names)]), least, rng)
     common = has[:, names.index(NORMAL) if NORMAL in names else int(has.sum(0).argmax())]
     if held_out.all() or not (held_out & common).any():
@@ -228,7 +228,7 @@ def _patients(cases: Sequence[Case], labels: Coded, chosen: np.ndarray) -> tuple
     return patient, has, names
 
 
-def _add_missing(chosen: np.ndarray, has: np.ndarray, least: Mapping[str, int], rng: np.random.Generator) -> None:
+def _add_missing(chosen: np.ndarray, has: np.ndarray, least: Sequence[int], rng: np.random.Generator) -> None:
     """Choose a patient of each class that has enough of them and of which none is chosen yet.
 
     Args:
@@ -237,7 +237,7 @@ def _add_missing(chosen: np.ndarray, has: np.ndarray, least: Mapping[str, int], 
         least: number of patients that is enough, of each of the classes.
         rng: determines who is chosen.
     """
-    for of_class, enough in zip(has.T, least.values(), strict=True):
+    for of_class, enough in zip(has.T, least, strict=True):
         if not (chosen & of_class).any() and of_class.sum() >= enough:
             chosen[rng.choice(np.flatnonzero(of_class))] = True
 
