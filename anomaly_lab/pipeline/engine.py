@@ -48,7 +48,7 @@ from anomaly_lab.pipeline.warm_start import WarmStart
 from anomaly_lab.reports.prediction_page import Scoring
 from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
-from anomaly_lab.types import FailedElsewhereError, Stopped, UserError
+from anomaly_lab.types import FailedElsewhereError, Schedule, Stopped, UserError
 
 MAX_NAMED = 5  # files that were not scored and are named on the console
 LOADING = tuple(f"data.store.{name}" for name in ("folder", "num_workers", "scoring_batch_size", "on_bad"))
@@ -134,7 +134,9 @@ def train(
         start = WarmStart.open(config.start_from, config.start_phase) if config.start_from else None
         if start:
             start.apply_to(detector)
-        _set_up(data, processes)  # before the run folder is created, so that unusable data leave nothing behind
+        _set_up(
+            data, processes, detector.schedule
+        )  # before the run folder is created, so that unusable data leave nothing behind
         run, facts = place or Path(), dict[str, Any]()
         if processes.is_first:
             facts = provenance(config, data, detector, pretrained, start.record() if start else None)
@@ -150,15 +152,21 @@ def train(
         return _fit_and_evaluate(_Work(config, run, facts, data, detector), trainer, processes, None, interruption)
 
 
-def _set_up(data: PatchDataModule, processes: Processes, trains: bool = True) -> None:
-    """Open the store on every machine, which the first process on it builds if there is none."""
+def _set_up(data: PatchDataModule, processes: Processes, to_train: Schedule | None) -> None:
+    """Open the store on every machine, which the first process on it builds if there is none.
+
+    Args:
+        data: the data set.
+        processes: all that work on the run.
+        to_train: the phases whose training images have to be there; None if nothing is left to be trained.
+    """
     processes.wait()  # an error in what came before is told before a long building
 
     def set_up() -> None:
         data.prepare_data()
         data.setup()
-        if trains:
-            data.check_trainable(processes.size)
+        if to_train:
+            data.check_trainable(to_train, processes.size)
 
     processes.in_turn(set_up)
     processes.refuse_differences(f"the content of {data.folder}", (data.source, data.store.fingerprint))
@@ -252,7 +260,7 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
             if config.start_from:
                 WarmStart.open(config.start_from, config.start_phase).apply_to(detector)
         left = checkpoint is None or int(checkpoint.name.partition("-")[0]) < detector.schedule.iterations
-        _set_up(data, processes, trains=left)
+        _set_up(data, processes, detector.schedule if left else None)
         work = _Work(config, run, facts, data, detector, overrides)
         caveat = _of_another_number(work, processes.size, checkpoint)
         if processes.is_first:

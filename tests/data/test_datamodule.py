@@ -89,7 +89,7 @@ def test_images_lie_on_a_gpu_that_has_room_for_them(make, fake_trainer, monkeypa
     made = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**6))
-    monkeypatch.setattr(datamodule, "ResidentImages", lambda *what: made.append(what[-1]) or [])
+    monkeypatch.setattr(datamodule, "ResidentImages", lambda *what: made.append(what[4]) or [])
     monkeypatch.setattr(datamodule, "DataLoader", lambda *what, **how: made.append("loader") or [])
     data = make()
     data.setup()
