@@ -20,6 +20,22 @@ class UserError(Exception):
     """
 
 
+class FailedElsewhereError(UserError):
+    """The error of another process of the same run, which says it; this one ends quietly.
+
+    Attributes:
+        status: exit status.
+
+    Examples:
+        >>> FailedElsewhereError(2).status
+        2
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__("another process of the run has failed and says why")
+        self.status = status
+
+
 class Stopped(SystemExit):
     """A signal ended the work. The process ends with status 128 + signal, as a shell has it.
 

@@ -384,8 +384,19 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             self.unsplit = str(error)
             return {case.id: "" for case in cases}
 
-    def check_trainable(self) -> None:
-        """Raise UserError if there are fewer training normals than `batch_size`."""
+    def check_trainable(self, world_size: int = 1) -> None:
+        """Check that mini-batches can be made.
+
+        Args:
+            world_size: number of processes that share a mini-batch.
+
+        Raises:
+            UserError: there are fewer training normals than `batch_size`, or the processes cannot share it equally.
+        """
+        if self.batch_size % world_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is not divisible by {world_size} processes; use a multiple of it"
+            )
         normals = len(self.rows["train"])
         if normals < self.batch_size:
             raise UserError(
@@ -438,12 +449,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         It yields one item per iteration, image [minibatches, B, C, *S].
         """
         training = cast("_Training", self._trainer().lightning_module)
-        self.check_trainable()
         rank, world_size = self._rank_and_size()
-        if self.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size} is not divisible by {world_size} devices; use a multiple of it"
-            )
+        self.check_trainable(world_size)
         done = training.iterations_done
         epoch = range(done, training.schedule.epoch_end(done, self.epoch_length))
         self._sampler.epoch = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
@@ -484,12 +491,16 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         batches = chunks(self.rows["val"][:MAX_VALIDATION_IMAGES], self.scoring_batch_size)
         return self._loader(ScoringImages(self.store), batches, self._scoring_workers())
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self, whole: bool = False) -> DataLoader[Batch]:
         """Return the loader of the validation normals, which set the threshold, followed by the test split.
 
-        Each rank gets whole batches, so that batches are the same with any number of processes.
+        Each process gets whole batches, so that batches are the same with any number of processes; there may be none
+        for it.
+
+        Args:
+            whole: give all batches to every process.
         """
-        rank, world_size = self._rank_and_size()
+        rank, world_size = (0, 1) if whole else self._rank_and_size()
         rows = np.concatenate([self.rows["val"], self.rows["test"]])
         batches = chunks(rows, self.scoring_batch_size)[rank::world_size]
         return self._loader(ScoringImages(self.store), batches, self._scoring_workers())

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from pytorch_lightning.strategies import DDPStrategy
 
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.run_callback import Columns, RunCallback
@@ -19,7 +20,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.scoring import Scored, score_batches
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.pipeline.distributed import OneNetworkAtATime
+from anomaly_lab.pipeline.distributed import OneNetworkAtATime, chosen_strategy
 from anomaly_lab.types import Batch
 
 Progress = Callable[[int, int], None]
@@ -87,7 +88,8 @@ def trainer_for(
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         inference_mode=False,  # a detector that searches its latent space needs gradients
-        **({"strategy": _strategy(settings.strategy)} | over),
+        sync_batchnorm=False,  # several processes share their statistics whatever the device (`SharedDraws`)
+        **({"strategy": _strategy(settings)} | over),
     )
     return trainer
 
@@ -189,8 +191,9 @@ def _benchmark(settings: DictConfig) -> Any:
     return settings.benchmark if said or not torch.cuda.is_available() else True
 
 
-def _strategy(requested: Any) -> Any:
-    return OneNetworkAtATime() if requested == "ddp" else requested
+def _strategy(settings: DictConfig) -> Any:
+    is_parallel = isinstance(chosen_strategy(settings), DDPStrategy)
+    return OneNetworkAtATime() if is_parallel else settings.strategy
 
 
 def _columns(batch: Batch, scored: Scored) -> Columns:

@@ -1,10 +1,16 @@
 """The strategy of several processes begins with one state; that they equal one process is tested in e2e/test_ddp."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from pipeline.conftest import settings
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import nn
 
-from anomaly_lab.pipeline.distributed import OneNetworkAtATime
+from anomaly_lab.pipeline.distributed import OneNetworkAtATime, chosen_strategy, together
+from anomaly_lab.pipeline.training import trainer_for
+from anomaly_lab.types import UserError
 
 
 def test_every_state_is_sent_from_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +28,38 @@ def test_every_state_is_sent_from_the_first_process(monkeypatch: pytest.MonkeyPa
     strategy.configure_ddp()
     assert sent == [0] * len(module.state_dict())
     assert all((value == 1).all() for value in module.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ([], None),
+        (["trainer.devices=2"], OneNetworkAtATime),
+        (["trainer.num_nodes=2", "trainer.strategy=ddp_find_unused_parameters_true"], OneNetworkAtATime),
+    ],
+)
+def test_several_processes_need_no_name_of_a_strategy(tmp_path: Path, words: list[str], kind: type | None) -> None:
+    config = settings(tmp_path, "trainer.accelerator=cpu", *words)
+    trainer = trainer_for(config.trainer, tmp_path, [], 1)
+    assert isinstance(trainer.strategy, kind or SingleDeviceStrategy)
+
+
+@pytest.mark.parametrize("name", ["ddp_spawn", "ddp_fork"])
+def test_strategies_that_detectors_cannot_be_trained_by_are_refused(tmp_path: Path, name: str) -> None:
+    config = settings(tmp_path, "trainer.accelerator=cpu", "trainer.devices=2", f"trainer.strategy={name}")
+    with pytest.raises(UserError, match=rf"trainer\.strategy={name}: .*set it to ddp"):
+        chosen_strategy(config.trainer)
+
+
+def test_one_process_has_nobody_to_wait_for() -> None:
+    done = []
+    with together() as processes:
+        processes.in_turn(lambda: done.append("work"))
+        processes.refuse_differences("nothing", object())
+        assert processes.from_first("value") == "value"
+    assert done == ["work"]
+
+
+def test_an_error_of_the_only_process_stays_what_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), together():
+        _ = 1 / 0

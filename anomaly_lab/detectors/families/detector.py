@@ -170,11 +170,14 @@ class Detector(pl.LightningModule, ABC):
 
     @property
     def couples_batch(self) -> bool:
-        """Whether the loss of an image depends on the others of its mini-batch, by batch norm if by nothing else.
+        """Whether the loss of an image depends on others that several processes group otherwise than one does.
 
-        Then a process sees another loss for its share of a batch than one process sees for the whole.
+        Batch norm is that of the global batch under any number of processes (`SharedDraws`), unless a mini-batch is
+        split into parts: these are made of other images then.
         """
-        return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())
+        return self.accumulate > 1 and any(
+            isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules()
+        )
 
     def on_fit_start(self) -> None:
         """Check that optimiser i trains network i; a subclass that overrides this must call it.
@@ -270,7 +273,7 @@ class Detector(pl.LightningModule, ABC):
         optimizer.step()
 
     def _shared_draws(self, batch_size: int) -> AbstractContextManager[object]:
-        """Let the noise of a step be that of the global batch, of which every process has its share."""
+        """Let noise and batch norm of a step be those of the global batch, of which every process has its share."""
         if self.trainer.world_size == 1:
             return nullcontext()
         sizes = {batch_size, *(len(part) for part in torch.empty(batch_size).chunk(self.accumulate))}

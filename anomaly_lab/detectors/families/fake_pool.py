@@ -101,7 +101,7 @@ def create(folder: Path, size: int, shape: Sequence[int]) -> None:
 
 
 def write(folder: Path, places: Sequence[int], fake: Tensor, iteration: int) -> None:
-    """Store generated images in a pool. Several processes may write to different places at once.
+    """Store generated images in a pool, which has one writer.
 
     Args:
         folder: folder of the pool.
