@@ -13,6 +13,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,8 @@ def _parts(device: torch.device, words: Sequence[str], timed: int) -> dict[str, 
             for precision in PRECISIONS
         },
         "Where the images lie": {place: speed(DETECTORS[0], *more) for place, more in PLACES.items()},
-        "Every detector": {name: lambda name=name: [agreement(name, words, device)] for name in compose.detectors()},
-        "Runs at once": {f"{n}": lambda n=n: [packed(n, words, device, timed)] for n in PACKED},
+        "Every detector": {name: partial(agreement, name, words, device) for name in compose.detectors()},
+        "Runs at once": {f"{n}": partial(packed, n, words, device, timed) for n in PACKED},
         "torch.compile": {
             f"{name} {how}": speed(name, f"compile={how}") for name in COMPILED for how in training.COMPILATIONS
         },
@@ -141,7 +142,7 @@ def speeds(experiment: str, words: Sequence[str], device: torch.device, timed: i
         return watch.rows
 
 
-def agreement(detector: str, words: Sequence[str], device: torch.device) -> Row:
+def agreement(detector: str, words: Sequence[str], device: torch.device) -> list[Row]:
     """Train a detector on a device at the smoke budget; compare its scores there with those of the processor.
 
     Returns:
@@ -157,14 +158,14 @@ def agreement(detector: str, words: Sequence[str], device: torch.device) -> Row:
         here = model.to(device).score(Batch(image=image.to(device))).anomaly_score.cpu().double()
         there = copy.deepcopy(model).to("cpu").score(Batch(image=image)).anomaly_score.double()
     difference = float((here - there).abs().max() / there.abs().max().clamp_min(1e-12))
-    return {"waits for": waits.found or "nothing", "difference": difference, "agree": difference <= TOLERANCE}
+    return [{"waits for": waits.found or "nothing", "difference": difference, "agree": difference <= TOLERANCE}]
 
 
-def packed(n: int, words: Sequence[str], device: torch.device, timed: int) -> Row:
+def packed(n: int, words: Sequence[str], device: torch.device, timed: int) -> list[Row]:
     """Train n runs at once on one device; return the steps per second of all of them in the first phase."""
     with multiprocessing.get_context("spawn").Pool(n) as pool:
         found = pool.starmap(speeds, [(DETECTORS[0], [*words, f"seed={i}"], device, timed) for i in range(n)])
-    return {"steps/s of all": sum(rows[0]["steps/s"] for rows in found)}
+    return [{"steps/s of all": sum(rows[0]["steps/s"] for rows in found)}]
 
 
 @contextlib.contextmanager
@@ -192,7 +193,7 @@ def trained(
         yield detector, data
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts floating-point operations of matrix products and convolutions, forward and backward, inside the block.
 
     Torch's FlopCounterMode also keeps account of modules, which fails where a step calls `torch.autograd.grad`.
@@ -205,7 +206,7 @@ class Operations(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -251,14 +252,14 @@ class Stopwatch(pl.Callback):
             self._profile.start()
         elif self._done == self.length - 1 and pl_module.compilation is None:
             self._counter = Operations()
-            self._counter.__enter__()
+            self._counter.__enter__()  # type: ignore[no-untyped-call]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
     ) -> None:
         self._done += 1
         if self._counter is not None:
-            self._counter.__exit__(None, None, None)
+            self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         if self._done in (self.WARM, self.WARM + self.timed):
             self._wait()
             now = time.perf_counter()

@@ -60,12 +60,12 @@ def test_images_lie_where_they_are_to(place: str, words: list[str]) -> None:
 
 @pytest.mark.parametrize("name", mostly_slow([*compose.detectors()], "pool_svm"))
 def test_scores_agree_with_themselves(name: str, words: list[str]) -> None:
-    assert gpu.agreement(name, words, CPU) == {"waits for": "nothing", "difference": 0.0, "agree": True}
+    assert gpu.agreement(name, words, CPU) == [{"waits for": "nothing", "difference": 0.0, "agree": True}]
 
 
 @pytest.mark.slow
 def test_two_runs_at_once(words: list[str]) -> None:
-    assert gpu.packed(2, words, CPU, timed=1)["steps/s of all"] > 0
+    assert gpu.packed(2, words, CPU, timed=1)[0]["steps/s of all"] > 0
 
 
 def test_what_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -105,5 +105,5 @@ def test_peaks_are_those_of_the_card(name: str, precision: str, peak: float | No
 @pytest.mark.parametrize("name", compose.detectors())
 def test_on_a_gpu_nothing_waits_and_scores_agree(name: str, words: list[str]) -> None:
     there = [word for word in words if not word.startswith("trainer.accelerator")]
-    row = gpu.agreement(name, [*there, "trainer.accelerator=gpu"], torch.device("cuda", 0))
+    (row,) = gpu.agreement(name, [*there, "trainer.accelerator=gpu"], torch.device("cuda", 0))
     assert (row["waits for"], row["agree"]) == ("nothing", True), row

@@ -206,6 +206,7 @@ class Detector(pl.LightningModule, ABC):
 
     def _compile(self) -> None:
         """Compile the forward passes that training steps use; weights and their names stay as they are."""
+        self._compiled.clear()
         if self.compilation is None:
             return
         if self.trainer.world_size > 1:

@@ -1,14 +1,19 @@
 """The contract's bookkeeping, on a detector small enough to follow by hand."""
 
 import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer, RMSprop
 from toys import Fit, Shift
 
-from anomaly_lab.types import Prediction
+from anomaly_lab.detectors.families import detector as detector_module
+from anomaly_lab.types import Prediction, UserError
 
 
 def test_an_iteration_takes_its_minibatches_in_turn(fit: Fit) -> None:
@@ -206,3 +211,36 @@ def test_a_copy_is_independent() -> None:
     twin = copy.deepcopy(detector)
     twin.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(3)})
     assert (detector.iterations_done, twin.iterations_done) == (0, 3)
+
+
+def test_optimisers_are_fused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(Shift):
+        def configure_optimizers(self) -> tuple[Optimizer, ...]:
+            return Adam(self.near.parameters()), RMSprop(self.far.parameters())
+
+    def fused(is_cuda: bool) -> list[object]:
+        monkeypatch.setattr(Tensor, "is_cuda", property(lambda self: is_cuda))
+        detector: Any = Two()
+        optimizers = [LightningOptimizer(each) for each in detector.configure_optimizers()]
+        detector._every_optimizer = lambda: optimizers
+        detector.on_fit_start()
+        return [each.param_groups[0].get("fused") for each in optimizers]
+
+    assert fused(is_cuda=True) == [True, None]  # there is no such RMSprop
+    assert fused(is_cuda=False) == [None, None]
+
+
+def test_a_training_rounds_and_a_score_does_not(monkeypatch: pytest.MonkeyPatch, fit: Fit, pictures: Tensor) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(detector_module, "rounding", lambda device, strict: asked.append(strict) or nullcontext())
+    detector = fit(Shift(), pictures, iterations=2)
+    assert asked == [False, False]
+    detector.score({"image": pictures})
+    assert asked == [False, False, True]
+
+
+def test_only_one_process_compiles() -> None:
+    detector: Any = Shift()
+    detector.compilation, detector._trainer = {}, SimpleNamespace(world_size=2)
+    with pytest.raises(UserError, match="one process"):
+        detector._compile()
