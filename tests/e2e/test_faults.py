@@ -1152,6 +1152,15 @@ def test_e_a_damaged_run_folder_is_used_or_refused_in_one_line(
         assert ended.status == 0 or ended.is_refusal, (verb, ended.said)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_e_no_file_of_a_run_folder_keeps_one_waiting(server: Server, run: Path, new: Path, kind: str) -> None:
+    table = run / "scores.csv"
+    table.unlink()
+    os.mkfifo(table) if kind == "pipe" else table.symlink_to("/dev/zero")
+    ended = server.run("predict", run, new, first=LITTLE_MEMORY)
+    assert ended.is_refusal, ended.said
+
+
 def spoilt_row(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-512:] = bytes(512)
