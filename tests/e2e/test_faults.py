@@ -1152,11 +1152,11 @@ def test_e_a_damaged_run_folder_is_used_or_refused_in_one_line(
         assert ended.status == 0 or ended.is_refusal, (verb, ended.said)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_e_no_file_of_a_run_folder_keeps_one_waiting(server: Server, run: Path, new: Path, kind: str) -> None:
-    table = run / "scores.csv"
-    table.unlink()
-    os.mkfifo(table) if kind == "pipe" else table.symlink_to("/dev/zero")
+@pytest.mark.parametrize("name", ["scores.csv", "checkpoints/*4-*.ckpt"])
+def test_e_a_pipe_in_a_run_folder_keeps_nobody_waiting(server: Server, run: Path, new: Path, name: str) -> None:
+    (file,) = run.glob(name)
+    file.unlink()
+    os.mkfifo(file)
     ended = server.run("predict", run, new, first=LITTLE_MEMORY)
     assert ended.is_refusal, ended.said
 
