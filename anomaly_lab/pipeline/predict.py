@@ -31,6 +31,7 @@ from anomaly_lab.data.readers.files import survey
 from anomaly_lab.data.readers.nifti import save_map
 from anomaly_lab.data.readers.tree import name_of
 from anomaly_lab.evaluation.maps import filled
+from anomaly_lab.experiment.tables import open_table
 from anomaly_lab.metrics import ranking
 from anomaly_lab.pipeline.console import console, say
 from anomaly_lab.pipeline.prediction_folder import TABLE, PredictionFolder
@@ -345,7 +346,7 @@ def _cells(finding: Finding) -> list[str]:
 
 def _findings(table: Path, ids: Sequence[str]) -> list[Finding]:
     """Read back the findings of the first rows of a table."""
-    with table.open(newline="", encoding="utf-8") as file:
+    with open_table(table) as file:
         rows = list(csv.DictReader(file))[: len(ids)]
     return [
         Finding(

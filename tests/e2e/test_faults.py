@@ -1152,6 +1152,15 @@ def test_e_a_damaged_run_folder_is_used_or_refused_in_one_line(
         assert ended.status == 0 or ended.is_refusal, (verb, ended.said)
 
 
+@pytest.mark.parametrize("name", ["scores.csv", "checkpoints/*4-*.ckpt"])
+def test_e_a_pipe_in_a_run_folder_keeps_nobody_waiting(server: Server, run: Path, new: Path, name: str) -> None:
+    (file,) = run.glob(name)
+    file.unlink()
+    os.mkfifo(file)
+    ended = server.run("predict", run, new, first=LITTLE_MEMORY)
+    assert ended.is_refusal, ended.said
+
+
 def spoilt_row(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-512:] = bytes(512)

@@ -13,7 +13,7 @@ import numpy as np
 
 from anomaly_lab.data.splitting.classes import NORMAL, Classes, Coded, dealt
 from anomaly_lab.data.splitting.streams import stream
-from anomaly_lab.experiment.tables import restored
+from anomaly_lab.experiment.tables import open_table, restored
 from anomaly_lab.types import Case, Range, Seed, UserError, refuse_out_of_range
 
 SPLITS = ("train", "val", "test")
@@ -383,7 +383,7 @@ def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> di
 def _read(path: Path) -> dict[str, str]:
     splits: dict[str, str] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_table(path, "utf-8-sig") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
             if not {"id", "split"} <= set(rows.fieldnames or []):
                 raise UserError(f"{path}: a split file needs the columns id,split; it has {rows.fieldnames}")
