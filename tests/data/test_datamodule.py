@@ -107,7 +107,7 @@ def test_images_stay_on_the_host(make, fake_trainer, monkeypatch, changes):
     data.setup()
     data.trainer = fake_trainer()
     data.trainer.strategy.root_device = torch.device("cuda", 0)
-    assert data._resident_images() is None
+    assert data._resident_images(data.rows["train"], None) is None
 
 
 def test_what_must_lie_on_the_device_and_cannot_is_refused(make, fake_trainer):
