@@ -243,6 +243,28 @@ class Majority(TypedDict):
 Majority.__annotations__["class"] = str
 
 
+class OfClass(TypedDict, total=False):
+    """Figures of one class."""
+
+    average_precision: Figure
+    interpolated_average_precision: Figure
+    auroc: Figure
+    precision: Figure
+    recall: Figure
+    f1: Figure
+    prevalence: Number
+    threshold: Number
+
+
+class AgainstNormal(TypedDict, total=False):
+    """Unweighted means over anomalous and normal at a threshold."""
+
+    threshold: Number
+    precision: Figure
+    recall: Figure
+    f1: Figure
+
+
 class Classes(TypedDict, total=False):
     """The classes of a run with labels."""
 
@@ -251,7 +273,7 @@ class Classes(TypedDict, total=False):
     counts: dict[str, dict[str, ClassCounts]]
     training: dict[str, Whole]
     remarks: list[str]
-    each: dict[str, Figures]
+    each: dict[str, OfClass]
     mean_average_precision: Figure
     mean_interpolated_average_precision: Figure
     mean_auroc: Figure
@@ -262,7 +284,7 @@ class Classes(TypedDict, total=False):
     accuracy: Figure
     majority: Majority | None
     confusion: list[list[Whole]] | None
-    anomalous: dict[str, Figures]
+    anomalous: dict[str, AgainstNormal]
     calibration: Calibration
 
 
