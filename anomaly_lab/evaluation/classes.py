@@ -210,7 +210,7 @@ def evaluate_classes(
     exclusive, training = supervision.exclusive, supervision.training
     val, test = table.restricted(scores.of("val")), table.restricted(scores.of("test"))
     cuts = {} if exclusive else {name: _cut(val, k) for k, name in enumerate(table.classes)}
-    called = _called(test.probability, list(cuts.values()))
+    called = called_classes(test.probability, list(cuts.values()))
     measures = Measures(Judged(test.target, test.probability, called, exclusive))
     figures = measures(np.ones((len(test.id), 1)))
     label = scores.label[scores.of("test")]
@@ -268,7 +268,17 @@ def _cut(val: ClassTable, k: int) -> float:
     return thresholds.best_f1(label, val.probability[known, k])[1] if label.any() else EVEN
 
 
-def _called(probability: Floats, cuts: Sequence[float]) -> Calls:
+def called_classes(probability: Floats, cuts: Sequence[float]) -> Calls:
+    """Return the classes that cases are called, [N, K]: those above their thresholds, or the most probable one.
+
+    Args:
+        probability: [N, K].
+        cuts: threshold of each class; empty if classes exclude each other.
+
+    Examples:
+        >>> [called_classes(np.array([[0.2, 0.8]]), cuts).tolist() for cuts in ([0.1, 0.5], [])]
+        [[[True, True]], [[False, True]]]
+    """
     called: Calls = probability > np.array(cuts) if cuts else most_probable(probability)
     return called
 

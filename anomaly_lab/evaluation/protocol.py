@@ -113,15 +113,19 @@ def evaluate_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
         for name, pointing in measured.items()
     }
     detector = measured["detector"]
-    best = max(measured.keys() - {"detector"}, key=lambda name: (measured[name].figures["auroc"], name))
-    baseline = measured[best]
-    gain = detector.figures["auroc"] - baseline.figures["auroc"]
-    difference = _jackknife(gain, detector.without["auroc"] - baseline.without["auroc"], least=-1.0)
     content: dict[str, Any] = {
         "num_masks": detector.num_masks,
         "patients": len(detector.without["auroc"]),
         "level": CONFIDENCE,
         **tables.pop("detector"),
+    }
+    if not tables:  # no normals trained, so that there are no baselines
+        return dict(without_nan(content))
+    best = max(measured.keys() - {"detector"}, key=lambda name: (measured[name].figures["auroc"], name))
+    baseline = measured[best]
+    gain = detector.figures["auroc"] - baseline.figures["auroc"]
+    difference = _jackknife(gain, detector.without["auroc"] - baseline.without["auroc"], least=-1.0)
+    content |= {
         "baselines": tables,
         "versus_baselines": {"best": best, "difference": difference, "beaten": gain > 0},
     }

@@ -9,10 +9,11 @@ cases would. Two intervals allow for that, each for a question of its own:
 - How good is the method, trained on other cases? The variance of the mean over n repeats is not s²/n but s²/n + s²·r,
   where r is the number of test cases over that of training cases (Nadeau and Bengio 2003, Inference for the
   Generalization Error, Machine Learning 52, eq. 9; for repeated folds Bouckaert and Frank 2004).
-- How good are these trained models on other cases? The models are given, and every case is tested by one of them only, so
-  that the folds are independent samples: the variance of their mean AUROC is the mean of their variances, divided by
+- How good are these trained models on other cases? The models are given, and every case is tested by one of them only,
+  so that the folds count as independent samples: the variance of their mean AUROC is the mean of their variances over
   their number (LeDell, Petersen and van der Laan 2015, Electronic Journal of Statistics 9, 1583-1607). Scores of
-  different models are never ranked against each other.
+  different models are never ranked against each other. A case that is tested trains the other models, which this leaves
+  out: five folds of a linear classifier are covered in .89 instead of .95 of all samples with 60 cases, .93 with 400.
 """
 
 import math
