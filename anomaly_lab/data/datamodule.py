@@ -425,6 +425,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         labels = Coded.of(Labels(label, class_name, unknown.get(case, ())) for label, class_name, case in facts)
         return self.labelling.targets(labels)
 
+    @property
+    def learns_each_class(self) -> bool:
+        """Whether a case may be of several classes, each of which is learnt: then `cases` has to name all of them."""
+        return self.labelling is not None and self.labelling.multilabel
+
     def class_counts(self, split: str = "train") -> np.ndarray:
         """Return how many rows of a split are of each class and how many are not, [K, 2]; the unknown are in neither.
 

@@ -131,6 +131,8 @@ def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
 def split_supervised(cases: Sequence[Case], rule: SplitRule, classes: Classes) -> dict[str, str]:
     """Assign the patients of all classes to train, val and test, such that each split has its share of each class.
 
+    Of a class of two patients one is tested, of one of three one validates, too.
+
     Cases with an official split (`Case.split`) keep it: only validation patients are drawn from their training
     patients, unless the official split has some.
 
@@ -174,9 +176,8 @@ def _stratified(
 ) -> np.ndarray:
     """Return the split of the chosen cases, drawn by patient."""
     patient, has, names = _patients(cases, labels, chosen)
-    diseased = has[:, [name != NORMAL for name in names]].any(1)
     for name in classes.names:
-        count = int((has[:, names.index(name)] if name in names else diseased).sum())
+        count = int((has[:, names.index(name)] if name in names else _diseased(has, names)).sum())
         if count < rule.folds:
             raise UserError(
                 f"data.split.folds={rule.folds}: only {count} patients are of class {name!r}; use at most {count} folds"
@@ -186,6 +187,7 @@ def _stratified(
         tested = dealt(has, [1 / rule.folds] * rule.folds, rng) == rule.fold
     else:
         tested = dealt(has, [1 - rule.test_fraction, rule.test_fraction], rng) == 1
+        _add_missing(tested, has, [2] * len(names), rng)
     if tested.all() or not tested.any():
         raise UserError(f"{len(has)} patients are too few for data.split.{_how(rule)}; change it")
     split, rest = np.full(int(chosen.sum()), "test", "U5"), chosen.copy()
@@ -199,15 +201,14 @@ def _with_validation(
 ) -> np.ndarray:
     """Return "train" or "val" for each of the chosen cases, drawn by patient.
 
-    At least one normal patient validates, and one of each class that has three or more.
+    At least one normal patient validates, and one of each class that has three or more, anomalies being one, too.
     """
     patient, has, names = _patients(cases, labels, chosen)
     if not rule.val_fraction:
         return np.full(len(patient), "train", "U5")
     held_out = dealt(has, [1 - rule.val_fraction, rule.val_fraction], rng) == 1
-    for name, of_class in zip(names, has.T, strict=True):
-        if not (held_out & of_class).any() and of_class.sum() >= (2 if name == NORMAL else 3):
-            held_out[rng.choice(np.flatnonzero(of_class))] = True
+    least = [*(2 if name == NORMAL else 3 for name in names), 3]
+    _add_missing(held_out, np.column_stack([has, _diseased(has, names)]), least, rng)
     common = has[:, names.index(NORMAL) if NORMAL in names else int(has.sum(0).argmax())]
     if held_out.all() or not (held_out & common).any():
         raise UserError(
@@ -225,6 +226,24 @@ def _patients(cases: Sequence[Case], labels: Coded, chosen: np.ndarray) -> tuple
     for column in range(len(names)):
         has[patient[of_case[:, column]], column] = True
     return patient, has, names
+
+
+def _add_missing(chosen: np.ndarray, has: np.ndarray, least: Sequence[int], rng: np.random.Generator) -> None:
+    """Choose a patient of each class that has enough of them and of which none is chosen yet.
+
+    Args:
+        chosen: which patients are chosen, bool [P]; changed in place.
+        has: which classes each patient has, bool [P, K].
+        least: number of patients that is enough, of each of the classes.
+        rng: determines who is chosen.
+    """
+    for of_class, enough in zip(has.T, least, strict=True):
+        if not (chosen & of_class).any() and of_class.sum() >= enough:
+            chosen[rng.choice(np.flatnonzero(of_class))] = True
+
+
+def _diseased(has: np.ndarray, names: list[str]) -> np.ndarray:
+    return np.asarray(has[:, [name != NORMAL for name in names]].any(1))
 
 
 def _how(rule: SplitRule) -> str:
