@@ -75,23 +75,27 @@ class Batch(TypedDict, total=False):
 
     image: float32 in [-1, 1]; [B, C, *S] for evaluation, [minibatches, B, C, *S] for training.
     label: [B], 0 normal, 1 anomalous. mask: bool [B, 1, *S], if the data set has masks. row: [B], row in the store.
+    target: int8 [B, K], for training [minibatches, B, K]: 1 yes, 0 no, -1 unknown; with `data.supervision=labels` only.
     """
 
     image: Tensor
     label: Tensor
     mask: Tensor
     row: Tensor
+    target: Tensor
 
 
 class Prediction(NamedTuple):
     """Output of a detector for a batch of images. Scores are raw and never rescaled; higher = more anomalous.
 
     anomaly_score: [B], unbounded. anomaly_map: [B, 1, *S], non-negative. reconstruction: [B, C, *S] in [-1, 1].
+    probabilities: of each class, [B, K] in [0, 1].
     """
 
     anomaly_score: Tensor
     anomaly_map: Tensor | None = None
     reconstruction: Tensor | None = None
+    probabilities: Tensor | None = None
 
 
 class Phase(NamedTuple):
@@ -102,12 +106,16 @@ class Phase(NamedTuple):
         iterations: number of iterations.
         networks: names of the networks that are trained; all others are frozen and in eval mode.
         minibatches: fresh mini-batches per iteration (n_critic in a WGAN phase).
+        cases: training cases to draw: "normal"; "balanced", every anomalous one and as many normal ones; "all".
+        share: beginning and end of the part of the training patients to draw from, in an order that the seed decides.
     """
 
     name: str
     iterations: int
     networks: tuple[str, ...]
     minibatches: int = 1
+    cases: Literal["normal", "balanced", "all"] = "normal"
+    share: tuple[float, float] = (0.0, 1.0)
 
 
 class Schedule(tuple[Phase, ...]):

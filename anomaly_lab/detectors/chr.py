@@ -48,6 +48,7 @@ class CHR(SupervisedDetector):
         weight_decay: of all weights.
 
     Examples:
+        >>> import torch
         >>> from anomaly_lab import detectors
         >>> detector = detectors.CHR((64, 64), backbone="squeezenet1_0", classes=("gun", "knife"))
         >>> detector.score({"image": torch.zeros(2, 3, 64, 64)}).probabilities.shape
@@ -73,8 +74,8 @@ class CHR(SupervisedDetector):
         lr_schedule: Rates = "constant",
         weight_decay: Annotated[float, Range("[0, 1]")] = 1e-4,
     ) -> None:
-        super().__init__(backbone, patch_size, classes, task, frozen)
         refuse_one_class_an_image(task, "CHR")
+        super().__init__(backbone, patch_size, classes, task, frozen)
         self.save_hyperparameters()
         widths = ARCHITECTURES[backbone].widths
         self.assemble(Refinement(widths), RefinedHeads(widths, len(classes)))

@@ -4,8 +4,10 @@ Backbones and heads as in the comparison of GBAD (2020; plain networks on SIXray
 fundus photographs (2020). These do not state optimiser, learning rate and length; the defaults are ours.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from anomaly_lab.detectors.families.supervised import (
@@ -18,6 +20,7 @@ from anomaly_lab.detectors.families.supervised import (
     SupervisedDetector,
     Task,
 )
+from anomaly_lab.losses.classification import class_weights
 from anomaly_lab.networks.backbones import ARCHITECTURES, AUXILIARY_SIDE, BackboneName, auxiliary_head, output_size
 from anomaly_lab.networks.heads import Head, HeadName
 from anomaly_lab.types import Channels, Fraction, Iterations, Range, Rate
@@ -50,6 +53,7 @@ class Classifier(SupervisedDetector):
         weight_decay: of all weights.
 
     Examples:
+        >>> import torch
         >>> from anomaly_lab import detectors
         >>> detector = detectors.Classifier((64, 64), backbone="squeezenet1_0", classes=("normal", "cyst", "tumour"))
         >>> prediction = detector.score({"image": torch.zeros(2, 3, 64, 64)})
@@ -83,6 +87,13 @@ class Classifier(SupervisedDetector):
         side = output_size(backbone, patch_size) if head == "flatten" else (1, 1)
         auxiliary = auxiliary_head(len(classes)) if backbone == "inception_v3" else None
         self.assemble(nn.Identity(), Head((width, *side), len(classes), head, dropout), auxiliary)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.settings.weigh_classes and not self.iterations_done:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            rows = np.concatenate([data.rows["train"], data.rows["train_anomalous"]])
+            self.class_weight.copy_(class_weights(torch.as_tensor(data.targets[rows]), self.settings.task))
 
     def fused(self, logits: Tensor) -> Tensor:
         return logits[:, 0]

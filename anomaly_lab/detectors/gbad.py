@@ -126,8 +126,8 @@ class GBAD(SupervisedDetector):
         soft: bool = False,
         score: Literal["classes", "svm", "reconstruction", "features"] = "classes",
     ) -> None:
-        super().__init__(backbone, patch_size, classes, task, frozen)
         refuse_one_class_an_image(task, "GBAD")
+        super().__init__(backbone, patch_size, classes, task, frozen)
         self.save_hyperparameters()
         self.assemble(FeaturePyramid(ARCHITECTURES[backbone].widths), LevelClassifiers(len(classes)))
         length = LEVELS * CHANNELS + (len(classes) if bigan_input == "both" else 0)
@@ -201,7 +201,8 @@ class GBAD(SupervisedDetector):
             code = self.encoder(x)  # R is given to G alone
         distance = self.distance(x, self.generator(code)).mean()
         self.track({"train/generator": adversarial, "train/reconstruction": distance})
-        return adversarial + self.settings.reconstruction_weight * distance  # L_G = -mean log D(G(z), z) + w R
+        loss: Tensor = adversarial + self.settings.reconstruction_weight * distance  # L_G = -mean log D(G(z), z) + w R
+        return loss
 
     def encoder_loss(self, x: Tensor) -> Tensor:
         """Return the cross-entropy of pairs (x, E(x)) as generated, for x [B, F]; with `both`, plus w R."""

@@ -84,8 +84,9 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         h = F.relu6(self._bn1(self._depthwise_conv(h)))
-        h = self._bn2(self._project_conv(h))
-        return h + x if self.adds else h
+        h = self._bn2(self._project_conv(h))  # no activation: the channels are few
+        out: Tensor = h + x if self.adds else h
+        return out
 
 
 class EfficientNetLite0(nn.Module):

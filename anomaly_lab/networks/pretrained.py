@@ -83,7 +83,8 @@ def read_weights(
         weights = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in found.items()}
     except Exception as error:
         raise UserError(f"{file}: not the weights of {network}; {advice}") from error
-    read, fault = {}, ""
+    read: dict[str, Tensor] = {}
+    fault = ""
     for key, expected in wanted.items():
         value = weights.get(key)
         if value is None and key.endswith("num_batches_tracked"):  # files older than this buffer
@@ -96,6 +97,7 @@ def read_weights(
             fault = f"its '{key}' is not finite"
         if fault:
             break
+        assert isinstance(value, Tensor)
         read[key] = value
     others = () if head is None else [key for key in weights if key not in wanted and not key.startswith(head)]
     if others and not fault:

