@@ -201,11 +201,11 @@ def test_the_input_belongs_to_the_weights() -> None:
         (Classifier, {"backbone": "inception_v3", "patch_size": (64, 75)}, "inception_v3 needs at least 75 pixels"),
         (Classifier, {"backbone": "inception_v3", "patch_size": (64, 64), "head": "flatten"}, "at least 75 pixels"),
         (Classifier, {"frozen": 4}, "detector.frozen=4: squeezenet1_0 has 3 stages"),
-        (Classifier, {"classes": ("normal",)}, "data.task=multiclass needs two"),
-        (Classifier, {"classes": (), "task": "multilabel"}, "data.task=multilabel needs one"),
+        (Classifier, {"classes": ("normal",)}, "data.target_type=multiclass needs two"),
+        (Classifier, {"classes": (), "task": "multilabel"}, "data.target_type=multilabel needs one"),
         (Classifier, {"classes": ("gun", "gun")}, "a class is named twice"),
-        (GBAD, {"task": "multiclass"}, "GBAD decides on each class by itself; set data.task=multilabel"),
-        (CHR, {"task": "multiclass"}, "CHR decides on each class by itself; set data.task=multilabel"),
+        (GBAD, {"task": "multiclass"}, "GBAD decides on each class by itself; set data.target_type=multilabel"),
+        (CHR, {"task": "multiclass"}, "CHR decides on each class by itself; set data.target_type=multilabel"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_in_one_line(kind: type[Any], settings: dict[str, Any], said: str) -> None:
