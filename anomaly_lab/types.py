@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # the command line reads UserError from here before it knows 
     from torch import Tensor
 
 
+Cases = Literal["normal", "balanced", "all"]  # that a phase of the training draws
+
+
 class UserError(Exception):
     """An error the user can correct.
 
@@ -48,6 +51,8 @@ class Case:
         label: 0 normal, 1 anomalous. It is the label of the whole scan, even if most of its patches are normal.
         mask: file with the segmented lesion, if there is one.
         class_name: class in the terms of the data set, one of several that share label 1; empty if there is only one.
+            Several classes of one case are joined by "+".
+        unknown: classes about which the owners of the data say neither yes nor no.
         split: split assigned by the publishers of the data set ("train", "val", "test"); None if they assign none.
         frame: index of the image in a multi-frame file.
         box: region of the image that makes up the case, (row, column, height, width) in pixels; None for all of it.
@@ -68,6 +73,7 @@ class Case:
     frame: int = 0
     box: tuple[int, int, int, int] | None = None
     slices: tuple[Path, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 class Batch(TypedDict, total=False):
@@ -75,7 +81,8 @@ class Batch(TypedDict, total=False):
 
     image: float32 in [-1, 1]; [B, C, *S] for evaluation, [minibatches, B, C, *S] for training.
     label: [B], 0 normal, 1 anomalous. mask: bool [B, 1, *S], if the data set has masks. row: [B], row in the store.
-    target: int8 [B, K], for training [minibatches, B, K]: 1 yes, 0 no, -1 unknown; with `data.supervision=labels` only.
+    target: int8 [B, K], for training [minibatches, B, K], only with `data.supervision=labels`: 1 where the image is of
+    the class, 0 where it is not, -1 where that is unknown.
     """
 
     image: Tensor
@@ -89,7 +96,7 @@ class Prediction(NamedTuple):
     """Output of a detector for a batch of images. Scores are raw and never rescaled; higher = more anomalous.
 
     anomaly_score: [B], unbounded. anomaly_map: [B, 1, *S], non-negative. reconstruction: [B, C, *S] in [-1, 1].
-    probabilities: of each class, [B, K] in [0, 1].
+    probabilities: [B, K] in [0, 1], of a detector that has learnt classes.
     """
 
     anomaly_score: Tensor
@@ -106,15 +113,16 @@ class Phase(NamedTuple):
         iterations: number of iterations.
         networks: names of the networks that are trained; all others are frozen and in eval mode.
         minibatches: fresh mini-batches per iteration (n_critic in a WGAN phase).
-        cases: training cases to draw: "normal"; "balanced", every anomalous one and as many normal ones; "all".
-        share: beginning and end of the part of the training patients to draw from, in an order that the seed decides.
+        cases: the training cases that are drawn: "normal"; "balanced", all anomalous ones and as many normal ones,
+            which are drawn anew for each pass; or "all" as they come. The last two need `data.supervision=labels`.
+        share: part of the training patients whose cases are drawn, (begin, end) in [0, 1] of their order by the seed.
     """
 
     name: str
     iterations: int
     networks: tuple[str, ...]
     minibatches: int = 1
-    cases: Literal["normal", "balanced", "all"] = "normal"
+    cases: Cases = "normal"
     share: tuple[float, float] = (0.0, 1.0)
 
 

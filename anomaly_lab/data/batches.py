@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,19 +22,22 @@ from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.store import Store
 from anomaly_lab.types import Batch, Schedule
 
+Order = Literal["training order", "balanced normals"]
+
 
 @lru_cache(maxsize=8)
-def _pass(seed: int, number: int, size: int) -> np.ndarray:
-    return stream(seed, "training order", number).permutation(size)
+def _pass(seed: int, number: int, size: int, order: Order) -> np.ndarray:
+    return stream(seed, order, number).permutation(size)
 
 
-def drawn(draws: np.ndarray, seed: int, size: int) -> np.ndarray:
+def drawn(draws: np.ndarray, seed: int, size: int, order: Order = "training order") -> np.ndarray:
     """Return the element that each draw selects: endless passes over all elements, each in a new random order.
 
     Args:
         draws: indices of the draws, counted from the start of the training; any shape.
         seed: seed of the orders.
         size: number of elements.
+        order: the random stream of the orders.
 
     Returns:
         Elements in [0, size), in the shape of `draws`: draw s is element s % size of pass s // size.
@@ -46,8 +50,36 @@ def drawn(draws: np.ndarray, seed: int, size: int) -> np.ndarray:
     chosen = np.empty_like(draws)
     for number in np.unique(passes):
         here = passes == number
-        chosen[here] = _pass(seed, int(number), size)[elements[here]]
+        chosen[here] = _pass(seed, int(number), size, order)[elements[here]]
     return chosen
+
+
+def balanced(draws: np.ndarray, seed: int, normal: np.ndarray, anomalous: np.ndarray) -> np.ndarray:
+    """Return the row that each draw selects: endless passes over all anomalous rows and as many normal ones.
+
+    Normal rows are drawn anew for each pass, and no normal row a second time before all of them have been drawn.
+
+    Args:
+        draws: indices of the draws, counted from the start of the training; any shape.
+        seed: seed of the orders.
+        normal, anomalous: the rows; neither may be empty.
+
+    Returns:
+        Rows, in the shape of `draws`.
+
+    Examples:
+        >>> rows = balanced(np.arange(8), seed=0, normal=np.arange(10, 14), anomalous=np.arange(2))
+        >>> first, second = rows.reshape(2, 4)
+        >>> sorted(first.tolist())[:2], sorted(second.tolist())[:2]  # both anomalous rows in each pass …
+        ([0, 1], [0, 1])
+        >>> sorted({*first.tolist(), *second.tolist()} - {0, 1})  # … and all normal rows in two passes
+        [10, 11, 12, 13]
+    """
+    size = len(anomalous)
+    element = drawn(draws, seed, 2 * size)
+    number = draws // (2 * size)
+    of_normals = drawn(number * size + element % size, seed, len(normal), "balanced normals")
+    return np.asarray(np.where(element < size, anomalous[element % size], normal[of_normals]))
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,8 @@ class TrainingImages(Dataset[Batch]):
         rows: the training rows of the store.
         augmentation: applied to the images; None for no augmentation.
         seed: seed of the order and of the augmentation.
+        anomalous: rows of which all are drawn in each pass, with as many of `rows`; None to draw all of `rows` alone.
+        targets: class targets of every row of the store, int8 [N, K]; None for batches without target.
 
     Examples:
         >>> from types import SimpleNamespace
@@ -108,28 +142,42 @@ class TrainingImages(Dataset[Batch]):
     rows: np.ndarray
     augmentation: Augmentation | VolumeAugmentation | None
     seed: int
+    anomalous: np.ndarray | None = None
+    targets: np.ndarray | None = None
 
     def __getitem__(self, draws: np.ndarray) -> Batch:
         flat = draws.ravel()
-        rows = self.rows[drawn(flat, self.seed, len(self.rows))]
+        if self.anomalous is None:
+            rows = self.rows[drawn(flat, self.seed, len(self.rows))]
+        else:
+            rows = balanced(flat, self.seed, self.rows, self.anomalous)
         images = self.store.images[rows]
         if self.augmentation is not None:
             images = self.augmentation(images, flat, self.seed)
         image = to_float(images)
-        return Batch(image=image.view(*draws.shape, *image.shape[1:]), row=torch.from_numpy(rows).view(draws.shape))
+        batch = Batch(image=image.view(*draws.shape, *image.shape[1:]), row=torch.from_numpy(rows).view(draws.shape))
+        return batch if self.targets is None else _with_target(batch, self.targets)
 
 
 @dataclass
 class ScoringImages(Dataset[Batch]):
     """Maps rows of the store, [B], to a batch of image [B, C, *S], label, row and, if the store has masks, mask.
 
+    With `targets`, int8 [N, K] of every row of the store, there are targets, too.
     See `anomaly_lab.data.store.store.open_or_build` for an example of a store.
     """
 
     store: Store | LazyStore
+    targets: np.ndarray | None = None
 
     def __getitem__(self, rows: np.ndarray) -> Batch:
-        return self.store.batch(rows)
+        batch = self.store.batch(rows)
+        return batch if self.targets is None else _with_target(batch, self.targets)
+
+
+def _with_target(batch: Batch, targets: np.ndarray) -> Batch:
+    batch["target"] = torch.from_numpy(targets[batch["row"].numpy()])
+    return batch
 
 
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:

@@ -6,7 +6,6 @@ fundus photographs (2020). These do not state optimiser, learning rate and lengt
 
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -92,8 +91,7 @@ class Classifier(SupervisedDetector):
         super().on_fit_start()
         if self.settings.weigh_classes and not self.iterations_done:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            rows = np.concatenate([data.rows["train"], data.rows["train_anomalous"]])
-            self.class_weight.copy_(class_weights(torch.as_tensor(data.targets[rows]), self.settings.task))
+            self.class_weight.copy_(class_weights(torch.as_tensor(data.class_counts()), self.settings.task))
 
     def fused(self, logits: Tensor) -> Tensor:
         return logits[:, 0]

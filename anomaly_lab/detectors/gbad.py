@@ -70,7 +70,8 @@ class GBAD(SupervisedDetector):
         reconstruction_weight: weight of R in the generator's loss.
         reconstruction: R, the `mean` or `sum` over |x - G(E(x))|.
         reconstruction_moves: `generator`, as in the paper, or `both`: whether R reaches the encoder, too.
-        normals: number of normals the SVM is fitted to, together with at most as many anomalous images.
+        normals: number of normals the SVM is fitted to. As many anomalous images are drawn meanwhile.
+        anomalies: maximum number of these that it is fitted to; the first ones count.
         batch_size: size of a mini-batch, from which the length of the phase `svm` follows.
         kernel: of the SVM.
         cost: C of the SVM.
@@ -118,6 +119,7 @@ class GBAD(SupervisedDetector):
         reconstruction: Literal["mean", "sum"] = "mean",
         reconstruction_moves: Literal["generator", "both"] = "generator",
         normals: Count = 50_000,
+        anomalies: Count = 10_000,
         batch_size: Annotated[int, Range("[1, 65536]")] = 64,
         kernel: Kernel = "rbf",
         cost: Annotated[float, Range("(0, 1000000]")] = 1.0,
@@ -134,7 +136,7 @@ class GBAD(SupervisedDetector):
         self.encoder, self.generator = VectorEncoder(length, latent_dim), VectorGenerator(length, latent_dim)
         self.discriminator, self.standard = VectorDiscriminator(length, latent_dim), Standardised(length)
         self.averages = Averages(self, ("encoder", "generator", "discriminator"), average_decay)
-        self.machine = SupportVectorMachine(normals, normals, 2, kernel, cost)
+        self.machine = SupportVectorMachine(normals, anomalies, 2, kernel, cost)
 
     def phases(self) -> tuple[Phase, ...]:
         p = self.settings

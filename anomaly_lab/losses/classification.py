@@ -43,21 +43,21 @@ def multilabel_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None
     return (loss * known).sum() / known.sum().clamp_min(1)
 
 
-def class_weights(target: Tensor, task: str) -> Tensor:
+def class_weights(counts: Tensor, task: str) -> Tensor:
     """Return weights that make up for the numbers of images: [K].
 
     Args:
-        target: of all training images, [N, K]: 1 yes, 0 no, -1 unknown.
-        task: `multiclass`: N / (K · images of the class). `multilabel`: known negatives / positives of the class.
+        counts: training images that are of each class and that are not, [K, 2]; the unknown are in neither.
+        task: `multiclass`: N / (K · images of the class). `multilabel`: images that are not / that are of the class.
 
     Examples:
         >>> import torch
-        >>> class_weights(torch.tensor([[1, 0], [1, 0], [1, 0], [0, 1]]), "multiclass").tolist()
+        >>> class_weights(torch.tensor([[3, 1], [1, 3]]), "multiclass").tolist()
         [0.6666666865348816, 2.0]
-        >>> class_weights(torch.tensor([[1, 0], [0, 0], [0, 0], [-1, 1]]), "multilabel").tolist()
+        >>> class_weights(torch.tensor([[1, 2], [1, 3]]), "multilabel").tolist()
         [2.0, 3.0]
     """
-    positives, negatives = (target == 1).sum(0).float(), (target == 0).sum(0).float()
+    positives, negatives = counts.float().clamp_min(1).unbind(1)
     if task == "multiclass":
-        return len(target) / (target.shape[1] * positives.clamp_min(1))
-    return negatives.clamp_min(1) / positives.clamp_min(1)
+        return counts.sum(1) / (len(counts) * positives)
+    return negatives / positives

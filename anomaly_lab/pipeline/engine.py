@@ -130,7 +130,7 @@ def train(config: DictConfig, paper: DictConfig | None = None, place: Path | Non
         if _is_first_rank():
             data.prepare_data()
             data.setup()  # before the run folder is created, so that unusable data leave nothing behind
-            data.check_trainable()
+            data.check_trainable(detector.schedule)
             facts = provenance(config, data, detector, pretrained, start.record() if start else None)
             facts["precision"] = str(precision_for(config.trainer.precision))
             if paper is not None:

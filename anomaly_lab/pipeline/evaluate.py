@@ -41,8 +41,8 @@ def evaluate_run(
     Examples:
         >>> evaluate_run(run, Evaluation(), data, detector, score_all(data, detector))  # doctest: +SKIP
     """
-    splits = ("val", "test")
-    rows = np.concatenate([data.rows[split] for split in splits])
+    splits = data.scored
+    rows = np.concatenate(list(splits.values()))
     score = scored["score"][np.searchsorted(scored["row"], rows)]
     batches = (batch for split in splits for batch in data.images(split))
     fitted = Baselines.fit(data.images("train", at_most=MAX_IMAGES))
@@ -51,7 +51,7 @@ def evaluate_run(
     scores = Scores(
         id=facts["id"].tolist(),
         patient=facts["patient"].tolist(),
-        split=[split for split in splits for _ in data.rows[split]],
+        split=[split.partition("_")[0] for split, members in splits.items() for _ in members],
         label=data.store.labels[rows],
         score=score,
         baselines=baselines,

@@ -20,7 +20,7 @@ from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.scoring import Scored, score_batches
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.pipeline.distributed import OneNetworkAtATime
-from anomaly_lab.types import Batch
+from anomaly_lab.types import Batch, UserError
 
 Progress = Callable[[int, int], None]
 
@@ -38,6 +38,8 @@ def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
     data: PatchDataModule = configuration.build(config.data)
     detector: Detector = configuration.build(config.detector)
     detector.refuse_gaps()
+    if detector.supervised and data.labelling is None:
+        raise UserError(f"{type(detector).__name__} learns from labelled anomalies: set data.supervision=labels")
     detector.to(memory_format=torch.channels_last)
     detector.accumulate = config.trainer.accumulate_grad_batches
     detector.clip_norm = config.trainer.gradient_clip_val
@@ -102,7 +104,7 @@ def score_all(
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total: None,
 ) -> Columns | None:
-    """Score every validation normal and every test case once.
+    """Score every validation case and every test case once.
 
     All ranks call this and score their share of the batches; only rank 0 gets the result.
 
@@ -200,7 +202,7 @@ def _gathered(parts: list[Columns]) -> list[Columns] | None:
 def _by_row(parts: list[Columns], data: PatchDataModule) -> Columns:
     whole: dict[str, NDArray[Any]] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(whole["row"], kind="stable")
-    expected = np.sort(np.concatenate([data.rows["val"], data.rows["test"]]))
+    expected = np.sort(np.concatenate(list(data.scored.values())))
     if not np.array_equal(whole["row"][order], expected):
         raise RuntimeError(
             "not every case was scored exactly once: the loaders of the ranks do not partition the cases"

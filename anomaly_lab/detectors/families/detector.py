@@ -21,7 +21,7 @@ class Detector(pl.LightningModule, ABC):
 
     A subclass lists its `networks`, returns one optimiser for each in that order (`configure_optimizers`) and lists its
     `phases`. It implements `predict`, and `<phase>_step(batches)` for each phase, with batches
-    [minibatches, B, C, *S]; a supervised one `<phase>_step(batches, targets)`, with targets [minibatches, B, K].
+    [minibatches, B, C, *S].
 
     One `training_step` is one iteration of the paper's algorithm. The number of iterations done is a buffer, so the
     phase is known after loading a checkpoint, whether to resume, test or predict.
@@ -29,7 +29,8 @@ class Detector(pl.LightningModule, ABC):
     Attributes:
         networks: names of the trained submodules, those without an optimiser last. Each is trained as a whole; what
             stays frozen, such as a pretrained teacher, is a separate submodule.
-        supervised: whether it trains on labels, which needs `data.supervision=labels`.
+        supervised: whether it learns from labels: it needs `data.supervision=labels`, and implements
+            `<phase>_step(batches, targets)` with targets [minibatches, B, K] as in `Batch`.
         accumulate: number of parts a mini-batch is split into to reduce peak memory (without batch norm: same result).
         clip_norm: maximum gradient norm of a network; None disables clipping.
 
@@ -155,6 +156,8 @@ class Detector(pl.LightningModule, ABC):
         """
         name, parts = type(self).__name__, {part for part, _ in self.named_children()}
         for phase in self.phases():
+            if phase.cases != "normal" and not self.supervised:
+                raise UserError(f"{name}: phase '{phase.name}' draws labelled anomalies; set `supervised = True`")
             if not callable(getattr(self, f"{phase.name}_step", None)):
                 raise UserError(f"{name} lacks the method {phase.name}_step(batches), an iteration of '{phase.name}'")
             for network in (*self.networks, *phase.networks):
@@ -191,8 +194,8 @@ class Detector(pl.LightningModule, ABC):
             if network.training != is_trained:
                 network.train(is_trained)
         with self._shared_draws(batch["image"].shape[1]):
-            batches = (batch["image"], batch["target"]) if self.supervised else (batch["image"],)
-            getattr(self, f"{phase.name}_step")(*batches)
+            targets = (batch["target"],) if self.supervised else ()
+            getattr(self, f"{phase.name}_step")(batch["image"], *targets)
         self.iteration += 1
         self.iterations_done += 1
 
@@ -208,8 +211,8 @@ class Detector(pl.LightningModule, ABC):
 
         Args:
             network: name of the network.
-            loss: images [B, C, *S], and whatever else comes with each -> scalar, a mean over the batch.
-            batches: images [B, C, *S], and targets [B, K] if the loss takes them.
+            loss: batches, each [B, …] -> scalar, a mean over the B.
+            batches: images [B, C, *S], and what belongs to each of them, such as targets [B, K].
         """
         optimizer = self._optimizer(network)
         optimizer.zero_grad()

@@ -233,7 +233,9 @@ def refuse(backbone: str, patch_size: Sequence[int], classes: Sequence[str], tas
     if len(set(classes)) < len(classes):
         raise UserError(f"data.classes={list(classes)}: a class is named twice")
     if len(classes) < (2 if task == "multiclass" else 1):
-        raise UserError(f"data.classes={list(classes)}: data.target_type={task} needs {'two' if classes else 'one'} or more")
+        raise UserError(
+            f"data.classes={list(classes)}: data.target_type={task} needs {'two' if classes else 'one'} or more"
+        )
 
 
 def refuse_one_class_an_image(task: str, name: str) -> None:

@@ -135,16 +135,14 @@ def test_the_rate_falls_along_a_cosine(schedule: str, expected: list[float], tmp
     assert rates.seen == pytest.approx([0.01 * share for share in expected], rel=1e-3)
 
 
-def test_classes_weigh_by_the_training_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of validation and test do not count."""
+def test_classes_weigh_by_the_training_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = made(weigh_classes=True)
     monkeypatch.setattr("anomaly_lab.detectors.families.detector.Detector.on_fit_start", lambda _: None)
-    targets = torch.tensor([[1, 0]] * 6 + [[0, 1]] * 12, dtype=torch.int8)
-    rows = {"train": np.arange(6), "train_anomalous": np.array([6, 7]), "test": np.arange(8, 18)}
-    detector._trainer = SimpleNamespace(datamodule=SimpleNamespace(rows=rows, targets=targets.numpy()))
+    counts = np.array([[6, 2], [2, 6]])
+    detector._trainer = SimpleNamespace(datamodule=SimpleNamespace(class_counts=lambda: counts))
     detector.on_fit_start()
     torch.testing.assert_close(detector.class_weight, torch.tensor([8 / 12, 2.0]))
-    logits, target = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), targets[[0, 6]]
+    logits, target = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.eye(2)
     terms = [math.log(2), math.log(1 + math.exp(2))]
     expected = (8 / 12 * terms[0] + 2 * terms[1]) / (8 / 12 + 2)
     assert math.isclose(detector.entropy(logits, target).item(), expected, rel_tol=1e-6)
