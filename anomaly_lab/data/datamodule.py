@@ -29,7 +29,7 @@ from anomaly_lab.data.readers.tree import has_plain_name, name_of
 from anomaly_lab.data.splitting.audit import audit
 from anomaly_lab.data.splitting.classes import UNKNOWN, Classes, Coded, Labels
 from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
-from anomaly_lab.data.splitting.rows import Limits, rows_of_splits, whole
+from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits, whole
 from anomaly_lab.data.splitting.splits import (
     SPLITS,
     Split,
@@ -48,7 +48,6 @@ from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.types import (
     Batch,
     Case,
-    Cases,
     Channels,
     Count,
     Iterations,
@@ -460,8 +459,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             UserError: there are fewer of them than `batch_size`, a phase draws anomalies without
                 `data.supervision=labels`, or a class has no training case that is known to be of it, or not to be.
         """
-        for cases in sorted({phase.cases for phase in phases}):
-            rows, anomalous = self._drawn_from(cases)
+        for phase in phases:
+            cases, (rows, anomalous) = phase.cases, self._drawn_from(phase)
             count = len(rows) if anomalous is None else 2 * len(anomalous)
             if count < self.batch_size or not len(rows):
                 what = {"normal": "normals", "all": "cases", "balanced": "cases, as many normal as anomalous ones,"}[
@@ -484,15 +483,27 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                     "data.limits"
                 )
 
-    def _drawn_from(self, cases: Cases) -> tuple[np.ndarray, np.ndarray | None]:
+    def _drawn_from(self, phase: Phase) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the rows that a phase draws all of in each pass, and those it balances with others, if it does."""
-        if cases == "normal":
-            return self.rows["train"], None
+        if phase.cases == "normal":
+            return self._shared(self.rows["train"], phase), None
         if self.labelling is None:
-            raise UserError(f"a phase of the training draws {cases} cases, labelled ones; set data.supervision=labels")
-        if cases == "all":
-            return whole(self.rows)["train"], None
-        return self.rows["train"], self.rows["train_anomalous"]
+            raise UserError(
+                f"a phase of the training draws {phase.cases} cases, labelled ones; set data.supervision=labels"
+            )
+        if phase.cases == "all":
+            return self._shared(whole(self.rows)["train"], phase), None
+        return self._shared(self.rows["train"], phase), self._shared(self.rows["train_anomalous"], phase)
+
+    def _shared(self, rows: np.ndarray, phase: Phase) -> np.ndarray:
+        """Return those of the training rows that belong to the phase's share of the patients."""
+        if phase.share == (0.0, 1.0):
+            return rows
+        everyone = whole(self.rows)["train"]
+        patients = np.array(self.store.index.columns["patient"])[everyone]
+        classes = self.store.labels[everyone][:, None] if self.targets is None else self.targets[everyone]
+        chosen = everyone[in_share(patients, classes == 1, phase.share, self.seed)]
+        return rows[np.isin(rows, chosen)]
 
     def plan(self, cases: Sequence[Case]) -> StorePlan:
         """Return the plan of the store of these cases."""
@@ -552,7 +563,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         done = training.iterations_done
         epoch = range(done, training.schedule.epoch_end(done, self.epoch_length))
         sampler = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
-        rows, anomalous = self._drawn_from(training.schedule.phase_at(done).cases)  # an epoch ends where a phase does
+        rows, anomalous = self._drawn_from(training.schedule.phase_at(done))  # an epoch ends where a phase does
         images = TrainingImages(self.store, rows, self.augmentation, self.seed, anomalous, self.targets)
         return self._loader(images, sampler, self.num_workers)
 

@@ -88,6 +88,8 @@ class Choice(TypedDict, total=False):
     file: str
     auroc: Number
     last_auroc: Number
+    loss: Number
+    last_loss: Number
     instead_of: dict[str, Any]
 
 
