@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits
+from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits, whole
 from anomaly_lab.data.splitting.splits import SplitRule
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.types import Case
@@ -21,10 +21,14 @@ def index() -> Index:
 
 
 def rows(
-    index: Index, limits: dict[str, float] | None = None, seed: int = 0, contamination: float = 0.0
+    index: Index,
+    limits: dict[str, float] | None = None,
+    seed: int = 0,
+    contamination: float = 0.0,
+    supervised: bool = False,
 ) -> dict[str, list[int]]:
     split = {str(i): name for i, name in enumerate(SPLIT)}
-    rule = SplitRule(seed=seed, contamination=contamination)
+    rule = SplitRule(seed=seed, contamination=contamination, supervised=supervised)
     found = rows_of_splits(index, split, rule, Limits(**limits or {}).given())
     return {name: some.tolist() for name, some in found.items()}
 
@@ -35,6 +39,19 @@ def test_normals_train_and_are_held_out_and_both_are_judged(index: Index) -> Non
 
 def test_contamination_hides_anomalies_among_those_that_train(index: Index) -> None:
     assert rows(index, contamination=0.4)["train"] == [0, 1, 2, 7, 10]  # two in five
+
+
+def test_labelled_anomalies_have_lists_of_their_own(index: Index) -> None:
+    found = rows(index, supervised=True)
+    assert found == rows(index) | {"train_anomalous": [7, 10], "val_anomalous": [9]}
+    assert whole({name: np.array(some) for name, some in found.items()})["train"].tolist() == [0, 1, 2, 7, 10]
+
+
+def test_limits_of_train_and_val_are_those_of_both_kinds_together(index: Index) -> None:
+    drawn = [rows(index, {"train": 3, "val": 1}, seed=seed, supervised=True) for seed in range(20)]
+    assert all(len(one["train"] + one["train_anomalous"]) == 3 for one in drawn)
+    assert all(len(one["val"] + one["val_anomalous"]) == 1 for one in drawn)
+    assert {len(one["train_anomalous"]) for one in drawn} == {0, 1, 2}
 
 
 def test_limits_are_counts_or_fractions_drawn_by_the_seed(index: Index) -> None:
