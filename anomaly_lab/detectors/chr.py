@@ -90,6 +90,6 @@ class CHR(SupervisedDetector):
 
     def classifier_loss(self, image: Tensor, target: Tensor) -> Tensor:
         """Return the sum of the heads' balanced cross-entropies of images [B, C, H, W] with targets [B, K]."""
-        loss = refinement_loss(self.classifier.head(self.maps(image)), target, self.settings.balance)
+        loss = refinement_loss(self.logits(self.maps(image)), target, self.settings.balance)
         self.track({"train/classifier": loss})
         return loss

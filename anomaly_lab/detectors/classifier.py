@@ -102,7 +102,7 @@ class Classifier(SupervisedDetector):
         Inception v3 adds 0.3 times that of its auxiliary classifier, if the image is large enough for it.
         """
         maps = self.maps(image)
-        loss = self.entropy(self.fused(self.classifier.head(maps)), target)
+        loss = self.entropy(self.fused(self.logits(maps)), target)
         self.track({"train/classifier": loss})
         auxiliary = self.classifier.auxiliary
         if auxiliary is not None and min(maps[-2].shape[2:]) >= AUXILIARY_SIDE:

@@ -169,7 +169,7 @@ class GBAD(SupervisedDetector):
             image: [B, C, H, W].
             target: [B, K].
         """
-        logits = self.classifier.head(self.maps(image))
+        logits = self.logits(self.maps(image))
         loss = self.entropy(self.fused(logits), target)
         parts = torch.stack([self.entropy(part, target) for part in logits.unbind(1)]).mean()
         self.track({"train/classifier": loss, "train/levels": parts})
@@ -240,7 +240,7 @@ class GBAD(SupervisedDetector):
         """Return x [B, F] of images [B, C, H, W], not standardised, in float32."""
         with torch.autocast(image.device.type, enabled=False):
             levels = self.maps(image.float())
-            return self.described(levels, self.probabilities(self.fused(self.classifier.head(levels))))
+            return self.described(levels, self.probabilities(self.fused(self.logits(levels))))
 
     def described(self, levels: list[Tensor], probabilities: Tensor) -> Tensor:
         """Return x [B, F]: the pooled levels, scaled to length 1, beside the probabilities [B, K]."""
@@ -255,6 +255,7 @@ class GBAD(SupervisedDetector):
     @torch.no_grad()
     def losses(self, x: Tensor) -> Tensor:
         """Return R = ‖x - G(E(x))‖₁ and FM = ‖f_D(x, E(x)) - f_D(G(E(x)), E(x))‖₂, [B, 2], for x [B, F] as it comes."""
+        self.averages.eval()  # also in the phase `svm`, whose rows are to be what scoring computes
         encoder, generator, discriminator = (self.averages[name] for name in self.networks[1:4])
         with torch.autocast(x.device.type, enabled=False):
             x = self.standard(x)
@@ -281,7 +282,7 @@ class GBAD(SupervisedDetector):
     def predict(self, image: Tensor) -> Prediction:
         """Score: the highest damped probability, or what `score` says; map: class activation of the levels."""
         levels = self.maps(image)
-        probabilities = self.probabilities(self.fused(self.classifier.head(levels)))
+        probabilities = self.probabilities(self.fused(self.logits(levels)))
         losses = self.losses(self.described(levels, probabilities))
         decision = self.machine(losses)
         anomaly_map = self.activation_map(levels, probabilities, image.shape[2:])

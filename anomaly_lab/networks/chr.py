@@ -57,7 +57,7 @@ class RefinedHeads(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, num_classes) for width in widths[:-4:-1])
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        return torch.stack([layer(h.mean((2, 3))) for layer, h in zip(self.layers, maps, strict=True)], 1)
+        return torch.stack([layer(h.float().mean((2, 3))) for layer, h in zip(self.layers, maps, strict=True)], 1)
 
 
 def _beside(coarse: Tensor, fine: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class LevelClassifiers(nn.Module):
     @staticmethod
     def pooled(levels: Sequence[Tensor]) -> Tensor:
         """Return the mean of each channel of each level, [B, 1024]."""
-        return torch.cat([level.mean((2, 3)) for level in levels], 1)
+        return torch.cat([level.float().mean((2, 3)) for level in levels], 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         pooled = self.pooled(levels)

@@ -39,5 +39,5 @@ class Head(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(features, num_classes))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        logits: Tensor = self.layers(maps[-1])
+        logits: Tensor = self.layers(maps[-1].float())
         return logits[:, None]

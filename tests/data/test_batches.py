@@ -1,11 +1,14 @@
 """Which training image comes when, and the batches made of them."""
 
+import hashlib
+from collections import Counter
+
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomaly_lab.data.batches import IterationSampler, ScoringImages, TrainingImages, chunks, drawn
+from anomaly_lab.data.batches import IterationSampler, ScoringImages, TrainingImages, balanced, chunks, drawn
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.types import Phase, Schedule
 
@@ -54,6 +57,52 @@ def test_every_pass_shows_each_element_once_in_its_own_order():
 def test_draw_depends_on_its_number_alone(size, numbers):
     whole = drawn(np.arange(61), 1, size)
     assert np.array_equal(drawn(np.array(numbers), 1, size), whole[numbers])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_a_balanced_pass_has_every_anomaly_once_and_as_many_normals(normal, anomalous, seed):
+    rows = balanced(np.arange(6 * anomalous), seed, np.arange(100, 100 + normal), np.arange(anomalous))
+    passes = [sorted(one) for one in rows.reshape(3, -1).tolist()]
+    assert all(one[:anomalous] == list(range(anomalous)) for one in passes)
+    normals = Counter(row for one in passes for row in one[anomalous:])
+    assert sum(normals.values()) == 3 * anomalous
+    times = [normals.get(row, 0) for row in range(100, 100 + normal)]
+    assert max(times) - min(times) <= 1  # none comes again before all have come
+
+
+def test_normals_are_drawn_anew_for_each_pass_by_the_seed():
+    normal, anomalous = np.arange(100, 1100), np.arange(10)
+    first, second = np.sort(balanced(np.arange(40), 0, normal, anomalous).reshape(2, 20))
+    assert not set(first[10:]) & set(second[10:])
+    other = balanced(np.arange(20), 1, normal, anomalous)
+    assert set(other.tolist()) != set(first.tolist())
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 200), min_size=1))
+def test_a_balanced_draw_depends_on_its_number_alone(numbers):
+    rows = np.arange(50, 90), np.arange(7)
+    assert np.array_equal(balanced(np.array(numbers), 1, *rows), balanced(np.arange(201), 1, *rows)[numbers])
+
+
+def test_the_order_of_older_trainings_is_kept():
+    """Whoever changes it changes every number that was ever trained."""
+    order = drawn(np.arange(5000), seed=7, size=321)
+    assert hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()[:16] == "70ec12de1649e321"
+
+
+def test_targets_come_with_their_rows(make):
+    data = make()
+    data.setup()
+    targets = np.arange(26, dtype=np.int8).reshape(13, 2)
+    images = TrainingImages(data.store, data.rows["train"], None, 0, anomalous=data.rows["test"][:3], targets=targets)
+    item = images[np.arange(6).reshape(3, 2)]
+    assert item["target"].shape == (3, 2, 2)
+    assert torch.equal(item["target"], torch.from_numpy(targets)[item["row"]])
+    judged = ScoringImages(data.store, targets)[np.array([2, 1])]
+    assert judged["target"].tolist() == [[4, 5], [2, 3]]
+    assert "target" not in TrainingImages(data.store, data.rows["train"], None, 0)[np.arange(6).reshape(3, 2)]
 
 
 def test_draws_are_counted_through_phases_without_gap():

@@ -214,6 +214,19 @@ def test_every_score(fitted: dict[str, Tensor]) -> None:
     torch.testing.assert_close(found["classes"], detector.predict(image).probabilities.amax(1))
 
 
+def test_the_svm_is_fitted_to_what_scoring_computes(fitted: dict[str, Tensor]) -> None:
+    """No dropout, no statistics of a batch, whatever mode training leaves the networks in."""
+    detector, image = tiny(), smooth(4, seed=2)
+    detector.load_state_dict(fitted)
+    detector.eval()
+    expected = detector.losses(detector.features(image))
+    detector.averages.train()
+    detector.machine = type(detector.machine)(6, 6, 2)
+    detector.all_gather = lambda x: x  # type: ignore[method-assign]
+    detector.svm_step(image[None], torch.tensor([[[0, 0]] * 4]))
+    assert torch.equal(detector.machine.rows[:4], expected)
+
+
 def test_images_that_are_neither_are_not_gathered() -> None:
     detector = tiny().eval()
     detector.all_gather = lambda x: x  # type: ignore[method-assign]

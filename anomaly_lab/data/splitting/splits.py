@@ -187,7 +187,7 @@ def _stratified(
         tested = dealt(has, [1 / rule.folds] * rule.folds, rng) == rule.fold
     else:
         tested = dealt(has, [1 - rule.test_fraction, rule.test_fraction], rng) == 1
-        _add_missing(tested, has, [2] * len(names), rng)
+        _add_missing(tested, has, rng)
     if tested.all() or not tested.any():
         raise UserError(f"{len(has)} patients are too few for data.split.{_how(rule)}; change it")
     split, rest = np.full(int(chosen.sum()), "test", "U5"), chosen.copy()
@@ -201,16 +201,14 @@ def _with_validation(
 ) -> np.ndarray:
     """Return "train" or "val" for each of the chosen cases, drawn by patient.
 
-    At least one normal patient validates, and one of each class that has three or more, anomalies being one, too.
+    At least one normal patient validates, and one of each class that has two or more, anomalies being one, too.
     """
     patient, has, names = _patients(cases, labels, chosen)
     if not rule.val_fraction:
         return np.full(len(patient), "train", "U5")
     held_out = dealt(has, [1 - rule.val_fraction, rule.val_fraction], rng) == 1
-    least = [*(2 if name == NORMAL else 3 for name in names), 3]
-    _add_missing(held_out, np.column_stack([has, _diseased(has, names)]), least, rng)
-    normal = has[:, names.index(NORMAL)] if NORMAL in names else np.zeros(len(has), bool)
-    common = normal if normal.any() else has[:, int(has.sum(0).argmax())]
+    _add_missing(held_out, np.column_stack([has, _diseased(has, names)]), rng)
+    common = has[:, names.index(NORMAL) if NORMAL in names else int(has.sum(0).argmax())]
     if held_out.all() or not (held_out & common).any():
         raise UserError(
             f"{len(has)} patients train, and none can be spared for validation; set data.split.val_fraction=0"
@@ -229,17 +227,16 @@ def _patients(cases: Sequence[Case], labels: Coded, chosen: np.ndarray) -> tuple
     return patient, has, names
 
 
-def _add_missing(chosen: np.ndarray, has: np.ndarray, least: Sequence[int], rng: np.random.Generator) -> None:
-    """Choose a patient of each class that has enough of them and of which none is chosen yet.
+def _add_missing(chosen: np.ndarray, has: np.ndarray, rng: np.random.Generator) -> None:
+    """Choose, in place, one patient of each class that has at least two and none that is chosen yet.
 
     Args:
-        chosen: which patients are chosen, bool [P]; changed in place.
+        chosen: which patients are chosen, bool [P].
         has: which classes each patient has, bool [P, K].
-        least: number of patients that is enough, of each of the classes.
         rng: determines who is chosen.
     """
-    for of_class, enough in zip(has.T, least, strict=True):
-        if not (chosen & of_class).any() and of_class.sum() >= enough:
+    for of_class in has.T:
+        if not (chosen & of_class).any() and of_class.sum() > 1:
             chosen[rng.choice(np.flatnonzero(of_class))] = True
 
 

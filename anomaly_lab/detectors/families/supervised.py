@@ -155,6 +155,12 @@ class SupervisedDetector(Detector):
         maps: list[Tensor] = self.classifier.neck(self.stages(image))
         return maps
 
+    def logits(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the logits of all heads for the maps they pool, [B, heads, K], in float32 at any precision."""
+        with torch.autocast(maps[-1].device.type, enabled=False):
+            logits: Tensor = self.classifier.head(maps)
+            return logits
+
     def entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy of logits [B, K] and targets [B, K] as the task has it, with the class weights."""
         loss = multiclass_loss if self.settings.task == "multiclass" else multilabel_loss
@@ -175,7 +181,7 @@ class SupervisedDetector(Detector):
         """Score: 1 - P(normal) or the highest probability; map: class activation of the most probable anomaly."""
         with torch.no_grad():
             maps = self.maps(image)
-            probabilities = self.probabilities(self.fused(self.classifier.head(maps)))
+            probabilities = self.probabilities(self.fused(self.logits(maps)))
         score = self.score_of(probabilities)
         return Prediction(score, self.activation_map(maps, probabilities, image.shape[2:]), None, probabilities)
 
@@ -205,7 +211,7 @@ class SupervisedDetector(Detector):
         chosen = hidden.argmax(1, keepdim=True)
         with torch.enable_grad():
             maps = [part.detach().requires_grad_() for part in maps]
-            logits = self.fused(self.classifier.head(maps))
+            logits = self.fused(self.logits(maps))
             evidence = logits.gather(1, chosen).sum() - (0 if normal is None else logits[:, normal].sum())
             slopes = torch.autograd.grad(evidence, maps, allow_unused=True)
         total = torch.zeros(len(probabilities), 1, *size, device=probabilities.device)
@@ -246,6 +252,6 @@ def refuse_one_class_an_image(task: str, name: str) -> None:
     """
     if task != "multilabel":
         raise UserError(
-            f"data.target_type={task}: {name} decides on each class by itself; set data.target_type=multilabel and data.classes to "
-            "the anomalous classes, or detector=classifier"
+            f"data.target_type={task}: {name} decides on each class by itself; set data.target_type=multilabel and "
+            "data.classes to the anomalous classes, or take the detector classifier"
         )
