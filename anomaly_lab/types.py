@@ -131,6 +131,7 @@ class Phase(NamedTuple):
         minibatches: fresh mini-batches per iteration (n_critic in a WGAN phase).
         cases: the training cases that are drawn: "normal"; "balanced", all anomalous ones and as many normal ones,
             which are drawn anew for each pass; or "all" as they come. The last two need `data.supervision=labels`.
+        share: part of the training patients whose cases are drawn, (begin, end) in [0, 1] of their order by the seed.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Phase(NamedTuple):
     networks: tuple[str, ...]
     minibatches: int = 1
     cases: Cases = "normal"
+    share: tuple[float, float] = (0.0, 1.0)
 
 
 class Schedule(tuple[Phase, ...]):

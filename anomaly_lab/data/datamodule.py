@@ -36,7 +36,7 @@ from anomaly_lab.data.readers.tree import has_plain_name, name_of
 from anomaly_lab.data.splitting.audit import audit
 from anomaly_lab.data.splitting.classes import UNKNOWN, Classes, Coded, Labels
 from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
-from anomaly_lab.data.splitting.rows import Limits, rows_of_splits, whole
+from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits, whole
 from anomaly_lab.data.splitting.splits import (
     SPLITS,
     Split,
@@ -55,7 +55,6 @@ from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.types import (
     Batch,
     Case,
-    Cases,
     Channels,
     Count,
     Iterations,
@@ -262,7 +261,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.stored, self.store_dir, self.on_bad = store.enabled, Path(store.folder), store.on_bad
         self.num_workers, self.scoring_batch_size = store.num_workers, store.scoring_batch_size
         self.on_device = store.device
-        self._drawn_cases: Cases | None = None  # what is drawn by the two below
+        self._loaded: tuple[str, tuple[float, float]] | None = None  # cases and share that the two below hold
         self._resident: ResidentImages | None = None
         self._training_loader: DataLoader[Batch] | None = None  # with processes, which outlive an epoch
         self._sampler = EpochSampler()
@@ -483,8 +482,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             raise UserError(
                 f"data.batch_size={self.batch_size} is not divisible by {world_size} processes; use a multiple of it"
             )
-        for cases in sorted({phase.cases for phase in phases}):
-            rows, anomalous = self._drawn_from(cases)
+        for phase in phases:
+            cases, (rows, anomalous) = phase.cases, self._drawn_from(phase)
             count = len(rows) if anomalous is None else 2 * len(anomalous)
             if count < self.batch_size or not len(rows):
                 what = {"normal": "normals", "all": "cases", "balanced": "cases, as many normal as anomalous ones,"}[
@@ -507,15 +506,27 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                     "data.limits"
                 )
 
-    def _drawn_from(self, cases: Cases) -> tuple[np.ndarray, np.ndarray | None]:
+    def _drawn_from(self, phase: Phase) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the rows that a phase draws all of in each pass, and those it balances with others, if it does."""
-        if cases == "normal":
-            return self.rows["train"], None
+        if phase.cases == "normal":
+            return self._shared(self.rows["train"], phase), None
         if self.labelling is None:
-            raise UserError(f"a phase of the training draws {cases} cases, labelled ones; set data.supervision=labels")
-        if cases == "all":
-            return whole(self.rows)["train"], None
-        return self.rows["train"], self.rows["train_anomalous"]
+            raise UserError(
+                f"a phase of the training draws {phase.cases} cases, labelled ones; set data.supervision=labels"
+            )
+        if phase.cases == "all":
+            return self._shared(whole(self.rows)["train"], phase), None
+        return self._shared(self.rows["train"], phase), self._shared(self.rows["train_anomalous"], phase)
+
+    def _shared(self, rows: np.ndarray, phase: Phase) -> np.ndarray:
+        """Return those of the training rows that belong to the phase's share of the patients."""
+        if phase.share == (0.0, 1.0):
+            return rows
+        everyone = whole(self.rows)["train"]
+        patients = np.array(self.store.index.columns["patient"])[everyone]
+        classes = self.store.labels[everyone][:, None] if self.targets is None else self.targets[everyone]
+        chosen = everyone[in_share(patients, classes == 1, phase.share, self.seed)]
+        return rows[np.isin(rows, chosen)]
 
     def plan(self, cases: Sequence[Case]) -> StorePlan:
         """Return the plan of the store of these cases."""
@@ -571,10 +582,10 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         done = training.iterations_done
         epoch = range(done, training.schedule.epoch_end(done, self.epoch_length))
         self._sampler.epoch = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
-        cases = training.schedule.phase_at(done).cases  # of the whole epoch, which ends where a phase does
-        if cases != self._drawn_cases:
-            self._drawn_cases, self._resident, self._training_loader = cases, None, None
-        rows, anomalous = self._drawn_from(cases)
+        phase = training.schedule.phase_at(done)  # of the whole epoch, which ends where a phase does
+        if (phase.cases, phase.share) != self._loaded:
+            self._loaded, self._resident, self._training_loader = (phase.cases, phase.share), None, None
+        rows, anomalous = self._drawn_from(phase)
         if resident := self._resident_images(rows, anomalous):
             return DataLoader(resident, batch_size=None, sampler=self._sampler)
         if self._training_loader is None:

@@ -126,7 +126,8 @@ def score_all(
 
     Returns:
         Columns sorted by row of the store: row [n], score [n] (float64), anomaly_map and mask [n, 1, *S] if there are
-        masks, and the callbacks' columns. None on ranks other than 0.
+        masks, probability [n, K] (float64) of a detector with classes, and the callbacks' columns. None on ranks other
+        than 0.
 
     Raises:
         RuntimeError: not every case was scored exactly once.
@@ -202,6 +203,8 @@ def _columns(batch: Batch, scored: Scored) -> Columns:
     columns: Columns = {"row": batch["row"].cpu().numpy(), "score": scored.score}
     if "mask" in batch and scored.anomaly_map is not None:
         columns |= {"anomaly_map": scored.anomaly_map, "mask": batch["mask"].cpu().numpy()}
+    if scored.probability is not None:
+        columns["probability"] = scored.probability
     return columns
 
 

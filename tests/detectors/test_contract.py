@@ -59,6 +59,8 @@ class Case(NamedTuple):
         changes |= {str(key): length for key in node if str(key).endswith("_iterations")}
         if "samples" in node:  # a feature bank's
             changes |= {"samples": length * BATCH, "batch_size": BATCH}
+        if "normals" in node:  # the SVM's of GBAD, and as many anomalies
+            changes |= {"normals": length * BATCH // 2, "batch_size": BATCH}
         torch.manual_seed(seed)
         detector: Detector = config.build(node, **changes, **over)
         assert detector.schedule.iterations == length * len(detector.schedule), (

@@ -208,7 +208,8 @@ def _with_validation(
         return np.full(len(patient), "train", "U5")
     held_out = dealt(has, [1 - rule.val_fraction, rule.val_fraction], rng) == 1
     _add_missing(held_out, np.column_stack([has, _diseased(has, names)]), rng)
-    common = has[:, names.index(NORMAL) if NORMAL in names else int(has.sum(0).argmax())]
+    normal = has[:, names.index(NORMAL)] if NORMAL in names else np.zeros(len(has), bool)
+    common = normal if normal.any() else has[:, int(has.sum(0).argmax())]
     if held_out.all() or not (held_out & common).any():
         raise UserError(
             f"{len(has)} patients train, and none can be spared for validation; set data.split.val_fraction=0"
