@@ -9,6 +9,7 @@ from pipeline.conftest import settings
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import nn
 
+from anomaly_lab.pipeline import distributed
 from anomaly_lab.pipeline.distributed import OneNetworkAtATime, Processes, chosen_strategy, together
 from anomaly_lab.pipeline.training import trainer_for
 from anomaly_lab.types import FailedElsewhereError, Stopped, UserError
@@ -69,6 +70,7 @@ def test_an_error_of_the_only_process_stays_what_it_is() -> None:
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> tuple[Processes, Processes]:
     """Two processes that have met, as threads of one."""
+    monkeypatch.setattr(distributed, "_ignore_signals", lambda: None)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
     store, both = torch.distributed.HashStore(), (Processes(), Processes())
@@ -123,3 +125,11 @@ def test_a_second_error_is_not_said(two: tuple[Processes, Processes]) -> None:
     with ThreadPoolExecutor() as pool:
         told = list(pool.map(Processes._tell, two, (UserError("one"), ZeroDivisionError())))
     assert sorted(told, key=str) in ([2, None], [1, None])
+
+
+def test_a_signal_that_follows_from_an_error_is_that_error(two: tuple[Processes, Processes]) -> None:
+    """A launcher ends the others where one has failed; a job of SLURM must not be requeued for it."""
+    first, second = two
+    assert second._tell(UserError("no")) is None
+    assert first._tell(Stopped(15)) == 2
+    assert isinstance(distributed._told(2), FailedElsewhereError)
