@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy, ParallelStrategy, Strategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
+from anomaly_lab.callbacks.interruption import SIGNALS
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.pipeline import launchers
 from anomaly_lab.types import FailedElsewhereError, Stopped, UserError
@@ -212,6 +214,7 @@ class Processes:
         assert self._store is not None
         children, end = list(_children), time.monotonic() + HEARD
         _children.clear()
+        _ignore_signals()
         with suppress(Exception):
             self._store.add("heard", 1)
             if torch.distributed.get_backend() == "gloo":  # NCCL would wait for its collectives
@@ -244,7 +247,7 @@ def together() -> Iterator[Processes]:
     except FailedElsewhereError:
         raise
     except (Exception, Stopped) as error:
-        if (status := processes._tell(error)) is not None and not isinstance(error, Stopped):
+        if (status := processes._tell(error)) is not None:
             raise _told(status) from error
         if is_of_another(error):
             raise UserError(f"{ENDED}; give the same command again") from error
@@ -254,6 +257,13 @@ def together() -> Iterator[Processes]:
 def is_of_another(error: BaseException) -> bool:
     """Return whether an error follows from the end of another process of the run, by what Gloo and NCCL raise."""
     return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _ignore_signals() -> None:
+    """Ignore signals from now on: launchers send them where one process has failed, which is no reason to requeue."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _told(status: int) -> BaseException:
