@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from data_sections import sections
+from PIL import Image
 
 from anomaly_lab.data import datamodule
-from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datamodule import CROSSING, PatchDataModule
+from anomaly_lab.data.datasets.folder import Folder
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.types import Case, UserError
+from anomaly_lab.types import Case, Phase, Schedule, UserError
 
 
 def _items(data, fake):
@@ -352,3 +354,137 @@ def test_data_that_cannot_be_split_can_be_looked_at_and_not_trained_on(make):
     assert facts["audit"]["checked"] == 13
     with pytest.raises(UserError, match="only 0 normals train"):
         data.check_trainable()
+
+
+LABELS = {"supervision": "labels", "val_fraction": 0.2, "batch_size": 2}
+
+
+def _fit(cases):
+    return [Phase("fit", 4, (), cases=cases)]
+
+
+def test_labelled_anomalies_train_in_the_phases_that_ask_for_them(make, fake_trainer):
+    data = make(**LABELS)
+    data.setup()
+    labels = data.store.labels
+    drawn = {}
+    for cases in ("normal", "balanced", "all"):
+        data.trainer = fake_trainer()
+        data.trainer.schedule = Schedule([Phase("fit", 40, (), cases=cases)])
+        data.epoch_length = 40
+        batches = list(data.train_dataloader())
+        rows = torch.cat([batch["row"].ravel() for batch in batches]).numpy()
+        drawn[cases] = labels[rows]
+        target = torch.cat([batch["target"].flatten(0, 1) for batch in batches]).numpy()
+        assert np.array_equal(target.argmax(1), labels[rows])
+    assert not drawn["normal"].any()
+    anomalous = len(data.rows["train_anomalous"])
+    whole_passes = drawn["balanced"][: len(drawn["balanced"]) // (2 * anomalous) * 2 * anomalous]
+    assert whole_passes.mean() == 0.5
+    assert 0 < drawn["all"].mean() < 0.5
+
+
+def test_labels_of_validation_cases_are_loaded_after_the_normals(make):
+    data = make(**LABELS)
+    data.setup()
+    (batch,) = data.val_dataloader()
+    assert batch["row"].tolist() == [*data.rows["val"], *data.rows["val_anomalous"]]
+    assert batch["target"].argmax(1).tolist() == batch["label"].tolist()
+    tested = torch.cat([batch["row"] for batch in data.test_dataloader()]).tolist()
+    assert tested == [*data.rows["val"], *data.rows["val_anomalous"], *data.rows["test"]]
+    plain = make()
+    plain.setup()
+    assert "target" not in next(iter(plain.test_dataloader()))
+
+
+def test_without_labels_no_loader_brings_an_anomaly_before_the_test(make, fake_trainer):
+    """Neither to the training nor to the validation, whatever the phases ask for."""
+    data = make()
+    data.setup()
+    assert not any(batch["label"].any() for batch in data.val_dataloader())
+    for item in _items(data, fake_trainer()):
+        assert not data.store.labels[item["row"].ravel()].any()
+    for cases in ("balanced", "all"):
+        trainer = fake_trainer()
+        trainer.schedule = Schedule(_fit(cases))
+        with pytest.raises(UserError, match=r"draws \w+ cases, labelled ones; set data\.supervision=labels"):
+            _items(data, trainer)
+
+
+def test_class_counts_are_those_of_the_training_rows(make):
+    data = make(**LABELS)
+    data.setup()
+    normal, anomalous = len(data.rows["train"]), len(data.rows["train_anomalous"])
+    assert data.class_counts().tolist() == [[normal, anomalous], [anomalous, normal]]
+    assert data.facts()["classes"]["counts"]["train"]["anomalous"] == {"yes": anomalous, "no": normal, "unknown": 0}
+    assert data.facts()["counts"]["train"] == {"normal": normal, "anomalous": anomalous}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ("normal", "bleeding")}, r"no case is of class 'bleeding'\. There are anomalous"),
+        ({"classes": ("anomalous",), "target_type": "multiclass"}, "too few classes"),
+        ({"target_type": "multilabel"}, "normal means none of the classes"),
+        ({"contamination": 0.1}, "hides anomalies among normals"),
+        ({"folds": 4}, "only 3 patients are of class 'anomalous'; use at most 3 folds"),
+        ({"limits": {"train": 1}}, "only 2 cases, as many normal as anomalous ones, train|only 0 cases"),
+        ({"batch_size": 64}, "data.batch_size=64: only"),
+    ],
+)
+def test_what_labels_cannot_do_is_the_users_error(make, changes, message):
+    def prepare():
+        data = make(**(LABELS | {"batch_size": 3} | changes))
+        data.setup()
+        data.check_trainable(_fit("balanced"))
+
+    with pytest.raises(UserError, match=message) as refused:
+        prepare()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_class_that_only_the_test_has_is_refused_and_one_that_only_training_has_is_named(tmp_path):
+    def data(root):
+        return Folder(**sections(root=str(root), patch_size=(8, 8), store_dir=str(tmp_path / "store"),
+                                 supervision="labels", classes=("normal", "hole", "scratch"),
+                                 batch_size=2))  # fmt: skip
+
+    def write(root, split, name, count):
+        (root / split / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+
+    for root, splits in ((tmp_path / "a", ("train", "test")), (tmp_path / "b", ("test", "train"))):
+        for split in splits:
+            write(root, split, "normal", 6)
+            write(root, split, "hole", 4)
+        write(root, splits[0], "scratch", 4)
+    named, refused = data(tmp_path / "a"), data(tmp_path / "b")
+    named.setup()
+    named.check_trainable(_fit("all"))
+    assert named.facts()["remarks"] == ["No test case is of class scratch: nothing can be said of it there."]
+    refused.setup()
+    with pytest.raises(UserError, match="no training case is of class 'scratch'; leave it out"):
+        refused.check_trainable(_fit("all"))
+    refused.check_trainable(_fit("normal"))  # one-class detectors may be compared on them
+
+
+def test_pictures_of_a_patient_may_cross_splits_only_by_the_switch_that_says_so(tmp_path):
+    def data(**changes):
+        return Folder(**sections(root=str(tmp_path / "p"), patch_size=(8, 8), store_dir=str(tmp_path / "store"),
+                                 patient="([a-z]+)", supervision="labels", **changes))  # fmt: skip
+
+    for kind in ("normal", "crack"):
+        (tmp_path / "p" / kind).mkdir(parents=True)
+        for i in range(40):
+            pixels = np.random.default_rng([i, len(kind)]).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "p" / kind / f"{i}.png")
+    together, torn = data(), data(split={"by": "image"})
+    with pytest.raises(UserError, match="patients are too few"):
+        together.setup()  # two patients, named after their folders
+    torn.setup()
+    assert torn.facts()["audit"]["shared_patients"]
+    assert torn.caveats == (CROSSING,)
+    assert "by image: patients cross splits" in torn.facts()["split_rule"]
+    assert together.caveats == ()
