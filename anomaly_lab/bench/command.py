@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anomaly_lab.bench import data as stores
-from anomaly_lab.bench import peer, search
+from anomaly_lab.bench import many_pictures, peer, search
 from anomaly_lab.bench.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.run_callback import RunCallback
@@ -206,7 +206,7 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
     ratios = {}
     if "training by Trainer" in seconds:
         ratios["framework overhead, %"] = 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1)
-    for ours, theirs in stores.PAIRS + search.PAIRS:
+    for ours, theirs in stores.PAIRS + search.PAIRS + many_pictures.PAIRS:
         if ours in seconds:
             ratios[f"{theirs} over {ours}"] = seconds[theirs] / seconds[ours]
     for part in ("gan step", "encoder step", "critic without penalty"):
@@ -220,6 +220,7 @@ def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]
     minibatches = (64 // settings.detector.n_critic + 1) * settings.detector.n_critic
     images = minibatches * settings.data.batch_size
     num_images = {"load": images, "load augmented": images, "score": 256}
+    num_images |= dict.fromkeys((name for pair in many_pictures.PAIRS for name in pair), many_pictures.BATCH)
     return {name: n / seconds[name] for name, n in num_images.items() if name in seconds} | peer.speeds(seconds)
 
 
@@ -252,5 +253,6 @@ MEASURES: dict[str, Callable[[DictConfig, PatchDataModule, int], Times]] = {
     "search": lambda settings, data, rounds: search.latent_search(rounds),
     "store": lambda settings, data, rounds: stores.store_and_batches(rounds),
     "lists": lambda settings, data, rounds: stores.million_rows(),
+    "pictures": lambda settings, data, rounds: many_pictures.many_pictures(rounds),
     "memory": lambda settings, data, rounds: stores.memory(),
 }

@@ -386,6 +386,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             self.store = open_or_build(plan, self.store_dir, self.on_bad)
         else:
             self.store = LazyStore(plan, self.folder)
+            self.store_plan = self.store.plan  # which keeps the cases in less memory
 
     def _split(self, cases: Sequence[Case], tolerant: bool) -> dict[str, str]:
         """Return the split of every case id, from the user's file or drawn."""
@@ -600,8 +601,15 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         rows = self.rows[split]
         if at_most is not None and at_most < len(rows):
             rows = np.sort(stream(self.seed, "image sample").permutation(rows)[:at_most])
-        for batch in chunks(rows, self.scoring_batch_size):
-            yield to_float(self.store.images[batch])
+        batches = chunks(rows, self.scoring_batch_size)
+        if not self._scoring_workers():
+            yield from (to_float(self.store.images[batch]) for batch in batches)
+            return
+        own = torch.Generator()  # so that a loader draws its seed from no generator that a training draws from
+        images = DataLoader(
+            ScoringImages(self.store), batch_size=None, sampler=batches, num_workers=self.num_workers, generator=own
+        )
+        yield from (batch["image"] for batch in images)
 
     def scoring_plan(self, bits: int) -> StorePlan:
         """Return the plan by which new scans are read and cut; `setup` is not needed.
