@@ -7,7 +7,7 @@ from toys import Toy, smooth
 
 from anomaly_lab.detectors.chr import CHR
 
-TOY = Toy({"backbone": "squeezenet1_0", "classifier_iterations": 150, "optimizer": "adamw", "lr": 1e-3})
+TOY = Toy({"backbone": "squeezenet1_0", "classifier_iterations": 150, "optimizer": "adamw", "lr": 3e-4})
 
 
 def test_published_sizes_and_settings() -> None:
