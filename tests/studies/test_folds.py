@@ -218,7 +218,7 @@ def test_each_class_stands_beside_its_published_value(tmp_path: Path) -> None:
     findings = labelled_findings(tmp_path, "multilabel", "map", repeats=2)
     text = page.render(findings)
     assert "Average precision of each class" in text
-    assert "Sharp †, published" in text
+    assert "Sharp †: Published" in text
     assert ">.900</td>" in text
     made = table.markdown(findings)
     assert "| Average precision, Set | Gun | Knife | Wrench | mean |" in made
