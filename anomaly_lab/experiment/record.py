@@ -184,6 +184,14 @@ class Unit(TypedDict, total=False):
     top_k: Annotated[int, Range("[1, 1000000]")]
 
 
+class BoxesFound(TypedDict, total=False):
+    """Boxes around what maps show against those of known lesions."""
+
+    average_precision: Number
+    pointing: Number
+    known: Whole
+
+
 class Pixels(TypedDict, total=False):
     """Localisation of known lesions."""
 
@@ -193,6 +201,7 @@ class Pixels(TypedDict, total=False):
     pro: Figure | Number
     baselines: dict[str, Figures]
     versus_baselines: Comparison
+    boxes: BoxesFound
 
 
 class Bootstrap(TypedDict, total=False):

@@ -11,11 +11,12 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.baselines import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
-from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores
+from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, without_nan
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
+from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
@@ -101,7 +102,11 @@ def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, baselines: Bas
     parts = [baselines.maps(data.store.batch(part)["image"]) for part in batches] if baselines else [{}]
     for name in parts[0]:
         measured[name] = pointing(torch.cat([part[name] for part in parts]).numpy(), mask, patient)
-    return evaluate_maps(measured)
+    content = evaluate_maps(measured)
+    if "probability" in scored and mask.ndim == 4:  # maps of what a network has learnt to recognise
+        found = localise(scored["anomaly_map"][known, 0], mask[:, 0], scored["score"][known])
+        content["boxes"] = without_nan(found._asdict())
+    return content
 
 
 def _write_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: PatchDataModule, detector: Detector) -> None:

@@ -174,16 +174,17 @@ def gains(findings: Findings, dataset: str) -> dict[str, dict[str, Gain]]:
 
 
 def gained(findings: Findings) -> dict[str, str]:
-    """Return the metrics whose differences are shown, with their titles: the study's first.
+    """Return the three metrics whose differences are shown, with their titles: the study's first.
 
     Examples:
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"a": Row("A", "a_toy")}, metric="map")
         >>> list(gained(Findings(study, results={})))
-        ['map', 'auroc', 'f1', 'accuracy']
+        ['map', 'auroc', 'f1']
     """
     own = findings.study.metric
-    return {own: TITLES[own]} | {metric: FIGURES[metric] for metric in GAIN_METRICS if metric != own}
+    others = [metric for metric in GAIN_METRICS if metric != own][: len(GAIN_METRICS) - 1]
+    return {own: TITLES[own]} | {metric: FIGURES[metric] for metric in others}
 
 
 def _decision(

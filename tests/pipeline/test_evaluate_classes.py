@@ -117,6 +117,16 @@ def test_the_classes_of_a_run_are_those_of_its_data(tmp_path: Path, place: Path,
     assert read_metrics(run)["threshold"]["num_normals"] == len(data.rows["val"])
 
 
+def test_boxes_of_the_maps_are_compared_with_those_of_the_data(tmp_path: Path, place: Path) -> None:
+    run = run_of(tmp_path / "run", bags(place, *CATEGORIES, target_type="multilabel"), Brightness(5, "multilabel"))
+    found = read_metrics(run)["pixels"]["boxes"]
+    assert found["known"] > 0
+    assert 0 <= found["average_precision"] <= 1
+    assert 0 <= found["pointing"] <= 1
+    write_json(run / "provenance.json", {"finished": "2030"})
+    assert f"against {found['known']} boxes of known lesions" in write_report(run).read_text()
+
+
 def test_pictures_of_each_class_are_kept_and_shown(tmp_path: Path, place: Path) -> None:
     data = one_of(place)
     run = run_of(tmp_path / "run", data, Brightness(3, "multiclass"))
@@ -160,7 +170,7 @@ def test_a_detector_without_classes_keeps_none_and_its_files_are_those_of_its_sc
     labelled = run_of(tmp_path / "labelled", data, Brightness(3, "multiclass"))
     assert (plain / "scores.csv").read_bytes() == (labelled / "scores.csv").read_bytes()
     theirs = json.loads((labelled / "metrics.json").read_text())
-    del theirs["classes"]
+    del theirs["classes"], theirs["pixels"]["boxes"]
     assert metrics == theirs
 
 

@@ -161,10 +161,11 @@ def counts(findings: Findings, dataset: str) -> str:
     runs = [result for key, result in findings.results.items() if key.dataset == dataset]
     if not runs:
         return "no results"
-    train = (((runs[0].facts.get("data") or {}).get("counts") or {}).get("train") or {}).get("normal")
+    train = ((runs[0].facts.get("data") or {}).get("counts") or {}).get("train") or {}
     label = runs[0].label
     test = f"{whole(int((label == 0).sum()))} normal and {whole(int(label.sum()))} anomalous images for testing"
-    return f"{whole(train)} normal images for training, {test}"
+    labelled = f" and {whole(train['anomalous'])} anomalous" if train.get("anomalous") else ""
+    return f"{whole(train.get('normal'))} normal{labelled} images for training, {test}"
 
 
 def p_value(value: float) -> str:
