@@ -237,6 +237,14 @@ def test_a_row_without_classes_has_no_figure_of_them(tmp_path: Path) -> None:
     assert decisions(other, "set") is not None
 
 
+def test_test_cases_of_one_label_have_no_curve_and_the_page_is_written(tmp_path: Path) -> None:
+    findings = labelled_findings(tmp_path, "multiclass", "accuracy")
+    alone = {key: replace(run, label=np.ones_like(run.label)) for key, run in findings.results.items()}
+    text = page.render(replace(findings, results=alone))
+    assert "Sharp †: ROC" not in text
+    assert "Sharp †: scores" in text
+
+
 @pytest.mark.parametrize("damage", ["gone", "torn", "other"])
 def test_damaged_classes_of_a_run_are_one_line(tmp_path: Path, damage: str) -> None:
     findings = labelled_findings(tmp_path, "multilabel", "map")

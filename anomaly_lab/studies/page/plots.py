@@ -226,7 +226,9 @@ def curves_and_scores(findings: Findings, dataset: str) -> tuple[list[Panel], li
     """
     runs = {row.title: by_seed for name, row in findings.rows.items() if (by_seed := findings.of(name, dataset))}
     repeats = "fold" if findings.study.folds_of(dataset) else "seed"
-    curves = [roc(title, list(by_seed.values()), repeats) for title, by_seed in runs.items()]
+    both = {title: [run for run in by_seed.values() if 0 < run.label.sum() < len(run.label)]
+            for title, by_seed in runs.items()}  # fmt: skip
+    curves = [roc(title, of_both, repeats) for title, of_both in both.items() if of_both]
     return curves, [histogram(title, *next(iter(by_seed.items()))) for title, by_seed in runs.items()]
 
 
