@@ -68,7 +68,9 @@ from anomaly_lab.types import (
 
 Supervision = Literal["none", "labels"]
 TargetType = Literal["multiclass", "multilabel"]
-CROSSING = "Patients are in several splits at once (data.split.by=image), so figures are better than on new patients."
+CROSSING = (
+    "Pictures, not patients, were split: patients are in several splits, and figures better than on new patients."
+)
 Role = Literal["scan", "mask", "other"]  # of a file, for a data set that it is no part of
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the training images may take
 MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation

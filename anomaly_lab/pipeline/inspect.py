@@ -22,7 +22,7 @@ from anomaly_lab.types import UserError
 
 GALLERY_PATCHES = 12  # patches shown of each class
 MAX_CLASSES = 24  # classes shown
-MANIFEST = ("id", "case", "patient", "label", "class_name", "split", "location", "role", "file")
+MANIFEST = ("id", "case", "patient", "label", "class_name", "split", "location", "role", "file")  # and class targets
 SHARED = (
     "name",
     "source",
@@ -35,6 +35,7 @@ SHARED = (
     "left_out",
     "remarks",
     "audit",
+    "classes",
 )  # facts with a place of their own on the data sheet
 OTHER = (
     "root",
@@ -110,7 +111,7 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
     return Sheet(
         experiment=experiment,
         made=run_folder.now(),
-        facts=_nameless({name: facts[name] for name in SHARED}, data.folder),
+        facts=_nameless({name: facts[name] for name in SHARED if name in facts}, data.folder),
         unit="patch" if data.patch_sampling or len(labels) > len(data.store_plan.cases) else "image",
         counts=_counts(data, split, named),
         left_out=_left_out(data, split),
@@ -130,8 +131,13 @@ def _manifest(data: PatchDataModule, split: Names) -> bytes:
     """Return every row of the store with its split, as CSV."""
     file = io.BytesIO()
     columns = data.store.index.columns | {"split": split.tolist()}
-    rows = zip(*(columns[name] for name in MANIFEST), strict=True)
-    file.writelines(line.encode() for line in csv_lines(chain([MANIFEST], rows)))
+    names = list(MANIFEST)
+    if data.targets is not None:
+        targets = np.where(data.targets < 0, "", data.targets.astype(str)).T.tolist()
+        columns = columns | {f"target:{name}": column for name, column in zip(data.classes, targets, strict=True)}
+        names += [f"target:{name}" for name in data.classes]
+    rows = zip(*(columns[name] for name in names), strict=True)
+    file.writelines(line.encode() for line in csv_lines(chain([names], rows)))
     return file.getvalue()
 
 

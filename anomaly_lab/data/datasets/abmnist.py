@@ -70,15 +70,19 @@ class ABMNIST(_Digits):
         self.min_contrast, self.squares_seed = min_contrast, squares_seed
 
     def cases(self, root: Path) -> list[Case]:
-        """List the training digits, the test digits, and the test digits again with squares."""
+        """List the training digits, the test digits, and the test digits again with squares.
+
+        With `supervision=labels` the training digits are there again with squares, too.
+        """
         train, test = ((part, *self._counted(root, part)) for part in ("train", "t10k"))
-        return [*_cases(*train, "train"), *_cases(*test, "test"), *_cases(*test, "test", _SQUARE)]
+        labelled = _cases(*train, "train", _SQUARE) if self.labelling else ()
+        return [*_cases(*train, "train"), *_cases(*test, "test"), *_cases(*test, "test", _SQUARE), *labelled]
 
     def read(self, case: Case) -> Scan:
         """Read one digit from its file and draw its squares."""
         digit = self.digit(case)
         mask = np.zeros(digit.shape, bool)
-        return self.scan(*(self._with_squares(digit, case.frame) if case.label else (digit, mask)))
+        return self.scan(*(self._with_squares(digit, case) if case.label else (digit, mask)))
 
     def protocol(self) -> dict[str, Any]:
         """Return the options that change pixels and masks."""
@@ -96,9 +100,10 @@ class ABMNIST(_Digits):
             )
         return path, len(digits)
 
-    def _with_squares(self, digit: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def _with_squares(self, digit: np.ndarray, case: Case) -> tuple[np.ndarray, np.ndarray]:
         """Return a copy of the digit, uint8 [H, W], with its squares, and their mask, bool [H, W]."""
-        rng = np.random.default_rng([self.squares_seed, number])  # independent of the order in which digits are read
+        key = [self.squares_seed, case.frame]  # independent of the order in which digits are read
+        rng = np.random.default_rng(key if case.split == "test" else [*key, 1])
         mask = np.zeros(digit.shape, bool)
         for _ in range(self.squares):
             digit, window = self._visible_square(rng, digit)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datamodule import CROSSING, PatchDataModule
 from anomaly_lab.data.readers.tables import read_table
 from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.tsukazaki import write_twin
@@ -129,6 +129,11 @@ class Tsukazaki(PatchDataModule):
             )
             for photo in sorted(self._drawn(class_names))
         ]
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Add that the eyes of a person may be in two splits, if pictures are split."""
+        return (*super().caveats, *((CROSSING,) if self.image_level else ()))
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
         """Count all pictures of the list, whether the task uses them or not."""

@@ -229,7 +229,7 @@ def _patients(cases: Sequence[Case], labels: Coded, chosen: np.ndarray) -> tuple
 
 
 def _add_missing(chosen: np.ndarray, has: np.ndarray, rng: np.random.Generator) -> None:
-    """Choose, in place, one patient of each class that has at least two and none that is chosen yet.
+    """Choose, in place, one patient of each class of which none is chosen yet, unless it is the last of a class.
 
     Args:
         chosen: which patients are chosen, bool [P].
@@ -237,8 +237,10 @@ def _add_missing(chosen: np.ndarray, has: np.ndarray, rng: np.random.Generator) 
         rng: determines who is chosen.
     """
     for of_class in has.T:
-        if not (chosen & of_class).any() and of_class.sum() > 1:
-            chosen[rng.choice(np.flatnonzero(of_class))] = True
+        last = (has & ((has & ~chosen[:, None]).sum(0) == 1)).any(1)
+        spare = np.flatnonzero(of_class & ~last)
+        if not (chosen & of_class).any() and len(spare):
+            chosen[rng.choice(spare)] = True
 
 
 def _diseased(has: np.ndarray, names: list[str]) -> np.ndarray:

@@ -193,3 +193,19 @@ def test_twin_goes_the_whole_way_with_patients_apart(make):
         split_of.setdefault(case.patient, set()).add(data.split[case.id])
     assert all(len(sides) == 1 for sides in split_of.values())
     assert len(split_of) < len(data.cases(data.folder))  # some come twice
+
+
+LEARNT = {"supervision": "labels", "target_type": "multilabel", "classes": ("Edema", "Lung Opacity", "Pneumothorax")}
+
+
+def test_every_finding_is_learnt_and_an_uncertain_one_is_unknown(make, root):
+    cases = {case.patient: case for case in make(**LEARNT).cases(root)}
+    assert cases["patient00007"].class_name.split("+") == ["Edema", "Lung Opacity"]
+    assert cases["patient00008"].unknown == ("Pneumothorax",)
+
+
+def test_a_row_that_says_both_is_refused_where_labels_are_learnt(make, tmp_path):
+    root = write(tmp_path / "both" / "CheXpert-v1.0-small", [*ROWS, row(16, No_Finding=1.0, Edema=1.0)])
+    make().cases(root)
+    with pytest.raises(UserError, match=r"line 19: No Finding and Edema are both 1; correct the row or remove it"):
+        make(**LEARNT).cases(root)

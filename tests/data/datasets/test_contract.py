@@ -158,7 +158,7 @@ def test_what_a_data_set_promises_with_labels(kind: type[PatchDataModule], tmp_p
     one_class.setup("inspect")
     check_no_anomaly_trains_without_labels(one_class)
     for classes in ([], BINARY) if one_class.target_type == "multilabel" else (BINARY,):
-        words = ["data.supervision=labels", "data.limits=null", *classes]
+        words = ["data.supervision=labels", "data.limits=null", "data.batch_size=2", *classes]
         check_labels_that_train(made(kind, root, words), made(kind, root, [*words, "data.seed=1"]))
 
 

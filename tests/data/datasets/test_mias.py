@@ -4,7 +4,8 @@ from data_sections import sections
 from mias_files import film, rows, write_film, write_mias
 from PIL import Image
 
-from anomaly_lab.data.datasets.mias import MIAS, breast, chest_is_left
+from anomaly_lab.data.datasets.mias import MIAS, breast, chest_is_left, class_of
+from anomaly_lab.data.datasets.mias_info import CLASSES, Finding
 from anomaly_lab.experiment import compose, config
 from anomaly_lab.types import Case, UserError
 
@@ -162,3 +163,19 @@ def test_a_new_picture_has_a_mask_of_its_own_size_and_goes_back_to_it(make, tmp_
     assert scan.shape < pixels.shape
     assert np.array_equal(scan.mask[0], scan.pixels[0] > 200)
     assert np.array_equal(scan.origin.back(scan.mask[0]), mask > 0)
+
+
+def test_classes_are_findings_or_severities_of_the_same_films(make, tmp_path):
+    root = write_mias(tmp_path / "mias", rows())
+    found, severe = (
+        {case.id: case.class_name for case in make(root, class_by=by).cases(root)} for by in ("finding", "severity")
+    )
+    assert set(severe.values()) == {"", "benign", "malignant"}
+    assert set(found.values()) <= {"", *CLASSES}
+    assert [id for id, name in found.items() if name] == [id for id, name in severe.items() if name]
+
+
+def test_one_malignant_finding_makes_a_film_malignant():
+    benign, malignant = (Finding("CALC", severity, None) for severity in "BM")
+    assert class_of([benign, malignant], "severity") == class_of([malignant], "severity") == "malignant"
+    assert class_of([benign, benign], "severity") == "benign"

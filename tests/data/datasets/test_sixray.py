@@ -206,3 +206,18 @@ def test_unknown_options_are_named(make):
         make(subset=20)
     with pytest.raises(UserError, match=r"data\.category=Hammer"):
         make(category="Hammer")
+
+
+def test_items_are_classes_of_their_own_and_uncertain_ones_are_unknown(make):
+    """N0000009 may have a gun: with labels it stays and teaches of the other items; P00005 has none of the five."""
+    classes = {"supervision": "labels", "target_type": "multilabel", "classes": ("Gun", "Knife", "Wrench")}
+    data = make(val_fraction=0.2, **classes)
+    data.setup()
+    targets = dict(zip(data.store.index.columns["id"], data.targets.tolist(), strict=True))
+    assert targets["P00003"] == [1, 1, 0]
+    assert targets["P00004"] == [-1, 0, 1]
+    assert targets["P00005"] == targets["N0000001"] == [0, 0, 0]
+    assert targets["N0000009"] == [-1, 0, 0]
+    binary = make(supervision="labels", val_fraction=0.2)
+    binary.setup()
+    assert "N0000009" not in binary.store.index.columns["id"]  # nor does it where bags are normal or anomalous

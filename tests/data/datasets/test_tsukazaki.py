@@ -188,3 +188,29 @@ def test_a_whole_list_must_have_the_official_sums(make, monkeypatch):
     monkeypatch.setattr(Tsukazaki, "official", found | {"AO": 2})
     with pytest.raises(UserError, match="1 AO, the official set has 2"):
         make().setup()
+
+
+@pytest.mark.parametrize(
+    ("task", "several", "expected"),
+    [
+        (2, "rarest", {"normal": 17, "DR": 2, "Gla": 2}),  # the eye with both is one of glaucoma, which is rarer
+        (3, "drop", {"normal": 17, "Gla": 1, "AMD": 1, "DM": 1, "MH": 1, "RP": 1}),
+        (5, "drop", {"AMD": 1, "RVO": 1, "MH": 1, "RP": 1}),
+    ],
+)
+def test_an_eye_with_two_diagnoses_has_the_rarer_one_or_is_left_out(make, root, task, several, expected):
+    assert kinds(make(task=task, several=several).cases(root)) == expected
+
+
+def test_all_diagnoses_of_an_eye_are_learnt(make):
+    data = make(task=3, supervision="labels", target_type="multilabel", classes=("Gla", "DR", "DM"), val_fraction=0.3)
+    data.setup()
+    targets = dict(zip(data.store.index.columns["id"], data.targets.tolist(), strict=True))
+    assert len(targets) == len(EYES)
+    for eye, diagnoses in EYES.items():
+        assert targets[eye] == [int(disease in diagnoses.split()) for disease in ("Gla", "DR", "DM")]
+
+
+def test_splitting_by_picture_is_a_caveat(make):
+    assert make().caveats == ()
+    assert len(make(image_level=True).caveats) == 1
