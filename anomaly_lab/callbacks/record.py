@@ -15,6 +15,7 @@ from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.experiment.record import read_provenance
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.experiment.run_folder import append_line, update_provenance, write_atomic
 from anomaly_lab.types import Count, UserError
 
@@ -152,7 +153,7 @@ def keep_until(path: Path, iteration: int) -> None:
     if not path.exists():
         return
     kept = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+    for number, line in enumerate(regular(path).read_bytes().splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
         try:

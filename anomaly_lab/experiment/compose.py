@@ -32,6 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.experiment.schema import did_you_mean, in_current_keys, sentence
 from anomaly_lab.types import UserError
 
@@ -165,7 +166,7 @@ def is_tuned(detector: str, dataset: str) -> bool:
 
 
 def _comments(pattern: str) -> dict[str, str]:
-    paths = {path.stem: path for folder in folders() for path in folder.glob(pattern)}
+    paths = {path.stem: path for folder in folders() for path in folder.glob(pattern) if path.is_file()}
     return {name: _first_comment(paths[name]) for name in sorted(paths)}
 
 
@@ -324,7 +325,7 @@ def read(path: Path) -> Tree:
         '${seed}'
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with regular(path).open(encoding="utf-8") as file:
             return copy.deepcopy(_parsed(path, file.read(MAX_BYTES + 1)))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

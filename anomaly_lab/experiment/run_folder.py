@@ -20,6 +20,7 @@ import psutil
 from filelock import Timeout
 
 from anomaly_lab.experiment.locks import lock, substitute
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import UserError
 
 PACKAGES = (
@@ -152,9 +153,7 @@ def read_json(path: Path, remedy: str = "restore it from a copy of the run folde
         {}
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would keep us waiting
-            raise ValueError("it is no file")
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(regular(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         if not isinstance(content, dict):
             raise ValueError("it holds no mapping")
     except FileNotFoundError:

@@ -305,9 +305,9 @@ def _with_masks(cases: list[Case], masks: Path | None) -> list[Case]:
     if masks is None:
         return cases
     paths = {case.id: masks / case.id if masks.is_dir() else masks for case in cases}
-    if not any(path.is_file() for path in paths.values()):
+    if not any(path.exists() for path in paths.values()):
         raise UserError(f"{masks}: no mask is named like a picture or scan, such as {cases[0].id}; check MASKS=…")
-    return [replace(case, mask=paths[case.id] if paths[case.id].is_file() else None) for case in cases]
+    return [replace(case, mask=paths[case.id] if paths[case.id].exists() else None) for case in cases]
 
 
 def counted(number: int) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_lab.experiment import run_folder
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import UserError
 
 MARKER, TABLE, PAGE = "prediction.json", "scores.csv", "index.html"
@@ -242,7 +243,7 @@ def _refuse_foreign(place: Path, asked: Mapping[str, Any], overwrite: bool) -> d
     if not place.exists() or not {path.name for path in place.iterdir()} - {_LOCK, _WORK}:
         return {}
     try:
-        former = json.loads((place / MARKER).read_text(encoding="utf-8"))
+        former = json.loads(regular(place / MARKER).read_text(encoding="utf-8"))
         run = former["run"]["id"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{place} is not empty and holds no result of this run; {another}") from None

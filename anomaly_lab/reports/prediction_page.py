@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.reports import html, images, run_report
 from anomaly_lab.reports.charts import Row, rate
 from anomaly_lab.reports.html import Banner
@@ -123,7 +124,7 @@ class Exhibits:
         self._folder = folder
         self._scores: dict[int, float] = {}
         for path in folder.glob("*.npz"):
-            with np.load(path) as held:
+            with np.load(regular(path)) as held:
                 self._scores[int(path.stem)] = float(held["score"])
 
     def add(self, number: int, score: float, exhibit: Exhibit) -> None:

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from anomaly_lab.evaluation import classes
 from anomaly_lab.evaluation.classes import ClassTable
 from anomaly_lab.experiment.record import read_metrics, read_provenance
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.experiment.tables import restored
 from anomaly_lab.reports import images
 from anomaly_lab.reports.charts import Row
@@ -147,7 +148,7 @@ def _samples(folder: Path) -> list[tuple[int, str]]:
     grids = []
     for path in chosen:
         try:
-            with Image.open(path) as picture:
+            with Image.open(regular(path)) as picture:
                 picture.verify()
         except (OSError, SyntaxError, UnidentifiedImageError):
             continue  # incomplete, because the run was killed; the other grids suffice
@@ -164,7 +165,7 @@ def _pictures(folder: Path) -> dict[str, list[tuple[int, str]]]:
 def _pool(path: Path) -> tuple[list[int], str] | None:
     """Read the fake pool's picture, whose metadata has the iteration of each row."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(regular(path)) as picture:
             picture.verify()
             iterations = str(picture.info.get("iterations", ""))
     except (OSError, SyntaxError, UnidentifiedImageError):

@@ -23,6 +23,7 @@ import psutil
 import submitit
 
 from anomaly_lab.experiment.locks import lock
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.experiment.run_folder import read_json, write_json
 from anomaly_lab.types import UserError
 
@@ -56,7 +57,7 @@ class Job:
     def last_line(self) -> str:
         """Return the last line of its log, without submitit's own; empty without any."""
         with suppress(OSError):
-            lines = [line.strip() for line in Path(self.log).read_text(errors="replace").splitlines()]
+            lines = [line.strip() for line in regular(Path(self.log)).read_text(errors="replace").splitlines()]
             return next((line for line in reversed(lines) if line and not line.startswith("submitit ")), "")
         return ""
 

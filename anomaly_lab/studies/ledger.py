@@ -14,6 +14,7 @@ from yaml import YAMLError
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint
 from anomaly_lab.experiment.record import read_provenance
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.studies.plan import Planned, plain
 from anomaly_lab.types import UserError
 
@@ -27,12 +28,12 @@ class Found:
     Attributes:
         folder: the run folder.
         config, code, data: fingerprints of the configuration, of the code that trained and scored, and of the data.
-        started: ISO 8601.
+        id: drawn when the run was created; empty for runs of older versions.
         finished: whether it has been evaluated.
         evaluation: fingerprint of the code that evaluated it.
 
     Examples:
-        >>> Found(Path("runs/vae_headct/1"), "c0", "c1", "d0", started="2030-01-01", finished=True).identity
+        >>> Found(Path("runs/vae_headct/1"), "c0", "c1", "d0", id="1f", finished=True).identity
         'c0-c1-d0'
     """
 
@@ -40,7 +41,7 @@ class Found:
     config: str
     code: str
     data: str
-    started: str
+    id: str
     finished: bool
     evaluation: str = ""
 
@@ -70,8 +71,9 @@ class Ledger:
     def match(self, run: Planned, start: Found | None) -> Found | None:
         """Find the existing run that a planned one would repeat; None without any.
 
-        Finished runs are preferred to unfinished ones, then older ones to newer ones. The data's fingerprint is
-        computed only if configuration and code match, because it may require building a store.
+        Finished runs are preferred to unfinished ones. Among equals the smallest id decides, then the folder's name:
+        what the runs hold, wherever they were copied, and not what the clock of a machine said. The data's fingerprint
+        is computed only if configuration and code match, because it may require building a store.
 
         Args:
             run: the planned run.
@@ -83,7 +85,7 @@ class Ledger:
             return None
         data = data_fingerprint(json.dumps(run.config["data"], sort_keys=True))
         matches = [found for found in matches if found.data == data]
-        return min(matches, key=lambda found: (not found.finished, found.started), default=None)
+        return min(matches, key=lambda found: (not found.finished, found.id, found.folder), default=None)
 
     def is_stale(self, run: Planned, found: Found) -> bool:
         """Return whether other code than the present one evaluated a finished run, so it must be evaluated again."""
@@ -140,7 +142,7 @@ def data_fingerprint(section: str) -> str:
 @cache
 def _read(run: Path, changed: int) -> Found | None:
     try:
-        facts, config = read_provenance(run), plain((run / "config.yaml").read_text())
+        facts, config = read_provenance(run), plain(regular(run / "config.yaml").read_text())
         start = _started_from(run, Path(config["start_from"])) if config.get("start_from") else None
         code = facts["code"] if isinstance(facts["code"], dict) else {"training": facts["code"], "evaluation": ""}
         return Found(
@@ -149,7 +151,7 @@ def _read(run: Path, changed: int) -> Found | None:
             code=code["training"],
             evaluation=code["evaluation"],
             data=facts["data"]["fingerprint"],
-            started=facts["started"],
+            id=facts.get("id", ""),
             finished=bool(facts.get("finished")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, YAMLError, UserError):

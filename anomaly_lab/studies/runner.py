@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from anomaly_lab.experiment import fingerprint, run_folder
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.studies.jobs import Claims, Job, Launcher, Local, Task, states
 from anomaly_lab.studies.ledger import Found, Ledger
 from anomaly_lab.studies.plan import Key, Planned, plain
@@ -150,7 +151,7 @@ class Runner:
         """Return the folder that an earlier job was to train into, if it fits, or a new one."""
         if claim is not None:
             config = Path(claim.run) / "config.yaml"
-            if not config.exists() or plain(config.read_text()).get("start_from") == start_folder:
+            if not config.exists() or plain(regular(config).read_text()).get("start_from") == start_folder:
                 return Path(claim.run)
         return run_folder.new_place(self.ledger.runs, run.experiment, (str(run.config.get("budget", "")),))
 

@@ -1159,6 +1159,30 @@ def test_e_a_pipe_in_a_run_folder_keeps_nobody_waiting(server: Server, run: Path
     os.mkfifo(file)
     ended = server.run("predict", run, new, first=LITTLE_MEMORY)
     assert ended.is_refusal, ended.said
+    assert file.name in ended.said or file.suffix == ".ckpt", ended.said  # of those the folder is named
+
+
+@pytest.mark.parametrize(
+    ("name", "device"), [("head_ct/head_ct/005.png", ""), ("labels.csv", ""), ("labels.csv", "/dev/zero")]
+)
+@pytest.mark.parametrize("verb", ["train", "data"])
+def test_e_a_pipe_or_device_among_the_data_is_named(place: Place, verb: str, name: str, device: str) -> None:
+    file = place.base / "data" / "headct" / name
+    file.unlink()
+    file.symlink_to(device) if device else os.mkfifo(file)
+    ended = place.run(verb, *place.words("fanogan_headct"), first=LITTLE_MEMORY)
+    assert ended.is_refusal, ended.said
+    assert file.name in ended.said
+
+
+def test_e_a_pipe_in_the_place_of_a_picture_is_left_out_and_counted(place: Place) -> None:
+    file = place.base / "data" / "headct" / "head_ct" / "head_ct" / "005.png"
+    file.unlink()
+    os.mkfifo(file)
+    run = place.train(**{"data.store.on_bad": "skip", "data.split.train_normals": 7})
+    (done,) = (place.base / "store").glob("*/done.json")
+    assert [Path(entry["file"]).name for entry in json.loads(done.read_text())["skipped"]] == [file.name]
+    assert "005" not in {row["id"] for row in rows(run / "scores.csv")}
 
 
 def spoilt_row(path: Path) -> None:

@@ -1,7 +1,9 @@
 """The ledger: torn and foreign folders are passed over, a finished run comes before an unfinished one."""
 
 import json
+import os
 
+import pytest
 from study_runs import planned
 
 from anomaly_lab.experiment import fingerprint
@@ -17,15 +19,28 @@ def write(folder, config, **facts):
     return folder
 
 
-def test_finished_first_then_the_oldest(tmp_path, monkeypatch):
+def test_finished_first_then_the_smallest_id(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "data_fingerprint", lambda section: "data")
     run = planned("a")
     book = Ledger(tmp_path)
-    write(tmp_path / "a" / "1", run.config, started="2026-01-01")
+    write(tmp_path / "a" / "1", run.config, id="0a")
     assert not book.match(run, None).finished
-    write(tmp_path / "a" / "2", run.config, started="2026-01-03", finished="x")
-    write(tmp_path / "a" / "3", run.config, started="2026-01-02", finished="x")
+    write(tmp_path / "a" / "2", run.config, id="2c", finished="x")
+    write(tmp_path / "a" / "3", run.config, id="1b", finished="x")
     assert book.match(run, None).folder == tmp_path / "a" / "3"
+    write(tmp_path / "a" / "30", run.config, id="1b", finished="x")  # a copy
+    assert book.match(run, None).folder == tmp_path / "a" / "3"
+
+
+@pytest.mark.parametrize("clocks", [("2026-01-01", "1970-01-01"), ("1970-01-01", "2026-01-01"), ("x", "")])
+def test_no_clock_says_which_of_two_equal_runs_is_taken(tmp_path, monkeypatch, clocks):
+    """Nor do their times on disk, nor the names of their folders, which begin with the time."""
+    monkeypatch.setattr(ledger, "data_fingerprint", lambda section: "data")
+    run = planned("a")
+    for id, clock in zip(("1b", "2c"), clocks, strict=True):
+        folder = write(tmp_path / "a" / f"{clock}-", run.config, id=id, started=clock, finished=clock or "now")
+        os.utime(folder / "provenance.json", (clock == "1970-01-01",) * 2)
+    assert Ledger(tmp_path).match(run, None).id == "1b"
 
 
 def test_a_run_that_goes_on_is_read_again(tmp_path, monkeypatch):

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from anomaly_lab.experiment.regular import regular
+
 VERSION = 1  # version of the measure
 _SIZE = (384, 480)  # working resolution in pixels; hair in pictures of the usual 700 to 1000 rows stays one pixel wide
 _THIN, _LONG, _DARK = 17, 45, 22  # maximum width and minimum length of hair in pixels, minimum contrast in grey levels
@@ -37,7 +39,7 @@ def artefact_share(path: Path) -> float:
         0.1
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(regular(path)) as image:
             image.draft("RGB", _SIZE[::-1])  # decodes a JPEG at the smallest sufficient size
             pixels = np.asarray(image.convert("RGB").resize(_SIZE[::-1], Image.Resampling.BILINEAR))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

@@ -89,7 +89,7 @@ class BraTS2017(PatchDataModule):
     def known_mask(self, image: Path, source: Path) -> Path | None:
         """Return the segmentation beside a volume."""
         paths = (image.with_name(_ENDING.sub(f"_seg{suffix}", image.name)) for suffix in (".nii.gz", ".nii"))
-        return next((path for path in paths if path != image and path.is_file()), None)
+        return next((path for path in paths if path != image and path.exists()), None)
 
     def read(self, case: Case) -> Scan:
         """Read the volume and its tumour mask, the union of all labels."""
@@ -109,7 +109,7 @@ class BraTS2017(PatchDataModule):
 
 def _volume(folder: Path, modality: str) -> Path:
     paths = [folder / f"{folder.name}_{modality}{suffix}" for suffix in (".nii.gz", ".nii")]
-    volume = next((path for path in paths if path.is_file()), None)
+    volume = next((path for path in paths if path.exists()), None)
     if volume is None:
         raise UserError(f"{folder}: no {paths[0].name}; complete the subject or remove its folder")
     return volume

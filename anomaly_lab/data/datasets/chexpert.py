@@ -159,7 +159,7 @@ class CheXpert(PatchDataModule):
             patient=parts[0],
             image=release / f"{path}.jpg",
             label=int(class_name != ""),
-            mask=mask if class_name and mask.is_file() else None,
+            mask=mask if class_name and mask.exists() else None,
             class_name=class_name,
             split=("test" if is_test else "train") if self.use_valid else None,
             unknown=uncertain,

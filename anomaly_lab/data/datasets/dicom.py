@@ -119,7 +119,7 @@ class Dicom(PatchDataModule):
         if self.patient is not None and self.patient_pattern is None:
             all_series = _by_register(root / self.patient, all_series)
         table = root / (self.labels or _LIST)
-        if self.labels is not None or table.is_file():
+        if self.labels is not None or table.exists():
             labels = _by_list(table, all_series)
         else:
             labels = {series.id: label for series in all_series if (label := self._by_folder(series)) is not None}
@@ -138,7 +138,7 @@ class Dicom(PatchDataModule):
             if (root / _MASKS).is_dir() and image.is_relative_to(root):
                 names = [_below(root, name) for name in (image.parent, image.with_suffix(""), image)]
                 paths = (root / _MASKS / f"{name}{suffix}" for name in names for suffix in _MASK_SUFFIXES)
-                if mask := next(filter(Path.is_file, paths), None):
+                if mask := next(filter(Path.exists, paths), None):
                     return mask
         return None
 

@@ -85,11 +85,11 @@ class Folder(PatchDataModule):
         """List the pictures by path, or in the order of the list."""
         files = self._find(root)
         listing = root / (self.labels or _LIST)
-        if self.labels is not None and not listing.is_file():
+        if self.labels is not None and not listing.exists():
             raise UserError(f"{listing}: no such list (data.labels, relative to the root or absolute); correct it")
-        if listing.is_file():
+        if listing.exists():
             self.left_out -= Counter({listing.suffix.lower(): 1})  # if it lies below the root
-        cases = _without_persons(self._by_list(listing, files) if listing.is_file() else self._by_folder(files))
+        cases = _without_persons(self._by_list(listing, files) if listing.exists() else self._by_folder(files))
         if not self.split_rule.within and all(case.label == 1 for case in cases):
             classes = ", ".join(sorted({case.class_name for case in cases})[:5])
             normal = " or ".join(sorted(self.normal))
@@ -116,7 +116,7 @@ class Folder(PatchDataModule):
             if folder.is_dir() and image.is_relative_to(root):
                 name = _stem(image.relative_to(root).as_posix())
                 paths = (folder / f"{name}{tail}{suffix}" for tail in ("", "_mask") for suffix in SUFFIXES)
-                if mask := next(filter(Path.is_file, paths), None):
+                if mask := next(filter(Path.exists, paths), None):
                     return mask
         return None
 
@@ -125,7 +125,7 @@ class Folder(PatchDataModule):
         listing = root / (self.labels or _LIST)
         if listing not in self._masks_in:
             rows: list[dict[str, str]] = []
-            if listing.is_file():
+            if listing.exists():
                 with contextlib.suppress(UserError):  # labels of new pictures are not needed, so neither is the list
                     rows = [row for _, row in read_table(listing, ())]
             self._masks_in[listing] = frozenset(root / _key(row["mask"]) for row in rows if row.get("mask"))

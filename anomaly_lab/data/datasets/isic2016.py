@@ -20,6 +20,7 @@ from anomaly_lab.data.datamodule import PatchDataModule, Role
 from anomaly_lab.data.datasets import artefacts
 from anomaly_lab.data.store.disk import disk_errors, locked
 from anomaly_lab.data.twins.isic2016 import write_twin
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import Case, UserError
 
 PICTURES = "ISBI2016_ISIC_Part1_Training_Data"
@@ -90,7 +91,7 @@ class ISIC2016(PatchDataModule):
     def known_mask(self, image: Path, source: Path) -> Path | None:
         """Return the segmentation of a picture, beside it or in the folder of the data set."""
         folders = (image.parent, image.parent.with_name(MASKS))
-        return next(filter(Path.is_file, (folder / f"{image.stem}{_SUFFIX}" for folder in folders)), None)
+        return next(filter(Path.exists, (folder / f"{image.stem}{_SUFFIX}" for folder in folders)), None)
 
     def census(self, cases: Sequence[Case]) -> dict[str, int]:
         """Count all pictures and the excluded ones."""
@@ -121,7 +122,7 @@ class ISIC2016(PatchDataModule):
                 work = kept.with_suffix(".tmp")
                 work.write_text(json.dumps(measured), encoding="utf-8")
                 work.replace(kept)
-            shares: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+            shares: dict[str, float] = json.loads(regular(kept).read_text(encoding="utf-8"))
         return shares
 
 
@@ -135,7 +136,7 @@ def _by_id(folder: Path, ending: str) -> dict[str, Path]:
 def _listed(path: Path, pictures: dict[str, Path]) -> frozenset[str]:
     """Return the ids of a text file, one per line, with or without .jpg; text after # is a comment."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = regular(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: the list of pictures to leave out (data.exclude) cannot be read ({error}); "

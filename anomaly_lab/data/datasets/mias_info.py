@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import UserError
 
 FRAME = 1024  # side of a film in pixels; y in Info.txt is counted from the bottom
@@ -48,7 +49,7 @@ def read_info(path: Path) -> dict[str, tuple[Finding, ...]]:
         Disc(row=599, column=535, radius=197)
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        lines = regular(path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise UserError(f"{path}: Info.txt cannot be read ({error.strerror}); restore the official file") from error
     rows: dict[str, list[list[str]]] = {}

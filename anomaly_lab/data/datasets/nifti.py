@@ -189,7 +189,7 @@ class Nifti(PatchDataModule):
         path = image.parent / pattern
         if _WILDCARD.search(self.mask_pattern):
             path = root / _WILDCARD.sub(lambda _: next(values), pattern)
-        return path if path != image and path.is_file() else None
+        return path if path != image and path.exists() else None
 
     def _labelled(self, root: Path, ids: dict[str, Any]) -> dict[str, _Row]:
         """Return the list of labels, with a row for every volume; empty if there is no list."""

@@ -26,6 +26,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.sixray import write_twin
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import Case, UserError
 
 CATEGORIES = ("Gun", "Knife", "Wrench", "Pliers", "Scissors")
@@ -186,7 +187,7 @@ class _List:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            first, *lines = path.read_text(encoding="utf-8-sig").splitlines() or [""]
+            first, *lines = regular(path).read_text(encoding="utf-8-sig").splitlines() or [""]
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such list; {_LISTS}") from error
         except (OSError, UnicodeDecodeError) as error:
@@ -292,7 +293,7 @@ def box_mask(path: Path, shape: tuple[int, ...], category: str | None = None) ->
 def _boxes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
     """Return name and (left, top, right, bottom) of each object."""
     try:
-        objects = list(ElementTree.parse(path).getroot().iter("object"))
+        objects = list(ElementTree.parse(regular(path)).getroot().iter("object"))
         return [(node.findtext("name", ""), tuple(_corner(node, side) for side in _SIDES)) for node in objects]
     except (OSError, ValueError, ElementTree.ParseError) as error:
         raise UserError(f"{path}: the boxes cannot be read ({error}); correct the file or remove it") from error

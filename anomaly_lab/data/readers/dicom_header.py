@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import UserError
 
 if TYPE_CHECKING:  # pydicom is slow to import and most data sets do not contain DICOM
@@ -33,7 +34,7 @@ def is_dicom(path: Path) -> bool:
         True
     """
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             start = file.read(132)
     except OSError:
         return False
@@ -66,7 +67,9 @@ def header_of(path: Path, tags: Sequence[str] | None = None) -> Dataset:
     from pydicom import dcmread
 
     with reading(path):
-        return dcmread(path, stop_before_pixels=True, force=True, specific_tags=None if tags is None else list(tags))
+        return dcmread(
+            regular(path), stop_before_pixels=True, force=True, specific_tags=None if tags is None else list(tags)
+        )
 
 
 def whole(path: Path) -> Dataset:
@@ -84,7 +87,7 @@ def whole(path: Path) -> Dataset:
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     with reading(path):
-        dataset = dcmread(path, force=True)
+        dataset = dcmread(regular(path), force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:
             implicit, little = dataset.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian

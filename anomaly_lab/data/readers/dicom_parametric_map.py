@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomaly_lab import __version__
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _sorted_headers(files: Sequence[Path]) -> list[Dataset]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                header = dcmread(path, stop_before_pixels=True, force=True)
+                header = dcmread(regular(path), stop_before_pixels=True, force=True)
                 right, down = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
                 positions.append(float(np.array(header.ImagePositionPatient, float) @ np.cross(right, down)))
         except Exception:  # pydicom's message quotes header values

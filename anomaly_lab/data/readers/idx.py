@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import UserError
 
 IMAGES, LABELS = 2051, 2049  # magic numbers
@@ -93,7 +94,7 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Yield the file, unpacked if it is gzipped."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             packed = file.read(len(_GZIP)) == _GZIP
             file.seek(0)
             if not packed:

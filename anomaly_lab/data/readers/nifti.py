@@ -16,6 +16,7 @@ import numpy as np
 
 from anomaly_lab.data.readers.geometry import displacement, is_sheared, unsheared
 from anomaly_lab.data.readers.scan import STRICT, Scan, Tolerance
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import UserError
 
 MISPLACED = 0.1  # largest distance between a mask's voxel and its scan's, in voxels: writers round header values
@@ -140,7 +141,7 @@ def save_map(path: Path, values: np.ndarray, affine: np.ndarray, source: Path | 
     make: Any = nib.Nifti1Image
     if source is not None and is_nifti(source):
         with _reading(source):
-            own: Any = nib.load(source)
+            own: Any = nib.load(regular(source))
         make = type(own)  # NIfTI-2, where the scan is
         header = make.header_class()
         for name in _SPACE:
@@ -161,7 +162,7 @@ def _read(path: Path, tolerance: Tolerance) -> tuple[np.ndarray, np.ndarray]:
     import nibabel as nib  # slow to import
 
     with _reading(path):
-        image: Any = nib.load(path, mmap=False)
+        image: Any = nib.load(regular(path), mmap=False)
         if not isinstance(image, nib.Nifti1Image):  # the class of NIfTI-2 is derived from it
             raise _bad(path, "this is not a NIfTI file")
         affine = np.array(image.affine, np.float64)

@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from anomaly_lab.data.readers import picture_mask, tiff
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import UserError
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of a broken file names no file
@@ -147,7 +148,7 @@ def _opened(path: Path, rules: Rules) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore")  # they name no file
         try:
             # not by its name: Pillow maps such a file into memory and takes rows for columns if it is to be turned
-            with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            with regular(path).open("rb") as file, Image.open(file, formats=_FORMATS) as image:
                 _check(path, image, rules)
                 yield image
         except UserError:

@@ -13,6 +13,8 @@ from typing import Any
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
+from anomaly_lab.experiment.regular import regular
+
 _BIG, _BIG_BIG_ENDIAN = b"II+\0", b"MM\0+"
 _MAGIC = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", _BIG, _BIG_BIG_ENDIAN)  # Pillow takes the third and fourth as well
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -75,7 +77,7 @@ def kind(path: Path) -> str:
         ''
     """
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             head = file.read(16)
             if not head.startswith(_MAGIC):
                 return ""

@@ -18,7 +18,8 @@ def files_below(root: Path) -> Iterator[Path]:
     """Yield the files below a folder, folder by folder, sorted by name; a file yields itself.
 
     Linked folders are entered, unless the link leads to a folder above it. Hidden files and folders are not looked at,
-    nor what operating systems and NAS boxes leave, such as `._a.png`, `Thumbs.db`, `@eaDir`.
+    nor what operating systems and NAS boxes leave, such as `._a.png`, `Thumbs.db`, `@eaDir`. Pipes, links
+    to nothing and the like are among the files: whoever reads them reports them.
 
     Raises:
         UserError: a folder cannot be read.
@@ -32,14 +33,12 @@ def files_below(root: Path) -> Iterator[Path]:
         ['a.PNG', 'b.png']
     """
     if not root.is_dir():
-        yield from [root] if root.is_file() else []
+        yield from [root] if root.exists() else []
         return
     for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
         inner[:] = sorted(name for name in inner if is_seen(name) and not _leads_up(folder, name))
         for name in sorted(filter(is_seen, names)):
-            path = Path(folder, name)
-            if _is_file(path):
-                yield path
+            yield Path(folder, name)
 
 
 def name_of(path: Path | str) -> str:
@@ -66,14 +65,6 @@ def is_seen(name: str) -> bool:
         (True, False, False)
     """
     return not name.startswith(".") and name.casefold() not in _LEFT_BY_SYSTEMS
-
-
-def _is_file(path: Path) -> bool:
-    """Return whether a path is a file, or a link to nothing or a file of others: whoever reads these reports them."""
-    try:
-        return path.is_file() or path.is_symlink()
-    except OSError:
-        return True
 
 
 def _leads_up(folder: str, name: str) -> bool:

@@ -27,6 +27,7 @@ from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.store.disk import resumed_folder
 from anomaly_lab.data.store.index import COLUMNS
 from anomaly_lab.data.store.plan import CutScan, StorePlan
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import Case, UserError
 
 BINS = 64  # bins of the intensity histograms
@@ -204,7 +205,7 @@ def _histograms(scan: Scan, cut: CutScan) -> dict[str, Any]:
 
 def _whole_lines(path: Path) -> list[bytes]:
     """Return the complete lines of a file, those that end in a line feed."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = regular(path).read_bytes().splitlines(keepends=True) if path.exists() else []
     return [line for line in lines if line.endswith(b"\n")]
 
 

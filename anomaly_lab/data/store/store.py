@@ -21,6 +21,7 @@ from anomaly_lab.data.store.build import build
 from anomaly_lab.data.store.disk import disk_errors, locked
 from anomaly_lab.data.store.index import COLUMNS, Index
 from anomaly_lab.data.store.plan import StorePlan
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import Batch, UserError
 
 CHECKED_BYTES = 2**26  # stores up to this size are compared with their hashes whenever they are opened
@@ -74,7 +75,7 @@ class Store:
         with _damage_of(self.folder):
             self._refuse_altered(range(len(self.labels)))
             for name, expected in self._hashes.items():
-                with (self.folder / Path(name).name).open("rb") as file:
+                with regular(self.folder / Path(name).name).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                         raise ValueError(f"the content of {name} has changed")
         return len(self.labels)
@@ -132,14 +133,14 @@ class Store:
 
     def scans(self) -> Iterator[dict[str, Any]]:
         """Yield the facts of every case that was read, such as size, spacing, range and histograms."""
-        with _damage_of(self.folder), (self.folder / "cases.jsonl").open(encoding="utf-8") as file:
+        with _damage_of(self.folder), regular(self.folder / "cases.jsonl").open(encoding="utf-8") as file:
             for line in file:
                 yield dict(json.loads(line))
 
 
 def _verified(folder: Path) -> dict[str, Any]:
     """Return the content of done.json, after comparing the store's name, the file sizes and the index with it."""
-    done: dict[str, Any] = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    done: dict[str, Any] = json.loads(regular(folder / "done.json").read_text(encoding="utf-8"))
     if not folder.name.endswith(str(done["key"])):
         raise ValueError("it was built under another name")
     sizes = {name: (folder / name).stat().st_size for name in done["bytes"]}
@@ -148,13 +149,13 @@ def _verified(folder: Path) -> dict[str, Any]:
     if changed := [name for name, size in sizes.items() if size != done["bytes"][name]]:
         raise ValueError(f"the size of {', '.join(changed)} has changed")
     index = done.get("sha256", {}).get("index.csv")  # stores of older versions have none
-    if index and hashlib.sha256((folder / "index.csv").read_bytes()).hexdigest() != index:
+    if index and hashlib.sha256(regular(folder / "index.csv").read_bytes()).hexdigest() != index:
         raise ValueError("the content of index.csv has changed")
     return done
 
 
 def _mapped(path: Path) -> np.ndarray:
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    return np.asarray(np.load(regular(path), mmap_mode="r", allow_pickle=False))
 
 
 @contextmanager

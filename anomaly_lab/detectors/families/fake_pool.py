@@ -182,6 +182,8 @@ def _put(path: Path, places: Sequence[int], rows: np.ndarray) -> None:
 
 def _mapped(path: Path) -> np.memmap:
     """Map a .npy file; its header may claim no more than the file has, and no objects."""
+    if path.exists() and not path.is_file():  # a pipe would keep us waiting
+        raise ValueError(f"{path} is no file")
     mapped: np.memmap = np.load(path, mmap_mode="r", allow_pickle=False)
     return mapped
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.reports import images
 from anomaly_lab.reports.gallery import read_gallery
 from anomaly_lab.studies.findings import Findings
@@ -160,7 +161,7 @@ def _samples(folder: Path) -> str:
     """Return the upper rows of the last readable grid of generated images, SIDE images wide, as a data URI."""
     for path in sorted((path for path in folder.glob("*.png") if path.stem.isdigit()), reverse=True):
         try:
-            with Image.open(path) as grid:
+            with Image.open(regular(path)) as grid:
                 tile = grid.width // SIDE
                 return _uri(grid.crop((0, 0, grid.width, min(grid.height, STRIPS * tile))), SIDE * LARGEST)
         except (OSError, SyntaxError):

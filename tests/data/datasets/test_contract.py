@@ -6,6 +6,8 @@ Each `check_…` takes a data set and the folder of its files, so the toys at th
 import json
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -23,6 +25,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datasets.dicom import Dicom
+from anomaly_lab.data.readers.files import is_deep
+from anomaly_lab.data.readers.nifti import is_nifti
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.splitting.recorded import RecordedSplit
@@ -32,6 +37,7 @@ from anomaly_lab.experiment import config
 from anomaly_lab.types import Case, Phase, UserError
 
 SIZE = 60  # of a twin
+PATIENCE = 20.0  # seconds, after which something waits
 CLASSES = below("anomaly_lab.data.datasets", PatchDataModule)
 every_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
@@ -85,6 +91,7 @@ def test_what_a_data_set_promises(kind: type[PatchDataModule], tmp_path: Path) -
     check_scans(data, root)
     check_census(data, root)
     check_twin(data, root)
+    check_pipes(data, root)
     check_litter(data, root)
 
 
@@ -249,6 +256,62 @@ def check_twin(data: PatchDataModule, root: Path) -> None:
     one, again, other = files_of(root), *(files_of(written(data, root, seed)) for seed in (0, 1))
     assert one == again
     assert sum(content == other.get(name) for name, content in one.items()) < len(one) / 2
+
+
+def check_pipes(data: PatchDataModule, root: Path) -> None:
+    """A pipe in the place of a file is refused by its name, or changes nothing; it is never waited for."""
+    cases = data.cases(root)
+    used = {path for case in cases for path in (case.image, case.mask, *case.slices)}
+    files = sorted((path for path in root.rglob("*") if path.is_file()), key=lambda path: (path not in used, path))
+    kinds = {re.sub(r"\d+", "", path.relative_to(root).as_posix()): path for path in reversed(files)}
+    for path in kinds.values():
+        path.rename(path.with_name(".kept"))
+        os.mkfifo(path)
+        with impatient():
+            said = said_of(path, data, root, cases)
+        assert all(path.name.removesuffix(".gz") in line for line in said), said
+        path.with_name(".kept").replace(path)
+
+
+def said_of(path: Path, data: PatchDataModule, root: Path, whole: list[Case]) -> list[str]:
+    """How the listing is refused; else how each case that has the file is, "" if it is read."""
+    try:
+        cases = data.cases(root)
+    except UserError as error:
+        return [str(error)]
+    known_by_name = not isinstance(data, Dicom)
+    assert cases == whole or not known_by_name, f"{path} is missing in silence"
+    said = []
+    for case in (case for case in cases if path in (case.image, case.mask, *case.slices)):
+        assert is_deep(path) in (False, is_nifti(path))
+        try:
+            data.read(case)
+            said.append("")
+        except UserError as error:
+            said.append(str(error))
+    return said
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Break off what waits for a pipe."""
+
+    def broken_off(*_: object) -> None:
+        raise WaitedError
+
+    former = signal.signal(signal.SIGALRM, broken_off)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    except WaitedError:
+        raise AssertionError("a pipe was waited for: read what experiment.regular lets pass") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
+class WaitedError(BaseException):
+    """A pipe was waited for; readers that refuse whatever an Exception says do not take it for a damaged file."""
 
 
 def check_litter(data: PatchDataModule, root: Path) -> None:
@@ -440,6 +503,17 @@ class LostMask(Marks):
         return replace(super().read(case), mask=None)
 
 
+class WaitsForPipes(Marks):
+    def read(self, case: Case) -> Scan:
+        case.image.read_bytes()
+        return super().read(case)
+
+
+class PassesOverPipes(Marks):
+    def listed(self, folder: Path) -> Sequence[Path]:
+        return [path for path in super().listed(folder) if path.is_file()]
+
+
 class Unseeded(Marks):
     def write_twin(self, root: Path, seed: int, size: int) -> None:
         super().write_twin(root, random.SystemRandom().randrange(2**32), size)
@@ -467,7 +541,7 @@ def toy(kind: type[Marks], root: Path) -> tuple[Marks, Path]:
 
 
 CHECKS = (check_identities, check_labels, check_patients_stay_in_one_split, check_order, check_scans, check_census,
-          check_twin, check_litter)  # fmt: skip
+          check_twin, check_pipes, check_litter)  # fmt: skip
 
 
 @pytest.mark.usefixtures("trusted")
@@ -520,10 +594,16 @@ def test_who_keeps_the_contract_passes(check: Any, tmp_path: Path) -> None:
         (SeedOfNoUse, check_twin),
         (Miscounted, check_census),
         (OfficialCountsOfNothing, check_census),
+        (WaitsForPipes, check_pipes),
+        (PassesOverPipes, check_pipes),
         (LooksAtEverything, check_litter),
     ],
 )
-def test_who_breaks_a_clause_is_found_out(kind: type[Marks], check: Any, tmp_path: Path) -> None:
+def test_who_breaks_a_clause_is_found_out(
+    kind: type[Marks], check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind is WaitsForPipes:
+        monkeypatch.setitem(globals(), "PATIENCE", 1.0)
     data, root = toy(kind, tmp_path / "marks")
     with pytest.raises(AssertionError):
         check(data, root)
