@@ -23,6 +23,22 @@ class UserError(Exception):
     """
 
 
+class FailedElsewhereError(UserError):
+    """The error of another process of the same run, which says it; this one ends quietly.
+
+    Attributes:
+        status: exit status.
+
+    Examples:
+        >>> FailedElsewhereError(2).status
+        2
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__("another process of the run has failed and says why")
+        self.status = status
+
+
 class Stopped(SystemExit):
     """A signal ended the work. The process ends with status 128 + signal, as a shell has it.
 
@@ -115,6 +131,7 @@ class Phase(NamedTuple):
         minibatches: fresh mini-batches per iteration (n_critic in a WGAN phase).
         cases: the training cases that are drawn: "normal"; "balanced", all anomalous ones and as many normal ones,
             which are drawn anew for each pass; or "all" as they come. The last two need `data.supervision=labels`.
+        share: part of the training patients whose cases are drawn, (begin, end) in [0, 1] of their order by the seed.
     """
 
     name: str
@@ -122,6 +139,7 @@ class Phase(NamedTuple):
     networks: tuple[str, ...]
     minibatches: int = 1
     cases: Cases = "normal"
+    share: tuple[float, float] = (0.0, 1.0)
 
 
 class Schedule(tuple[Phase, ...]):

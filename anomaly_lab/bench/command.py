@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anomaly_lab.bench import data as stores
-from anomaly_lab.bench import many_pictures, peer, search
+from anomaly_lab.bench import gpu, many_pictures, peer, search
 from anomaly_lab.bench.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.run_callback import RunCallback
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> None:
     """Benchmark `fanogan_headct` on its synthetic twin, at the laptop budget unless overridden.
 
     Args:
-        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, and overrides `key=value` of the
-            configuration.
+        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu`, and overrides
+            `key=value` of the configuration.
 
     Examples:
         From a shell::
@@ -59,8 +59,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one warm-up round (default: 5)")
     parser.add_argument("--only", choices=[*MEASURES], help="run this measure instead of all")
     parser.add_argument("--peer", choices=peer.known(), help="compare GANomaly's training with this library's instead")
+    parser.add_argument("--section", choices=["gpu"], help="measure trainings on a GPU instead, a quarter of an hour")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     options = parser.parse_args(arguments)
+    if options.section:
+        gpu.main(options.out or Path("runs/bench_gpu.json"), options.overrides)
+        return
     settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *options.overrides])
     out: Path = options.out or Path(f"runs/bench_{options.peer}.json" if options.peer else "runs/bench.json")
     facts = run_folder.provenance() | {"load_before": os.getloadavg()[0], "rounds": options.rounds}

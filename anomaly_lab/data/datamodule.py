@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from anomaly_lab.data.batches import IterationSampler, ScoringImages, TrainingImages, chunks
+from anomaly_lab.data.batches import (
+    EpochSampler,
+    IterationSampler,
+    ResidentImages,
+    ScoringImages,
+    TrainingImages,
+    chunks,
+)
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Picture, Preprocessing, Volume, to_float
@@ -29,7 +36,7 @@ from anomaly_lab.data.readers.tree import has_plain_name, name_of
 from anomaly_lab.data.splitting.audit import audit
 from anomaly_lab.data.splitting.classes import UNKNOWN, Classes, Coded, Labels
 from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
-from anomaly_lab.data.splitting.rows import Limits, rows_of_splits, whole
+from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits, whole
 from anomaly_lab.data.splitting.splits import (
     SPLITS,
     Split,
@@ -48,7 +55,6 @@ from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.types import (
     Batch,
     Case,
-    Cases,
     Channels,
     Count,
     Iterations,
@@ -66,6 +72,7 @@ CROSSING = (
     "Pictures, not patients, were split: patients are in several splits, and figures better than on new patients."
 )
 Role = Literal["scan", "mask", "other"]  # of a file, for a data set that it is no part of
+RESIDENT_SHARE = 0.25  # of a GPU's free memory that the training images may take
 MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation
 
 
@@ -99,6 +106,9 @@ class StoreOptions:
         on_bad: "fail" stops at a broken picture, "skip" leaves it out and counts it.
         num_workers: processes that load training batches; 0 is fastest for small pictures.
         scoring_batch_size: images per batch during evaluation.
+        device: whether the pixels of the training lie on the device that trains, and are augmented there: "auto" if
+            that is a GPU a quarter of whose free memory they fit, "always" or "never". Patches of volumes with
+            `data.augment`, and a data set without a store, stay on the host.
 
     Examples:
         >>> StoreOptions(on_bad="skip").scoring_batch_size
@@ -110,6 +120,7 @@ class StoreOptions:
     on_bad: Literal["fail", "skip"] = "fail"
     num_workers: Annotated[int, Range("[0, 256]")] = 0
     scoring_batch_size: Annotated[int, Range("[1, 65536]")] = 64
+    device: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
         refuse_out_of_range(type(self), vars(self))
@@ -251,6 +262,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             augment.check_suits_pictures()
         self.stored, self.store_dir, self.on_bad = store.enabled, Path(store.folder), store.on_bad
         self.num_workers, self.scoring_batch_size = store.num_workers, store.scoring_batch_size
+        self.on_device = store.device
+        self._loaded: tuple[str, tuple[float, float]] | None = None  # cases and share that the two below hold
+        self._resident: ResidentImages | None = None
+        self._training_loader: DataLoader[Batch] | None = None  # with processes, which outlive an epoch
+        self._sampler = EpochSampler()
         self.twin = twin
         self.source, self.folder = self._choose(Path(root), source)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # for more ranks than test batches
@@ -453,18 +469,24 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         """Warnings to print wherever numbers on these data appear, of the reproduction switches that are on."""
         return (CROSSING,) if self.split_rule.by == "image" else ()
 
-    def check_trainable(self, phases: Iterable[Phase] = (Phase("fit", 1, ()),)) -> None:
-        """Check that the cases that the phases of a training draw are there.
+    def check_trainable(self, phases: Iterable[Phase] = (Phase("fit", 1, ()),), world_size: int = 1) -> None:
+        """Check that mini-batches can be made of the cases that the phases of a training draw.
 
         Args:
             phases: of the detector; by default one that draws normals.
+            world_size: number of processes that share a mini-batch.
 
         Raises:
-            UserError: there are fewer of them than `batch_size`, a phase draws anomalies without
-                `data.supervision=labels`, or a class has no training case that is known to be of it, or not to be.
+            UserError: there are fewer cases than `batch_size`, the processes cannot share it equally, a phase draws
+                anomalies without `data.supervision=labels`, or a class has no training case that is known to be of it,
+                or not to be.
         """
-        for cases in sorted({phase.cases for phase in phases}):
-            rows, anomalous = self._drawn_from(cases)
+        if self.batch_size % world_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is not divisible by {world_size} processes; use a multiple of it"
+            )
+        for phase in phases:
+            cases, (rows, anomalous) = phase.cases, self._drawn_from(phase)
             count = len(rows) if anomalous is None else 2 * len(anomalous)
             if count < self.batch_size or not len(rows):
                 what = {"normal": "normals", "all": "cases", "balanced": "cases, as many normal as anomalous ones,"}[
@@ -487,15 +509,27 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                     "data.limits"
                 )
 
-    def _drawn_from(self, cases: Cases) -> tuple[np.ndarray, np.ndarray | None]:
+    def _drawn_from(self, phase: Phase) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the rows that a phase draws all of in each pass, and those it balances with others, if it does."""
-        if cases == "normal":
-            return self.rows["train"], None
+        if phase.cases == "normal":
+            return self._shared(self.rows["train"], phase), None
         if self.labelling is None:
-            raise UserError(f"a phase of the training draws {cases} cases, labelled ones; set data.supervision=labels")
-        if cases == "all":
-            return whole(self.rows)["train"], None
-        return self.rows["train"], self.rows["train_anomalous"]
+            raise UserError(
+                f"a phase of the training draws {phase.cases} cases, labelled ones; set data.supervision=labels"
+            )
+        if phase.cases == "all":
+            return self._shared(whole(self.rows)["train"], phase), None
+        return self._shared(self.rows["train"], phase), self._shared(self.rows["train_anomalous"], phase)
+
+    def _shared(self, rows: np.ndarray, phase: Phase) -> np.ndarray:
+        """Return those of the training rows that belong to the phase's share of the patients."""
+        if phase.share == (0.0, 1.0):
+            return rows
+        everyone = whole(self.rows)["train"]
+        patients = np.array(self.store.index.columns["patient"])[everyone]
+        classes = self.store.labels[everyone][:, None] if self.targets is None else self.targets[everyone]
+        chosen = everyone[in_share(patients, classes == 1, phase.share, self.seed)]
+        return rows[np.isin(rows, chosen)]
 
     def plan(self, cases: Sequence[Case]) -> StorePlan:
         """Return the plan of the store of these cases."""
@@ -546,18 +580,43 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         It yields one item per iteration, image [minibatches, B, C, *S].
         """
         training = cast("_Training", self._trainer().lightning_module)
-        self.check_trainable(training.schedule)
         rank, world_size = self._rank_and_size()
-        if self.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size} is not divisible by {world_size} devices; use a multiple of it"
-            )
+        self.check_trainable(training.schedule, world_size)
         done = training.iterations_done
         epoch = range(done, training.schedule.epoch_end(done, self.epoch_length))
-        sampler = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
-        rows, anomalous = self._drawn_from(training.schedule.phase_at(done).cases)  # an epoch ends where a phase does
-        images = TrainingImages(self.store, rows, self.augmentation, self.seed, anomalous, self.targets)
-        return self._loader(images, sampler, self.num_workers)
+        self._sampler.epoch = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
+        phase = training.schedule.phase_at(done)  # of the whole epoch, which ends where a phase does
+        if (phase.cases, phase.share) != self._loaded:
+            self._loaded, self._resident, self._training_loader = (phase.cases, phase.share), None, None
+        rows, anomalous = self._drawn_from(phase)
+        if resident := self._resident_images(rows, anomalous):
+            return DataLoader(resident, batch_size=None, sampler=self._sampler)
+        if self._training_loader is None:
+            images = TrainingImages(self.store, rows, self.augmentation, self.seed, anomalous, self.targets)
+            self._training_loader = self._loader(images, self._sampler, self.num_workers)
+        return self._training_loader
+
+    def _resident_images(self, rows: np.ndarray, anomalous: np.ndarray | None) -> ResidentImages | None:
+        """Return the training images on the device that trains, if they are to lie there; they are copied once.
+
+        Raises:
+            UserError: they are to lie there by `data.store.device=always` and cannot.
+        """
+        if self.on_device == "never" or (self.on_device == "auto" and not torch.cuda.is_available()):
+            return None
+        device, augmentation = self._trainer().strategy.root_device, self.augmentation
+        if self._resident is not None and self._resident.device == device:
+            return self._resident
+        if isinstance(self.store, LazyStore) or isinstance(augmentation, VolumeAugmentation):
+            if self.on_device == "always":
+                what = "volumes are augmented" if augmentation else "pictures are read at every access"
+                raise UserError(f"data.store.device=always: {what} on the host; set data.store.device=auto")
+            return None
+        count = len(rows) + (0 if anomalous is None else len(anomalous))
+        if self.on_device == "auto" and not _fits(self.store.images[:1].nbytes * count, device):
+            return None
+        self._resident = ResidentImages(self.store, rows, augmentation, self.seed, device, anomalous, self.targets)
+        return self._resident
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the validation normals, whose mean score is logged, and of labelled anomalies.
@@ -572,12 +631,16 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         batches = chunks(np.concatenate([rows, anomalous[spread]]), self.scoring_batch_size)
         return self._loader(ScoringImages(self.store, self.targets), batches, self._scoring_workers())
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self, whole: bool = False) -> DataLoader[Batch]:
         """Return the loader of all `scored` rows: validation normals, which set the threshold, then the test split.
 
-        Each rank gets whole batches, so that batches are the same with any number of processes.
+        Each process gets whole batches, so that batches are the same with any number of processes; there may be none
+        for it.
+
+        Args:
+            whole: give all batches to every process.
         """
-        rank, world_size = self._rank_and_size()
+        rank, world_size = (0, 1) if whole else self._rank_and_size()
         rows = np.concatenate(list(self.scored.values()))
         batches = chunks(rows, self.scoring_batch_size)[rank::world_size]
         return self._loader(ScoringImages(self.store, self.targets), batches, self._scoring_workers())
@@ -692,7 +755,14 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def _loader(self, images: Dataset[Batch], sampler: Any, num_workers: int) -> DataLoader[Batch]:
         pin = torch.cuda.is_available()
-        return DataLoader(images, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin)
+        return DataLoader(
+            images,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            pin_memory=pin,
+            persistent_workers=num_workers > 0 and sampler is self._sampler,
+        )
 
     def _scoring_workers(self) -> int:
         """Return the number of processes that load evaluation batches: none with a store, where loading is indexing."""
@@ -708,6 +778,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 "training batches depend on the detector's schedule: attach the data module to a Trainer"
             )
         return self.trainer
+
+
+def _fits(num_bytes: int, device: torch.device) -> bool:
+    """Return whether so many bytes are a small part of a GPU's free memory."""
+    return device.type == "cuda" and num_bytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def data_of(trainer: pl.Trainer) -> PatchDataModule:

@@ -21,11 +21,13 @@ class Scored(NamedTuple):
         score: float64 [B], higher = more anomalous.
         anomaly_map: float32 [B, 1, *S], or None where the detector has none.
         reconstruction: float32 [B, C, *S] in [-1, 1], or None.
+        probability: float64 [B, K] in [0, 1], of a detector that has learnt K classes, or None.
     """
 
     score: NDArray[np.float64]
     anomaly_map: NDArray[np.float32] | None = None
     reconstruction: NDArray[np.float32] | None = None
+    probability: NDArray[np.float64] | None = None
 
 
 def to_arrays(prediction: Prediction) -> Scored:
@@ -38,7 +40,9 @@ def to_arrays(prediction: Prediction) -> Scored:
     score = prediction.anomaly_score.detach().cpu().double().numpy()
     pictures = (prediction.anomaly_map, prediction.reconstruction)
     anomaly_map, reconstruction = (None if p is None else p.detach().cpu().float().numpy() for p in pictures)
-    return Scored(score, anomaly_map, reconstruction)
+    classes = prediction.probabilities
+    probability = None if classes is None else classes.detach().cpu().double().numpy()
+    return Scored(score, anomaly_map, reconstruction, probability)
 
 
 def score_batches(

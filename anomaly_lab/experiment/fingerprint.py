@@ -40,6 +40,8 @@ NAMES_AND_PLACES = (  # keys without effect on the numbers: names, locations and
 DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value they imply
     "evaluation.threshold": "normal_quantile",
     "start_phase": "gan",
+    "compile": "never",
+    "data.store.device": "auto",
     "data.split.by": "patient",
 }
 OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used

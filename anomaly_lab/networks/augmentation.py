@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anomaly_lab.devices import rounding
+
 AugmentD = Literal["none", "diffaugment", "ada"]
 Draw = Callable[..., Tensor]  # torch.rand or torch.randn -> [B, 1, 1, 1]
 
@@ -46,7 +48,7 @@ class _Drawn(Augmentation):
         def draw(distribution: Callable[..., Tensor] = torch.rand) -> Tensor:
             return distribution(n, 1, 1, 1, device=device).repeat(times, 1, 1, 1)
 
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False), rounding(device, strict=True):
             transformed = self.transform(image.to(torch.promote_types(image.dtype, torch.float32)), draw)
         return torch.split(transformed, n)
 
@@ -107,7 +109,7 @@ class ADA(_Drawn):
         self.register_buffer("seen", torch.zeros(2))  # sum and number of signs since p was last adapted
 
     def track(self, signs: Tensor) -> None:
-        self.seen += torch.stack([signs.sum(), signs.new_tensor(len(signs))])
+        self.seen += torch.stack([signs.sum(), signs.new_full((), len(signs))])
 
     def adapt(self, share: float) -> None:
         """Move p by the signs recorded since the last call; `share` is the fraction of the training that they cover."""

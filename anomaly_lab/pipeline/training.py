@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from pytorch_lightning.strategies import DDPStrategy
 
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.run_callback import Columns, RunCallback
@@ -19,10 +20,15 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.scoring import Scored, score_batches
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.pipeline.distributed import OneNetworkAtATime
+from anomaly_lab.pipeline.distributed import OneNetworkAtATime, chosen_strategy
 from anomaly_lab.types import Batch, UserError
 
 Progress = Callable[[int, int], None]
+COMPILATIONS: dict[str, dict[str, Any] | None] = {  # arguments of torch.compile by the setting `compile`
+    "never": None,
+    "networks": {},
+    "graphs": {"mode": "reduce-overhead", "dynamic": False},
+}
 
 
 def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
@@ -43,6 +49,7 @@ def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
     detector.to(memory_format=torch.channels_last)
     detector.accumulate = config.trainer.accumulate_grad_batches
     detector.clip_norm = config.trainer.gradient_clip_val
+    detector.compilation = COMPILATIONS[config.compile]
     return data, detector
 
 
@@ -72,6 +79,7 @@ def trainer_for(
         accumulate_grad_batches=1,  # the detector implements both: Lightning rejects them in manual optimisation
         gradient_clip_val=None,
         precision=precision_for(settings.precision),
+        benchmark=_benchmark(settings),
         callbacks=list(callbacks),
         default_root_dir=run,
         logger=False,
@@ -82,7 +90,8 @@ def trainer_for(
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         inference_mode=False,  # a detector that searches its latent space needs gradients
-        **({"strategy": _strategy(settings.strategy)} | over),
+        sync_batchnorm=False,  # several processes share their statistics whatever the device (`SharedDraws`)
+        **({"strategy": _strategy(settings)} | over),
     )
     return trainer
 
@@ -117,7 +126,8 @@ def score_all(
 
     Returns:
         Columns sorted by row of the store: row [n], score [n] (float64), anomaly_map and mask [n, 1, *S] if there are
-        masks, and the callbacks' columns. None on ranks other than 0.
+        masks, probability [n, K] (float64) of a detector with classes, and the callbacks' columns. None on ranks other
+        than 0.
 
     Raises:
         RuntimeError: not every case was scored exactly once.
@@ -178,14 +188,23 @@ def device_for(accelerator: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def _strategy(requested: Any) -> Any:
-    return OneNetworkAtATime() if requested == "ddp" else requested
+def _benchmark(settings: DictConfig) -> Any:
+    """Let cuDNN look for the fastest convolution of each shape, on a GPU and unless something else was said."""
+    said = settings.benchmark is not None or settings.deterministic
+    return settings.benchmark if said or not torch.cuda.is_available() else True
+
+
+def _strategy(settings: DictConfig) -> Any:
+    is_parallel = isinstance(chosen_strategy(settings), DDPStrategy)
+    return OneNetworkAtATime() if is_parallel else settings.strategy
 
 
 def _columns(batch: Batch, scored: Scored) -> Columns:
     columns: Columns = {"row": batch["row"].cpu().numpy(), "score": scored.score}
     if "mask" in batch and scored.anomaly_map is not None:
         columns |= {"anomaly_map": scored.anomaly_map, "mask": batch["mask"].cpu().numpy()}
+    if scored.probability is not None:
+        columns["probability"] = scored.probability
     return columns
 
 

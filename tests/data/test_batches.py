@@ -2,13 +2,25 @@
 
 import hashlib
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from no_waiting import FAR, NoBlockingCopies, NoTensorsOfNumbers
 
-from anomaly_lab.data.batches import IterationSampler, ScoringImages, TrainingImages, balanced, chunks, drawn
+from anomaly_lab.data import batches
+from anomaly_lab.data.batches import (
+    IterationSampler,
+    ResidentImages,
+    ScoringImages,
+    TrainingImages,
+    balanced,
+    chunks,
+    drawn,
+)
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.types import Phase, Schedule
 
@@ -124,3 +136,40 @@ def test_ranks_share_every_minibatch():
     halves = [list(IterationSampler(SCHEDULE, range(8), 4, rank, 2)) for rank in (0, 1)]
     for whole, left, right in zip(alone, *halves, strict=True):
         assert np.array_equal(whole, np.concatenate([left, right], axis=1))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("augmentation", [None, Augmentation(flip=0.5)])
+def test_resident_images_are_those_of_the_store(kind, augmentation, monkeypatch):
+    monkeypatch.setattr(batches, "UPLOADED_BYTES", 1000)  # in several parts
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (50, 3, 6, 5), kind, endpoint=True)
+    store, rows = SimpleNamespace(images=pixels), np.arange(3, 50, 2)
+    draws = np.arange(100, 160).reshape(3, 20)
+    expected = TrainingImages(store, rows, augmentation, seed=4)[draws]
+    found = ResidentImages(store, rows, augmentation, seed=4, device="cpu")[draws]
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert found[key].dtype == values.dtype
+        assert torch.equal(found[key], values), key
+
+
+@pytest.mark.parametrize("anomalous", [None, np.array([0, 7])])
+def test_resident_images_of_labelled_cases_are_the_same(anomalous):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 1, 4, 4), np.uint8)
+    targets = np.arange(18, dtype=np.int8).reshape(9, 2)
+    store, rows, draws = SimpleNamespace(images=pixels), np.array([1, 3, 4, 8]), np.arange(24).reshape(2, 12)
+    expected = TrainingImages(store, rows, None, 4, anomalous, targets)[draws]
+    found = ResidentImages(store, rows, None, 4, "cpu", anomalous, targets)[draws]
+    assert found.keys() == expected.keys() == {"image", "row", "target"}
+    for key, values in expected.items():
+        assert torch.equal(found[key], values), key
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("augmentation", [None, Augmentation(flip=0.5), Augmentation(degrees=9, shift=0.1, gamma=2)])
+def test_nobody_waits_for_resident_images(kind, augmentation):
+    images = ResidentImages(SimpleNamespace(images=np.zeros((9, 1, 8, 8), kind)), np.arange(9), augmentation, 0, FAR)
+    with NoBlockingCopies(), NoTensorsOfNumbers():
+        batch = images[np.arange(12).reshape(3, 4)]
+    assert {tensor.device for tensor in batch.values()} == {FAR}
+    assert batch["image"].shape == (3, 4, 1, 8, 8)

@@ -6,6 +6,7 @@ import torch
 from data_sections import sections
 from PIL import Image
 
+from anomaly_lab.data import datamodule
 from anomaly_lab.data.datamodule import CROSSING, PatchDataModule
 from anomaly_lab.data.datasets.folder import Folder
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
@@ -46,6 +47,76 @@ def test_batches_are_the_same_resumed_and_under_workers(make, fake_trainer, num_
     expected = _items(straight, fake_trainer(0))[2:]
     resumed = _items(other, fake_trainer(2))
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(expected, resumed, strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_one_loader_serves_all_epochs(make, fake_trainer, num_workers):
+    """Its processes are not started again at every epoch."""
+    data, other = make(num_workers=num_workers), make()
+    for each in (data, other):
+        each.setup()
+    loaders = []
+    for done in (0, 3, 4, 7):
+        data.trainer = fake_trainer(done)
+        loader = data.train_dataloader()
+        assert loader.persistent_workers == bool(num_workers)
+        expected = _items(other, fake_trainer(done))
+        assert len(loader) == len(expected)
+        assert all(torch.equal(a["image"], b["image"]) for a, b in zip(loader, expected, strict=True))
+        loaders.append(loader)
+    assert len({*map(id, loaders)}) == 1
+
+
+AUGMENT = {"flip": 0.5, "degrees": 10.0, "shift": 0.05, "gamma": 1.25}
+
+
+@pytest.mark.parametrize("augment", [None, {"flip": 0.5}, AUGMENT])
+def test_images_that_lie_on_the_device_are_the_same(make, fake_trainer, augment, monkeypatch):
+    host, device = make(augment=augment), make(augment=augment, device="always")
+    for data in (host, device):
+        data.setup()
+    asked = [_items(data, fake_trainer(done)) for data in (host, device) for done in (0, 3, 4)]
+    for one, other in zip(asked[:3], asked[3:], strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a["row"], b["row"])
+            assert (a["image"] - b["image"]).abs().max() <= (0 if augment != AUGMENT else 0.1)
+            assert (a["image"] != b["image"]).float().mean() < 0.01
+    assert device._resident is not None
+    assert host._resident is None
+
+
+@pytest.mark.parametrize(("free", "resident"), [(10_000, True), (1_000, False)])
+def test_images_lie_on_a_gpu_that_has_room_for_them(make, fake_trainer, monkeypatch, free, resident):
+    """Six pictures of 64 bytes, at most a quarter of what is free."""
+    made = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**6))
+    monkeypatch.setattr(datamodule, "ResidentImages", lambda *what: made.append(what[4]) or [])
+    monkeypatch.setattr(datamodule, "DataLoader", lambda *what, **how: made.append("loader") or [])
+    data = make()
+    data.setup()
+    data.trainer = fake_trainer()
+    data.trainer.strategy.root_device = torch.device("cuda", 3)
+    data.train_dataloader()
+    assert made == ([torch.device("cuda", 3)] if resident else []) + ["loader"]
+
+
+@pytest.mark.parametrize("changes", [{"device": "never"}, {"store": False}])
+def test_images_stay_on_the_host(make, fake_trainer, monkeypatch, changes):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
+    data = make(**changes)
+    data.setup()
+    data.trainer = fake_trainer()
+    data.trainer.strategy.root_device = torch.device("cuda", 0)
+    assert data._resident_images(data.rows["train"], None) is None
+
+
+def test_what_must_lie_on_the_device_and_cannot_is_refused(make, fake_trainer):
+    data = make(device="always", store=False)
+    data.setup()
+    with pytest.raises(UserError, match=r"data\.store\.device=always: pictures are read"):
+        _items(data, fake_trainer())
 
 
 def test_two_ranks_see_together_what_one_sees(make, fake_trainer):

@@ -20,7 +20,7 @@ from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.store import Store
-from anomaly_lab.experiment.tables import restored, to_csv
+from anomaly_lab.experiment.tables import open_table, restored, to_csv
 from anomaly_lab.types import UserError
 
 AnyStore = Store | LazyStore
@@ -129,7 +129,7 @@ class RecordedSplit:
         if not path.exists():
             return None
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with open_table(path) as file:
                 table = csv.reader(file)
                 if tuple(next(table, ())) != COLUMNS:
                     raise ValueError("its columns are not " + ",".join(COLUMNS))

@@ -128,3 +128,33 @@ def whole(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         else rows[name]
         for name in SPLITS
     }
+
+
+def in_share(patients: np.ndarray, classes: np.ndarray, share: tuple[float, float], seed: int) -> np.ndarray:
+    """Return which rows belong to a part of the patients that has its share of those of each set of classes.
+
+    Args:
+        patients: patient of each row, [N].
+        classes: which classes each row is of, bool [N, K].
+        share: beginning and end of the part, in [0, 1]; parts that do not overlap have no patient in common.
+        seed: determines who is in which part.
+
+    Returns:
+        bool [N].
+
+    Examples:
+        >>> patients, classes = np.repeat(np.arange(10), 2), np.repeat([[False]] * 8 + [[True]] * 2, 2, axis=0)
+        >>> first, last = (in_share(patients, classes, part, seed=0) for part in ((0, 0.5), (0.5, 1)))
+        >>> int(first.sum()), int(first[-4:].sum()), bool((first ^ last).all())  # patients have two rows each
+        (10, 2, True)
+    """
+    names, of_row = np.unique(patients, return_inverse=True)
+    held = np.zeros((len(names), classes.shape[1]), bool)
+    np.logical_or.at(held, of_row, classes)
+    _, stratum = np.unique(held, axis=0, return_inverse=True)
+    position = np.empty(len(names))
+    order = stream(seed, "shares").permutation(len(names))
+    for number in np.unique(stratum):
+        members = order[stratum[order] == number]
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.asarray(((share[0] <= position) & (position < share[1]))[of_row])

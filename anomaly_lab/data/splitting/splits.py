@@ -13,7 +13,7 @@ import numpy as np
 
 from anomaly_lab.data.splitting.classes import NORMAL, Classes, Coded, dealt
 from anomaly_lab.data.splitting.streams import stream
-from anomaly_lab.experiment.tables import restored
+from anomaly_lab.experiment.tables import open_table, restored
 from anomaly_lab.types import Case, Range, Seed, UserError, refuse_out_of_range
 
 SPLITS = ("train", "val", "test")
@@ -208,7 +208,8 @@ def _with_validation(
         return np.full(len(patient), "train", "U5")
     held_out = dealt(has, [1 - rule.val_fraction, rule.val_fraction], rng) == 1
     _add_missing(held_out, np.column_stack([has, _diseased(has, names)]), rng)
-    common = has[:, names.index(NORMAL) if NORMAL in names else int(has.sum(0).argmax())]
+    normal = has[:, names.index(NORMAL)] if NORMAL in names else np.zeros(len(has), bool)
+    common = normal if normal.any() else has[:, int(has.sum(0).argmax())]
     if held_out.all() or not (held_out & common).any():
         raise UserError(
             f"{len(has)} patients train, and none can be spared for validation; set data.split.val_fraction=0"
@@ -385,7 +386,7 @@ def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> di
 def _read(path: Path) -> dict[str, str]:
     splits: dict[str, str] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_table(path, "utf-8-sig") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
             if not {"id", "split"} <= set(rows.fieldnames or []):
                 raise UserError(f"{path}: a split file needs the columns id,split; it has {rows.fieldnames}")

@@ -14,6 +14,7 @@ Stream = Literal[
     "image sample",
     "data sheet",
     "balanced normals",
+    "shares",
     "training order",
 ]
 _KEYS: dict[Stream, tuple[int, ...]] = {
@@ -24,6 +25,7 @@ _KEYS: dict[Stream, tuple[int, ...]] = {
     "image sample": (4,),
     "data sheet": (5,),
     "balanced normals": (6,),
+    "shares": (7,),
     "training order": (),  # passes 1, 2, … share keys with the streams above; a separate key would change all results
 }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomaly_lab.data.splitting.rows import Limits, rows_of_splits, whole
+from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits, whole
 from anomaly_lab.data.splitting.splits import SplitRule
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.types import Case
@@ -76,3 +76,17 @@ def test_limits_that_cannot_be_are_refused(limits: dict[str, float]) -> None:
 def test_limits_that_are_given_come_in_the_order_of_the_splits() -> None:
     assert list(Limits(val=3, train=2).given()) == ["train", "val"]
     assert Limits().given() == {}
+
+
+def test_shares_have_no_patient_in_common_and_part_of_every_class() -> None:
+    patients = np.repeat(np.arange(40), 3)
+    classes = np.zeros((120, 2), bool)
+    classes[patients < 10, 0] = classes[patients % 10 == 0, 1] = True  # patient 0 alone has both
+    first, last = (in_share(patients, classes, part, seed=3) for part in ((0.0, 0.8), (0.8, 1.0)))
+    assert (first ^ last).all()
+    assert not {*patients[first]} & {*patients[last]}
+    assert len({*patients[last]}) == 8  # of 9 with the first class, 3 with the second, 1 with both, 27 with none
+    assert classes[last].any(0).all()
+    assert (in_share(patients, classes, (0.8, 1.0), seed=3) == last).all()
+    assert (in_share(patients, classes, (0.8, 1.0), seed=4) != last).any()
+    assert in_share(patients, classes, (0.0, 1.0), seed=3).all()

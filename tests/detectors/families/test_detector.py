@@ -1,15 +1,20 @@
 """The contract's bookkeeping, on a detector small enough to follow by hand."""
 
 import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer, RMSprop
 from torch.utils.data import DataLoader, Dataset
 from toys import Fit, Shift
 
+from anomaly_lab.detectors.families import detector as detector_module
 from anomaly_lab.types import Batch, Phase, Prediction, UserError
 
 
@@ -146,6 +151,16 @@ def test_tracked_terms_are_means_since_the_last_flush() -> None:
     assert detector.flush() == {}
 
 
+def test_a_flush_asks_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, asked = Shift(), []
+    detector.track({f"train/{i}": torch.tensor(float(i)) for i in range(20)})
+    whole = Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda self: asked.append(self.shape) or whole(self))
+    monkeypatch.setattr(Tensor, "__float__", lambda self: pytest.fail("each value is asked for by itself"))
+    assert detector.flush() == {f"train/{i}": i for i in range(20)}
+    assert asked == [(20,)]
+
+
 def test_low_precision_steps_see_the_weights_of_the_step_before(fit: Fit) -> None:
     """n_critic steps must not share one stale copy of the weights.
 
@@ -198,6 +213,39 @@ def test_a_copy_is_independent() -> None:
     twin = copy.deepcopy(detector)
     twin.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(3)})
     assert (detector.iterations_done, twin.iterations_done) == (0, 3)
+
+
+def test_optimisers_are_fused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(Shift):
+        def configure_optimizers(self) -> tuple[Optimizer, ...]:
+            return Adam(self.near.parameters()), RMSprop(self.far.parameters())
+
+    def fused(is_cuda: bool) -> list[object]:
+        monkeypatch.setattr(Tensor, "is_cuda", property(lambda self: is_cuda))
+        detector: Any = Two()
+        optimizers = [LightningOptimizer(each) for each in detector.configure_optimizers()]
+        detector._every_optimizer = lambda: optimizers
+        detector.on_fit_start()
+        return [each.param_groups[0].get("fused") for each in optimizers]
+
+    assert fused(is_cuda=True) == [True, None]  # there is no such RMSprop
+    assert fused(is_cuda=False) == [None, None]
+
+
+def test_a_training_rounds_and_a_score_does_not(monkeypatch: pytest.MonkeyPatch, fit: Fit, pictures: Tensor) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(detector_module, "rounding", lambda device, strict: asked.append(strict) or nullcontext())
+    detector = fit(Shift(), pictures, iterations=2)
+    assert asked == [False, False]
+    detector.score({"image": pictures})
+    assert asked == [False, False, True]
+
+
+def test_only_one_process_compiles() -> None:
+    detector: Any = Shift()
+    detector.compilation, detector._trainer = {}, SimpleNamespace(world_size=2)
+    with pytest.raises(UserError, match="one process"):
+        detector._compile()
 
 
 class Labelled(Shift):
