@@ -70,7 +70,7 @@ def write_pictures(root: Path, count: int) -> Path:
         (root / folder).mkdir(parents=True)
     kinds = {kind: sorted((root / "distinct" / "JPEGImage").glob(f"{kind}*.jpg")) for kind in "PN"}
     rows: dict[str, list[str]] = {"train": [], "test": []}
-    positives = min(POSITIVES, count // 10)
+    positives = min(POSITIVES, count // 8)
     for number in range(count):
         has_item = number < positives
         name = f"P{number:05d}" if has_item else f"N{number:07d}"

@@ -52,7 +52,7 @@ class Rows:
     """A data set of six rows, 0 and 1 of them validation normals, scored in batches of its own choosing."""
 
     def __init__(self, *batches: list[int], masks: bool = False) -> None:
-        self.rows = {"val": np.array([0, 1]), "test": np.array([2, 3, 4, 5])}
+        self.rows = self.scored = {"val": np.array([0, 1]), "test": np.array([2, 3, 4, 5])}
         self.batches, self.masks = batches, masks
 
     def test_dataloader(self) -> list[Batch]:
