@@ -286,7 +286,7 @@ def check_augmentation(make: Any, images: Tensor, folder: Path) -> None:
             f"augment_d={option} changes nothing: hand it to super().__init__, and show the discriminator "
             "self.augmented(images) only"
         )
-        wanted = {"train/sign_real"} | ({"train/augment_p"} if option == "ada" else set())
+        wanted = {"train/sign_real"} | ({"train/augment_p"} if option.startswith("ada") else set())
         assert wanted <= detector.flush().keys(), "a discriminator's loss calls self.track_discriminator"
 
 
