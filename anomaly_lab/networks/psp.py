@@ -169,7 +169,11 @@ class MapToStyle(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(max(1, side.bit_length() - 1)):
-            layers += [nn.Conv2d(w_dim if i else in_channels, w_dim, 3, 2, padding=1), nn.LeakyReLU(0.01)]
+            conv = nn.Conv2d(w_dim if i else in_channels, w_dim, 3, 2, padding=1)
+            # ≠ code: with torch's own weights, each layer would shrink the differences of images, not the biases.
+            nn.init.kaiming_normal_(conv.weight, 0.01)
+            nn.init.zeros_(conv.bias)
+            layers += [conv, nn.LeakyReLU(0.01)]
         self.convs, self.last = nn.Sequential(*layers), EqualisedLinear(w_dim, w_dim)
 
     def forward(self, x: Tensor) -> Tensor:
