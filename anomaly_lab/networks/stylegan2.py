@@ -293,7 +293,7 @@ class ToImage(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         h: Tensor = self.conv(x, w)
-        return h.float() + self.bias[:, None, None]
+        return h.to(self.bias) + self.bias[:, None, None]  # the sum over resolutions stays in float32
 
 
 class Synthesis(nn.Module):
