@@ -87,11 +87,13 @@ class Prediction(NamedTuple):
     """Output of a detector for a batch of images. Scores are raw and never rescaled; higher = more anomalous.
 
     anomaly_score: [B], unbounded. anomaly_map: [B, 1, *S], non-negative. reconstruction: [B, C, *S] in [-1, 1].
+    components: what the score was computed from, [B, K], in the order of the detector's `components`.
     """
 
     anomaly_score: Tensor
     anomaly_map: Tensor | None = None
     reconstruction: Tensor | None = None
+    components: Tensor | None = None
 
 
 class Phase(NamedTuple):

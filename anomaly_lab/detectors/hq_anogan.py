@@ -120,6 +120,7 @@ class HQAnoGAN(GenerativeDetector):
     """
 
     networks = ("generator", "discriminator", "encoder", "normality")
+    components = COMPONENTS
 
     def __init__(
         self,
@@ -382,4 +383,5 @@ class HQAnoGAN(GenerativeDetector):
         sigma = MAP_BLUR * side
         reach = min(round(4 * sigma), side - 1)
         excess = (found.maps - self.normality.map).clamp_min(0)
-        return Prediction(score, gaussian_blur(excess, [2 * reach + 1] * 2, [sigma] * 2), found.reconstruction)
+        anomaly_map = gaussian_blur(excess, [2 * reach + 1] * 2, [sigma] * 2)
+        return Prediction(score, anomaly_map, found.reconstruction, components)

@@ -21,11 +21,13 @@ class Scored(NamedTuple):
         score: float64 [B], higher = more anomalous.
         anomaly_map: float32 [B, 1, *S], or None where the detector has none.
         reconstruction: float32 [B, C, *S] in [-1, 1], or None.
+        components: float64 [B, K], terms of the score, or None.
     """
 
     score: NDArray[np.float64]
     anomaly_map: NDArray[np.float32] | None = None
     reconstruction: NDArray[np.float32] | None = None
+    components: NDArray[np.float64] | None = None
 
 
 def to_arrays(prediction: Prediction) -> Scored:
@@ -38,7 +40,8 @@ def to_arrays(prediction: Prediction) -> Scored:
     score = prediction.anomaly_score.detach().cpu().double().numpy()
     pictures = (prediction.anomaly_map, prediction.reconstruction)
     anomaly_map, reconstruction = (None if p is None else p.detach().cpu().float().numpy() for p in pictures)
-    return Scored(score, anomaly_map, reconstruction)
+    components = None if prediction.components is None else prediction.components.detach().cpu().double().numpy()
+    return Scored(score, anomaly_map, reconstruction, components)
 
 
 def score_batches(

@@ -5,6 +5,7 @@ Karras, Aittala, Hellsten, Laine, Lehtinen, Aila 2020, NeurIPS, appendix B. The 
 """
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,7 @@ def smoothly_warped(image: Tensor, matrix: Tensor) -> Tensor:
     )
     places = torch.stack([columns.expand(shape), rows[:, None].expand(shape), torch.ones_like(columns).expand(shape)])
     grid = (matrix.to(image) @ places.flatten(1)).unflatten(2, shape).permute(0, 2, 3, 1)
-    grid = grid + image.new_tensor([2 * CENTRE / width, 2 * CENTRE / height])
+    grid = torch.stack([grid[..., 0] + 2 * CENTRE / width, grid[..., 1] + 2 * CENTRE / height], 3)
     return halved(F.grid_sample(large, grid, mode="bilinear", padding_mode="reflection", align_corners=False))
 
 
@@ -66,7 +67,7 @@ def doubled(image: Tensor) -> Tensor:
         1.0
     """
     x = F.pad(image, [3] * 4, mode="reflect").flatten(0, 1)[:, None]
-    taps = math.sqrt(2) * image.new_tensor(SYM6)
+    taps = math.sqrt(2) * _taps(image.device, image.dtype)
     x = F.conv_transpose2d(x, taps.view(1, 1, -1, 1), stride=(2, 1), padding=(2 * REACH + 1, 0))
     x = F.conv_transpose2d(x, taps.view(1, 1, 1, -1), stride=(1, 2), padding=(0, 2 * REACH + 1))
     return x.view(*image.shape[:2], *x.shape[2:])
@@ -80,6 +81,11 @@ def halved(image: Tensor) -> Tensor:
         1.0
     """
     x = image.flatten(0, 1)[:, None]
-    taps = image.new_tensor(SYM6) / math.sqrt(2)
+    taps = _taps(image.device, image.dtype) / math.sqrt(2)
     x = F.conv2d(F.conv2d(x, taps.view(1, 1, -1, 1), stride=(2, 1)), taps.view(1, 1, 1, -1), stride=(1, 2))
     return x.view(*image.shape[:2], *x.shape[2:])
+
+
+@cache  # so that they are copied to a GPU once
+def _taps(device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(SYM6, device=device, dtype=dtype)

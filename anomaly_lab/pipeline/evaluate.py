@@ -43,7 +43,9 @@ def evaluate_run(
     """
     splits = ("val", "test")
     rows = np.concatenate([data.rows[split] for split in splits])
-    score = scored["score"][np.searchsorted(scored["row"], rows)]
+    place = np.searchsorted(scored["row"], rows)
+    score = scored["score"][place]
+    terms = scored["components"][place].T if "components" in scored else ()
     batches = (batch for split in splits for batch in data.images(split))
     fitted = Baselines.fit(data.images("train", at_most=MAX_IMAGES))
     baselines = {name: values.numpy() for name, values in fitted.scores(batches).items()}
@@ -55,6 +57,7 @@ def evaluate_run(
         label=data.store.labels[rows],
         score=score,
         baselines=baselines,
+        components=dict(zip(detector.components, terms, strict=True)),
     )
     if evaluation.case_score != "none":
         scores, highest = scores.by_case(facts["case"], evaluation.case_score, evaluation.top_k)

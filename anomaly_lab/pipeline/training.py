@@ -114,8 +114,8 @@ def score_all(
         progress: called with the number of finished batches and their total.
 
     Returns:
-        Columns sorted by row of the store: row [n], score [n] (float64), anomaly_map and mask [n, 1, *S] if there are
-        masks, and the callbacks' columns. None on ranks other than 0.
+        Columns sorted by row of the store: row [n], score [n] (float64), components [n, K] if the detector has them,
+        anomaly_map and mask [n, 1, *S] if there are masks, and the callbacks' columns. None on ranks other than 0.
 
     Raises:
         RuntimeError: not every case was scored exactly once.
@@ -182,6 +182,8 @@ def _strategy(requested: Any) -> Any:
 
 def _columns(batch: Batch, scored: Scored) -> Columns:
     columns: Columns = {"row": batch["row"].cpu().numpy(), "score": scored.score}
+    if scored.components is not None:
+        columns["components"] = scored.components
     if "mask" in batch and scored.anomaly_map is not None:
         columns |= {"anomaly_map": scored.anomaly_map, "mask": batch["mask"].cpu().numpy()}
     return columns

@@ -34,6 +34,7 @@ METRICS = {
 SECTIONS = {
     "threshold": "At the threshold",
     "curves": "Scores and curves",
+    "components": "Terms of the score",
     "cases": "Cases",
     "pixels": "Localisation",
     "training": "Training",

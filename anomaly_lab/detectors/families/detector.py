@@ -29,6 +29,7 @@ class Detector(pl.LightningModule, ABC):
     Attributes:
         networks: names of the trained submodules, those without an optimiser last. Each is trained as a whole; what
             stays frozen, such as a pretrained teacher, is a separate submodule.
+        components: names of the terms of the score, each higher = more anomalous, if `predict` returns them.
         accumulate: number of parts a mini-batch is split into to reduce peak memory (without batch norm: same result).
         clip_norm: maximum gradient norm of a network; None disables clipping.
 
@@ -66,6 +67,7 @@ class Detector(pl.LightningModule, ABC):
 
     automatic_optimization = False
     networks: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
     accumulate: int = 1
     clip_norm: float | None = None
     iteration: Tensor
