@@ -121,6 +121,12 @@ class HQAnoGAN(GenerativeDetector):
 
     networks = ("generator", "discriminator", "encoder", "normality")
     components = COMPONENTS
+    generator: stylegan2.StyleGenerator
+    discriminator: stylegan2.StyleDiscriminator
+    encoder: StyleEncoder
+    averages: stylegan2.StyleGenerator
+    normality: NormalStyles
+    teacher: Teacher | None
 
     def __init__(
         self,
@@ -268,7 +274,8 @@ class HQAnoGAN(GenerativeDetector):
             self.generator.path_length.copy_(mean)
             penalty = (lengths - mean).square().mean()
         self.track({"train/path_penalty": penalty, "train/path_length": mean})
-        return self.settings.path_weight * penalty * PATH_EVERY  # as if it were in every iteration
+        loss: Tensor = self.settings.path_weight * penalty * PATH_EVERY
+        return loss  # as if it were in every iteration
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
         """Return D's loss, mean softplus(-D(x)) + mean softplus(D(G(z))), on images [B, C, H, W] and as many fakes."""
@@ -310,8 +317,7 @@ class HQAnoGAN(GenerativeDetector):
     def mean_style(self) -> Tensor:
         """Return w̄ of the averaged generator, [W]."""
         with torch.autocast(self.device.type, enabled=False):
-            parts = torch.ones(MEAN_SAMPLES, 1, device=self.device).split(1000)
-            w = [self.averages.mapping(self.noise(len(part))).mean(0) for part in parts]
+            w = [self.averages.mapping(self.noise(1000)).mean(0) for _ in range(MEAN_SAMPLES // 1000)]
         return torch.stack(w).mean(0)
 
     def encoder_loss(self, image: Tensor) -> Tensor:

@@ -172,7 +172,8 @@ class MapToStyle(nn.Module):
             conv = nn.Conv2d(w_dim if i else in_channels, w_dim, 3, 2, padding=1)
             # ≠ code: with torch's own weights, each layer would shrink the differences of images, not the biases.
             nn.init.kaiming_normal_(conv.weight, 0.01)
-            nn.init.zeros_(conv.bias)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
             layers += [conv, nn.LeakyReLU(0.01)]
         self.convs, self.last = nn.Sequential(*layers), EqualisedLinear(w_dim, w_dim)
 

@@ -54,7 +54,7 @@ def smoothly_warped(image: Tensor, matrix: Tensor) -> Tensor:
         for size, side in zip(shape, (height, width), strict=True)
     )
     places = torch.stack([columns.expand(shape), rows[:, None].expand(shape), torch.ones_like(columns).expand(shape)])
-    grid = (matrix.to(image) @ places.flatten(1)).unflatten(2, shape).permute(0, 2, 3, 1)
+    grid = (matrix.to(image) @ places.flatten(1)).view(-1, 2, *shape).permute(0, 2, 3, 1)
     grid = torch.stack([grid[..., 0] + 2 * CENTRE / width, grid[..., 1] + 2 * CENTRE / height], 3)
     return halved(F.grid_sample(large, grid, mode="bilinear", padding_mode="reflection", align_corners=False))
 

@@ -280,18 +280,32 @@ def test_it_is_ready_when_normals_are_gathered() -> None:
         assert detector.ready == ready
 
 
-def test_another_encoder_and_another_score_start_from_the_same_gan(tmp_path: Path, fit: Fit, pictures: Tensor) -> None:
-    source = fit(tiny(), pictures)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "config.yaml").write_text("name: hq_anogan\n")
+def saved(run: Path, source: HQAnoGAN) -> Path:
+    """A run folder with a finished detector."""
+    (run / "checkpoints").mkdir()
+    (run / "config.yaml").write_text("name: hq_anogan\n")
     phases = {phase.name: phase.iterations for phase in source.phases()}
     facts = {"run": "source", "id": "1f2e", "detector": {"phases": phases}, "seconds": {}}
-    run_folder.write_json(tmp_path / "provenance.json", facts)
+    run_folder.write_json(run / "provenance.json", facts)
     state = {"state_dict": source.state_dict()}
-    CheckpointFiles().save_checkpoint(state, tmp_path / "checkpoints" / "00000006.ckpt")
+    CheckpointFiles().save_checkpoint(state, run / "checkpoints" / "00000006.ckpt")
+    return run
+
+
+def test_a_finished_run_is_scored_otherwise_without_training(tmp_path: Path, fit: Fit, pictures: Tensor) -> None:
+    source, other = fit(tiny(), pictures).eval(), tiny(score="round_trip").eval()
+    WarmStart.open(str(saved(tmp_path, source)), "gather").apply_to(other)
+    assert other.finished
+    components = source.predict(pictures).components
+    assert components is not None
+    assert torch.equal(other.predict(pictures).anomaly_score, components[:, COMPONENTS.index("round_trip")])
+
+
+def test_another_encoder_starts_from_the_same_gan(tmp_path: Path, fit: Fit, pictures: Tensor) -> None:
+    source = fit(tiny(), pictures)
     other = tiny(encoder_width=4, score="round_trip", norm_weight=0.5)
     fresh = copy.deepcopy(other.state_dict())
-    WarmStart.open(str(tmp_path)).apply_to(other)
+    WarmStart.open(str(saved(tmp_path, source))).apply_to(other)
     assert moved(fresh, other.state_dict()) == GAN
     for name in GAN:
         theirs, ours = source.get_submodule(name).state_dict(), other.get_submodule(name).state_dict()
