@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import squeezenet1_0
-from toys import Fit, Toy
+from toys import Fit, Toy, ToyData, auroc, train
 
 from anomaly_lab.detectors import hq_anogan
 from anomaly_lab.detectors.hq_anogan import HQAnoGAN
@@ -37,6 +37,29 @@ TOY = Toy(
         "samples": 256,
     }
 )
+
+DISCS = {
+    "width": 8,
+    "channel_cap": 64,
+    "latent_dim": 32,
+    "mapping_layers": 2,
+    "deviation_group": 4,
+    "backbone": "resnet18",
+    "encoder_width": 8,
+    "batch_size": 16,
+    "augment_d": "none",
+    "r1_weight": None,
+    "path_weight": 0.0,
+    "mixing": 0.0,
+    "average_images": None,
+    "gan_iterations": 1200,
+    "encoder_iterations": 1200,
+    "lr_gan": 0.004,
+    "lr_encoder": 0.002,
+    "norm_weight": 0.0005,
+    "axes": 32,
+    "samples": 512,
+}
 
 SMALL = {
     "patch_size": (32, 32),
@@ -311,3 +334,47 @@ def test_another_encoder_starts_from_the_same_gan(tmp_path: Path, fit: Fit, pict
         theirs, ours = source.get_submodule(name).state_dict(), other.get_submodule(name).state_dict()
         assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
     assert other.phase.name == "encoder"
+
+
+# --- discs and squares -----------------------------------------------------------------------------------------------
+
+
+def shapes(n: int, seed: int, square: bool = False) -> Tensor:
+    """Bright discs on black, [n, 1, 32, 32], of varied place and size; or squares as large."""
+    generator = torch.Generator().manual_seed(seed)
+    radius = 5 + 4 * torch.rand(n, 1, 1, generator=generator)
+    row, column = (10 + 12 * torch.rand(2, n, 1, 1, generator=generator)).unbind(0)
+    down, right = (torch.arange(32.0)[:, None] - row).abs(), (torch.arange(32.0) - column).abs()
+    if square:
+        outside = torch.maximum(down, right) - radius * torch.pi**0.5 / 2
+    else:
+        outside = (down.square() + right.square()).sqrt() - radius
+    return 1.6 * (-outside).clamp(-0.5, 0.5)[:, None]
+
+
+def roundness(images: Tensor) -> Tensor:
+    """Share of a bright shape within the disc of its place and size, [B]; 1 for a disc, about .96 for a square."""
+    bright = (images[:, 0] > 0).float()
+    area, axis = bright.sum((1, 2)), torch.arange(32.0)
+    row, column = ((bright * place).sum((1, 2)) / area for place in (axis[:, None], axis))
+    distance = ((axis[:, None] - row[:, None, None]).square() + (axis - column[:, None, None]).square()).sqrt()
+    radius = (area / torch.pi).sqrt()[:, None, None]
+    return (bright * (distance <= radius + 0.5)).sum((1, 2)) / area
+
+
+def test_roundness_tells_discs_from_squares() -> None:
+    assert roundness(shapes(50, seed=1)).min() > 0.99
+    assert roundness(shapes(50, seed=1, square=True)).max() < 0.98
+
+
+@pytest.mark.slow
+def test_squares_are_anomalous_among_discs_and_their_counterparts_are_discs(tmp_path: Path) -> None:
+    """Discs of varied place and size; a square is as large as a disc, so only its corners tell."""
+    torch.manual_seed(0)
+    detector = HQAnoGAN(patch_size=(32, 32), **DISCS)
+    train(detector, ToyData(shapes(512, seed=1), batch_size=16), tmp_path)
+    predictions = [detector.score({"image": shapes(100, seed=s, square=s == 3)}) for s in (2, 3)]
+    assert auroc(*(each.anomaly_score for each in predictions)) >= 0.98
+    counterparts = predictions[1].reconstruction
+    assert counterparts is not None
+    assert roundness(counterparts).median() > 0.98
