@@ -6,6 +6,7 @@ RUN ?=
 STUDY ?=
 INPUT ?=
 PEER ?=
+SECTION ?=
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
   $$name -c $(new_enough) 2>/dev/null && echo $$name && break; done)
 new_enough := 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -36,7 +37,7 @@ need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show data train resume evaluate predict report study test test-slow check format bench docs docker clean
+.PHONY: help setup list show data train resume evaluate predict report study test test-slow test-gpu check format bench docs docker clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -104,6 +105,9 @@ test: $(STAMP)  ## run the fast tests
 test-slow: $(STAMP)  ## run the slow tests: toy problems, whole runs, kill and resume
 	@$(TESTS) -m "slow and not gpu"
 
+test-gpu: $(STAMP)  ## run the tests that need a GPU
+	@$(RUNNER) -m pytest -q -m gpu
+
 check: $(STAMP)  ## check format, lint, types and import layers, as pre-commit does
 	@$(RUNNER) -m ruff format --check .
 	@$(RUNNER) -m ruff check .
@@ -125,8 +129,8 @@ PEERS := anomaly_lab/bench/peers
 	  --constraint requirements.lock --requirement $(PEERS)/$*.txt
 	@touch $@
 
-bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory; against a peer: make bench PEER=anomalib
-	@$(RUNNER) -m anomaly_lab bench $(if $(PEER),--peer $(call quote,$(PEER))) $(if $(OUT),--out $(call quote,$(OUT))) $(OVERRIDES)
+bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu]
+	@$(RUNNER) -m anomaly_lab bench $(if $(SECTION),--section $(call quote,$(SECTION))) $(if $(PEER),--peer $(call quote,$(PEER))) $(if $(OUT),--out $(call quote,$(OUT))) $(OVERRIDES)
 
 # The site is built without the package's dependencies: docstrings are parsed, not imported.
 DOCS := .venv-docs

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from anomaly_lab.types import UserError
+from anomaly_lab.pipeline import launchers
+from anomaly_lab.types import FailedElsewhereError, UserError
 
 INTERRUPTED = 130  # exit status of shells after Ctrl-C
 INCOMPLETE = 3  # exit status if some files could not be scored
@@ -32,6 +33,8 @@ class FrontDoor(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except FailedElsewhereError as error:
+            raise typer.Exit(error.status) from error
         except UserError as error:
             _complain(f"error: {error}")
             raise typer.Exit(2) from error
@@ -155,7 +158,8 @@ def train(
     with slurm.requeued(Path(into)) if into else nullcontext():
         from anomaly_lab.experiment import config
 
-        config.load(experiment, overrides or [])  # validated before the slow import of the engine
+        if launchers.launched() is None:  # several processes meet first, so that one of them says what is wrong
+            config.load(experiment, overrides or [])  # validated before the slow import of the engine
         from anomaly_lab.pipeline import engine
 
         engine.train_by_name(experiment, overrides or [], into)
@@ -282,6 +286,8 @@ def _to_the_front(options: tuple[str, ...], words: list[str]) -> list[str]:
 
 
 def _complain(line: str) -> None:
+    if not launchers.speaks():
+        return
     harmless = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(line.split()))
     Console(stderr=True).print(Text(harmless, style="red"), soft_wrap=True)
 

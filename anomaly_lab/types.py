@@ -13,11 +13,30 @@ if TYPE_CHECKING:  # the command line reads UserError from here before it knows 
     from torch import Tensor
 
 
+Cases = Literal["normal", "balanced", "all"]  # that a phase of the training draws
+
+
 class UserError(Exception):
     """An error the user can correct.
 
     It is shown as one line (what is wrong, in which file, what to do); the exit status is 2.
     """
+
+
+class FailedElsewhereError(UserError):
+    """The error of another process of the same run, which says it; this one ends quietly.
+
+    Attributes:
+        status: exit status.
+
+    Examples:
+        >>> FailedElsewhereError(2).status
+        2
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__("another process of the run has failed and says why")
+        self.status = status
 
 
 class Stopped(SystemExit):
@@ -48,6 +67,8 @@ class Case:
         label: 0 normal, 1 anomalous. It is the label of the whole scan, even if most of its patches are normal.
         mask: file with the segmented lesion, if there is one.
         class_name: class in the terms of the data set, one of several that share label 1; empty if there is only one.
+            Several classes of one case are joined by "+".
+        unknown: classes about which the owners of the data say neither yes nor no.
         split: split assigned by the publishers of the data set ("train", "val", "test"); None if they assign none.
         frame: index of the image in a multi-frame file.
         box: region of the image that makes up the case, (row, column, height, width) in pixels; None for all of it.
@@ -68,6 +89,7 @@ class Case:
     frame: int = 0
     box: tuple[int, int, int, int] | None = None
     slices: tuple[Path, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 class Batch(TypedDict, total=False):
@@ -75,24 +97,29 @@ class Batch(TypedDict, total=False):
 
     image: float32 in [-1, 1]; [B, C, *S] for evaluation, [minibatches, B, C, *S] for training.
     label: [B], 0 normal, 1 anomalous. mask: bool [B, 1, *S], if the data set has masks. row: [B], row in the store.
+    target: int8 [B, K], for training [minibatches, B, K], only with `data.supervision=labels`: 1 where the image is of
+    the class, 0 where it is not, -1 where that is unknown.
     """
 
     image: Tensor
     label: Tensor
     mask: Tensor
     row: Tensor
+    target: Tensor
 
 
 class Prediction(NamedTuple):
     """Output of a detector for a batch of images. Scores are raw and never rescaled; higher = more anomalous.
 
     anomaly_score: [B], unbounded. anomaly_map: [B, 1, *S], non-negative. reconstruction: [B, C, *S] in [-1, 1].
+    probabilities: [B, K] in [0, 1], of a detector that has learnt classes.
     components: what the score was computed from, [B, K], in the order of the detector's `components`.
     """
 
     anomaly_score: Tensor
     anomaly_map: Tensor | None = None
     reconstruction: Tensor | None = None
+    probabilities: Tensor | None = None
     components: Tensor | None = None
 
 
@@ -104,12 +131,17 @@ class Phase(NamedTuple):
         iterations: number of iterations.
         networks: names of the networks that are trained; all others are frozen and in eval mode.
         minibatches: fresh mini-batches per iteration (n_critic in a WGAN phase).
+        cases: the training cases that are drawn: "normal"; "balanced", all anomalous ones and as many normal ones,
+            which are drawn anew for each pass; or "all" as they come. The last two need `data.supervision=labels`.
+        share: part of the training patients whose cases are drawn, (begin, end) in [0, 1] of their order by the seed.
     """
 
     name: str
     iterations: int
     networks: tuple[str, ...]
     minibatches: int = 1
+    cases: Cases = "normal"
+    share: tuple[float, float] = (0.0, 1.0)
 
 
 class Schedule(tuple[Phase, ...]):

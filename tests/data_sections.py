@@ -7,7 +7,7 @@ from anomaly_lab.experiment.schema import arguments
 
 SECTIONS = {
     **dict.fromkeys(("train_normals", "val_fraction", "folds", "fold", "contamination"), "split"),
-    **dict.fromkeys(("on_bad", "num_workers", "scoring_batch_size"), "store"),
+    **dict.fromkeys(("on_bad", "num_workers", "scoring_batch_size", "device"), "store"),
     "fit": "picture",
 }
 KEYS = {name: (section, name) for name, section in SECTIONS.items()} | {

@@ -287,6 +287,7 @@ EDITS: dict[str, Damage] = {
     "metrics.json": json_edited,
     "split.csv": lines_edited,
     "scores.csv": lines_edited,
+    "classes.csv": lines_edited,
     "metrics.jsonl": lines_edited,
     "timings.jsonl": lines_edited,
     "gallery.npz": arrays_edited,

@@ -23,7 +23,10 @@ Fit = Callable[..., Detector]
 
 
 class Iterations(Dataset[Batch]):
-    """Item i holds the mini-batches of iteration first + i, drawn by a generator of its own."""
+    """Item i holds the mini-batches of iteration first + i, drawn by a generator of its own.
+
+    A supervised detector gets targets: of a phase that draws more than normals, every other image is anomalous.
+    """
 
     def __init__(self, detector: Detector, images: Tensor, length: int, batch_size: int, first: int = 0) -> None:
         self.detector, self.images, self.batch_size = detector, images, batch_size
@@ -38,7 +41,12 @@ class Iterations(Dataset[Batch]):
         minibatches = self.detector.phase.minibatches
         shape = (minibatches, self.batch_size)
         chosen = torch.randint(len(self.images), shape, generator=torch.Generator().manual_seed(self.first + i))
-        return Batch(image=self.images[chosen])
+        images = self.images[chosen]
+        if not self.detector.supervised:
+            return Batch(image=images)
+        anomalous = torch.arange(self.batch_size) % 2 * (self.detector.phase.cases != "normal")
+        images = torch.where((anomalous == 1).view(1, -1, *[1] * (images.ndim - 2)), squared(images), images)
+        return Batch(image=images, target=targets(self.detector, anomalous.expand(minibatches, -1)))
 
 
 class ToyData(pl.LightningDataModule):
@@ -147,10 +155,17 @@ def corners(n: int, seed: int) -> Tensor:
 
 
 def squared(images: Tensor) -> Tensor:
-    """Images [B, C, 32, 32] with the sign changed within a square."""
+    """Images [..., C, 32, 32] with the sign changed within a square."""
     changed = images.clone()
-    changed[:, :, 8:18, 10:20] *= -1
+    changed[..., 8:18, 10:20] *= -1
     return changed
+
+
+def targets(detector: Detector, anomalous: Tensor) -> Tensor:
+    """Targets [..., K] of images that are anomalous or not, [...]: all classes of the detector but "normal" alike."""
+    classes, task = detector.settings.classes, detector.settings.task
+    columns = [1 - anomalous if task == "multiclass" and name == "normal" else anomalous for name in classes]
+    return torch.stack(columns, -1).to(torch.int8)
 
 
 def auroc(normal: Tensor, anomalous: Tensor) -> float:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anomaly_lab.bench import data as stores
-from anomaly_lab.bench import peer, search
+from anomaly_lab.bench import gpu, many_pictures, peer, search
 from anomaly_lab.bench.bare_loop import BareLoop
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.run_callback import RunCallback
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> None:
     """Benchmark `fanogan_headct` on its synthetic twin, at the laptop budget unless overridden.
 
     Args:
-        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, and overrides `key=value` of the
-            configuration.
+        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu`, and overrides
+            `key=value` of the configuration.
 
     Examples:
         From a shell::
@@ -59,8 +59,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one warm-up round (default: 5)")
     parser.add_argument("--only", choices=[*MEASURES], help="run this measure instead of all")
     parser.add_argument("--peer", choices=peer.known(), help="compare GANomaly's training with this library's instead")
+    parser.add_argument("--section", choices=["gpu"], help="measure trainings on a GPU instead, a quarter of an hour")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     options = parser.parse_args(arguments)
+    if options.section:
+        gpu.main(options.out or Path("runs/bench_gpu.json"), options.overrides)
+        return
     settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *options.overrides])
     out: Path = options.out or Path(f"runs/bench_{options.peer}.json" if options.peer else "runs/bench.json")
     facts = run_folder.provenance() | {"load_before": os.getloadavg()[0], "rounds": options.rounds}
@@ -206,7 +210,7 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
     ratios = {}
     if "training by Trainer" in seconds:
         ratios["framework overhead, %"] = 100 * (seconds["training by Trainer"] / seconds["training by bare loop"] - 1)
-    for ours, theirs in stores.PAIRS + search.PAIRS:
+    for ours, theirs in stores.PAIRS + search.PAIRS + many_pictures.PAIRS:
         if ours in seconds:
             ratios[f"{theirs} over {ours}"] = seconds[theirs] / seconds[ours]
     for part in ("gan step", "encoder step", "critic without penalty"):
@@ -220,6 +224,7 @@ def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]
     minibatches = (64 // settings.detector.n_critic + 1) * settings.detector.n_critic
     images = minibatches * settings.data.batch_size
     num_images = {"load": images, "load augmented": images, "score": 256}
+    num_images |= dict.fromkeys((name for pair in many_pictures.PAIRS for name in pair), many_pictures.BATCH)
     return {name: n / seconds[name] for name, n in num_images.items() if name in seconds} | peer.speeds(seconds)
 
 
@@ -252,5 +257,6 @@ MEASURES: dict[str, Callable[[DictConfig, PatchDataModule, int], Times]] = {
     "search": lambda settings, data, rounds: search.latent_search(rounds),
     "store": lambda settings, data, rounds: stores.store_and_batches(rounds),
     "lists": lambda settings, data, rounds: stores.million_rows(),
+    "pictures": lambda settings, data, rounds: many_pictures.many_pictures(rounds),
     "memory": lambda settings, data, rounds: stores.memory(),
 }

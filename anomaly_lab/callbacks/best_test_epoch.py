@@ -46,13 +46,6 @@ class BestTestEpoch(RunCallback):
         choice = {key: value for key, value in self._best.items() if key != "weights"}
         return {"rule": "best epoch by test labels", **choice} if choice else None
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if trainer.world_size > 1:
-            raise UserError(
-                f"callbacks.best_test_epoch scores the test split in a single process, but {trainer.world_size} are "
-                "running: set trainer.devices=1"
-            )
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         data = data_of(trainer)
         if not len(data.rows["val"]) or len(set(data.store.labels[data.rows["test"]].tolist())) < 2:
@@ -66,7 +59,7 @@ class BestTestEpoch(RunCallback):
         assert isinstance(pl_module, Detector)
         if not pl_module.ready:
             return
-        test_auroc = _test_auroc(trainer, pl_module)
+        test_auroc = trainer.strategy.broadcast(_test_auroc(trainer, pl_module))  # all processes choose the same
         pl_module.track({"cheat/test_auroc": torch.tensor(test_auroc)})
         if test_auroc > self._best.get("auroc", -1.0):
             weights = {key: value.detach().cpu().clone() for key, value in pl_module.state_dict().items()}
@@ -87,10 +80,11 @@ class BestTestEpoch(RunCallback):
 
 
 def _test_auroc(trainer: pl.Trainer, detector: Detector) -> float:
+    """Return the AUROC of the test split, all of which every process scores."""
     data = data_of(trainer)
     parts = [
         (batch["row"].numpy(), scored.score)
-        for batch, scored in score_batches(detector.score, data.test_dataloader(), detector.device)
+        for batch, scored in score_batches(detector.score, data.test_dataloader(whole=True), detector.device)
     ]
     row, score = (np.concatenate(part) for part in zip(*parts, strict=True))
     test = np.isin(row, data.rows["test"])  # the loader also yields the validation normals

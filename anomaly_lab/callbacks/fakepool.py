@@ -13,7 +13,6 @@ from anomaly_lab.data.datamodule import data_of
 from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import PHASE, DrawsFromPool, Pool
-from anomaly_lab.detectors.families.shared_draws import SharedDraws
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.types import Count, UserError
 
@@ -23,14 +22,14 @@ ROWS, COLUMNS = 10, 16  # of the overview picture samples/fakepool.png
 class FakePool(RunCallback):
     """Stores `count` generated images at the first and then every `every`-th iteration of the phase `gan`.
 
-    Images are generated in training mode, as the critic sees them; every rank generates an equal share of a draw, from
-    its rows of the same noise. A resumed run discards the images drawn after its checkpoint and draws them
-    again, with identical bytes. When the next phase begins the pool is complete, and a detector that trains on it
-    (`DrawsFromPool`) receives it.
+    Images are generated in training mode, as the critic sees them. Every process generates all images of a draw, and
+    the first one writes them: no file has two writers, and the pool is that of a single process. A resumed run discards
+    the images drawn after its checkpoint and draws them again, with identical bytes. When the next phase begins the
+    pool is complete, and a detector that trains on it (`DrawsFromPool`) receives it.
 
     Args:
         every: iterations between two draws (k of adGAN's paper).
-        count: images per draw, over all ranks (n of the paper).
+        count: images per draw (n of the paper).
 
     Examples:
         >>> FakePool(every=100, count=64).size(iterations=250)  # drawn at iterations 1, 101 and 201
@@ -51,10 +50,7 @@ class FakePool(RunCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
-        if self.count % trainer.world_size:
-            raise UserError(f"callbacks.fakepool.count={self.count} is not divisible by {trainer.world_size} processes")
-        run = trainer.strategy.broadcast(str(trainer.default_root_dir))  # only rank 0 knows the run folder
-        self._folder = Path(run) / fake_pool.FOLDER
+        self._folder = Path(trainer.default_root_dir) / fake_pool.FOLDER
         if trainer.is_global_zero:
             self._prepare(trainer, pl_module)
         trainer.strategy.barrier()
@@ -63,7 +59,7 @@ class FakePool(RunCallback):
         assert isinstance(pl_module, Detector)
         filled = pl_module.iterations_done >= pl_module.schedule.span(PHASE).stop
         if filled and isinstance(pl_module, DrawsFromPool) and pl_module.pool is None:
-            trainer.strategy.barrier()  # other ranks may still be writing
+            trainer.strategy.barrier()  # the first process may still be writing
             pl_module.pool = Pool(self._folder)
 
     def on_train_batch_end(
@@ -78,14 +74,10 @@ class FakePool(RunCallback):
         span, iteration = pl_module.schedule.span(PHASE), pl_module.iterations_done - 1
         if iteration in span and (iteration - span.start) % self.every == 0:
             first = self.size(iteration - span.start)
-            share = self.count // trainer.world_size
-            first += share * trainer.global_rank
-            with SharedDraws(trainer.global_rank, trainer.world_size, {share}):
-                self._draw(pl_module, range(first, first + share))
+            self._draw(trainer, pl_module, range(first, first + self.count))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write samples/fakepool.png: a row of images per selected draw, from the first draw to the last."""
-        trainer.strategy.barrier()
         if trainer.is_global_zero and self._folder.exists():
             pool = Pool(self._folder)
             places = _rows_over_time(pool.iterations)
@@ -109,14 +101,14 @@ class FakePool(RunCallback):
                     "start a new training"
                 )
 
-    def _draw(self, detector: Detector, places: range) -> None:
-        if places:
-            with torch.no_grad():
-                fake = detector.sample(len(places))  # the step just done has left the networks in training mode
-            if fake is None:
-                raise UserError(
-                    f"callbacks.fakepool: {type(detector).__name__} cannot generate images; set callbacks.fakepool=null"
-                )
+    def _draw(self, trainer: pl.Trainer, detector: Detector, places: range) -> None:
+        with torch.no_grad():
+            fake = detector.sample(len(places))  # the step just done has left the networks in training mode
+        if fake is None:
+            raise UserError(
+                f"callbacks.fakepool: {type(detector).__name__} cannot generate images; set callbacks.fakepool=null"
+            )
+        if trainer.is_global_zero:
             fake_pool.write(self._folder, places, fake, detector.iterations_done)
 
 

@@ -77,7 +77,8 @@ class Interruption(RunCallback):
             raise
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored for good, where several processes end
+                    signal.signal(number, handler)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._install()  # Lightning has put its own in front, under which a training ends without a word

@@ -35,7 +35,8 @@ class ValidationScore(RunCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._scores += to_arrays(outputs).score.tolist()
+        normal = batch["label"].cpu().numpy() == 0  # with data.supervision=labels there are labelled anomalies, too
+        self._scores += to_arrays(outputs).score[normal].tolist()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Detector)

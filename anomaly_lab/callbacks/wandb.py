@@ -148,8 +148,13 @@ class WandB(RunCallback):
                 self._pictures.add(path)
 
     def _summarise(self, run: Path) -> None:
-        for metric, interval in read_metrics(run).get("detector", {}).items():
+        metrics = read_metrics(run)
+        for metric, interval in metrics.get("detector", {}).items():
             self._run.summary.update({f"test/{metric}": interval})
+        of_classes = metrics.get("classes", {})
+        for metric in ("mean_average_precision", "macro_f1", "accuracy", "brier"):
+            if metric in of_classes:
+                self._run.summary.update({f"test/classes/{metric}": of_classes[metric]})
         self._run.finish()
         _remove_logs(run)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, cast, get_args
@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from anomaly_lab.data.batches import IterationSampler, ScoringImages, TrainingImages, chunks
+from anomaly_lab.data.batches import (
+    EpochSampler,
+    IterationSampler,
+    ResidentImages,
+    ScoringImages,
+    TrainingImages,
+    chunks,
+)
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Picture, Preprocessing, Volume, to_float
@@ -27,9 +34,17 @@ from anomaly_lab.data.readers.pictures import Rules
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import has_plain_name, name_of
 from anomaly_lab.data.splitting.audit import audit
+from anomaly_lab.data.splitting.classes import UNKNOWN, Classes, Coded, Labels
 from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
-from anomaly_lab.data.splitting.rows import Limits, rows_of_splits
-from anomaly_lab.data.splitting.splits import SPLITS, Split, SplitRule, split_by_file, split_by_seed
+from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits, whole
+from anomaly_lab.data.splitting.splits import (
+    SPLITS,
+    Split,
+    SplitRule,
+    split_by_file,
+    split_by_seed,
+    split_supervised,
+)
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.disk import disk_errors, fresh_folder, locked
 from anomaly_lab.data.store.index import Index
@@ -43,6 +58,7 @@ from anomaly_lab.types import (
     Channels,
     Count,
     Iterations,
+    Phase,
     Range,
     Schedule,
     Seed,
@@ -50,7 +66,11 @@ from anomaly_lab.types import (
     refuse_out_of_range,
 )
 
+Supervision = Literal["none", "labels"]
+TargetType = Literal["multiclass", "multilabel"]
+CROSSING = "Patients are in several splits at once (data.split.by=image), so figures are better than on new patients."
 Role = Literal["scan", "mask", "other"]  # of a file, for a data set that it is no part of
+RESIDENT_SHARE = 0.25  # of a GPU's free memory that the training images may take
 MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation
 
 
@@ -84,6 +104,9 @@ class StoreOptions:
         on_bad: "fail" stops at a broken picture, "skip" leaves it out and counts it.
         num_workers: processes that load training batches; 0 is fastest for small pictures.
         scoring_batch_size: images per batch during evaluation.
+        device: whether the pixels of the training lie on the device that trains, and are augmented there: "auto" if
+            that is a GPU a quarter of whose free memory they fit, "always" or "never". Patches of volumes with
+            `data.augment`, and a data set without a store, stay on the host.
 
     Examples:
         >>> StoreOptions(on_bad="skip").scoring_batch_size
@@ -95,6 +118,7 @@ class StoreOptions:
     on_bad: Literal["fail", "skip"] = "fail"
     num_workers: Annotated[int, Range("[0, 256]")] = 0
     scoring_batch_size: Annotated[int, Range("[1, 65536]")] = 64
+    device: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
         refuse_out_of_range(type(self), vars(self))
@@ -110,7 +134,9 @@ class _Training(Protocol):
 class PatchDataModule(pl.LightningDataModule, ABC):
     """A data set: a subclass lists its files and labels, this class turns them into batches.
 
-    After `setup`, `store` holds the pixels and `rows` the rows of the store in each split. The trainer needs
+    After `setup`, `store` holds the pixels and `rows` the rows of the store in each split: normals in "train" and
+    "val", both kinds in "test". With `data.supervision=labels` the anomalies of the first two are in "train_anomalous"
+    and "val_anomalous", and `targets` holds the classes of every row, int8 [N, K]; else it is None. The trainer needs
     `reload_dataloaders_every_n_epochs=1` and `use_distributed_sampler=False`.
 
     Attributes:
@@ -121,6 +147,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         left_out: number of files that are no scans of this data set, by suffix; set by `cases`.
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
             number of images is that of "images".
+        classes: names of the classes that a supervised detector tells apart.
         include: kinds of DICOM objects that are scans to this data set although usually they are none.
         source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
@@ -168,6 +195,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         cut: PatchSampling | None = None,
         augment: Augmentation | None = None,
         split: Split = Split(),
+        supervision: Supervision = "none",
+        target_type: TargetType = "multiclass",
+        classes: tuple[str, ...] = ("normal", "anomalous"),
         limits: Limits | None = None,
         twin: Twin = Twin(),
         store: StoreOptions = StoreOptions(),
@@ -189,6 +219,12 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 by the defaults of PatchSampling.
             augment: augmentation of training images; None for no augmentation.
             split: assignment of patients to training, validation and test.
+            supervision: "labels" lets labelled anomalies train, for detectors that learn from them: the patients of all
+                classes are assigned to training, validation and test. "none" keeps all of them for the test.
+            target_type: with labels, "multiclass" for cases that are of exactly one of `classes` (others are left out,
+                and counted), "multilabel" for cases of any number of them.
+            classes: with labels, the classes to tell apart, in the terms of the data set; "normal" means label 0,
+                "anomalous" label 1 whatever the class. With "multilabel", normal is none of the classes.
             limits: maximum number of rows per split; without `cut`, dropped pictures are not read.
             twin: seed and size of the synthetic twin.
             store: how pictures are stored and loaded.
@@ -212,7 +248,10 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         )
         self.patch_sampling = cut
         within = cut is not None and cut.label == "mask"
-        self.split_rule = SplitRule(**vars(split), seed=seed, within=within)
+        self.supervision, self.target_type, self.classes = supervision, target_type, tuple(classes)
+        supervised = supervision == "labels"
+        self.labelling = Classes(self.classes, target_type == "multilabel") if supervised else None
+        self.split_rule = SplitRule(**vars(split), seed=seed, within=within, supervised=supervised)
         self.limits = limits.given() if limits else {}
         self.augmentation = augment
         if augment and len(self.patch_size) == 3:
@@ -221,11 +260,18 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             augment.check_suits_pictures()
         self.stored, self.store_dir, self.on_bad = store.enabled, Path(store.folder), store.on_bad
         self.num_workers, self.scoring_batch_size = store.num_workers, store.scoring_batch_size
+        self.on_device = store.device
+        self._loaded: tuple[str, tuple[float, float]] | None = None  # cases and share that the two below hold
+        self._resident: ResidentImages | None = None
+        self._training_loader: DataLoader[Batch] | None = None  # with processes, which outlive an epoch
+        self._sampler = EpochSampler()
         self.twin = twin
         self.source, self.folder = self._choose(Path(root), source)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # for more ranks than test batches
         self.unsplit = ""
         self.left_out: Counter[str] = Counter()
+        self.other_classes: dict[str, int] = {}
+        self.targets: np.ndarray | None = None
         self.changes = Changes()
         self._recorded: RecordedSplit | None = None
         self._accept_changes = False
@@ -310,7 +356,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def record(self) -> RecordedSplit:
         """The splits after `setup`, to be kept with a run and pinned by whoever goes on with it."""
-        return RecordedSplit.of(self.store, self.rows, self.listed)
+        return RecordedSplit.of(self.store, self.rows, self.listed, self.targets)
 
     def _open_drawn(self, cases: list[Case], tolerant: bool) -> None:
         """Draw the split and open the store of what it needs."""
@@ -320,6 +366,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             rows, limits = rows_of_splits(Index.of_cases(cases), self.split, self.split_rule, limits), {}
             cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
         self._open_store(cases)
+        self.targets = self._targets(cases)
         self.rows = rows_of_splits(self.store.index, self.split, self.split_rule, limits)
 
     def _open_recorded(self, cases: list[Case], recorded: RecordedSplit) -> None:
@@ -336,10 +383,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 f"{self.folder}: none of the {len(stored)} pictures of the run is here; say --data-root DIR"
             )
         self._open_store(cases)
-        self.changes = recorded.changes(self.listed, self.store)
+        self.targets = self._targets(cases)
+        self.changes = recorded.changes(self.listed, self.store, self.targets)
         self._refuse_changes(self.changes)
         self.split = {entry.case: entry.split for entry in recorded.entries.values()}
-        self.rows = recorded.rows(self.store.index)
+        self.rows = recorded.rows(self.store.index, supervised=self.labelling is not None)
 
     def _refuse_changes(self, changes: Changes) -> None:
         if changes and not self._accept_changes:
@@ -355,26 +403,131 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             self.store = open_or_build(plan, self.store_dir, self.on_bad)
         else:
             self.store = LazyStore(plan, self.folder)
+            self.store_plan = self.store.plan  # which keeps the cases in less memory
 
     def _split(self, cases: Sequence[Case], tolerant: bool) -> dict[str, str]:
         """Return the split of every case id, from the user's file or drawn."""
-        if self.split_rule.file is not None:
-            return split_by_file(cases, Path(self.split_rule.file), self.split_rule.within)
+        rule = self.split_rule
+        if rule.by == "image":
+            cases = [replace(case, patient=case.id) for case in cases]
         try:
-            return split_by_seed(cases, self.split_rule)
+            if rule.file is not None:
+                split = split_by_file(cases, Path(rule.file), rule.within or rule.supervised)
+                return split if self.labelling is None else self._of_classes(cases, split)
+            if self.labelling is not None:
+                return self._of_classes(cases, split_supervised(cases, rule, self.labelling))
+            return split_by_seed(cases, rule)
         except UserError as error:
-            if not tolerant:
+            if not tolerant or rule.file is not None:
                 raise
             self.unsplit = str(error)
             return {case.id: "" for case in cases}
 
-    def check_trainable(self) -> None:
-        """Raise UserError if there are fewer training normals than `batch_size`."""
-        normals = len(self.rows["train"])
-        if normals < self.batch_size:
+    def _of_classes(self, cases: Sequence[Case], split: dict[str, str]) -> dict[str, str]:
+        """Return the split without the cases of none of the classes, which are counted."""
+        assert self.labelling is not None
+        labels = Coded.of_cases(cases)
+        self.labelling.refuse_absent(labels)
+        self.other_classes = self.labelling.left_out(labels)
+        kept = self.labelling.keeps(labels).tolist()
+        return {case.id: split[case.id] if keep else "" for case, keep in zip(cases, kept, strict=True)}
+
+    def _targets(self, cases: Sequence[Case]) -> np.ndarray | None:
+        """Return the class targets of every row of the store, int8 [N, K]: -1 is unknown; None without supervision."""
+        if self.labelling is None:
+            return None
+        unknown = {case.id: case.unknown for case in cases if case.unknown}
+        columns = self.store.index.columns
+        facts = zip(self.store.labels.tolist(), columns["class_name"], columns["case"], strict=True)
+        labels = Coded.of(Labels(label, class_name, unknown.get(case, ())) for label, class_name, case in facts)
+        return self.labelling.targets(labels)
+
+    @property
+    def learns_each_class(self) -> bool:
+        """Whether a case may be of several classes, each of which is learnt: then `cases` has to name all of them."""
+        return self.labelling is not None and self.labelling.multilabel
+
+    def class_counts(self, split: str = "train") -> np.ndarray:
+        """Return how many rows of a split are of each class and how many are not, [K, 2]; the unknown are in neither.
+
+        Args:
+            split: "train", "val" or "test".
+        """
+        assert self.targets is not None, "without data.supervision=labels there are no classes"
+        targets = self.targets[whole(self.rows)[split]]
+        return np.stack([(targets == 1).sum(0), (targets == 0).sum(0)], axis=1)
+
+    @property
+    def scored(self) -> dict[str, np.ndarray]:
+        """The rows that are scored, by their lists in `rows`: validation normals, labelled anomalies, test cases."""
+        return {name: self.rows[name] for name in ("val", "val_anomalous", "test") if name in self.rows}
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Warnings to print wherever numbers on these data appear, of the reproduction switches that are on."""
+        return (CROSSING,) if self.split_rule.by == "image" else ()
+
+    def check_trainable(self, phases: Iterable[Phase] = (Phase("fit", 1, ()),), world_size: int = 1) -> None:
+        """Check that mini-batches can be made of the cases that the phases of a training draw.
+
+        Args:
+            phases: of the detector; by default one that draws normals.
+            world_size: number of processes that share a mini-batch.
+
+        Raises:
+            UserError: there are fewer cases than `batch_size`, the processes cannot share it equally, a phase draws
+                anomalies without `data.supervision=labels`, or a class has no training case that is known to be of it,
+                or not to be.
+        """
+        if self.batch_size % world_size:
             raise UserError(
-                f"data.batch_size={self.batch_size}: only {normals} normals train; set it to at most that number"
+                f"data.batch_size={self.batch_size} is not divisible by {world_size} processes; use a multiple of it"
             )
+        for phase in phases:
+            cases, (rows, anomalous) = phase.cases, self._drawn_from(phase)
+            count = len(rows) if anomalous is None else 2 * len(anomalous)
+            if count < self.batch_size or not len(rows):
+                what = {"normal": "normals", "all": "cases", "balanced": "cases, as many normal as anomalous ones,"}[
+                    cases
+                ]
+                raise UserError(
+                    f"data.batch_size={self.batch_size}: only {count} {what} train; set it to at most that number"
+                )
+            if cases != "normal":
+                self._refuse_one_sided()
+
+    def _refuse_one_sided(self) -> None:
+        """Raise UserError if a class cannot be learnt, because no training case is known to be of it, or all are."""
+        for name, (yes, no) in zip(self.classes, self.class_counts().tolist(), strict=True):
+            if not yes or not no:
+                fault = "no training case is" if not yes else "every training case that is known is"
+                unknown = "" if yes or no else ": of all of them it is unknown"
+                raise UserError(
+                    f"data.classes: {fault} of class {name!r}{unknown}; leave it out, or change data.split or "
+                    "data.limits"
+                )
+
+    def _drawn_from(self, phase: Phase) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the rows that a phase draws all of in each pass, and those it balances with others, if it does."""
+        if phase.cases == "normal":
+            return self._shared(self.rows["train"], phase), None
+        if self.labelling is None:
+            raise UserError(
+                f"a phase of the training draws {phase.cases} cases, labelled ones; set data.supervision=labels"
+            )
+        if phase.cases == "all":
+            return self._shared(whole(self.rows)["train"], phase), None
+        return self._shared(self.rows["train"], phase), self._shared(self.rows["train_anomalous"], phase)
+
+    def _shared(self, rows: np.ndarray, phase: Phase) -> np.ndarray:
+        """Return those of the training rows that belong to the phase's share of the patients."""
+        if phase.share == (0.0, 1.0):
+            return rows
+        everyone = whole(self.rows)["train"]
+        patients = np.array(self.store.index.columns["patient"])[everyone]
+        classes = self.store.labels[everyone][:, None] if self.targets is None else self.targets[everyone]
+        chosen = everyone[in_share(patients, classes == 1, phase.share, self.seed)]
+        return rows[np.isin(rows, chosen)]
 
     def plan(self, cases: Sequence[Case]) -> StorePlan:
         """Return the plan of the store of these cases."""
@@ -406,6 +559,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         for path in (path for case in cases for path in (case.image, case.mask) if path is not None):
             if not has_plain_name(path):
                 raise UserError(f"{name_of(path)}: its name is not UTF-8 or has line breaks; rename it")
+        labelled = Coded.of_cases(cases)
+        for number, labels in enumerate(labelled.distinct):
+            labels.refuse_contradictions(cases[int(np.argmax(labelled.code == number))].id)
         self.counted = self.census(cases)
         if self.source == "real" and self.counted.get("images") == self.official.get("images"):
             for name, count in self.official.items():
@@ -422,48 +578,90 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         It yields one item per iteration, image [minibatches, B, C, *S].
         """
         training = cast("_Training", self._trainer().lightning_module)
-        self.check_trainable()
         rank, world_size = self._rank_and_size()
-        if self.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size} is not divisible by {world_size} devices; use a multiple of it"
-            )
+        self.check_trainable(training.schedule, world_size)
         done = training.iterations_done
         epoch = range(done, training.schedule.epoch_end(done, self.epoch_length))
-        sampler = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
-        images = TrainingImages(self.store, self.rows["train"], self.augmentation, self.seed)
-        return self._loader(images, sampler, self.num_workers)
+        self._sampler.epoch = IterationSampler(training.schedule, epoch, self.batch_size, rank, world_size)
+        phase = training.schedule.phase_at(done)  # of the whole epoch, which ends where a phase does
+        if (phase.cases, phase.share) != self._loaded:
+            self._loaded, self._resident, self._training_loader = (phase.cases, phase.share), None, None
+        rows, anomalous = self._drawn_from(phase)
+        if resident := self._resident_images(rows, anomalous):
+            return DataLoader(resident, batch_size=None, sampler=self._sampler)
+        if self._training_loader is None:
+            images = TrainingImages(self.store, rows, self.augmentation, self.seed, anomalous, self.targets)
+            self._training_loader = self._loader(images, self._sampler, self.num_workers)
+        return self._training_loader
+
+    def _resident_images(self, rows: np.ndarray, anomalous: np.ndarray | None) -> ResidentImages | None:
+        """Return the training images on the device that trains, if they are to lie there; they are copied once.
+
+        Raises:
+            UserError: they are to lie there by `data.store.device=always` and cannot.
+        """
+        if self.on_device == "never" or (self.on_device == "auto" and not torch.cuda.is_available()):
+            return None
+        device, augmentation = self._trainer().strategy.root_device, self.augmentation
+        if self._resident is not None and self._resident.device == device:
+            return self._resident
+        if isinstance(self.store, LazyStore) or isinstance(augmentation, VolumeAugmentation):
+            if self.on_device == "always":
+                what = "volumes are augmented" if augmentation else "pictures are read at every access"
+                raise UserError(f"data.store.device=always: {what} on the host; set data.store.device=auto")
+            return None
+        count = len(rows) + (0 if anomalous is None else len(anomalous))
+        if self.on_device == "auto" and not _fits(self.store.images[:1].nbytes * count, device):
+            return None
+        self._resident = ResidentImages(self.store, rows, augmentation, self.seed, device, anomalous, self.targets)
+        return self._resident
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the loader of the validation normals, whose mean score is logged.
+        """Return the loader of the validation normals, whose mean score is logged, and of labelled anomalies.
 
-        It yields at most MAX_VALIDATION_IMAGES images, the same ones on every rank.
+        It yields at most MAX_VALIDATION_IMAGES images of each kind, the same ones on every rank.
         """
-        batches = chunks(self.rows["val"][:MAX_VALIDATION_IMAGES], self.scoring_batch_size)
-        return self._loader(ScoringImages(self.store), batches, self._scoring_workers())
+        rows, anomalous = (
+            self.rows["val"][:MAX_VALIDATION_IMAGES],
+            self.rows.get("val_anomalous", np.empty(0, np.int64)),
+        )
+        spread = np.linspace(0, len(anomalous) - 1, min(len(anomalous), MAX_VALIDATION_IMAGES)).astype(np.int64)
+        batches = chunks(np.concatenate([rows, anomalous[spread]]), self.scoring_batch_size)
+        return self._loader(ScoringImages(self.store, self.targets), batches, self._scoring_workers())
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Return the loader of the validation normals, which set the threshold, followed by the test split.
+    def test_dataloader(self, whole: bool = False) -> DataLoader[Batch]:
+        """Return the loader of all `scored` rows: validation normals, which set the threshold, then the test split.
 
-        Each rank gets whole batches, so that batches are the same with any number of processes.
+        Each process gets whole batches, so that batches are the same with any number of processes; there may be none
+        for it.
+
+        Args:
+            whole: give all batches to every process.
         """
-        rank, world_size = self._rank_and_size()
-        rows = np.concatenate([self.rows["val"], self.rows["test"]])
+        rank, world_size = (0, 1) if whole else self._rank_and_size()
+        rows = np.concatenate(list(self.scored.values()))
         batches = chunks(rows, self.scoring_batch_size)[rank::world_size]
-        return self._loader(ScoringImages(self.store), batches, self._scoring_workers())
+        return self._loader(ScoringImages(self.store, self.targets), batches, self._scoring_workers())
 
     def images(self, split: str, at_most: int | None = None) -> Iterator[Tensor]:
         """Yield the images of a split in batches [B, C, *S] in [-1, 1], without augmentation.
 
         Args:
-            split: "train", "val" or "test".
+            split: "train", "val" or "test"; with labels, "train_anomalous" or "val_anomalous".
             at_most: maximum number of images, drawn by the seed; None for all.
         """
         rows = self.rows[split]
         if at_most is not None and at_most < len(rows):
             rows = np.sort(stream(self.seed, "image sample").permutation(rows)[:at_most])
-        for batch in chunks(rows, self.scoring_batch_size):
-            yield to_float(self.store.images[batch])
+        batches = chunks(rows, self.scoring_batch_size)
+        if not self._scoring_workers():
+            yield from (to_float(self.store.images[batch]) for batch in batches)
+            return
+        own = torch.Generator()  # so that a loader draws its seed from no generator that a training draws from
+        images = DataLoader(
+            ScoringImages(self.store), batch_size=None, sampler=batches, num_workers=self.num_workers, generator=own
+        )
+        yield from (batch["image"] for batch in images)
 
     def scoring_plan(self, bits: int) -> StorePlan:
         """Return the plan by which new scans are read and cut; `setup` is not needed.
@@ -483,7 +681,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     def facts(self) -> dict[str, Any]:
         """Return the facts about the data for the record and the report."""
         labels, patients = self.store.labels, np.array(self.store.index.columns["patient"])
-        count = {name: Counter(labels[rows].tolist()) for name, rows in self.rows.items()}
+        rows_of = whole(self.rows)
+        count = {name: Counter(labels[rows].tolist()) for name, rows in rows_of.items()}
         return {
             "name": self.name,
             "source": self.source,
@@ -492,7 +691,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "bits": 8 * self.store.images.dtype.itemsize,
             "store": self.store.folder.name if self.stored else "none: pictures are read on demand",
             "counts": {name: {"normal": count[name][0], "anomalous": count[name][1]} for name in SPLITS},
-            "patients": {name: len(np.unique(patients[rows])) for name, rows in self.rows.items()},
+            "patients": {name: len(np.unique(patients[rows])) for name, rows in rows_of.items()},
             "split_rule": self._split_rule(),
             "unsplit": self.unsplit,
             "limits": self.limits,
@@ -501,9 +700,35 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "official": self.official,
             "skipped": list(self.store.skipped),
             "left_out": dict(self.left_out.most_common()),
-            "remarks": remarks(self.store.scans()),
-            "audit": audit(self.store, {"": np.arange(len(labels))} if self.unsplit else self.rows),
+            "remarks": [*remarks(self.store.scans()), *self._remarks_on_classes()],
+            "audit": audit(self.store, {"": np.arange(len(labels))} if self.unsplit else rows_of),
+            **({"classes": self._facts_of_classes()} if self.labelling else {}),
         }
+
+    def _facts_of_classes(self) -> dict[str, Any]:
+        """Return the classes to tell apart, and how many rows of each split are of each, are not, or may be."""
+        assert self.targets is not None
+        rows_of, names = whole(self.rows), self.classes
+        counts = {
+            split: {
+                name: {
+                    word: int((column == value).sum()) for word, value in (("yes", 1), ("no", 0), ("unknown", UNKNOWN))
+                }
+                for name, column in zip(names, self.targets[rows].T, strict=True)
+            }
+            for split, rows in rows_of.items()
+        }
+        return {"names": list(names), "target_type": self.target_type, "counts": counts, "left_out": self.other_classes}
+
+    def _remarks_on_classes(self) -> list[str]:
+        if self.labelling is None or self.unsplit:
+            return []
+        found = []
+        for split, word in (("val", "validation"), ("test", "test")):
+            absent = [name for name, (yes, _) in zip(self.classes, self.class_counts(split), strict=True) if not yes]
+            if absent and len(whole(self.rows)[split]):
+                found.append(f"No {word} case is of class {' or '.join(absent)}: nothing can be said of it there.")
+        return found
 
     def _split_rule(self) -> str:
         if self.unsplit:
@@ -528,7 +753,14 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def _loader(self, images: Dataset[Batch], sampler: Any, num_workers: int) -> DataLoader[Batch]:
         pin = torch.cuda.is_available()
-        return DataLoader(images, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin)
+        return DataLoader(
+            images,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            pin_memory=pin,
+            persistent_workers=num_workers > 0 and sampler is self._sampler,
+        )
 
     def _scoring_workers(self) -> int:
         """Return the number of processes that load evaluation batches: none with a store, where loading is indexing."""
@@ -544,6 +776,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 "training batches depend on the detector's schedule: attach the data module to a Trainer"
             )
         return self.trainer
+
+
+def _fits(num_bytes: int, device: torch.device) -> bool:
+    """Return whether so many bytes are a small part of a GPU's free memory."""
+    return device.type == "cuda" and num_bytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def data_of(trainer: pl.Trainer) -> PatchDataModule:

@@ -139,7 +139,7 @@ class AdGAN(WassersteinDetector):
         """
         if self.pool is None:
             raise UserError("adGAN's phase critic needs a fake pool: give the experiment the callback fakepool")
-        real, fake = self.augmented(real), self.augmented(self.pool.draw(len(real)).to(self.device))
+        real, fake = self.augmented(real), self.augmented(self.pool.draw(len(real), self.device))
         loss, score, distance, penalty = self.critic_losses(self.judge, real, fake)  # eq. 1, x̃ from the pool
         spread = concentration(score)  # eq. 3
         terms = {"judge": distance, "judge_penalty": penalty, "concentration": spread}

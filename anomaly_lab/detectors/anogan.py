@@ -164,7 +164,7 @@ class AnoGAN(GenerativeDetector):
             target = self.discriminator.features(image)
         z, best = start.clone().requires_grad_(True), start
         least, trace = torch.full((len(image),), torch.inf, device=image.device), []
-        optimizer = Adam([z])
+        optimizer = Adam([z], fused=z.is_cuda or None)
         for step in range(p.search_steps + 1):
             with torch.enable_grad():
                 with bf16:
@@ -210,7 +210,8 @@ class AnoGAN(GenerativeDetector):
             fakes = self.generator(result.z).reshape(restarts, *image.shape)
         losses = result.loss.reshape(restarts, -1)  # A(x), one for each restart
         anomaly_map = (image - fakes).abs().mean((0, 2))[:, None]
-        return Prediction(losses.mean(0), anomaly_map, fakes[losses.argmin(0), torch.arange(len(image))])
+        each = torch.arange(len(image), device=image.device)
+        return Prediction(losses.mean(0), anomaly_map, fakes[losses.argmin(0), each])
 
 
 def _decay(done: float) -> float:

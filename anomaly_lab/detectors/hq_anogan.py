@@ -121,6 +121,7 @@ class HQAnoGAN(GenerativeDetector):
 
     networks = ("generator", "discriminator", "encoder", "normality")
     components = COMPONENTS
+    uncompiled = ("generator", "discriminator")  # the penalties differentiate them twice
     generator: stylegan2.StyleGenerator
     discriminator: stylegan2.StyleDiscriminator
     encoder: StyleEncoder
@@ -390,4 +391,4 @@ class HQAnoGAN(GenerativeDetector):
         reach = min(round(4 * sigma), side - 1)
         excess = (found.maps - self.normality.map).clamp_min(0)
         anomaly_map = gaussian_blur(excess, [2 * reach + 1] * 2, [sigma] * 2)
-        return Prediction(score, anomaly_map, found.reconstruction, components)
+        return Prediction(score, anomaly_map, found.reconstruction, components=components)

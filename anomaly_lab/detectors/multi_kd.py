@@ -133,10 +133,10 @@ class MultiKD(Detector):
     @torch.no_grad()
     def _magnitudes(self, image: Tensor) -> Tensor:
         """Return the root mean square of each of the teacher's taps, [4], over the images of all ranks."""
-        magnitudes = torch.stack([tap.float().square().mean().sqrt() for tap in self.teacher(colour(image))])
+        squares = torch.stack([tap.float().square().mean() for tap in self.teacher(colour(image))])
         if self.trainer.world_size > 1:
-            magnitudes = self.trainer.strategy.reduce(magnitudes, reduce_op="mean")
-        return magnitudes.clamp_min(1e-6)
+            squares = self.trainer.strategy.reduce(squares, reduce_op="mean")
+        return squares.sqrt().clamp_min(1e-6)
 
     def disagreement(self, image: Tensor) -> Tensor:
         """Return the score [B] of images [B, 3, H, W] in [0, 1]: the loss of each image over the last three taps."""

@@ -112,7 +112,7 @@ class PoolCNN(WassersteinDetector):
         """
         if self.pool is None:
             raise UserError("pool CNN's phase classifier needs a fake pool: give the experiment the callback fakepool")
-        fake = self.pool.draw(len(real)).to(self.device)
+        fake = self.pool.draw(len(real), self.device)
         # -mean log C(x) - mean log(1 - C(x̃)), x̃ from the pool
         loss = discriminator_loss(self.classifier(real), self.classifier(fake))
         self.track({"train/classifier": loss})

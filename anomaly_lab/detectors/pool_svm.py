@@ -114,8 +114,8 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
         """
         if self.pool is None:
             raise UserError("pool SVM needs a fake pool after its phase gan: give the experiment the callback fakepool")
-        normals = int(self.machine.count)
-        fake = self.pool.draw(normals).to(self.device)  # the same on all ranks
+        normals = self.machine.gathered
+        fake = self.pool.draw(normals, self.device)  # the same on all ranks
         self.machine.gather(self.featured(fake))
         rows, p = self.machine.project(), self.settings
         gamma = p.gamma or scale(rows)

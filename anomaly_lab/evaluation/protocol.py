@@ -79,7 +79,7 @@ def evaluate_scores(
     tables = {name: _table(label, *ratings[name], replicated[name]) for name in columns}
     best_f1, best_threshold = thresholds.best_f1(label, scores.score[test])
     bootstrap = {"replicates": replicates, "unit": "patient", "strata": "label", "level": CONFIDENCE, "seed": seed}
-    content: dict[str, Any] = _without_nan(
+    content: dict[str, Any] = without_nan(
         {
             "counts": {split: _counts(scores, split) for split in ("val", "test")},
             "threshold": {"rule": RULES[rule], "uses_test": rule in CAVEATS, **cutoffs["detector"]._asdict()},
@@ -146,19 +146,23 @@ def evaluate_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
         for name, pointing in measured.items()
     }
     detector = measured["detector"]
-    best = max(measured.keys() - {"detector"}, key=lambda name: (measured[name].figures["auroc"], name))
-    baseline = measured[best]
-    gain = detector.figures["auroc"] - baseline.figures["auroc"]
-    difference = _jackknife(gain, detector.without["auroc"] - baseline.without["auroc"], least=-1.0)
     content: dict[str, Any] = {
         "num_masks": detector.num_masks,
         "patients": len(detector.without["auroc"]),
         "level": CONFIDENCE,
         **tables.pop("detector"),
+    }
+    if not tables:  # no normals trained, so that there are no baselines
+        return dict(without_nan(content))
+    best = max(measured.keys() - {"detector"}, key=lambda name: (measured[name].figures["auroc"], name))
+    baseline = measured[best]
+    gain = detector.figures["auroc"] - baseline.figures["auroc"]
+    difference = _jackknife(gain, detector.without["auroc"] - baseline.without["auroc"], least=-1.0)
+    content |= {
         "baselines": tables,
         "versus_baselines": {"best": best, "difference": difference, "beaten": gain > 0},
     }
-    return dict(_without_nan(content))
+    return dict(without_nan(content))
 
 
 def _jackknife(value: float, without: Floats, least: float = 0.0) -> dict[str, float]:
@@ -235,8 +239,13 @@ def _counts(scores: Scores, split: str) -> dict[str, int]:
     return {"normal": int((label == 0).sum()), "anomalous": int((label == 1).sum())}
 
 
-def _without_nan(value: Any) -> Any:
-    """Replace NaN by None, recursively: JSON has no NaN."""
+def without_nan(value: Any) -> Any:
+    """Replace NaN by None in nested mappings: JSON has no NaN.
+
+    Examples:
+        >>> without_nan({"auroc": {"value": math.nan}})
+        {'auroc': {'value': None}}
+    """
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_lab.evaluation.stitching import Rule, case_scores
-from anomaly_lab.experiment.tables import restored, to_csv
+from anomaly_lab.experiment.tables import open_table, restored, to_csv
 from anomaly_lab.metrics import thresholds
 from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.types import UserError
@@ -75,7 +75,7 @@ class Scores:
             UserError: the file is missing or a row is invalid; the message names the file and the line.
         """
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with open_table(path) as file:
                 rows = list(csv.DictReader(file))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{path}: cannot be read as scores; evaluate the run to write it again") from error

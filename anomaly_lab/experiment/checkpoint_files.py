@@ -216,7 +216,7 @@ def _belongs(path: Path, ids: Collection[str | None]) -> bool:
 
 def _is_intact(path: Path) -> bool:
     match = _NAME.fullmatch(path.name)
-    return match is not None and match[2] == _digest(path.read_bytes())
+    return match is not None and path.is_file() and match[2] == _digest(path.read_bytes())  # a pipe never ends
 
 
 def _digest(content: bytes) -> str:

@@ -32,6 +32,7 @@ from anomaly_lab.experiment.schema import (
 )
 from anomaly_lab.types import Count, Name, Range, Seed, UserError
 
+Compile = Literal["never", "networks", "graphs"]
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
 OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # keys accepted for a data set without a detector
@@ -79,6 +80,10 @@ class Experiment:
         data: the data module.
         detector: the detector.
         trainer: the Lightning Trainer, except the arguments that the engine sets.
+        compile: what torch.compile makes faster in a training: "networks" their forward and backward passes, as far
+            as these are differentiated once; "graphs" replays them as CUDA graphs besides, for networks so small that
+            the processor cannot keep a GPU busy. Losses agree with those of "never" to rounding. Scores are always
+            computed without it.
         callbacks: the callbacks by name.
         evaluation: threshold, confidence intervals and unit of the evaluation.
         runs: parent folder of the run folders.
@@ -94,6 +99,7 @@ class Experiment:
     data: Any = MISSING
     detector: Any = MISSING
     trainer: Any = field(default_factory=lambda: {TARGET: "pytorch_lightning.Trainer"})
+    compile: Compile = "never"
     callbacks: dict[str, Any] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runs: str = "runs"

@@ -40,7 +40,11 @@ NAMES_AND_PLACES = (  # keys without effect on the numbers: names, locations and
 DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value they imply
     "evaluation.threshold": "normal_quantile",
     "start_phase": "gan",
+    "compile": "never",
+    "data.store.device": "auto",
+    "data.split.by": "patient",
 }
+OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used
 ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed
     "training": ("anomaly_lab.pipeline.training", "anomaly_lab.pipeline.warm_start"),
     "evaluation": ("anomaly_lab.pipeline.evaluate",),
@@ -117,6 +121,12 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
             node = below if isinstance(below, dict) else {}
         if key not in DEFAULTS_OF_NEW_KEYS or node.get(last) == DEFAULTS_OF_NEW_KEYS[key]:
             node.pop(last, None)
+    data = kept.get("data")
+    if isinstance(data, dict) and data.get("supervision", "none") == "none":
+        for key in OF_SUPERVISION:
+            data.pop(key, None)
+        if isinstance(data.get("split"), dict):
+            data["split"].pop("test_fraction", None)
     for named in (kept.get("data"), kept.get("detector")):
         if named:
             named[TARGET] = moved(str(named[TARGET]))

@@ -88,6 +88,8 @@ class Choice(TypedDict, total=False):
     file: str
     auroc: Number
     last_auroc: Number
+    loss: Number
+    last_loss: Number
     instead_of: dict[str, Any]
 
 
@@ -182,6 +184,14 @@ class Unit(TypedDict, total=False):
     top_k: Annotated[int, Range("[1, 1000000]")]
 
 
+class BoxesFound(TypedDict, total=False):
+    """Boxes around what maps show against those of known lesions."""
+
+    average_precision: Number
+    pointing: Number
+    known: Whole
+
+
 class Pixels(TypedDict, total=False):
     """Localisation of known lesions."""
 
@@ -191,6 +201,7 @@ class Pixels(TypedDict, total=False):
     pro: Figure | Number
     baselines: dict[str, Figures]
     versus_baselines: Comparison
+    boxes: BoxesFound
 
 
 class Components(TypedDict, total=False):
@@ -207,6 +218,94 @@ class Bootstrap(TypedDict, total=False):
     level: Annotated[float, Range("(0, 1)")]
 
 
+class ClassCounts(TypedDict, total=False):
+    """Numbers of cases by what is known of a class."""
+
+    yes: Whole
+    no: Whole
+    unknown: Whole
+
+
+class Bin(TypedDict):
+    """Claims of similar confidence."""
+
+    claims: Whole
+    confidence: float
+    share: float
+
+
+class Calibrated(TypedDict, total=False):
+    """How well class probabilities are calibrated."""
+
+    error: Number
+    brier: Number
+    log_loss: Number
+    curve: list[Bin]
+
+
+class Calibration(TypedDict, total=False):
+    """Calibration of the test cases before and after the temperature that validation cases set."""
+
+    temperature: float
+    cases: Whole
+    before: Calibrated
+    after: Calibrated
+
+
+class Majority(TypedDict):
+    """The trivial rule of always naming the largest class of the training."""
+
+    accuracy: Number
+
+
+Majority.__annotations__["class"] = str
+
+
+class OfClass(TypedDict, total=False):
+    """Figures of one class."""
+
+    average_precision: Figure
+    interpolated_average_precision: Figure
+    auroc: Figure
+    precision: Figure
+    recall: Figure
+    f1: Figure
+    prevalence: Number
+    threshold: Number
+
+
+class AgainstNormal(TypedDict, total=False):
+    """Unweighted means over anomalous and normal at a threshold."""
+
+    threshold: Number
+    precision: Figure
+    recall: Figure
+    f1: Figure
+
+
+class Classes(TypedDict, total=False):
+    """The classes of a run with labels."""
+
+    task: Literal["multiclass", "multilabel"]
+    names: list[str]
+    counts: dict[str, dict[str, ClassCounts]]
+    training: dict[str, Whole]
+    remarks: list[str]
+    each: dict[str, OfClass]
+    mean_average_precision: Figure
+    mean_interpolated_average_precision: Figure
+    mean_auroc: Figure
+    macro_precision: Figure
+    macro_recall: Figure
+    macro_f1: Figure
+    brier: Figure
+    accuracy: Figure
+    majority: Majority | None
+    confusion: list[list[Whole]] | None
+    anomalous: dict[str, AgainstNormal]
+    calibration: Calibration
+
+
 class Metrics(TypedDict, total=False):
     """metrics.json."""
 
@@ -221,6 +320,7 @@ class Metrics(TypedDict, total=False):
     bootstrap: Bootstrap
     unit: Unit
     pixels: Pixels | None
+    classes: Classes
 
 
 def read_provenance(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from anomaly_lab.experiment.locks import lock, substitute
 from anomaly_lab.types import UserError
 
 PACKAGES = (
@@ -270,19 +271,18 @@ def locked(run: Path) -> Iterator[None]:
     Raises:
         UserError: another process does so.
     """
-    lock = FileLock(run / ".lock", timeout=0)
-    try:
-        if (run / ".lock").is_symlink():
-            (run / ".lock").unlink()  # taking the lock would empty what it leads to
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"{run} is in use by another process; wait for it or stop it") from error
-    except OSError as error:
-        raise UserError(f"{run} cannot be locked: {error.strerror}; make the folder writable") from error
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            if (run / ".lock").is_symlink():
+                (run / ".lock").unlink()  # taking the lock would empty what it leads to
+            held.enter_context(lock(run / ".lock", wait=False))
+        except Timeout as error:
+            note = substitute(run / ".lock")
+            left = f", or delete {note} if none is at work on another machine either" if note.exists() else ""
+            raise UserError(f"{run} is in use by another process; wait for it or stop it{left}") from error
+        except OSError as error:
+            raise UserError(f"{run} cannot be locked: {error.strerror}; make the folder writable") from error
         yield
-    finally:
-        lock.release()
 
 
 def open_run(path: str) -> Path:

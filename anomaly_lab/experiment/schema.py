@@ -7,6 +7,7 @@ import copy
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
@@ -355,6 +356,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def sentence(error: OmegaConfBaseException) -> str:
     """Return the first line of OmegaConf's message without unfilled placeholders; the other lines repeat the key.
 
+    A word that is none of the words allowed is answered with those most similar to it.
+
     Examples:
         >>> config = OmegaConf.structured(make_dataclass("Toy", [("width", int, 8)]))
         >>> try:
@@ -363,7 +366,10 @@ def sentence(error: OmegaConfBaseException) -> str:
         ...     print(sentence(error))
         Value 'wide' of type 'str' could not be converted to Integer
     """
-    return str(error).splitlines()[0].replace("'$VALUE' of type '$VALUE_TYPE'", "of an element")
+    first = str(error).splitlines()[0].replace("'$VALUE' of type '$VALUE_TYPE'", "of an element")
+    if choice := re.search(r"Invalid value '(.*)', expected one of \[('.*')\]", first):
+        first += "." * bool(hint := did_you_mean(choice[1], choice[2].strip("'").split("', '"))) + hint
+    return first
 
 
 def _refuse_what_the_engine_sets(trainer: Mapping[str, Any]) -> None:

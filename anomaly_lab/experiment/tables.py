@@ -1,12 +1,32 @@
 """CSV files that people open in a spreadsheet, where a cell that begins like a formula would be run as one."""
 
 import csv
+import errno
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import TextIO
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # the full-width = + - @ begin formulas, too
+
+
+def open_table(path: Path, encoding: str = "utf-8") -> TextIO:
+    """Open a CSV file for reading.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, which would keep us waiting, or a device, which may never end.
+
+    Examples:
+        >>> open_table(Path("/dev/zero"))
+        Traceback (most recent call last):
+            ...
+        OSError: [Errno 22] it is no file: '/dev/zero'
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return path.open(newline="", encoding=encoding)
 
 
 def to_csv(rows: Iterable[Iterable[object]]) -> str:

@@ -2,6 +2,18 @@
 
 Two methods are paired by repeat (the same seed, so the same split). With k repeats, the p-value of a Wilcoxon test is
 at least 2^(1-k): five pairs never reach p < .05, three never get below .25. Effect sizes are then more informative.
+
+Repeats may be folds, which share most of their training cases, so that they vary less than repeats with other training
+cases would. Two intervals allow for that, each for a question of its own:
+
+- How good is the method, trained on other cases? The variance of the mean over n repeats is not s²/n but s²/n + s²·r,
+  where r is the number of test cases over that of training cases (Nadeau and Bengio 2003, Inference for the
+  Generalization Error, Machine Learning 52, eq. 9; for repeated folds Bouckaert and Frank 2004).
+- How good are these trained models on other cases? The models are given, and every case is tested by one of them only,
+  so that the folds count as independent samples: the variance of their mean AUROC is the mean of their variances over
+  their number (LeDell, Petersen and van der Laan 2015, Electronic Journal of Statistics 9, 1583-1607). Scores of
+  different models are never ranked against each other. A case that is tested trains the other models, which this leaves
+  out: five folds of a linear classifier are covered in .89 instead of .95 of all samples with 60 cases, .93 with 400.
 """
 
 import math
@@ -15,6 +27,7 @@ from scipy import stats
 from anomaly_lab.metrics.ranking import Floats, Labels
 
 Patients = NDArray[np.generic]  # [N], name or number of the patient of each case
+Fold = tuple[Labels, Floats, Floats, Patients | None]  # label, scores of A and of B, patient
 
 
 class Summary(NamedTuple):
@@ -70,8 +83,13 @@ class Agreement(NamedTuple):
     kendall_p: float
 
 
-def summary(values: Sequence[float], level: float = 0.95) -> Summary:
+def summary(values: Sequence[float], level: float = 0.95, overlap: float = 0.0) -> Summary:
     """Return the mean of repeats with Student's interval, clipped to [0, 1], the range of every rank metric.
+
+    Args:
+        values: of the repeats.
+        level: coverage of the interval.
+        overlap: number of test cases over that of training cases, if the repeats are folds; 0 if they are independent.
 
     Examples:
         >>> result = summary([0.7, 0.8, 0.9])
@@ -83,12 +101,18 @@ def summary(values: Sequence[float], level: float = 0.95) -> Summary:
     if n < 2:
         return Summary(n, mean, math.nan, math.nan, math.nan)
     sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / math.sqrt(n)
+    half = _half(sd, n, overlap, level)
     return Summary(n, mean, sd, max(0.0, mean - half), min(1.0, mean + half))
 
 
-def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
-    """Compare two methods on the same repeats; a[i] and b[i] have the same seed.
+def paired(a: Sequence[float], b: Sequence[float], overlap: float = 0.0) -> Paired:
+    """Compare two methods on the same repeats; a[i] and b[i] have the same seed and fold.
+
+    Args:
+        a: values of the one method.
+        b: values of the other.
+        overlap: as in `summary`; with folds, the t-test is the corrected resampled t-test, and there is no Wilcoxon
+            test, because it needs independent repeats.
 
     Raises:
         ValueError: the two differ in length.
@@ -111,8 +135,28 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
     if not difference.any():
         return Paired(n, 0.0, 0.0, biserial, 1.0, 1.0)
     if sd < 1e-12 * abs(mean):  # the same difference in all repeats: d_z is infinite
-        return Paired(n, mean, math.inf * mean, biserial, 0.0, _wilcoxon(difference))
+        return Paired(n, mean, math.inf * mean, biserial, 0.0, math.nan if overlap else _wilcoxon(difference))
+    if overlap:
+        t = 2 * float(stats.t.sf(abs(mean) / (sd * math.sqrt(1 / n + overlap)), n - 1))
+        return Paired(n, mean, mean / sd, biserial, t, math.nan)
     return Paired(n, mean, mean / sd, biserial, float(stats.ttest_rel(a, b).pvalue), _wilcoxon(difference))
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95, overlap: float = 0.0) -> tuple[float, float]:
+    """Return Student's interval of a mean that is not clipped, such as that of differences; nan for fewer than two.
+
+    Arguments as in `summary`.
+
+    Examples:
+        >>> low, high = mean_interval([0.1, 0.3])  # 0.2 ± 12.7 · 0.1
+        >>> round(low, 2), round(high, 2)
+        (-1.07, 1.47)
+    """
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    mean, half = float(np.mean(values)), _half(float(np.std(values, ddof=1)), n, overlap, level)
+    return mean - half, mean + half
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -177,6 +221,51 @@ def delong(label: Labels, a: Floats, b: Floats, patient: Patients | None = None,
     return DeLong(area_a, area_b, difference - half, difference + half, p)
 
 
+def delong_of_folds(folds: Sequence[Fold], level: float = 0.95) -> DeLong:
+    """Test the difference of two methods' mean AUROC over folds, each case being tested in one fold.
+
+    Args:
+        folds: of each fold the arguments of `delong`.
+        level: coverage of the interval.
+
+    Examples:
+        >>> label, patient = np.array([0, 0, 1, 1]), np.arange(4)
+        >>> a, b = np.array([1.0, 3.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0, 4.0])
+        >>> result = delong_of_folds([(label, a, b, patient), (label, 10 * a, b, patient)])
+        >>> result.a, result.b
+        (0.75, 1.0)
+    """
+    areas_a, areas_b, variance = [], [], 0.0
+    for label, a, b, patient in folds:
+        (area_a, placed_a), (area_b, placed_b) = _placements(label, a), _placements(label, b)
+        areas_a.append(area_a)
+        areas_b.append(area_b)
+        variance += _error(label, placed_a - placed_b, patient) ** 2
+    mean_a, mean_b = (float(np.mean(areas)) if areas else math.nan for areas in (areas_a, areas_b))
+    error = math.sqrt(variance) / max(1, len(folds))
+    difference, half = mean_a - mean_b, _quantile(level) * error
+    p = 2 * float(stats.norm.sf(abs(difference) / error)) if error else float(difference == 0)
+    return DeLong(mean_a, mean_b, difference - half, difference + half, p)
+
+
+def auroc_of_folds(folds: Sequence[Fold], level: float = 0.95) -> tuple[float, float, float]:
+    """Return the mean AUROC over folds with its interval, clipped to [0, 1].
+
+    Args:
+        folds: of each fold label [N], score [N], anything, and patient [N], as in `delong_of_folds`.
+        level: coverage of the interval.
+
+    Examples:
+        >>> label, score = np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 4.0])
+        >>> auroc_of_folds([(label, score, score, None)] * 2)[0]
+        0.75
+    """
+    constant = [(label, score, np.zeros(len(label)), patient) for label, score, _, patient in folds]
+    found = delong_of_folds(constant, level)  # a constant has an AUROC of .5, and no variance
+    half = (found.high - found.low) / 2
+    return found.a, max(0.0, found.a - half), min(1.0, found.a + half)
+
+
 def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement:
     """Compute how well two tables agree on the order of the same methods; nan with fewer than three or if all tie.
 
@@ -223,6 +312,12 @@ def _error(label: Labels, placements: Floats, patient: Patients | None) -> float
     covariance = float(sums[0] @ sums[1])  # of the two classes, from patients with cases of both
     variance += 2 * num_patients / (num_patients - 1) * covariance
     return math.sqrt(max(0.0, variance))
+
+
+def _half(sd: float, n: int, overlap: float, level: float) -> float:
+    """Return half the width of Student's interval of a mean."""
+    quantile = float(stats.t.ppf((1 + level) / 2, n - 1))
+    return quantile * sd * math.sqrt(1 / n + overlap) if overlap else quantile * sd / math.sqrt(n)
 
 
 def _rank_biserial(difference: Floats) -> float:

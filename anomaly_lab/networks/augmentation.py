@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anomaly_lab.devices import rounding
 from anomaly_lab.networks.wavelet import smoothly_warped
 
 AugmentD = Literal["none", "diffaugment", "ada", "ada_bgc", "ada_medical"]
@@ -49,7 +50,7 @@ class _Drawn(Augmentation):
         def draw(distribution: Callable[..., Tensor] = torch.rand) -> Tensor:
             return distribution(n, 1, 1, 1, device=device).repeat(times, 1, 1, 1)
 
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False), rounding(device, strict=True):
             transformed = self.transform(image.to(torch.promote_types(image.dtype, torch.float32)), draw)
         return torch.split(transformed, n)
 
@@ -110,7 +111,7 @@ class ADA(_Drawn):
         self.register_buffer("seen", torch.zeros(2))  # sum and number of signs since p was last adapted
 
     def track(self, signs: Tensor) -> None:
-        self.seen += torch.stack([signs.sum(), signs.new_tensor(len(signs))])
+        self.seen += torch.stack([signs.sum(), signs.new_full((), len(signs))])
 
     def adapt(self, share: float) -> None:
         """Move p by the signs recorded since the last call; `share` is the fraction of the training that they cover."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -30,15 +31,35 @@ class Averages(nn.Module):
     def __init__(self, owner: nn.Module, names: Sequence[str], decay: float) -> None:
         super().__init__()
         averaging: Callable[[float], Any] = get_ema_multi_avg_fn  # torch does not annotate it
-        copies = {name: AveragedModel(owner.get_submodule(name), multi_avg_fn=averaging(decay)) for name in names}
+        self._average = averaging(decay)
+        copies = {name: AveragedModel(owner.get_submodule(name), multi_avg_fn=self._average) for name in names}
         self.copies = nn.ModuleDict(copies).requires_grad_(False)
+        self.begun = False  # whether any copy was made, readable without waiting for the device
+        self.register_load_state_dict_post_hook(_look)  # type: ignore[no-untyped-call]
 
+    @torch.no_grad()
     def follow(self, owner: nn.Module) -> None:
-        """Update the averages with the owner's current weights; the first call copies them."""
+        """Update the averages with the owner's current weights; the first call copies them.
+
+        The same as `AveragedModel.update_parameters`, which asks the device twice for the number of updates.
+        """
         for name, copy in self.copies.items():
             assert isinstance(copy, AveragedModel)
-            copy.update_parameters(owner.get_submodule(name))
+            network = owner.get_submodule(name)
+            averages, weights = ([p.detach() for p in each.parameters()] for each in (copy, network))
+            if self.begun:
+                self._average(averages, weights, copy.n_averaged)
+            else:
+                torch._foreach_copy_(averages, weights)
+            for buffer, of_network in zip(copy.module.buffers(), network.buffers(), strict=True):
+                buffer.copy_(of_network)
+            copy.n_averaged.add_(1)
+        self.begun = True
 
     def __getitem__(self, name: str) -> Any:
         """Return the network `name` with averaged weights."""
         return self.copies[name].module
+
+
+def _look(averages: Averages, keys: object) -> None:
+    averages.begun = all(int(copy.n_averaged) for copy in averages.copies.values())  # type: ignore[arg-type]

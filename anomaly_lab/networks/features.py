@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from anomaly_lab.networks.pretrained import Normalisation, Normalised
+from anomaly_lab.networks.pretrained import Normalisation, Normalised, read_weights
 from anomaly_lab.types import UserError
 
 EXPLAINED_VARIANCE = 0.95  # share of the variance that the retained principal axes explain
@@ -63,14 +63,9 @@ class SqueezeNetFeatures(nn.Module):
         """
         if not Path(file).is_file():
             raise UserError(f"detector.weights={file}: no such file; give torchvision's squeezenet1_0 weights (.pth)")
-        try:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-            trunk = {key.removeprefix("features."): w for key, w in weights.items() if key.startswith("features.")}
-            self.features.load_state_dict(trunk)
-        except Exception as error:
-            raise UserError(
-                f"{file}: not the weights of torchvision's squeezenet1_0; give its state dict (.pth)"
-            ) from error
+        wanted = {f"features.{key}": value for key, value in self.features.state_dict().items()}
+        weights = read_weights(file, wanted, "torchvision's squeezenet1_0")
+        self.features.load_state_dict({key.removeprefix("features."): value for key, value in weights.items()})
 
     def forward(self, image: Tensor) -> Tensor:
         image = F.interpolate(image.float(), size=self.side, mode="bilinear", antialias=True)

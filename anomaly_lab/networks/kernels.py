@@ -16,6 +16,9 @@ class KernelMachine(nn.Module):
         num_features: D.
         components: maximum number of principal axes to project the rows on; 0 for none.
 
+    Attributes:
+        gathered: value of the buffer `count`, the number of rows, readable without waiting for the device.
+
     Examples:
         >>> machine = KernelMachine(capacity=2, num_features=1)
         >>> machine.gather(torch.tensor([[0.0], [1.0]]))
@@ -38,17 +41,20 @@ class KernelMachine(nn.Module):
         self.register_buffer("weights", torch.zeros(capacity))
         self.register_buffer("gamma", torch.ones(()))
         self.register_buffer("offset", torch.zeros(()))
+        self.gathered = 0
+        self.register_load_state_dict_post_hook(_recount)  # type: ignore[no-untyped-call]
 
     def gather(self, rows: Tensor) -> None:
         """Append rows [n, D]; rows beyond the capacity are dropped."""
-        start = int(self.count)
+        start = self.gathered
         rows = rows[: len(self.rows) - start]
         self.rows[start : start + len(rows)] = rows
+        self.gathered += len(rows)
         self.count += len(rows)
 
     def project(self) -> Tensor:
         """Fit the projection to the gathered rows and return them projected, [n, F] in float64."""
-        gathered = self.rows[: int(self.count)]
+        gathered = self.rows[: self.gathered]
         self.projection.learn(gathered)
         return self.projected(gathered)
 
@@ -76,6 +82,10 @@ class KernelMachine(nn.Module):
         rows, weights = self.support()
         total: Tensor = self.exponents(x, rows).exp() @ weights + self.offset
         return total
+
+
+def _recount(machine: KernelMachine, keys: object) -> None:
+    machine.gathered = int(machine.count)
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 Their weights are read from a local file and never downloaded; random weights are for trials.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import get_model_weights
 
-from anomaly_lab.networks.pretrained import Normalisation, Normalised
+from anomaly_lab.networks.backbones import draw, torchvision_network
+from anomaly_lab.networks.pretrained import Normalisation, Normalised, digest, read_weights
 from anomaly_lab.types import UserError
 
 Pool = Callable[[], nn.Module]
@@ -96,16 +96,11 @@ class Teacher(nn.Module):
                 f"detector.teacher_weights={file or '(empty)'}: no such file; get torchvision's {self.name} from {url} "
                 "(with detector.teacher_input=imagenet), or set detector.teacher_weights=random for a trial"
             )
-        try:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-            prefix, wanted = f"{self.backbone.trunk}.".removeprefix("."), self.trunk.state_dict().keys()
-            trunk = {key: weights[prefix + key] for key in wanted if prefix + key in weights}
-            self.trunk.load_state_dict(trunk)
-        except Exception as error:
-            raise UserError(
-                f"{file}: not the weights of torchvision's {self.name}; give its state dict (.pth)"
-            ) from error
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+        prefix = f"{self.backbone.trunk}.".removeprefix(".")
+        wanted = {prefix + key: value for key, value in self.trunk.state_dict().items()}
+        weights = read_weights(file, wanted, f"torchvision's {self.name}")
+        self.trunk.load_state_dict({key.removeprefix(prefix): value for key, value in weights.items()})
+        return digest(file)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         h, taps = self.normalised(image), []
@@ -116,29 +111,11 @@ class Teacher(nn.Module):
         return taps
 
 
-def draw(network: nn.Module) -> None:
-    """Initialise convolutions He-normally and biases with 0, so that activations keep their size (≠ code: Xavier).
-
-    Examples:
-        >>> layer = nn.Conv2d(100, 100, 1)
-        >>> draw(layer)
-        >>> 0.13 < layer.weight.std() < 0.15  # √(2 / 100)
-        tensor(True)
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-
-
 def _trunk(name: str) -> nn.Sequential:
     """Return the layers up to the last tap, with uninitialised weights."""
     backbone = BACKBONES[name]
     with torch.device("meta"):  # no memory: VGG's dense layers alone would take half a gigabyte
-        layers = list(get_model(name, weights=None).get_submodule(backbone.trunk).named_children())
+        layers = list(torchvision_network(name).get_submodule(backbone.trunk).named_children())
     names = [child for child, _ in layers]
     trunk = nn.Sequential(OrderedDict(layers[: names.index(backbone.taps[-1]) + 1]))
     for module in trunk.modules():

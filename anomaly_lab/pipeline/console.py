@@ -14,7 +14,6 @@ from rich.markup import escape
 
 MAX_LISTED_PAIRS = 10  # pairs of similar pictures to print; the report and the data sheet list all of them
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
-_LAUNCHER = "lightning_fabric.strategies.launchers.subprocess_script"  # says only which process of a run has died
 _NOISE = (
     ".*treespec, LeafSpec.*",  # Lightning 2.6 on a recent torch
     ".*`srun` command is available.*",
@@ -40,9 +39,6 @@ def quiet_lightning() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
-    launcher = logging.getLogger(_LAUNCHER)
-    launcher.setLevel(logging.INFO)
-    launcher.addFilter(_in_our_words)
     try:
         with warnings.catch_warnings():
             for message in _NOISE:
@@ -51,13 +47,6 @@ def quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _in_our_words(record: logging.LogRecord) -> bool:
-    """Say after a message of Lightning's launcher, which then kills the process, what to do."""
-    what = record.getMessage().partition(" Forcefully")[0]
-    record.msg, record.args = f"error: {what} The run ends; continue with: make resume RUN=…", ()
-    return True
 
 
 def say(text: str) -> None:
@@ -123,7 +112,7 @@ def announce_source(source: str, where_to_get: str) -> None:
 
 
 def announce_data(facts: dict[str, Any]) -> None:
-    """Print the sizes of the splits, the number of skipped files and the findings of the leakage audit.
+    """Print the sizes of the splits, or why there are none, the skipped files and the findings of the leakage audit.
 
     Args:
         facts: what `PatchDataModule.facts` returns.
@@ -131,13 +120,15 @@ def announce_data(facts: dict[str, Any]) -> None:
     Examples:
         >>> audit = {"identical": [], "near_identical": [], "crossing": 0, "shared_patients": [], "checked": 2}
         >>> counts = {"test": {"normal": 1, "anomalous": 1}}
-        >>> facts = {"counts": counts, "skipped": [], "left_out": {}, "remarks": [], "audit": audit}
+        >>> facts = {"counts": counts, "unsplit": "", "skipped": [], "left_out": {}, "remarks": [], "audit": audit}
         >>> announce_data(facts)  # printed on stderr
     """
     counts = ", ".join(
         f"{split} {n['normal']} normal + {n['anomalous']} anomalous" for split, n in facts["counts"].items()
     )
     say(f"data: {counts}; {len(facts['skipped'])} files skipped")
+    if facts["unsplit"]:
+        warn(f"the data could not be split: {facts['unsplit']}")
     if facts["left_out"]:
         others = ", ".join(f"{count} {suffix}" for suffix, count in facts["left_out"].items())
         say(f"data: files of other kinds, left out: {others}")

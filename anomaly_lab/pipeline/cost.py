@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from anomaly_lab.detectors.families.detector import Detector
@@ -82,21 +83,32 @@ def _iteration(settings: DictConfig, detector: Detector, elapsed: int, size: tup
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(detector, DrawsFromPool):
             detector.pool = filled(Path(folder) / "pool", torch.rand(shape[1:]) * 2 - 1)
-        trainer.fit(detector, DataLoader(_Noise(shape), batch_size=None))
+        noise = _Noise(shape, _classes(settings) if detector.supervised else None)
+        trainer.fit(detector, DataLoader(noise, batch_size=None))
     return clock.seconds
 
 
-class _Noise(Dataset[Batch]):
-    """Noise for two iterations: one to warm up and one to measure."""
+def _classes(settings: DictConfig) -> Tensor:
+    """Return a target for each kind of case, [kinds, K]: one of each class, and one of none if that is possible."""
+    targets = torch.eye(len(settings.data.classes), dtype=torch.int8)
+    return targets if settings.data.target_type == "multiclass" else torch.nn.functional.pad(targets, (0, 0, 0, 1))
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+
+class _Noise(Dataset[Batch]):
+    """Noise for two iterations: one to warm up and one to measure; of images in turn the given targets."""
+
+    def __init__(self, shape: tuple[int, ...], targets: Tensor | None = None) -> None:
+        self.shape, self.targets = shape, targets
 
     def __len__(self) -> int:
         return 2
 
     def __getitem__(self, i: int) -> Batch:
-        return Batch(image=torch.rand(self.shape) * 2 - 1)
+        batch = Batch(image=torch.rand(self.shape) * 2 - 1)
+        if self.targets is not None:
+            minibatches, images = self.shape[:2]
+            batch["target"] = self.targets[torch.arange(images) % len(self.targets)].expand(minibatches, -1, -1)
+        return batch
 
 
 class _Clock(pl.Callback):

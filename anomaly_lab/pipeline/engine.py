@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -26,9 +25,10 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.experiment.schema import TARGET, locate
-from anomaly_lab.pipeline import identity, slurm
+from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say, warn
+from anomaly_lab.pipeline.distributed import ENDED, Processes, is_of_another, together
 from anomaly_lab.pipeline.evaluate import evaluate_run
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
 from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
@@ -48,7 +48,7 @@ from anomaly_lab.pipeline.warm_start import WarmStart
 from anomaly_lab.reports.prediction_page import Scoring
 from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
-from anomaly_lab.types import Stopped, UserError
+from anomaly_lab.types import FailedElsewhereError, Schedule, Stopped, UserError
 
 MAX_NAMED = 5  # files that were not scored and are named on the console
 LOADING = tuple(f"data.store.{name}" for name in ("folder", "num_workers", "scoring_batch_size", "on_bad"))
@@ -56,6 +56,7 @@ EVALUATE = ("evaluation", "trainer.accelerator", *LOADING)  # what may be said o
 RESUME = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "callbacks", *LOADING)
 
 
+@quiet_lightning()
 def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = None) -> Path:
     """Train an experiment by name.
 
@@ -75,15 +76,16 @@ def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = 
         >>> train_by_name("ganomaly_headct", ["budget=smoke"])  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
-    config = configuration.load(experiment, overrides)
-    place = Path(into) if into is not None else None
-    if place and (place / "config.yaml").exists():
-        return _finish(place, config)
-    reduced = config.budget == "laptop"
-    return train(config, configuration.load(experiment, [*overrides, "budget=paper"]) if reduced else None, place)
+    with together() as processes:
+        config = configuration.load(experiment, overrides)
+        place = Path(into) if into is not None else None
+        if place and processes.from_first((place / "config.yaml").exists()):
+            return _finish(place, config, [word for word in overrides if word.startswith(launchers.KEYS)], processes)
+        paper = configuration.load(experiment, [*overrides, "budget=paper"]) if config.budget == "laptop" else None
+        return train(config, paper, place, overrides)
 
 
-def _finish(run: Path, config: DictConfig) -> Path:
+def _finish(run: Path, config: DictConfig, numbers: Sequence[str], processes: Processes) -> Path:
     """Continue a run that is not finished, if it is a run of this experiment."""
     recorded, asked = (_plain(each) for each in (configuration.recall(run / "config.yaml"), config))
     starts = [Path(each["start_from"] or "").name for each in (recorded, asked)]
@@ -93,44 +95,50 @@ def _finish(run: Path, config: DictConfig) -> Path:
             f"{run} is a run with {key}={before}, not {now}; name another folder, or to continue it as it is: "
             f"make resume RUN={run}"
         )
-    if _is_finished(run):
-        say(f"{run} is finished")
+    if processes.from_first(_is_finished(run)):
+        if processes.is_first:
+            say(f"{run} is finished")
         return run
-    return resume(str(run))
+    return resume(str(run), numbers)
 
 
 @quiet_lightning()
-def train(config: DictConfig, paper: DictConfig | None = None, place: Path | None = None) -> Path:
+def train(
+    config: DictConfig, paper: DictConfig | None = None, place: Path | None = None, said: Sequence[str] = ()
+) -> Path:
     """Train, evaluate and report an experiment in a new run folder.
 
     Args:
         config: the resolved experiment.
         paper: the same experiment at the paper budget, to report what that would cost; None to omit this.
         place: the run folder, if it was chosen beforehand; there must be nothing.
+        said: the user's words, of which those about processes must agree with the program that started them.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: the data cannot be read or are too few, `start_from` does not fit, or the folder cannot be written.
+        UserError: the data cannot be read or are too few, `start_from` does not fit, the folder cannot be written, or
+            the processes are not those that the experiment asks for.
 
     Examples:
         >>> train(configuration.load("ganomaly_headct", ["budget=smoke"]))  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
-    if place and _is_first_rank():
-        run_folder.refuse_taken(place)
-    with Interruption().listening() as interruption:
+    with Interruption().listening() as interruption, together() as processes, contextlib.ExitStack() as held:
+        trainer = processes.start(config.trainer, said)
+        if place and processes.is_first:
+            run_folder.refuse_taken(place)
         data, detector = construct(config)
         pretrained = detector.load_pretrained()
         start = WarmStart.open(config.start_from, config.start_phase) if config.start_from else None
         if start:
             start.apply_to(detector)
+        _set_up(
+            data, processes, detector.schedule
+        )  # before the run folder is created, so that unusable data leave nothing behind
         run, facts = place or Path(), dict[str, Any]()
-        if _is_first_rank():
-            data.prepare_data()
-            data.setup()  # before the run folder is created, so that unusable data leave nothing behind
-            data.check_trainable()
+        if processes.is_first:
             facts = provenance(config, data, detector, pretrained, start.record() if start else None)
             facts["precision"] = str(precision_for(config.trainer.precision))
             if paper is not None:
@@ -139,8 +147,29 @@ def train(config: DictConfig, paper: DictConfig | None = None, place: Path | Non
             run = place or run_folder.new_place(config.runs, config.name, marks)
             _make_run_folder(_Work(config, run, facts, data, detector), start)
             announce(run, facts, data.where_to_get)
-        with _alone(run):
-            return _fit_and_evaluate(_Work(config, run, facts, data, detector), None, interruption)
+            held.enter_context(run_folder.locked(run))
+        run, facts = processes.from_first((run, facts))
+        return _fit_and_evaluate(_Work(config, run, facts, data, detector), trainer, processes, None, interruption)
+
+
+def _set_up(data: PatchDataModule, processes: Processes, to_train: Schedule | None) -> None:
+    """Open the store on every machine, which the first process on it builds if there is none.
+
+    Args:
+        data: the data set.
+        processes: all that work on the run.
+        to_train: the phases whose training images have to be there; None if nothing is left to be trained.
+    """
+    processes.wait()  # an error in what came before is told before a long building
+
+    def set_up() -> None:
+        data.prepare_data()
+        data.setup()
+        if to_train:
+            data.check_trainable(to_train, processes.size)
+
+    processes.in_turn(set_up)
+    processes.refuse_differences(f"the content of {data.folder}", (data.source, data.store.fingerprint))
 
 
 def _make_run_folder(new: _Work, start: WarmStart | None) -> None:
@@ -171,6 +200,7 @@ def inspect(config: DictConfig, verify: bool = False) -> Path:
         >>> inspect(configuration.load_data("headct"))  # doctest: +SKIP
         PosixPath('runs/headct/data/datasheet.html')
     """
+    _refuse_several("data")
     data: PatchDataModule = configuration.build(config.data)
     announce_source(data.source, data.where_to_get)
     if data.source == "real":
@@ -209,15 +239,17 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
         >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b')
     """
-    run = run_folder.open_run(path)
-    config = configuration.recall(run / "config.yaml", overrides, RESUME)
-    _refuse_other_callbacks(configuration.recall(run / "config.yaml"), config)
-    with Interruption().listening() as interruption, _alone(run):
+    with Interruption().listening() as interruption, together() as processes, contextlib.ExitStack() as held:
+        run = run_folder.open_run(path)
+        config = configuration.recall(run / "config.yaml", overrides, RESUME)
+        _refuse_other_callbacks(configuration.recall(run / "config.yaml"), config)
+        _refuse_finished(run)
+        trainer = processes.start(config.trainer, overrides)
+        if processes.is_first:
+            held.enter_context(run_folder.locked(run))
+            _refuse_finished(run)  # now that no other process can finish it
+        processes.wait()
         facts = record.read_provenance(run, needs=("data",))
-        if _is_finished(run):
-            raise UserError(
-                f"{run} is finished, there is nothing to resume; to evaluate it again: make evaluate RUN={run}"
-            )
         torch.set_num_threads(facts.get("threads", torch.get_num_threads()))
         checkpoint = checkpoint_files.newest(run)
         identity.point_at_data(config, run, facts, asked)
@@ -227,16 +259,22 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
             detector.load_pretrained()
             if config.start_from:
                 WarmStart.open(config.start_from, config.start_phase).apply_to(detector)
-        if _is_first_rank():
+        left = checkpoint is None or int(checkpoint.name.partition("-")[0]) < detector.schedule.iterations
+        _set_up(data, processes, detector.schedule if left else None)
+        work = _Work(config, run, facts, data, detector, overrides)
+        caveat = _of_another_number(work, processes.size, checkpoint)
+        if processes.is_first:
             run_folder.remove_partial_files(run)
-            data.prepare_data()
-            data.setup()
             identity.check_fingerprint(data, run, facts, asked)
             identity.note_data(run, data, "resume", asked)
             say(f"resuming {run} from {'the beginning (no checkpoint yet)' if checkpoint is None else checkpoint.name}")
             entry = {"at": run_folder.now(), "from": checkpoint and checkpoint.name, "overrides": list(overrides)}
             run_folder.update_provenance(run, resumed=[*facts.get("resumed", []), entry])
-        return _fit_and_evaluate(_Work(config, run, facts, data, detector, overrides), checkpoint, interruption)
+            if caveat:
+                before = facts["detector"]
+                run_folder.update_provenance(run, detector=before | {"caveats": [*before.get("caveats", []), caveat]})
+        processes.wait()
+        return _fit_and_evaluate(work, trainer, processes, checkpoint, interruption)
 
 
 @quiet_lightning()
@@ -262,9 +300,10 @@ def evaluate(
         >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
     """
+    _refuse_several("evaluate")
     run = run_folder.open_run(path)
     config = configuration.recall(run / "config.yaml", overrides, EVALUATE)
-    with Interruption().listening(), _alone(run):
+    with Interruption().listening(), run_folder.locked(run):
         facts = record.read_provenance(run, needs=("code", "data"))
         identity.point_at_data(config, run, facts, asked)
         data, detector = construct(config)
@@ -297,6 +336,7 @@ def report(path: str) -> Path:
         >>> report("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
     """
+    _refuse_several("report")
     return _reported(run_folder.open_run(path))
 
 
@@ -320,6 +360,7 @@ def predict(path: str, request: Request, overrides: Sequence[str] = ()) -> Predi
         >>> predict("runs/ganomaly_headct/20260101-120000-smoke-1a2b", Request(Path("new"))).folder  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-1a2b/predictions/new-20260102-080000')
     """
+    _refuse_several("predict")
     run = run_folder.open_run(path)
     scorer = Scorer.open(run, overrides)
     record = read_run(run)
@@ -379,9 +420,9 @@ class _Work:
 
     Attributes:
         config: the resolved experiment.
-        run: the run folder; on other ranks than the first it may be unknown.
+        run: the run folder.
         facts: its provenance.
-        data: its data set, set up on the first rank.
+        data: its data set, set up.
         detector: as it begins.
         overrides: what was said otherwise when going on with it.
     """
@@ -394,30 +435,39 @@ class _Work:
     overrides: Sequence[str] = ()
 
 
-def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interruption) -> Path:
-    """Train what is left, from a checkpoint or from the beginning, then score, evaluate and report."""
+def _fit_and_evaluate(
+    work: _Work, settings: DictConfig, processes: Processes, checkpoint: Path | None, interruption: Interruption
+) -> Path:
+    """Train what is left, from a checkpoint or from the beginning, then score, evaluate and report.
+
+    Args:
+        work: the run.
+        settings: the section `trainer` with the numbers of processes as they are.
+        processes: the processes, of which the first one writes the run folder.
+        checkpoint: what the training goes on from; None for the beginning.
+        interruption: listens to signals.
+    """
     config, run, data, detector = work.config, work.run, work.data, work.detector
-    if config.trainer.precision == "bf16-mixed" and emulates_bfloat16() and _is_first_rank():
+    if config.trainer.precision == "bf16-mixed" and emulates_bfloat16() and processes.is_first:
         say("trainer.precision=bf16-mixed: this processor only emulates bfloat16, training in float32 instead")
     named: list[pl.Callback] = [configuration.build(node) for node in config.callbacks.values()]
     trainer = trainer_for(
-        config.trainer,
+        settings,
         run,
         [*decisive_callbacks(config.seed), *named, interruption],
         detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
         plugins=[
             CheckpointFiles(work.facts.get("id"), checkpoint_files.run_ids(work.facts)),
-            *slurm.environments(),
+            launchers.environment(),
         ],
     )
-    _mind_number_of_processes(work, trainer.world_size, checkpoint)
     try:
-        if trainer.is_global_zero and _is_first_rank():
+        if processes.is_first:
             run_folder.update_provenance(run, world_size=trainer.world_size)
         with _restoring(checkpoint, interruption):
             trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         began = time.perf_counter()
-        with Meter("scoring", "batch", silent=not trainer.is_global_zero) as meter:
+        with Meter("scoring", "batch", silent=not processes.is_first) as meter:
             scored = score_all(data, detector, named, trainer.strategy.root_device, meter.show)
         if scored is not None:
             run_folder.update_provenance(run, scoring_seconds=time.perf_counter() - began, peak_gb=peak_memory())
@@ -426,50 +476,42 @@ def _fit_and_evaluate(work: _Work, checkpoint: Path | None, interruption: Interr
                 callback.on_scored(run, data, detector, scored)
             evaluate_run(run, _evaluation(config), data, detector, scored)
             _conclude(run, detector, callbacks)
-        trainer.strategy.barrier()
+        processes.wait()
     except Stopped as stopped:
-        if trainer.is_global_zero:
+        if processes.is_first:
             name, done = signal.Signals(stopped.signal).name, detector.iterations_done
             total = detector.schedule.iterations
             say(f"stopped by {name} after iteration {done} of {total}; continue with: make resume RUN={run}")
         raise
     except RuntimeError as error:
-        if not _is_of_another_process(error):
+        if not is_of_another(error):
             raise
-        raise UserError(
-            f"another process of this run has ended; continue with: make resume RUN={run if _is_first_rank() else '…'}"
-        ) from error
+        raise UserError(f"{ENDED}; continue with: make resume RUN={run}") from error
     return run
 
 
-def _mind_number_of_processes(work: _Work, world_size: int, checkpoint: Path | None) -> None:
-    """Refuse to go on under another number of processes if that changes what is trained, or record that it was asked.
+def _of_another_number(work: _Work, world_size: int, checkpoint: Path | None) -> str | None:
+    """Return a caveat if a run goes on under a number of processes that changes what is trained, and that was asked.
 
-    Noise, batches and gradients are those of the global batch under any number of processes. But a loss that couples
-    the images of a mini-batch sees a process's share of it alone.
+    Noise, batches, gradients and batch-norm statistics are those of the global batch under any number of processes.
+    But another loss that couples the images of a mini-batch sees a process's share of it alone.
+
+    Raises:
+        UserError: it was not asked.
     """
     before = work.facts.get("world_size", world_size)
     if checkpoint is None or before == world_size or not work.detector.couples_batch:
-        return
+        return None
     why = (
-        f"{type(work.detector).__name__} couples the images of a mini-batch, by batch norm or a spread over the batch, "
-        f"and {before} processes part it otherwise than {world_size}"
+        f"{type(work.detector).__name__} couples the images of a mini-batch, by a spread over them or by batch norm of "
+        f"parts of it, and {before} processes part it otherwise than {world_size}"
     )
     if not any(word.startswith(("trainer.devices=", "trainer.num_nodes=")) for word in work.overrides):
         raise UserError(
             f"{work.run}: {why}; resume it with trainer.devices={before}, or say trainer.devices={world_size} to go on "
             "all the same, which the report will say"
         )
-    if _is_first_rank():
-        facts = run_folder.read_json(work.run / "provenance.json")
-        caveat = f"The training was resumed under another number of processes: {why}."
-        detector = facts["detector"] | {"caveats": [*facts["detector"].get("caveats", []), caveat]}
-        run_folder.update_provenance(work.run, detector=detector)
-
-
-def _is_of_another_process(error: Exception) -> bool:
-    """Return whether an error follows from the end of another process of the run, by what Gloo and NCCL raise."""
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+    return f"The training was resumed under another number of processes: {why}."
 
 
 @contextlib.contextmanager
@@ -480,7 +522,7 @@ def _restoring(checkpoint: Path | None, interruption: Interruption) -> Iterator[
     except UserError:
         raise
     except Exception as error:
-        if checkpoint is None or interruption.begun or _is_of_another_process(error):
+        if checkpoint is None or interruption.begun or is_of_another(error):
             raise
         reason = str(error).partition("\n")[0]
         raise UserError(
@@ -551,6 +593,11 @@ def _note_evaluation(run: Path, config: DictConfig, overrides: Sequence[str], we
     )
 
 
+def _refuse_finished(run: Path) -> None:
+    if _is_finished(run):
+        raise UserError(f"{run} is finished, there is nothing to resume; to evaluate it again: make evaluate RUN={run}")
+
+
 def _is_finished(run: Path) -> bool:
     """Return whether nothing is left to be made of a run."""
     return bool(run_folder.read_json(run / "provenance.json").get("finished")) and (run / "report.html").exists()
@@ -571,11 +618,9 @@ def _beginning(config: DictConfig, detector: Detector) -> int:
     return detector.schedule.span(config.start_phase).stop if config.start_from else 0
 
 
-def _alone(run: Path) -> contextlib.AbstractContextManager[None]:
-    """Lock the run folder for this process; only the first rank has one."""
-    return run_folder.locked(run) if _is_first_rank() else contextlib.nullcontext()
-
-
-def _is_first_rank() -> bool:
-    """Return whether this is rank 0 by the launcher's environment variables; Lightning does not know it yet."""
-    return all(os.environ.get(key, "0") == "0" for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"))
+def _refuse_several(command: str) -> None:
+    """Refuse to do one process's work in several ones."""
+    if launch := launchers.launched():
+        if launch.rank:
+            raise FailedElsewhereError(2)
+        raise UserError(f"{command} is the work of one process, but {launch.program} started {launch.size}; start one")

@@ -10,16 +10,19 @@ import torch
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.baselines import MAX_IMAGES, Baselines
-from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores
+from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
+from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, without_nan
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
+from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
 READ_IMAGES = 256  # images that are read at once
-FIXED_CASES = 3  # cases of each class that every run shows
+FIXED_CASES = 3  # cases of each label that every run shows
+CLASS_CASES = 3  # cases of each class that are found, missed and mistaken for it
 
 
 def evaluate_run(
@@ -29,37 +32,38 @@ def evaluate_run(
     detector: Detector,
     scored: dict[str, np.ndarray],
 ) -> None:
-    """Write scores.csv, metrics.json and samples/gallery.npz of a run.
+    """Write scores.csv, metrics.json and samples/gallery.npz of a run, and classes.csv of one with classes.
 
     Args:
         run: the run folder.
         evaluation: rule and quantile of the threshold, bootstrap replicates, patches or cases.
         data: the data set, set up.
         detector: the trained detector, which computes reconstructions and maps for the galleries.
-        scored: result of `training.score_all`, with every validation normal and test case once.
+        scored: result of `training.score_all`, with every validation and test case once.
 
     Examples:
         >>> evaluate_run(run, Evaluation(), data, detector, score_all(data, detector))  # doctest: +SKIP
     """
-    splits = ("val", "test")
-    rows = np.concatenate([data.rows[split] for split in splits])
+    splits = data.scored
+    rows = np.concatenate(list(splits.values()))
     place = np.searchsorted(scored["row"], rows)
-    score = scored["score"][place]
     terms = scored["components"][place].T if "components" in scored else ()
     batches = (batch for split in splits for batch in data.images(split))
-    fitted = Baselines.fit(data.images("train", at_most=MAX_IMAGES))
-    baselines = {name: values.numpy() for name, values in fitted.scores(batches).items()}
+    fitted = Baselines.fit(data.images("train", at_most=MAX_IMAGES)) if len(data.rows["train"]) else None
+    baselines = {name: values.numpy() for name, values in fitted.scores(batches).items()} if fitted else {}
     facts = {name: np.array(data.store.index.columns[name])[rows] for name in ("id", "case", "patient")}
     scores = Scores(
         id=facts["id"].tolist(),
         patient=facts["patient"].tolist(),
-        split=[split for split in splits for _ in data.rows[split]],
+        split=[split.partition("_")[0] for split, members in splits.items() for _ in members],
         label=data.store.labels[rows],
-        score=score,
+        score=scored["score"][place],
         baselines=baselines,
         components=dict(zip(detector.components, terms, strict=True)),
     )
+    table = _class_table(scores, data, rows, scored["probability"][place]) if "probability" in scored else None
     if evaluation.case_score != "none":
+        table = table and table.by_case(facts["case"], scores.label, data.target_type == "multiclass")
         scores, highest = scores.by_case(facts["case"], evaluation.case_score, evaluation.top_k)
         rows = rows[highest]
     metrics = evaluate_scores(scores, evaluation.quantile, evaluation.replicates, rule=evaluation.threshold)
@@ -67,14 +71,26 @@ def evaluate_run(
     metrics["unit"] = {"scored": scored_unit, "rule": evaluation.case_score, "top_k": evaluation.top_k}
     metrics["pixels"] = _pixels(scored, data, fitted)
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
+    if table is not None:
+        told = Supervision(data.target_type, dict(zip(data.classes, data.class_counts()[:, 0].tolist(), strict=True)))
+        threshold = metrics["threshold"]["value"]
+        metrics["classes"] = evaluate_classes(table, scores, told, threshold, evaluation.replicates)
+        run_folder.write_atomic(run / FILE, table.to_csv())
     run_folder.write_json(run / "metrics.json", metrics)
     chosen = _extremes(scores, metrics["threshold"]["value"])
     chosen += [(kind, i) for kind, i in _fixed(scores) if i not in {extreme for _, extreme in chosen}]
+    chosen += _of_classes(table, metrics["classes"]) if table is not None else []
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
 
 
-def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, baselines: Baselines) -> dict[str, Any] | None:
+def _class_table(scores: Scores, data: PatchDataModule, rows: np.ndarray, probability: np.ndarray) -> ClassTable:
+    """Return the classes of the scored rows and what the detector says of them."""
+    assert data.targets is not None, "a detector with classes has data with classes"
+    return ClassTable(scores.id, scores.patient, scores.split, data.classes, data.targets[rows], probability)
+
+
+def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, baselines: Baselines | None) -> dict[str, Any] | None:
     """Evaluate the maps of the test cases with known lesions; None if there are none."""
     if "mask" not in scored:
         return None
@@ -84,12 +100,15 @@ def _pixels(scored: dict[str, np.ndarray], data: PatchDataModule, baselines: Bas
         return None
     patient = np.array(data.store.index.columns["patient"])[rows]
     measured = {"detector": pointing(scored["anomaly_map"][known], mask, patient)}
-    parts = [
-        baselines.maps(data.store.batch(part)["image"]) for part in np.array_split(rows, len(rows) // READ_IMAGES + 1)
-    ]
+    batches = np.array_split(rows, len(rows) // READ_IMAGES + 1)
+    parts = [baselines.maps(data.store.batch(part)["image"]) for part in batches] if baselines else [{}]
     for name in parts[0]:
         measured[name] = pointing(torch.cat([part[name] for part in parts]).numpy(), mask, patient)
-    return evaluate_maps(measured)
+    content = evaluate_maps(measured)
+    if "probability" in scored and mask.ndim == 4:  # maps of what a network has learnt to recognise
+        found = localise(scored["anomaly_map"][known, 0], mask[:, 0], scored["score"][known])
+        content["boxes"] = without_nan(found._asdict())
+    return content
 
 
 def _write_gallery(path: Path, exhibits: list[tuple[str, str, int]], data: PatchDataModule, detector: Detector) -> None:
@@ -130,6 +149,25 @@ def _extremes(scores: Scores, threshold: float | None) -> list[tuple[str, int]]:
     for kind, (label, flagged) in kinds.items():
         members = [int(i) for i in order if test[i] and scores.label[i] == label and predicted[i] == flagged]
         chosen += [(kind, i) for i in (members if flagged else members[::-1])[:GALLERY_CASES]]
+    return chosen
+
+
+def _of_classes(table: ClassTable, metrics: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return (outcome:class, position) of the test cases in which a class is found, missed or mistaken.
+
+    The most probable ones come first, of missed ones the least probable; there are at most CLASS_CASES of each.
+    """
+    cuts = [metrics["each"][name].get("threshold") for name in table.classes]
+    called = called_classes(table.probability, [cut for cut in cuts if cut is not None])
+    test = table.of("test")
+    chosen = []
+    for k in range(len(table.classes)):
+        order = np.argsort(-table.probability[:, k], kind="stable")
+        kinds = {"found": (1, True), "missed": (1, False), "mistaken": (0, True)}
+        for kind, (target, is_called) in kinds.items():
+            members = order[test[order] & (table.target[order, k] == target) & (called[order, k] == is_called)]
+            ends = members[::-1] if kind == "missed" else members
+            chosen += [(f"{kind}:{k}", int(i)) for i in ends[:CLASS_CASES]]
     return chosen
 
 

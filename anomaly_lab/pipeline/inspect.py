@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.splitting.rows import whole
 from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.store import Store
@@ -83,7 +84,7 @@ def splits_of_rows(data: PatchDataModule) -> Names:
         ['', 'test', 'train', 'val']
     """
     split = np.full(len(data.store.index), "", dtype="U5")
-    for name, rows in data.rows.items():
+    for name, rows in whole(data.rows).items():
         split[rows] = name
     return split
 

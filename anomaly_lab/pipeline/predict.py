@@ -30,7 +30,9 @@ from anomaly_lab.data.readers.dicom_parametric_map import write_parametric_map
 from anomaly_lab.data.readers.files import survey
 from anomaly_lab.data.readers.nifti import save_map
 from anomaly_lab.data.readers.tree import name_of
+from anomaly_lab.evaluation.classes import PROBABILITY
 from anomaly_lab.evaluation.maps import filled
+from anomaly_lab.experiment.tables import open_table
 from anomaly_lab.metrics import ranking
 from anomaly_lab.pipeline.console import console, say
 from anomaly_lab.pipeline.prediction_folder import TABLE, PredictionFolder
@@ -196,7 +198,8 @@ def predict_files(
     """Score cases and write scores.csv, a map of every case and index.html.
 
     scores.csv has the columns id, score, p_value, pred_label and reason, which says why a file has no score or what to
-    know of it; for DICOM also series_uid and, of a case that is one file, instance_uid.
+    know of it; of a run with classes the probability of each; for DICOM also series_uid and, of a case that is one
+    file, instance_uid.
 
     Maps are named `maps/<id>.map.png` for pictures, in the size and orientation of the file, and `maps/<id>.map.nii.gz`
     for volumes, on the grid of the scan with its affine. A DICOM series also gets `maps/<id>.map.dcm`, a Parametric
@@ -228,7 +231,7 @@ def predict_files(
         rows = ([_defused(name), reason] for name, reason in found.left_out.items())
         folder.file(LEFT_OUT).write_text("".join(map(_line, [("file", "reason"), *rows])), encoding="utf-8")
     banners = [*scoring.banners, *_banners(scorer, work.findings)]
-    scoring = scoring._replace(left_out=found.left_out, banners=banners)
+    scoring = scoring._replace(left_out=found.left_out, banners=banners, classes=scorer.classes)
     folder.finish(prediction_page.render(scoring, work.findings, list(work.exhibits)))
     return Predicted(folder.path, work.findings, found.left_out)
 
@@ -240,13 +243,17 @@ class _Work:
         self._folder = folder
         self._root = Path(*found.cases[0].image.parts[: -len(Path(found.cases[0].id).parts)])
         self._has_dicom = any(map(_is_dicom, found.cases))
+        self._classes = scorer.classes
         self.exhibits = Exhibits(folder.work / "pictures")
         self.findings: list[Finding] = []
         if folder.is_blank:
-            folder.append(_line((*COLUMNS, *(DICOM_COLUMNS if self._has_dicom else ()))))
+            of_classes = (f"{PROBABILITY}{name}" for name in self._classes)
+            folder.append(_line((*COLUMNS, *of_classes, *(DICOM_COLUMNS if self._has_dicom else ()))))
             folder.note(rows=0)
         else:
-            self.findings = _findings(folder.path / TABLE, [case.id for case in found.cases[: folder.done]])
+            self.findings = _findings(
+                folder.path / TABLE, [case.id for case in found.cases[: folder.done]], self._classes
+            )
 
     def add(self, outcome: ScoredScan | NotScored) -> None:
         """Write what is known of a case."""
@@ -256,11 +263,13 @@ class _Work:
         else:
             faults = self._map(outcome)
             reason = self._short("; ".join((*faults, *outcome.remarks)))
-            finding = Finding(case.id, outcome.score, outcome.p_value, outcome.is_anomalous, reason)
+            probabilities = () if outcome.probabilities is None else tuple(outcome.probabilities.tolist())
+            finding = Finding(case.id, outcome.score, outcome.p_value, outcome.is_anomalous, reason, probabilities)
             if outcome.map_seen is not None and (exhibit := _exhibit(outcome, outcome.map_seen)).views:
                 self.exhibits.add(len(self.findings), outcome.score, exhibit)
         self.findings.append(finding)
-        self._folder.append(_line([*_cells(finding), *(_uids(case) if self._has_dicom else ())]))
+        of_classes = map(repr, finding.probabilities) if finding.probabilities else [""] * len(self._classes)
+        self._folder.append(_line([*_cells(finding), *of_classes, *(_uids(case) if self._has_dicom else ())]))
 
     def _map(self, scored: ScoredScan) -> list[str]:
         """Write the map of a case; returns what went wrong with it, which does not touch the score."""
@@ -343,9 +352,9 @@ def _cells(finding: Finding) -> list[str]:
     return [_defused(finding.id), repr(finding.score), p_value, label, finding.reason]
 
 
-def _findings(table: Path, ids: Sequence[str]) -> list[Finding]:
+def _findings(table: Path, ids: Sequence[str], classes: Sequence[str]) -> list[Finding]:
     """Read back the findings of the first rows of a table."""
-    with table.open(newline="", encoding="utf-8") as file:
+    with open_table(table) as file:
         rows = list(csv.DictReader(file))[: len(ids)]
     return [
         Finding(
@@ -354,6 +363,7 @@ def _findings(table: Path, ids: Sequence[str]) -> list[Finding]:
             float(row["p_value"]) if row["p_value"] else None,
             bool(int(row["pred_label"])) if row["pred_label"] else None,
             row["reason"],
+            tuple(float(row[f"{PROBABILITY}{name}"]) for name in classes) if row["score"] else (),
         )
         for id, row in zip(ids, rows, strict=True)
     ]

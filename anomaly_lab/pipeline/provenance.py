@@ -39,7 +39,7 @@ def provenance(
         'twin'
     """
     plain: Any = OmegaConf.to_container(config)
-    caveats = [*detector.caveats, *_switched_on(config), *(start or {}).get("caveats", [])]
+    caveats = [*detector.caveats, *data.caveats, *_switched_on(config), *(start or {}).get("caveats", [])]
     return run_folder.provenance() | {
         "id": secrets.token_hex(8),
         "code": fingerprint.of_code(plain),

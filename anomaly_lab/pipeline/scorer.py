@@ -57,6 +57,7 @@ class ScoredScan:
         preprocessing: the preprocessing that was applied.
         map_seen: float32 [*S] on the preprocessed grid; None if the detector has no map and the scan only one window.
         remarks: what to know of the score: how the scan differs from the training's, why its mask is not there.
+        probabilities: of the run's classes, [K], the mean over the windows that count; None if it has none.
     """
 
     case: Case
@@ -68,6 +69,7 @@ class ScoredScan:
     preprocessing: Preprocessing
     map_seen: NDArray[np.float32] | None
     remarks: tuple[str, ...] = ()
+    probabilities: NDArray[np.float64] | None = None
 
     @cached_property
     def anomaly_map(self) -> NDArray[np.float32] | None:
@@ -103,6 +105,23 @@ class _Windows(NamedTuple):
     remarks: tuple[str, ...]
 
 
+class _Scores(NamedTuple):
+    """Of n windows: scores [n], maps [n, *P] and class probabilities [n, K], if there are any."""
+
+    score: NDArray[np.float64]
+    anomaly_map: NDArray[np.float32] | None
+    probability: NDArray[np.float64] | None
+
+    def of(self, windows: slice) -> _Scores:
+        """Return what is known of a part of the windows."""
+        maps, classes = self.anomaly_map, self.probability
+        return _Scores(
+            self.score[windows],
+            None if maps is None else maps[windows],
+            None if classes is None else classes[windows],
+        )
+
+
 class Scorer:
     """Scores new scans with a trained and evaluated run; usually created by `Scorer.open`.
 
@@ -116,6 +135,7 @@ class Scorer:
     Attributes:
         expected: the nature of the training scans; unless `open` found it, nothing is known of them and every scan is
             scored.
+        classes: names of the K classes that the detector has learnt; empty for a one-class detector.
 
     Examples:
         >>> scorer = Scorer.open("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
@@ -133,6 +153,7 @@ class Scorer:
     ) -> None:
         self.data, self.detector, self.normals = data, detector, normals
         self.expected = ExpectedInput({})
+        self.classes: tuple[str, ...] = tuple(data.classes) if detector.supervised else ()
         self.threshold: float | None = metrics["threshold"]["value"]
         self._unit = metrics["unit"]
         self._plan = data.scoring_plan(bits)
@@ -223,7 +244,7 @@ class Scorer:
         if not readable:
             return [member for member in group if isinstance(member, NotScored)]
         try:
-            scores, maps = self._predict(np.concatenate([block for each in readable for block, _ in each.cut.blocks()]))
+            scored = self._predict(np.concatenate([block for each in readable for block, _ in each.cut.blocks()]))
         except (RuntimeError, MemoryError) as error:  # such as too little memory for a large scan
             reason = f"the detector failed ({_in_one_line(error)})"
             return [each if isinstance(each, NotScored) else NotScored(each.case, reason) for each in group]
@@ -232,7 +253,7 @@ class Scorer:
         for member, end in zip(group, ends, strict=True):
             if isinstance(member, _Windows):
                 own = slice(end - member.number, end)
-                outcomes.append(self._conclude(member, scores[own], None if maps is None else maps[own]))
+                outcomes.append(self._conclude(member, scored.of(own)))
             else:
                 outcomes.append(member)
         return outcomes
@@ -281,24 +302,31 @@ class Scorer:
             scan = self._plan.read(replace(case, mask=None))
             return scan, (f"its mask cannot be used: {plain_reason(error, case)}",)
 
-    def _predict(self, patches: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
-        """Compute the scores [n] and maps [n, *P] of patches [n, C, *P], batch by batch."""
+    def _predict(self, patches: NDArray[Any]) -> _Scores:
+        """Score patches [n, C, *P], batch by batch."""
         size, device = self.data.scoring_batch_size, self.detector.device
         batches = (Batch(image=to_float(patches[start : start + size])) for start in range(0, len(patches), size))
         parts = [scored for _, scored in score_batches(self.detector.score, batches, device)]
         maps = [part.anomaly_map[:, 0] for part in parts if part.anomaly_map is not None]
-        return np.concatenate([part.score for part in parts]), np.concatenate(maps) if maps else None
+        classes = [part.probability for part in parts if part.probability is not None]
+        return _Scores(
+            np.concatenate([part.score for part in parts]),
+            np.concatenate(maps) if maps else None,
+            np.concatenate(classes) if classes else None,
+        )
 
-    def _conclude(
-        self, windows: _Windows, scores: NDArray[np.float64], maps: NDArray[np.float32] | None
-    ) -> ScoredScan | NotScored:
-        """Combine the scores [n] and maps [n, *P] of a scan's windows."""
+    def _conclude(self, windows: _Windows, scored: _Scores) -> ScoredScan | NotScored:
+        """Combine what is known of a scan's windows."""
+        scores, maps = scored.score, scored.anomaly_map
         rule: Rule = "max" if self._unit["rule"] == "none" else self._unit["rule"]
         counted = scores[windows.counted]
         score = float(case_scores(counted, np.zeros(len(counted), int), rule, self._unit["top_k"])[1][0])
         if not np.isfinite(score) or not (maps is None or np.isfinite(maps).all()):
             what = "score" if not np.isfinite(score) else "anomaly map"
             return NotScored(windows.case, f"the {what} is not finite: the detector gave no number for this scan")
+        classes = None if scored.probability is None else scored.probability[windows.counted].mean(0)
+        if classes is not None and not ((classes >= 0) & (classes <= 1)).all():
+            return NotScored(windows.case, "a class probability is none: the detector gave no number from 0 to 1")
         if maps is None and len(scores) > 1:
             maps = score_maps(scores, self.data.patch_size, *self._zero_and_one(counted))
         return ScoredScan(
@@ -311,6 +339,7 @@ class Scorer:
             self.data.preprocessing,
             None if maps is None else self._stitched(windows.cut, maps),
             windows.remarks,
+            classes,
         )
 
     def _zero_and_one(self, scores: NDArray[np.float64]) -> tuple[float, float]:

@@ -9,12 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from anomaly_lab.types import Stopped, UserError
-
-if TYPE_CHECKING:  # the command line catches signals before it loads anything heavy
-    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 WARNINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 PATIENCE = 60  # seconds that SLURM's controller may take to answer
@@ -57,22 +53,6 @@ def requeued(run: Path) -> Iterator[None]:
                 ) from stopped
             _requeue(job)
         raise
-
-
-def environments() -> list[ClusterEnvironment]:
-    """Return Lightning's plugin for SLURM where it started this process, without checkpoints and requeues of its own.
-
-    It would write `hpc_ckpt_….ckpt`, which has neither checksum nor run.
-
-    Examples:
-        >>> environments()  # in a process that was not started by srun
-        []
-    """
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-
-    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
-    return [SLURMEnvironment(auto_requeue=False)] if slurm else []
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

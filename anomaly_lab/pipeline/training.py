@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from pytorch_lightning.strategies import DDPStrategy
 
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.run_callback import Columns, RunCallback
@@ -19,10 +20,15 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.scoring import Scored, score_batches
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.pipeline.distributed import OneNetworkAtATime
-from anomaly_lab.types import Batch
+from anomaly_lab.pipeline.distributed import OneNetworkAtATime, chosen_strategy
+from anomaly_lab.types import Batch, UserError
 
 Progress = Callable[[int, int], None]
+COMPILATIONS: dict[str, dict[str, Any] | None] = {  # arguments of torch.compile by the setting `compile`
+    "never": None,
+    "networks": {},
+    "graphs": {"mode": "reduce-overhead", "dynamic": False},
+}
 
 
 def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
@@ -38,9 +44,12 @@ def construct(config: DictConfig) -> tuple[PatchDataModule, Detector]:
     data: PatchDataModule = configuration.build(config.data)
     detector: Detector = configuration.build(config.detector)
     detector.refuse_gaps()
+    if detector.supervised and data.labelling is None:
+        raise UserError(f"{type(detector).__name__} learns from labelled anomalies: set data.supervision=labels")
     detector.to(memory_format=torch.channels_last)
     detector.accumulate = config.trainer.accumulate_grad_batches
     detector.clip_norm = config.trainer.gradient_clip_val
+    detector.compilation = COMPILATIONS[config.compile]
     return data, detector
 
 
@@ -70,6 +79,7 @@ def trainer_for(
         accumulate_grad_batches=1,  # the detector implements both: Lightning rejects them in manual optimisation
         gradient_clip_val=None,
         precision=precision_for(settings.precision),
+        benchmark=_benchmark(settings),
         callbacks=list(callbacks),
         default_root_dir=run,
         logger=False,
@@ -80,7 +90,8 @@ def trainer_for(
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         inference_mode=False,  # a detector that searches its latent space needs gradients
-        **({"strategy": _strategy(settings.strategy)} | over),
+        sync_batchnorm=False,  # several processes share their statistics whatever the device (`SharedDraws`)
+        **({"strategy": _strategy(settings)} | over),
     )
     return trainer
 
@@ -102,7 +113,7 @@ def score_all(
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total: None,
 ) -> Columns | None:
-    """Score every validation normal and every test case once.
+    """Score every validation case and every test case once.
 
     All ranks call this and score their share of the batches; only rank 0 gets the result.
 
@@ -114,8 +125,9 @@ def score_all(
         progress: called with the number of finished batches and their total.
 
     Returns:
-        Columns sorted by row of the store: row [n], score [n] (float64), components [n, K] if the detector has them,
-        anomaly_map and mask [n, 1, *S] if there are masks, and the callbacks' columns. None on ranks other than 0.
+        Columns sorted by row of the store: row [n], score [n] (float64), anomaly_map and mask [n, 1, *S] if there are
+        masks, probability [n, K] (float64) of a detector with classes, components [n, K] of one that names the terms of
+        its score, and the callbacks' columns. None on ranks other than 0.
 
     Raises:
         RuntimeError: not every case was scored exactly once.
@@ -176,8 +188,15 @@ def device_for(accelerator: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def _strategy(requested: Any) -> Any:
-    return OneNetworkAtATime() if requested == "ddp" else requested
+def _benchmark(settings: DictConfig) -> Any:
+    """Let cuDNN look for the fastest convolution of each shape, on a GPU and unless something else was said."""
+    said = settings.benchmark is not None or settings.deterministic
+    return settings.benchmark if said or not torch.cuda.is_available() else True
+
+
+def _strategy(settings: DictConfig) -> Any:
+    is_parallel = isinstance(chosen_strategy(settings), DDPStrategy)
+    return OneNetworkAtATime() if is_parallel else settings.strategy
 
 
 def _columns(batch: Batch, scored: Scored) -> Columns:
@@ -186,6 +205,8 @@ def _columns(batch: Batch, scored: Scored) -> Columns:
         columns["components"] = scored.components
     if "mask" in batch and scored.anomaly_map is not None:
         columns |= {"anomaly_map": scored.anomaly_map, "mask": batch["mask"].cpu().numpy()}
+    if scored.probability is not None:
+        columns["probability"] = scored.probability
     return columns
 
 
@@ -202,7 +223,7 @@ def _gathered(parts: list[Columns]) -> list[Columns] | None:
 def _by_row(parts: list[Columns], data: PatchDataModule) -> Columns:
     whole: dict[str, NDArray[Any]] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(whole["row"], kind="stable")
-    expected = np.sort(np.concatenate([data.rows["val"], data.rows["test"]]))
+    expected = np.sort(np.concatenate(list(data.scored.values())))
     if not np.array_equal(whole["row"][order], expected):
         raise RuntimeError(
             "not every case was scored exactly once: the loaders of the ranks do not partition the cases"

@@ -64,6 +64,7 @@ class Finding:
         p_value: conformal p-value; None without a score or without validation normals.
         called: whether the score exceeds the threshold; None without one of them.
         reason: why there is no score, or what to know of it; empty if all is well.
+        probabilities: of the run's classes; empty without a score or classes.
 
     Examples:
         >>> Finding("torn.png", reason="the picture cannot be read").is_scored
@@ -75,6 +76,7 @@ class Finding:
     p_value: float | None = None
     called: bool | None = None
     reason: str = ""
+    probabilities: tuple[float, ...] = ()
 
     @property
     def is_scored(self) -> bool:
@@ -211,6 +213,7 @@ class Scoring(NamedTuple):
         log: lines of its metrics.jsonl.
         left_out: files that are no scans by the rules of the run, with the reason.
         banners: notices of this prediction, above those of the run.
+        classes: names of the classes that the run's detector has learnt.
     """
 
     run: str
@@ -220,6 +223,7 @@ class Scoring(NamedTuple):
     log: Sequence[Row] = ()
     left_out: Mapping[str, str] = {}
     banners: Sequence[Banner] = ()
+    classes: Sequence[str] = ()
 
 
 def banners(provenance: Mapping[str, Any], metrics: Mapping[str, Any], log: Sequence[Row] = ()) -> list[Banner]:
@@ -266,6 +270,7 @@ def render(scoring: Scoring, findings: Sequence[Finding], exhibits: Sequence[tup
     page = html.environment(rate=rate).get_template("prediction_page.html.j2")
     return page.render(
         scoring=scoring,
+        cuts=_cuts(scoring),
         detector=str((scoring.provenance.get("detector") or {}).get("class") or "").rpartition(".")[2],
         threshold=scoring.metrics.get("threshold") or {},
         findings=findings,
@@ -276,6 +281,13 @@ def render(scoring: Scoring, findings: Sequence[Finding], exhibits: Sequence[tup
         banners=[*scoring.banners, *banners(scoring.provenance, scoring.metrics, scoring.log)],
         heat_bar=images.data_uri(images.heat(np.linspace(0, 1, 64)[None].repeat(4, axis=0))),
     )
+
+
+def _cuts(scoring: Scoring) -> list[float]:
+    """Return the thresholds of the classes; empty if they exclude each other or are not known."""
+    each = (scoring.metrics.get("classes") or {}).get("each") or {}
+    cuts = [cut for name in scoring.classes if (cut := (each.get(name) or {}).get("threshold")) is not None]
+    return cuts if len(cuts) == len(scoring.classes) else []
 
 
 def _hottest(heat: NDArray[np.float32]) -> set[int]:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from anomaly_lab.evaluation import classes
+from anomaly_lab.evaluation.classes import ClassTable
 from anomaly_lab.experiment.record import read_metrics, read_provenance
 from anomaly_lab.experiment.tables import restored
 from anomaly_lab.reports import images
@@ -38,7 +40,8 @@ class Record(NamedTuple):
         samples: iteration and data URI of each sample grid shown.
         pool: for the fake pool's picture, the iteration of each row, and the data URI; None without a pool.
         pictures: of every callback that keeps some, by the name of its folder below samples/, iteration and data URI.
-        gallery: cases with their pictures by outcome: tp, fp, tn, fn.
+        gallery: cases with their pictures by outcome: tp, fp, tn, fn, and those of `classes.SHOWN` for each class.
+        classes: content of classes.csv; None for a run without labels.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Record(NamedTuple):
     pool: tuple[list[int], str] | None
     pictures: dict[str, list[tuple[int, str]]]
     gallery: dict[str, list[Row]]
+    classes: ClassTable | None = None
 
     def has(self, part: str) -> bool:
         """Return whether any case of the gallery has a part: reconstruction, overlay or outline."""
@@ -93,6 +97,7 @@ def read_run(run: Path) -> Record:
         pool=_pool(run / "samples" / "fakepool.png"),
         pictures=_pictures(run / "samples"),
         gallery=_gallery(read_gallery(run), scores),
+        classes=ClassTable.read(run / classes.FILE) if (run / classes.FILE).is_file() else None,
     )
 
 
@@ -177,6 +182,8 @@ def _gallery(arrays: Arrays, scores: list[Row]) -> dict[str, list[Row]]:
     for i, (case, kind) in enumerate(zip(arrays["id"].tolist(), arrays["kind"].tolist(), strict=True)):
         galleries.setdefault(kind, []).append(_exhibit(arrays, i, brightest) | rows.get(case, {}) | {"id": case})
     for kind, cases in galleries.items():
+        if ":" in kind:
+            continue  # of a class: in the order of its probability
         cases.sort(key=lambda case: float(case.get("score", 0.0)), reverse=kind in ("tp", "fp"))
         del cases[GALLERY_CASES:]
     return galleries

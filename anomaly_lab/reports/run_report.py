@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment
 
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import charts, html, images
+from anomaly_lab.reports import charts, classes, html, images
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.reports.html import Banner, whole, without_folders
 from anomaly_lab.reports.record import read_run
@@ -33,6 +33,7 @@ METRICS = {
 }
 SECTIONS = {
     "threshold": "At the threshold",
+    "classes": "Classes",
     "curves": "Scores and curves",
     "components": "Terms of the score",
     "cases": "Cases",
@@ -73,6 +74,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
         record = record._replace(provenance=record.provenance | {"finished": finished})
     threshold = (record.metrics.get("threshold") or {}).get("value")
     pixels = record.metrics.get("pixels") or {}
+    of_classes = record.metrics.get("classes") or {}
     page = (
         _environment()
         .get_template("run_report.html.j2")
@@ -80,7 +82,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             record=record,
             metrics=record.metrics,
             provenance=record.provenance,
-            banners=[*banners(record.provenance, record.metrics), *stalled(record.log)],
+            banners=[*banners(record.provenance, record.metrics), *stalled(record.log), *classes.banners(of_classes)],
             verdict=verdict(record.metrics),
             contenders=charts.contenders(record.metrics),
             pointers=charts.contenders({"detector": pixels, "baselines": pixels.get("baselines")}),
@@ -89,6 +91,8 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             histogram=charts.score_histogram(record.scores, threshold) if record.scores else None,
             training=charts.training(record.log),
             calls=calls(record.scores),
+            class_panels=classes.panels(of_classes) if of_classes else [],
+            class_galleries=classes.galleries(of_classes, record.gallery, record.classes),
             galleries=GALLERIES,
         )
     )
@@ -236,6 +240,9 @@ def _environment() -> Environment:
         "metric_names": METRICS,
         "rule_names": RULES,
         "baseline_names": charts.BASELINE_NAMES,
+        "class_figures": classes.FIGURES,
+        "class_means": classes.OVER_CLASSES,
+        "class_rules": classes.RULES,
         "heat_bar": images.data_uri(images.heat(np.tile(np.linspace(0, 1, 200), (8, 1)))),
     }
     return environment

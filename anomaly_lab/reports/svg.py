@@ -246,6 +246,41 @@ def box_plot(rows: Sequence[Box], axis: Axis, mark: str) -> str:
     return _svg("; ".join(f"{r.name} {r.text}" for r in rows), height, parts)
 
 
+def matrix(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """Draw a confusion matrix: a cell is the darker, the larger its share of its row.
+
+    Rows have the names of the classes, columns their numbers. Counts that do not fit are left out.
+
+    Args:
+        names: of the K classes.
+        counts: [K][K], cases of the class of the row that are called the class of the column.
+
+    Returns:
+        SVG text.
+
+    Examples:
+        >>> matrix(["normal", "gun"], [[8, 2], [0, 5]]).count("<rect")
+        4
+    """
+    k, left, top = len(names), 116, 40
+    side = (WIDTH - left - 2) / k
+    tall = min(44.0, max(18.0, side))
+    parts = [_text(left, 12, "called", "muted")]
+    for row, (name, cells) in enumerate(zip(names, counts, strict=True)):
+        y, total = top + row * tall, max(1, sum(cells))
+        short = name if len(name) < 15 else f"{name[:13]}…"
+        parts += [_text(2, y + tall / 2 + 4, f"{row + 1} {short}", "")]
+        parts += [_text(left + (row + 0.5) * side, 32, str(row + 1), "middle muted")]
+        for column, count in enumerate(cells):
+            x, share = left + column * side, count / total
+            place = f'x="{x:.1f}" y="{y:.1f}" width="{side - 1.5:.1f}" height="{tall - 1.5:.1f}"'
+            parts += [f'<rect class="cell" {place} fill-opacity="{0.04 + 0.7 * share:.2f}"/>']
+            if count and 7.5 * len(str(count)) < side:
+                parts += [_text(x + side / 2, y + tall / 2 + 4, str(count), "middle")]
+    rows = (f"{name}: {', '.join(map(str, cells))}" for name, cells in zip(names, counts, strict=True))
+    return _svg(f"confusion matrix; {'; '.join(rows)}", top + k * tall + 4, parts)
+
+
 def tick_label(value: float) -> str:
     """Format a number of an axis: three significant digits, k and M for thousands and millions, a true minus sign.
 

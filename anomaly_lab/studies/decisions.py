@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from anomaly_lab.metrics import statistics
-from anomaly_lab.metrics.comparison import Summary, summary
-from anomaly_lab.studies.findings import Findings
-from anomaly_lab.studies.results import Result, in_common
+from anomaly_lab.metrics.comparison import Summary, mean_interval, summary
+from anomaly_lab.studies.findings import REPLICATES, Findings, finite_interval
+from anomaly_lab.studies.plan import Repeat
+from anomaly_lab.studies.results import TITLES, Result, in_common
 
 FIGURES = {
     "auroc": "AUROC",
@@ -27,7 +27,6 @@ COMPARED_METRICS = ("auroc", "accuracy", "balanced_accuracy", "f1")
 GAIN_METRICS = ("auroc", "f1", "accuracy")
 TRIVIAL = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
 GUESSING = 0.5  # AUROC of random guessing
-REPLICATES = 1000  # of the bootstrap
 
 
 class Decision(NamedTuple):
@@ -38,7 +37,8 @@ class Decision(NamedTuple):
         kind: which of the three it is.
         rules: how the threshold was set, as metrics.json says; empty for a trivial rule.
         values: metric of FIGURES -> values of metrics.json by seed; NaN where the run had no threshold.
-        interval: metric -> bootstrap interval; only with a single seed.
+        interval: metric -> bootstrap interval; only with a single run.
+        overlap: number of test patients over that of others, if the values are of folds.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Decision(NamedTuple):
     rules: list[str]
     values: dict[str, list[float]]
     interval: dict[str, tuple[float, float]]
+    overlap: float = 0.0
 
     def figure(self, metric: str) -> Summary:
         """Return mean, standard deviation and interval over the seeds; a single seed has its bootstrap interval.
@@ -54,7 +55,7 @@ class Decision(NamedTuple):
         Args:
             metric: of FIGURES.
         """
-        over_seeds = summary([value for value in self.values[metric] if not math.isnan(value)])
+        over_seeds = summary([value for value in self.values[metric] if not math.isnan(value)], overlap=self.overlap)
         low, high = self.interval.get(metric, (over_seeds.low, over_seeds.high))
         return over_seeds._replace(low=low, high=high)
 
@@ -122,15 +123,22 @@ def decisions(findings: Findings, dataset: str) -> Decisions | None:
             table = decisions(findings, "headct")
             table.idle("accuracy")  # rows that are no more accurate than calling all images anomalous or all normal
     """
-    rows = [_decision(name, row.title, "row", findings.of(name, dataset)) for name, row in findings.rows.items()]
+    overlap = findings.overlap(dataset)
+
+    def decision(
+        name: str, title: str, kind: Literal["row", "baseline", "trivial"], runs: Mapping[Repeat, Result]
+    ) -> Decision:
+        return _decision(name, title, kind, runs)._replace(overlap=overlap)
+
+    rows = [decision(name, row.title, "row", findings.of(name, dataset)) for name, row in findings.rows.items()]
     rows = [row for row in rows if row.values["accuracy"]]
     if not rows:
         return None
     baselines = [
-        _decision(name, findings.title(name), "baseline", findings.baseline(name, dataset))
+        decision(name, findings.title(name), "baseline", findings.baseline(name, dataset))
         for name in findings.baselines
     ]
-    trivial = [_decision(name, title, "trivial", _trivial(findings, name, dataset)) for name, title in TRIVIAL.items()]
+    trivial = [decision(name, title, "trivial", _trivial(findings, name, dataset)) for name, title in TRIVIAL.items()]
     best = {
         metric: max(rule.figure(metric).mean for rule in trivial) for metric in COMPARED_METRICS if metric != "auroc"
     }
@@ -138,10 +146,10 @@ def decisions(findings: Findings, dataset: str) -> Decisions | None:
 
 
 def gains(findings: Findings, dataset: str) -> dict[str, dict[str, Gain]]:
-    """Compute how much each row and baseline differs from the row it is compared with, over their common seeds.
+    """Compute how much each row and baseline differs from the row it is compared with, over their common repeats.
 
     Returns:
-        Row or baseline -> metric of GAIN_METRICS -> gain.
+        Row or baseline -> metric of `gained(findings)` -> gain.
 
     Examples:
         >>> from pathlib import Path
@@ -156,13 +164,31 @@ def gains(findings: Findings, dataset: str) -> dict[str, dict[str, Gain]]:
     """
     by_row = {}
     for row, _, by_seed in findings.comparisons(dataset):
-        pairs = list(by_seed.values())
-        by_row[row] = _over_seeds(pairs) if len(pairs) > 1 else _over_cases(*pairs[0])
+        pairs, metrics = list(by_seed.values()), list(gained(findings))
+        by_row[row] = (
+            _over_repeats(pairs, metrics, findings.overlap(dataset))
+            if len(pairs) > 1
+            else _over_cases(*pairs[0], metrics)
+        )
     return by_row
 
 
+def gained(findings: Findings) -> dict[str, str]:
+    """Return the three metrics whose differences are shown, with their titles: the study's first.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"a": Row("A", "a_toy")}, metric="map")
+        >>> list(gained(Findings(study, results={})))
+        ['map', 'auroc', 'f1']
+    """
+    own = findings.study.metric
+    others = [metric for metric in GAIN_METRICS if metric != own][: len(GAIN_METRICS) - 1]
+    return {own: TITLES[own]} | {metric: FIGURES[metric] for metric in others}
+
+
 def _decision(
-    name: str, title: str, kind: Literal["row", "baseline", "trivial"], runs: Mapping[int, Result]
+    name: str, title: str, kind: Literal["row", "baseline", "trivial"], runs: Mapping[Repeat, Result]
 ) -> Decision:
     evaluated = [run for run in runs.values() if run.metrics.get("detector")]
     values = {metric: [_value(run, metric) for run in evaluated] for metric in FIGURES}
@@ -171,14 +197,14 @@ def _decision(
     return Decision(name, title, kind, rules, values, interval)
 
 
-def _trivial(findings: Findings, rule: str, dataset: str) -> dict[int, Result]:
-    """Return the results of a trivial rule by seed, each taken from the first row that has it."""
-    results: dict[int, Result] = {}
+def _trivial(findings: Findings, rule: str, dataset: str) -> dict[Repeat, Result]:
+    """Return the results of a trivial rule by repeat, each taken from the first row that has it."""
+    results: dict[Repeat, Result] = {}
     for row in (findings.reference, *findings.rows):
-        for seed, result in findings.of(row, dataset).items():
-            if seed not in results and (figures := (result.metrics.get("trivial") or {}).get(rule)):
-                results[seed] = result.evaluated_as({name: {"value": value} for name, value in figures.items()})
-    return dict(sorted(results.items()))
+        for repeat, result in findings.of(row, dataset).items():
+            if repeat not in results and (figures := (result.metrics.get("trivial") or {}).get(rule)):
+                results[repeat] = result.evaluated_as({name: {"value": value} for name, value in figures.items()})
+    return {repeat: results[repeat] for repeat in sorted(results)}
 
 
 def _value(run: Result, metric: str) -> float:
@@ -192,28 +218,42 @@ def _interval(run: Result, metric: str) -> tuple[float, float]:
     return low, high
 
 
-def _over_seeds(pairs: list[tuple[Result, Result]]) -> dict[str, Gain]:
-    """Return the differences over several seeds with Student's interval of their mean."""
+def _over_repeats(pairs: list[tuple[Result, Result]], metrics: list[str], overlap: float) -> dict[str, Gain]:
+    """Return the differences over several repeats with Student's interval of their mean, which is corrected for folds.
+
+    The first metric is the study's.
+    """
     by_metric = {}
-    for metric in GAIN_METRICS:
-        values = [d for a, b in pairs if not math.isnan(d := _figure(a, metric) - _figure(b, metric))]
-        n, mean = len(values), float(np.mean(values)) if values else math.nan
-        half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-        by_metric[metric] = Gain(values, mean, mean - half, mean + half)
+    for metric in metrics:
+        both = ((_figure(a, metric, metrics), _figure(b, metric, metrics)) for a, b in pairs)
+        values = [d for of_a, of_b in both if not math.isnan(d := of_a - of_b)]
+        mean = float(np.mean(values)) if values else math.nan
+        by_metric[metric] = Gain(values, mean, *mean_interval(values, overlap=overlap))
     return by_metric
 
 
-def _over_cases(a: Result, b: Result) -> dict[str, Gain]:
-    """Return the differences of a single seed with bootstrap intervals over the patients that both runs evaluated."""
+def _over_cases(a: Result, b: Result, metrics: list[str]) -> dict[str, Gain]:
+    """Return the differences of a single repeat with bootstrap intervals over the patients that both runs evaluated."""
     in_a, in_b = in_common(a, b)
-    differences = {metric: _figure(a, metric) - _figure(b, metric) for metric in GAIN_METRICS}
+    differences = {metric: _figure(a, metric, metrics) - _figure(b, metric, metrics) for metric in metrics}
     if not len(in_a):
         return {metric: Gain([value], value, math.nan, math.nan) for metric, value in differences.items()}
     ratings = {"a": (a.score[in_a], a.threshold), "b": (b.score[in_b], b.threshold)}
     replicated = statistics.bootstrap(a.label[in_a], a.patient[in_a].tolist(), ratings, REPLICATES)
-    paired = {metric: replicated["a"][metric] - replicated["b"][metric] for metric in GAIN_METRICS}
-    return {metric: Gain([v], v, *statistics.interval(paired[metric])) for metric, v in differences.items()}
+    gains = {}
+    for metric, value in differences.items():
+        if metric in GAIN_METRICS and (metric != metrics[0] or "classes" not in a.metrics):
+            ends = statistics.interval(replicated["a"][metric] - replicated["b"][metric])
+        elif math.isnan(value):
+            ends = (math.nan, math.nan)
+        else:
+            drawn = (run.replicated(metric, REPLICATES, cases) for run, cases in ((a, in_a), (b, in_b)))
+            of_a, of_b = drawn
+            ends = finite_interval(of_a - of_b)
+        gains[metric] = Gain([value], value, *ends)
+    return gains
 
 
-def _figure(run: Result, metric: str) -> float:
-    return run.figure() if metric == "auroc" else _value(run, metric) if run.metrics.get("detector") else math.nan
+def _figure(run: Result, metric: str, metrics: list[str]) -> float:
+    """Return a metric of a run: the study's own, which is the first, the AUROC, or one at the run's threshold."""
+    return run.figure(metric) if metric in (metrics[0], "auroc") else run.decided(metric)

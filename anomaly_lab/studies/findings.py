@@ -18,14 +18,18 @@ from anomaly_lab.metrics.comparison import (
     Summary,
     agreement,
     auroc_interval,
+    auroc_of_folds,
+    delong_of_folds,
     holm,
     paired,
     summary,
 )
+from anomaly_lab.metrics.statistics import interval
 from anomaly_lab.reports.charts import BASELINE_NAMES
-from anomaly_lab.studies.plan import Key, Row, Study
-from anomaly_lab.studies.results import Result, within_split
+from anomaly_lab.studies.plan import Fold, Key, Repeat, Row, Study
+from anomaly_lab.studies.results import TITLES, Result, in_common, within_split
 
+REPLICATES = 1000  # of the bootstrap
 MARK = " †"  # ends the title of a row with caveats or synthetic data
 
 
@@ -33,17 +37,21 @@ class Cell(NamedTuple):
     """Results of a row on a data set.
 
     Attributes:
-        values: AUROC by seed.
-        summary: mean, standard deviation and number of seeds.
-        low, high: 95 % interval of the mean over seeds; for a single seed DeLong's interval, over test cases.
-        paper: AUROC in the publication; None if it has none.
+        values: the study's metric by seed, or by seed and fold.
+        summary: mean, standard deviation and number of repeats.
+        low, high: 95 % interval of the mean over repeats, corrected for the training cases that folds share; for a
+            single run DeLong's interval or that of the bootstrap, over test cases.
+        paper: the metric in the publication; None if it has none.
+        pooled: mean over the folds with its 95 % interval over test cases, each of which is tested once a seed; several
+            seeds share the cases, so that the means of their ends are the interval's. None without all folds of a seed.
     """
 
-    values: dict[int, float]
+    values: dict[Repeat, float]
     summary: Summary
     low: float
     high: float
     paper: float | None
+    pooled: tuple[float, float, float] | None = None
 
 
 class Line(NamedTuple):
@@ -62,17 +70,37 @@ class Line(NamedTuple):
     cells: dict[str, Cell]
 
 
+class LineOfClasses(NamedTuple):
+    """Average precision of each class: here, as the mean over the repeats that have it, and in the publication."""
+
+    title: str
+    values: dict[str, float]
+    paper: dict[str, float]
+
+
+class OfClasses(NamedTuple):
+    """Average precision by row and class on a data set.
+
+    Attributes:
+        names: of the classes.
+        lines: rows with classes, from top to bottom.
+    """
+
+    names: list[str]
+    lines: list[LineOfClasses]
+
+
 class Comparison(NamedTuple):
     """A row or baseline and the row that it is compared with.
 
     Attributes:
         row, base: their names.
-        pairs: results of both by common seed, in the order of the seeds; never empty.
+        pairs: results of both by common repeat, in the order of the repeats; never empty.
     """
 
     row: str
     base: str
-    pairs: dict[int, tuple[Result, Result]]
+    pairs: dict[Repeat, tuple[Result, Result]]
 
 
 class Versus(NamedTuple):
@@ -80,9 +108,9 @@ class Versus(NamedTuple):
 
     Attributes:
         dataset, row, base: the data set, the row, and the row it is compared with.
-        paired: tests over common seeds; a negative difference favours `base`.
+        paired: tests over common repeats; a negative difference favours `base`.
         t_holm, wilcoxon_holm: corrected p-values of these.
-        seed: lowest common seed, on whose split the two are compared case by case.
+        seed: lowest common seed, on whose split, or folds, the two are compared case by case.
         cases: number of test cases that both evaluated there.
         delong: DeLong's test on these cases.
         delong_holm: its corrected p-value.
@@ -167,10 +195,25 @@ class Findings:
         """Name of the row that the others are compared with, unless they name another."""
         return self.study.reference or next(iter(self.rows))
 
-    def of(self, row: str, dataset: str) -> dict[int, Result]:
-        """Return the results of a row on a data set by seed, in the order of the seeds."""
-        by_seed = {key.seed: result for key, result in self.results.items() if (key.row, key.dataset) == (row, dataset)}
-        return dict(sorted(by_seed.items()))
+    @property
+    def metric(self) -> str:
+        """Display name of the study's metric."""
+        return TITLES[self.study.metric]
+
+    @property
+    def folded(self) -> bool:
+        """Whether any data set is evaluated in folds."""
+        return any(map(self.study.folds_of, self.study.datasets))
+
+    def overlap(self, dataset: str) -> float:
+        """Return the number of test patients over that of others, if the repeats on a data set are folds; else 0."""
+        folds = self.study.folds_of(dataset)
+        return 1 / (folds - 1) if folds else 0.0
+
+    def of(self, row: str, dataset: str) -> dict[Repeat, Result]:
+        """Return the results of a row on a data set by seed, or by seed and fold, in their order."""
+        runs = {key: result for key, result in self.results.items() if (key.row, key.dataset) == (row, dataset)}
+        return {key.repeat: runs[key] for key in sorted(runs, key=lambda key: (key.seed, key.fold or 0))}
 
     def caveats(self) -> dict[str, list[str]]:
         """Return the caveats that runs recorded, each with the titles of its rows."""
@@ -187,13 +230,29 @@ class Findings:
         """Lines of the main table: the rows, then the baselines."""
         datasets = self.study.datasets
         rows = [
-            Line(name, row.title, False, {d: _cell(self.of(name, d), row.paper.get(d)) for d in datasets})
+            Line(name, row.title, False, {d: self._cell(self.of(name, d), d, row.paper.get(d)) for d in datasets})
             for name, row in self.rows.items()
         ]
         return rows + [
-            Line(name, self.title(name), True, {d: _cell(self.baseline(name, d), None) for d in datasets})
+            Line(name, self.title(name), True, {d: self._cell(self.baseline(name, d), d) for d in datasets})
             for name in self.baselines
         ]
+
+    def classes(self, dataset: str) -> OfClasses | None:
+        """Return the average precision of each class by row, as means over the repeats; None if no run has classes."""
+        names: dict[str, None] = {}
+        lines = []
+        for name, row in self.rows.items():
+            values: dict[str, list[float]] = {}
+            for result in self.of(name, dataset).values():
+                for of_class, figures in ((result.metrics.get("classes") or {}).get("each") or {}).items():
+                    value = (figures.get("average_precision") or {}).get("value")
+                    values.setdefault(of_class, []).extend([] if value is None else [value])
+            names |= dict.fromkeys(values)
+            means = {of_class: float(np.mean(known)) for of_class, known in values.items() if known}
+            if values:
+                lines.append(LineOfClasses(row.title, means, row.paper_classes.get(dataset) or {}))
+        return OfClasses(list(names), lines) if lines else None
 
     @cached_property
     def baselines(self) -> list[str]:
@@ -210,30 +269,30 @@ class Findings:
         return named if named in self.rows else self.reference
 
     def comparisons(self, dataset: str) -> list[Comparison]:
-        """Return all rows, then the baselines, each with the row it is compared with, if they have common seeds."""
+        """Return all rows, then the baselines, each with the row it is compared with, if they have common repeats."""
         results = {name: self.of(name, dataset) for name in self.rows}
         results |= {name: self.baseline(name, dataset) for name in self.baselines}
         comparisons = [
-            Comparison(name, base, {seed: (of_name[seed], of_base) for seed, of_base in results[base].items()
-                                    if seed in of_name})
+            Comparison(name, base, {repeat: (of_name[repeat], of_base) for repeat, of_base in results[base].items()
+                                    if repeat in of_name})
             for name, of_name in results.items()
             if (base := self.base(name)) != name
         ]  # fmt: skip
         return [comparison for comparison in comparisons if comparison.pairs]
 
-    def baseline(self, name: str, dataset: str) -> dict[int, Result]:
-        """Return the results of a baseline by seed, each taken from the first row that has it.
+    def baseline(self, name: str, dataset: str) -> dict[Repeat, Result]:
+        """Return the results of a baseline by repeat, each taken from the first row that has it.
 
         Rows without caveats come first. The scores do not depend on the row, but the threshold depends on its rule.
         """
-        results: dict[int, Result] = {}
+        results: dict[Repeat, Result] = {}
         without_caveats = {row for row in self.rows if not any(r.caveats for r in self.of(row, dataset).values())}
         for row in sorted((self.reference, *self.rows), key=lambda row: row not in without_caveats):
-            for seed, result in self.of(row, dataset).items():
-                if name in result.baselines and seed not in results:
+            for repeat, result in self.of(row, dataset).items():
+                if name in result.baselines and repeat not in results:
                     figures = (result.metrics.get("baselines") or {}).get(name) or {}
-                    results[seed] = replace(result.evaluated_as(figures, result.rule), score=result.baselines[name])
-        return dict(sorted(results.items()))
+                    results[repeat] = replace(result.evaluated_as(figures, result.rule), score=result.baselines[name])
+        return {repeat: results[repeat] for repeat in sorted(results)}
 
     def tests(self) -> list[Versus]:
         """Test every row and baseline against the row it is compared with, data set by data set."""
@@ -260,10 +319,13 @@ class Findings:
     def _tests(self, dataset: str) -> list[Versus]:
         tests = []
         for row, base, pairs in self.comparisons(dataset):
-            of_row, of_base = zip(*pairs.values(), strict=True)
-            over_seeds = paired([run.figure() for run in of_row], [run.figure() for run in of_base])
-            cases, split = within_split(of_row[0], of_base[0])
-            tests.append(Versus(dataset, row, base, over_seeds, math.nan, math.nan, min(pairs), cases, split, math.nan))
+            values = {repeat: [run.figure(self.study.metric) for run in pair] for repeat, pair in pairs.items()}
+            known = [pair for pair in values.values() if np.isfinite(pair).all() or self.study.metric == "auroc"]
+            if not known:
+                continue
+            over_repeats = paired([a for a, _ in known], [b for _, b in known], self.overlap(dataset))
+            seed, cases, split = _within_first_seed(pairs)
+            tests.append(Versus(dataset, row, base, over_repeats, math.nan, math.nan, seed, cases, split, math.nan))
         corrected = zip(
             holm([test.paired.t for test in tests]),
             holm([test.paired.wilcoxon for test in tests]),
@@ -274,6 +336,76 @@ class Findings:
             test._replace(t_holm=t, wilcoxon_holm=w, delong_holm=d)
             for test, (t, w, d) in zip(tests, corrected, strict=True)
         ]
+
+    def _cell(self, results: Mapping[Repeat, Result], dataset: str, paper: float | None = None) -> Cell:
+        metric = self.study.metric
+        values = {repeat: result.figure(metric) for repeat, result in results.items()}
+        if metric != "auroc":
+            values = {repeat: value for repeat, value in values.items() if math.isfinite(value)}
+        over_repeats = summary(list(values.values()), overlap=self.overlap(dataset))
+        low, high = over_repeats.low, over_repeats.high
+        for repeat in values if len(values) == 1 else ():
+            result = results[repeat]
+            low, high = (
+                auroc_interval(result.label, result.score, result.patient)
+                if metric == "auroc"
+                else finite_interval(result.replicated(metric, REPLICATES))
+            )
+        return Cell(values, over_repeats, low, high, paper, self._pooled(results, values, dataset))
+
+    def _pooled(
+        self, results: Mapping[Repeat, Result], values: Mapping[Repeat, float], dataset: str
+    ) -> tuple[float, float, float] | None:
+        """Return the mean over folds with its interval over test cases, from the seeds of which all folds are there."""
+        seeds: dict[int, list[Result]] = {}
+        for repeat in values:
+            if isinstance(repeat, Fold):
+                seeds.setdefault(repeat.seed, []).append(results[repeat])
+        whole = [runs for runs in seeds.values() if len(runs) == self.study.folds_of(dataset)]
+        if not whole:
+            return None
+        low, value, high = np.mean([_over_folds(runs, self.study.metric) for runs in whole], axis=0).tolist()
+        return value, low, high
+
+
+def finite_interval(replicated: np.ndarray) -> tuple[float, float]:
+    """Return the percentile interval over the replicates that are defined; nan without any.
+
+    Examples:
+        >>> finite_interval(np.array([0.5, math.nan, 0.5]))
+        (0.5, 0.5)
+    """
+    finite = replicated[np.isfinite(replicated)]
+    return interval(finite) if len(finite) else (math.nan, math.nan)
+
+
+def _over_folds(runs: list[Result], metric: str) -> tuple[float, float, float]:
+    """Return low end, value and high end of the mean over the folds of a seed; patients are drawn within each fold."""
+    if metric == "auroc":
+        value, low, high = auroc_of_folds([(run.label, run.score, run.score, run.patient) for run in runs])
+        return low, value, high
+    drawn = np.mean([_shuffled(run.replicated(metric, REPLICATES), fold) for fold, run in enumerate(runs)], axis=0)
+    low, high = finite_interval(drawn)
+    return low, float(np.mean([run.figure(metric) for run in runs])), high
+
+
+def _shuffled(replicated: np.ndarray, fold: int) -> np.ndarray:
+    """Return the replicates in another order for each fold: draws of folds with as many patients would be alike."""
+    return np.random.default_rng(fold).permutation(replicated)
+
+
+def _within_first_seed(pairs: Mapping[Repeat, tuple[Result, Result]]) -> tuple[int, int, DeLong]:
+    """Return the lowest seed, the number of its test cases that both evaluated, and DeLong's test on them."""
+    first = min(pairs)
+    if not isinstance(first, Fold):
+        cases, split = within_split(*pairs[first])
+        return first, cases, split
+    folds = []
+    for repeat, (a, b) in pairs.items():
+        if isinstance(repeat, Fold) and repeat.seed == first.seed:
+            in_a, in_b = in_common(a, b)
+            folds.append((a.label[in_a], a.score[in_a], b.score[in_b], a.patient[in_a]))
+    return first.seed, sum(len(label) for label, *_ in folds), delong_of_folds(folds)
 
 
 def read_findings(study: Study, runs: Mapping[Key, Path], missing: Mapping[Key, str]) -> Findings:
@@ -294,15 +426,6 @@ def read_findings(study: Study, runs: Mapping[Key, Path], missing: Mapping[Key, 
             findings = read_findings(study, {key: Path("runs/ganomaly_headct/2030-01-01T10-00-00")}, missing={})
     """
     return Findings(study, {key: Result.read(run) for key, run in runs.items()}, dict(missing))
-
-
-def _cell(results: Mapping[int, Result], paper: float | None) -> Cell:
-    values = {seed: result.figure() for seed, result in results.items()}
-    over_seeds = summary(list(values.values()))
-    low, high = over_seeds.low, over_seeds.high
-    for result in results.values() if len(results) == 1 else ():
-        low, high = auroc_interval(result.label, result.score, result.patient)
-    return Cell(values, over_seeds, low, high, paper)
 
 
 def _cost(runs: list[Result]) -> Cost:

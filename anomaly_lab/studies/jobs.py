@@ -21,8 +21,8 @@ from typing import Any, Literal, Protocol
 
 import psutil
 import submitit
-from filelock import FileLock
 
+from anomaly_lab.experiment.locks import lock
 from anomaly_lab.experiment.run_folder import read_json, write_json
 from anomaly_lab.types import UserError
 
@@ -261,7 +261,7 @@ class Claims:
     def locked(self, name: str) -> Iterator[None]:
         """Keep other studies from looking at, or making, this claim inside the block."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f"{name}.lock"):
+        with lock(self.folder / f"{name}.lock"):
             yield
 
     def read(self, name: str) -> Job | None:

@@ -1,4 +1,4 @@
-"""Studies as their YAML files define them, and the runs they need: rows × data sets × seeds."""
+"""Studies as their YAML files define them, and the runs they need: rows × data sets × seeds × folds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from omegaconf import MISSING, OmegaConf
@@ -15,8 +15,20 @@ from anomaly_lab.experiment import compose
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.record import check
 from anomaly_lab.experiment.schema import did_you_mean, merged, to_object
-from anomaly_lab.types import FolderName, UserError
+from anomaly_lab.types import FolderName, Range, UserError
 
+Metric = Literal[
+    "auroc",
+    "average_precision",
+    "sensitivity_at_95_specificity",
+    "map",
+    "accuracy",
+    "macro_f1",
+    "unweighted_precision",
+    "unweighted_recall",
+    "unweighted_f1",
+]
+FOLDS = ("data.split.folds", "data.split.fold")  # settings that a study with folds makes
 PLACEHOLDER = 2_147_480_611  # unlikely number that stands for the seed while an experiment is resolved
 
 
@@ -29,11 +41,13 @@ class DataSet:
         experiments: replaces {dataset} in the rows' experiments; by default the column's key.
         overrides: settings for every experiment of the column, by dotted key.
         budgets: overrides for single budgets, by budget.
+        folds: replaces the study's number of folds.
         notes: keys of the study's `footnotes`.
     """
 
     title: str = MISSING
     experiments: str | None = None
+    folds: Annotated[int, Range("[0, 1000]")] | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -52,7 +66,8 @@ class Row:
             phase.
         seeds: replaces the study's seeds.
         datasets: data sets of this row; by default all of the study's.
-        paper: AUROC in the publication, by data set.
+        paper: the study's metric in the publication, by data set.
+        paper_classes: average precision of each class in the publication, by data set and class.
         x: position on the study's curve.
         hidden: train the row, so that others can start from it, but do not show it.
         against: row to compare this one with, instead of the study's reference.
@@ -67,6 +82,7 @@ class Row:
     seeds: list[int] | None = None
     datasets: list[str] | None = None
     paper: dict[str, float] = field(default_factory=dict)
+    paper_classes: dict[str, dict[str, float]] = field(default_factory=dict)
     x: float | None = None
     hidden: bool = False
     against: str | None = None
@@ -84,6 +100,11 @@ class Study:
         source: name of the publication whose results are shown for comparison.
         budget: of every run, see `config.Experiment`; a study does not mix budgets.
         seeds: of every row without its own; a seed determines the split as well, so rows can be compared in pairs.
+        folds: number of folds of a cross-validation: for each seed so many runs are trained, each of which tests
+            another part of the patients; 0 for a single split.
+        metric: figure of the main table: "auroc", "average_precision" or "sensitivity_at_95_specificity" of the anomaly
+            scores; of runs with classes "map" (mean average precision), "accuracy" or "macro_f1"; or precision, recall
+            or F1 as unweighted means over anomalous and normal, "unweighted_precision" and so on.
         datasets: the columns.
         rows: the methods, from top to bottom.
         reference: row that the others are compared with; by default the first.
@@ -103,27 +124,58 @@ class Study:
     source: str = "Published"
     budget: str = "auto"
     seeds: list[int] = field(default_factory=lambda: [0])
+    folds: Annotated[int, Range("[0, 1000]")] = 0
+    metric: Metric = "auroc"
     datasets: dict[str, DataSet] = MISSING
     rows: dict[str, Row] = MISSING
     reference: str | None = None
     curve: str | None = None
     footnotes: dict[str, str] = field(default_factory=dict)
 
+    def folds_of(self, dataset: str) -> int:
+        """Return the number of folds on a data set; 0 for a single split."""
+        own = self.datasets[dataset].folds
+        return self.folds if own is None else own
 
-class Key(NamedTuple):
-    """Identifies a run of a study.
+
+class Fold(NamedTuple):
+    """Identifies a repeat of a cross-validation.
 
     Examples:
-        >>> str(Key("ganomaly", "headct", 0))
-        'ganomaly-headct-seed0'
+        >>> str(Fold(0, 2))
+        '0, fold 2'
+    """
+
+    seed: int
+    fold: int
+
+    def __str__(self) -> str:
+        return f"{self.seed}, fold {self.fold}"
+
+
+Repeat = int | Fold  # a seed, or a fold of it
+
+
+class Key(NamedTuple):
+    """Identifies a run of a study; `fold` is None without cross-validation.
+
+    Examples:
+        >>> str(Key("ganomaly", "headct", 0)), str(Key("ganomaly", "headct", 0, fold=2))
+        ('ganomaly-headct-seed0', 'ganomaly-headct-seed0-fold2')
     """
 
     row: str
     dataset: str
     seed: int
+    fold: int | None = None
+
+    @property
+    def repeat(self) -> Repeat:
+        """Which of the repeats of its row on its data set it is."""
+        return self.seed if self.fold is None else Fold(self.seed, self.fold)
 
     def __str__(self) -> str:
-        return f"{self.row}-{self.dataset}-seed{self.seed}"
+        return f"{self.row}-{self.dataset}-seed{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
 
 
 @dataclass(frozen=True)
@@ -236,6 +288,9 @@ def plan(study: Study, overrides: Sequence[str] = ()) -> list[Planned]:
         >>> str(run.key), run.overrides[-2:]
         ('vae-headct-seed0', ('budget=smoke', 'seed=0'))
     """
+    for word in overrides if any(map(study.folds_of, study.datasets)) else ():
+        if word.partition("=")[0] in FOLDS:
+            raise UserError(f"{word}: the study sets this for each run; change `folds` in its file")
     runs: dict[Key, Planned] = {}
     for key in _keys(study):
         _add(study, key, overrides, runs)
@@ -255,13 +310,15 @@ def plain(text: str) -> dict[str, Any]:
 
 
 def _keys(study: Study) -> Iterator[Key]:
-    """Yield the keys seed by seed, so that a study that is stopped early has complete tables for its first seeds."""
+    """Yield the keys repeat by repeat, so that a study that is stopped early has complete tables for the first ones."""
     seeds = sorted({seed for row in study.rows.values() for seed in _seeds(study, row)})
+    folds: dict[str, list[int | None]] = {name: [*range(study.folds_of(name))] or [None] for name in study.datasets}
     for seed in seeds:
-        for dataset in study.datasets:
-            for name, row in study.rows.items():
-                if seed in _seeds(study, row) and dataset in (row.datasets or study.datasets):
-                    yield Key(name, dataset, seed)
+        for place in range(max(map(len, folds.values()))):
+            for dataset in study.datasets:
+                for name, row in study.rows.items():
+                    if seed in _seeds(study, row) and dataset in (row.datasets or study.datasets):
+                        yield from (Key(name, dataset, seed, fold) for fold in folds[dataset][place : place + 1])
 
 
 def _seeds(study: Study, row: Row) -> list[int]:
@@ -279,8 +336,15 @@ def _add(study: Study, key: Key, overrides: Sequence[str], runs: dict[Key, Plann
     budget = _budget(experiment, study.budget)
     values = dataset.overrides | dataset.budgets.get(budget, {}) | row.overrides | row.budgets.get(budget, {})
     words = (f"budget={budget}", *(f"{name}={json.dumps(value)}" for name, value in values.items()), *overrides)
-    config = _seeded(_resolved(experiment, words), key.seed)
-    runs[key] = Planned(key, experiment, (*words, f"seed={key.seed}"), config, start)
+    repeat = [f"seed={key.seed}"]
+    if key.fold is None:
+        config = _seeded(_resolved(experiment, words), key.seed)
+    else:
+        words = (*words, f"{FOLDS[0]}={study.folds_of(key.dataset)}")
+        config = _seeded(_resolved(experiment, (*words, f"{FOLDS[1]}=0")), key.seed)
+        config["data"]["split"]["fold"] = key.fold
+        repeat.insert(0, f"{FOLDS[1]}={key.fold}")
+    runs[key] = Planned(key, experiment, (*words, *repeat), config, start)
 
 
 @cache
@@ -313,23 +377,30 @@ def _check_references(study: Study) -> None:
         for name in names:
             if not FolderName().admits(name):
                 raise UserError(f"{part}: {name!r} takes {FolderName()}")
+    if any(study.folds_of(name) == 1 for name in study.datasets):
+        raise UserError("folds: 1 fold has nothing to train on; say 0 for a single split, or at least 2")
     if study.reference is not None:
         _check_names("reference", [study.reference], study.rows)
     for name, row in study.rows.items():
-        if row.against is not None:
-            _check_names(f"rows.{name}.against", [row.against], study.rows)
-        if row.start_from is not None:
-            _check_names(f"rows.{name}.start_from", [row.start_from], study.rows)
-            if study.rows[row.start_from].start_from is not None:
-                raise UserError(
-                    f"rows.{name}.start_from: {row.start_from} itself starts from another row, "
-                    f"{study.rows[row.start_from].start_from}; name that one"
-                )
-        _check_names(f"rows.{name}.datasets", row.datasets or [], study.datasets)
-        _check_names(f"rows.{name}.paper", list(row.paper), study.datasets)
-        _check_names(f"rows.{name}.notes", row.notes, study.footnotes)
+        _check_row(study, name, row)
     for name, dataset in study.datasets.items():
         _check_names(f"datasets.{name}.notes", dataset.notes, study.footnotes)
+
+
+def _check_row(study: Study, name: str, row: Row) -> None:
+    if row.against is not None:
+        _check_names(f"rows.{name}.against", [row.against], study.rows)
+    if row.start_from is not None:
+        _check_names(f"rows.{name}.start_from", [row.start_from], study.rows)
+        if study.rows[row.start_from].start_from is not None:
+            raise UserError(
+                f"rows.{name}.start_from: {row.start_from} itself starts from another row, "
+                f"{study.rows[row.start_from].start_from}; name that one"
+            )
+    _check_names(f"rows.{name}.datasets", row.datasets or [], study.datasets)
+    _check_names(f"rows.{name}.paper", list(row.paper), study.datasets)
+    _check_names(f"rows.{name}.paper_classes", list(row.paper_classes), study.datasets)
+    _check_names(f"rows.{name}.notes", row.notes, study.footnotes)
 
 
 def _check_names(where: str, names: Sequence[str], known: dict[str, Any]) -> None:

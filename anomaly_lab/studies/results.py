@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from anomaly_lab.evaluation.classes import FILE, ClassTable, called_classes
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.record import read_metrics, read_provenance
-from anomaly_lab.metrics import ranking
+from anomaly_lab.metrics import ranking, statistics
+from anomaly_lab.metrics.classification import Judged, Measures, unweighted
 from anomaly_lab.metrics.comparison import DeLong, delong
+from anomaly_lab.studies.plan import Metric
+from anomaly_lab.types import UserError
 
 METRICS = {
     "auroc": ("AUROC", ranking.auroc),
     "average_precision": ("Average precision", ranking.average_precision),
     "sensitivity_at_95_specificity": ("Sensitivity at 95 % specificity", ranking.sensitivity_at_specificity),
 }
+TITLES: dict[Metric, str] = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "sensitivity_at_95_specificity": "Sensitivity at 95 % specificity",
+    "map": "Mean average precision",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "unweighted_precision": "Unweighted precision",
+    "unweighted_recall": "Unweighted recall",
+    "unweighted_f1": "Unweighted F1",
+}
+OF_CLASSES = {"map": "mean_average_precision", "accuracy": "accuracy", "macro_f1": "macro_f1"}  # in metrics.json
+UNWEIGHTED = "unweighted_"  # begins the metrics that are means over anomalous and normal
 RENAMED_RULES = {"quantile of held-out normals": "quantile of validation normals"}  # as older runs recorded them
 
 
@@ -102,13 +120,89 @@ class Result:
             figures: metrics in the form of metrics.json's `detector`.
             rule: how the threshold was set.
         """
-        return replace(self, metrics={"detector": figures, "threshold": {"rule": rule}}, facts={}, baselines={})
+        classes = (self.facts.get("data") or {}).get("classes")
+        facts = {"data": {"classes": classes}} if classes else {}
+        return replace(self, metrics={"detector": figures, "threshold": {"rule": rule}}, facts=facts, baselines={})
 
     def figure(self, metric: str = "auroc") -> float:
-        """Return a metric of METRICS, computed from the scores."""
+        """Return a metric of TITLES: those of METRICS from the scores, others from metrics.json; nan if there is none.
+
+        A run without classes has an accuracy if there are but two, normal and anomalous.
+        """
         if metric not in self._known:
-            self._known[metric] = METRICS[metric][1](self.label, self.score)
+            self._known[metric] = self._figure(metric)
         return self._known[metric]
+
+    def _figure(self, metric: str) -> float:
+        if metric in METRICS:
+            return METRICS[metric][1](self.label, self.score)
+        if metric.startswith(UNWEIGHTED):
+            recall, specificity = (self.decided(name) for name in ("recall", "specificity"))
+            p, n = float((self.label == 1).sum()), float((self.label == 0).sum())
+            counts = (recall * p, (1 - specificity) * n, specificity * n, (1 - recall) * p)
+            return unweighted(*(np.array([count]) for count in counts))[metric.removeprefix(UNWEIGHTED)].item()
+        if "classes" in self.metrics:
+            value = (self.metrics["classes"].get(OF_CLASSES[metric]) or {}).get("value")
+            return math.nan if value is None else float(value)
+        names = ((self.facts.get("data") or {}).get("classes") or {}).get("names") or ()
+        return self.decided("accuracy") if metric == "accuracy" and len(names) <= 2 else math.nan
+
+    def decided(self, metric: str) -> float:
+        """Return a metric of the decisions at the threshold, as metrics.json has it; nan where it has none."""
+        entry = (self.metrics.get("detector") or {}).get(metric)
+        value = entry.get("value") if isinstance(entry, dict) else entry
+        return math.nan if value is None else float(value)
+
+    def replicated(self, metric: str, replicates: int, cases: np.ndarray | None = None) -> np.ndarray:
+        """Compute a metric of TITLES under a bootstrap over patients, the same for all runs on the same cases.
+
+        Args:
+            metric: of TITLES.
+            replicates: their number R.
+            cases: indices of the test cases to use; None for all.
+
+        Returns:
+            [R]; nan where a replicate lost a class.
+
+        Raises:
+            UserError: classes.csv is needed, and damaged.
+        """
+        cases = np.arange(len(self.id)) if cases is None else cases
+        label, score, patient = self.label[cases], self.score[cases], self.patient[cases].tolist()
+        if metric in METRICS:
+            return statistics.bootstrap(label, patient, {"": (score, self.threshold)}, replicates)[""][metric]
+        weights = statistics.draw_weights(label, patient, replicates, seed=0)
+        if "classes" in self.metrics and not metric.startswith(UNWEIGHTED):
+            target, probability, called, exclusive = self.judged
+            measures = Measures(Judged(target[cases], probability[cases], called[cases], exclusive))
+            return np.concatenate([measures(weight)[OF_CLASSES[metric]] for weight in weights])
+        called, anomalous = score > self.threshold, label == 1
+        outcomes = np.stack([called & anomalous, called & ~anomalous, ~called & ~anomalous, ~called & anomalous])
+        blocks = [outcomes.astype(np.float64) @ weight for weight in weights]
+        tp, fp, tn, fn = np.concatenate(blocks, axis=1)
+        if metric.startswith(UNWEIGHTED):
+            return unweighted(tp, fp, tn, fn)[metric.removeprefix(UNWEIGHTED)]
+        return (tp + tn) / (tp + fp + tn + fn) if metric == "accuracy" else np.full(replicates, np.nan)
+
+    @cached_property
+    def judged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+        """Target, probability and decisions [N, K] of the test cases, and whether the classes exclude each other.
+
+        Raises:
+            UserError: classes.csv is damaged or of other cases than scores.csv.
+        """
+        path, classes = self.run / FILE, self.metrics["classes"]
+        table = ClassTable.read(path)
+        place = {id: row for row, id in enumerate(table.id)}
+        if list(table.classes) != classes.get("names") or not place.keys() >= set(self.id.tolist()):
+            raise UserError(
+                f"{path}: of other cases or classes than the run’s scores; evaluate the run to write it again"
+            )
+        rows = np.array([place[id] for id in self.id.tolist()])
+        each = classes.get("each") or {}
+        cuts = [cut for name in table.classes if (cut := (each.get(name) or {}).get("threshold")) is not None]
+        called = called_classes(table.probability, cuts if len(cuts) == len(table.classes) else [])
+        return table.target[rows], table.probability[rows], called[rows], classes.get("task") == "multiclass"
 
     @property
     def seconds(self) -> float | None:

@@ -2,8 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -144,9 +142,3 @@ def test_a_resumed_training_chooses_alike(
 def test_it_refuses_what_it_cannot_choose_by(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="validation normals"):
         engine.train(settings(tmp_path, SWITCH, "data.split.val_fraction=0"))
-
-
-def test_it_refuses_several_processes() -> None:
-    two: Any = SimpleNamespace(world_size=2)
-    with pytest.raises(UserError, match=r"trainer\.devices=1"):
-        BestTestEpoch().setup(two, two, "fit")

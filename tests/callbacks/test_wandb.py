@@ -51,6 +51,19 @@ def test_lines_are_mirrored_once(mirror, tmp_path: Path) -> None:
     assert [step for step, _ in dashboard.lines] == [2, 4]
 
 
+def test_final_figures_are_mirrored_those_of_classes_too(mirror, tmp_path: Path) -> None:
+    callback, dashboard, _ = mirror
+    dashboard.summary, dashboard.finish = {}, lambda: None
+    classes = {"task": "multilabel", "macro_f1": {"value": 0.5}, "mean_average_precision": {"value": 0.25}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"detector": {"auroc": {"value": 0.75}}, "classes": classes}))
+    callback.on_run_end(tmp_path)
+    assert dashboard.summary == {
+        "test/auroc": {"value": 0.75},
+        "test/classes/macro_f1": {"value": 0.5},
+        "test/classes/mean_average_precision": {"value": 0.25},
+    }
+
+
 def test_pictures_are_mirrored_once_and_other_names_are_none(mirror, tmp_path: Path, capsys) -> None:
     callback, dashboard, trainer = mirror
     for name in ("00000002.png", "00000004.png", "fakepool.png", "copies/00000004.png", "copies/last.png"):

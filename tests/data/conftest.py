@@ -1,9 +1,11 @@
 """A Head-CT folder of a dozen tiny pictures, made on the spot."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from data_sections import sections
 from PIL import Image
 from toy_plans import plan_of, write_pictures
@@ -49,6 +51,7 @@ class FakeTrainer:
     def __init__(self, done: int = 0, rank: int = 0, world_size: int = 1) -> None:
         self.global_rank, self.world_size = rank, world_size
         self.lightning_module = self
+        self.strategy = SimpleNamespace(root_device=torch.device("cpu"))
         self.schedule = Schedule((Phase("gan", 4, (), 3), Phase("encoder", 4, (), 1)))
         self.iterations_done = done
 

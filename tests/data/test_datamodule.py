@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from data_sections import sections
+from PIL import Image
 
-from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data import datamodule
+from anomaly_lab.data.datamodule import CROSSING, PatchDataModule
+from anomaly_lab.data.datasets.folder import Folder
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.types import Case, UserError
+from anomaly_lab.types import Case, Phase, Schedule, UserError
 
 
 def _items(data, fake):
@@ -44,6 +47,76 @@ def test_batches_are_the_same_resumed_and_under_workers(make, fake_trainer, num_
     expected = _items(straight, fake_trainer(0))[2:]
     resumed = _items(other, fake_trainer(2))
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(expected, resumed, strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_one_loader_serves_all_epochs(make, fake_trainer, num_workers):
+    """Its processes are not started again at every epoch."""
+    data, other = make(num_workers=num_workers), make()
+    for each in (data, other):
+        each.setup()
+    loaders = []
+    for done in (0, 3, 4, 7):
+        data.trainer = fake_trainer(done)
+        loader = data.train_dataloader()
+        assert loader.persistent_workers == bool(num_workers)
+        expected = _items(other, fake_trainer(done))
+        assert len(loader) == len(expected)
+        assert all(torch.equal(a["image"], b["image"]) for a, b in zip(loader, expected, strict=True))
+        loaders.append(loader)
+    assert len({*map(id, loaders)}) == 1
+
+
+AUGMENT = {"flip": 0.5, "degrees": 10.0, "shift": 0.05, "gamma": 1.25}
+
+
+@pytest.mark.parametrize("augment", [None, {"flip": 0.5}, AUGMENT])
+def test_images_that_lie_on_the_device_are_the_same(make, fake_trainer, augment, monkeypatch):
+    host, device = make(augment=augment), make(augment=augment, device="always")
+    for data in (host, device):
+        data.setup()
+    asked = [_items(data, fake_trainer(done)) for data in (host, device) for done in (0, 3, 4)]
+    for one, other in zip(asked[:3], asked[3:], strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a["row"], b["row"])
+            assert (a["image"] - b["image"]).abs().max() <= (0 if augment != AUGMENT else 0.1)
+            assert (a["image"] != b["image"]).float().mean() < 0.01
+    assert device._resident is not None
+    assert host._resident is None
+
+
+@pytest.mark.parametrize(("free", "resident"), [(10_000, True), (1_000, False)])
+def test_images_lie_on_a_gpu_that_has_room_for_them(make, fake_trainer, monkeypatch, free, resident):
+    """Six pictures of 64 bytes, at most a quarter of what is free."""
+    made = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**6))
+    monkeypatch.setattr(datamodule, "ResidentImages", lambda *what: made.append(what[4]) or [])
+    monkeypatch.setattr(datamodule, "DataLoader", lambda *what, **how: made.append("loader") or [])
+    data = make()
+    data.setup()
+    data.trainer = fake_trainer()
+    data.trainer.strategy.root_device = torch.device("cuda", 3)
+    data.train_dataloader()
+    assert made == ([torch.device("cuda", 3)] if resident else []) + ["loader"]
+
+
+@pytest.mark.parametrize("changes", [{"device": "never"}, {"store": False}])
+def test_images_stay_on_the_host(make, fake_trainer, monkeypatch, changes):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
+    data = make(**changes)
+    data.setup()
+    data.trainer = fake_trainer()
+    data.trainer.strategy.root_device = torch.device("cuda", 0)
+    assert data._resident_images(data.rows["train"], None) is None
+
+
+def test_what_must_lie_on_the_device_and_cannot_is_refused(make, fake_trainer):
+    data = make(device="always", store=False)
+    data.setup()
+    with pytest.raises(UserError, match=r"data\.store\.device=always: pictures are read"):
+        _items(data, fake_trainer())
 
 
 def test_two_ranks_see_together_what_one_sees(make, fake_trainer):
@@ -281,3 +354,137 @@ def test_data_that_cannot_be_split_can_be_looked_at_and_not_trained_on(make):
     assert facts["audit"]["checked"] == 13
     with pytest.raises(UserError, match="only 0 normals train"):
         data.check_trainable()
+
+
+LABELS = {"supervision": "labels", "val_fraction": 0.2, "batch_size": 2}
+
+
+def _fit(cases):
+    return [Phase("fit", 4, (), cases=cases)]
+
+
+def test_labelled_anomalies_train_in_the_phases_that_ask_for_them(make, fake_trainer):
+    data = make(**LABELS)
+    data.setup()
+    labels = data.store.labels
+    drawn = {}
+    for cases in ("normal", "balanced", "all"):
+        data.trainer = fake_trainer()
+        data.trainer.schedule = Schedule([Phase("fit", 40, (), cases=cases)])
+        data.epoch_length = 40
+        batches = list(data.train_dataloader())
+        rows = torch.cat([batch["row"].ravel() for batch in batches]).numpy()
+        drawn[cases] = labels[rows]
+        target = torch.cat([batch["target"].flatten(0, 1) for batch in batches]).numpy()
+        assert np.array_equal(target.argmax(1), labels[rows])
+    assert not drawn["normal"].any()
+    anomalous = len(data.rows["train_anomalous"])
+    whole_passes = drawn["balanced"][: len(drawn["balanced"]) // (2 * anomalous) * 2 * anomalous]
+    assert whole_passes.mean() == 0.5
+    assert 0 < drawn["all"].mean() < 0.5
+
+
+def test_labels_of_validation_cases_are_loaded_after_the_normals(make):
+    data = make(**LABELS)
+    data.setup()
+    (batch,) = data.val_dataloader()
+    assert batch["row"].tolist() == [*data.rows["val"], *data.rows["val_anomalous"]]
+    assert batch["target"].argmax(1).tolist() == batch["label"].tolist()
+    tested = torch.cat([batch["row"] for batch in data.test_dataloader()]).tolist()
+    assert tested == [*data.rows["val"], *data.rows["val_anomalous"], *data.rows["test"]]
+    plain = make()
+    plain.setup()
+    assert "target" not in next(iter(plain.test_dataloader()))
+
+
+def test_without_labels_no_loader_brings_an_anomaly_before_the_test(make, fake_trainer):
+    """Neither to the training nor to the validation, whatever the phases ask for."""
+    data = make()
+    data.setup()
+    assert not any(batch["label"].any() for batch in data.val_dataloader())
+    for item in _items(data, fake_trainer()):
+        assert not data.store.labels[item["row"].ravel()].any()
+    for cases in ("balanced", "all"):
+        trainer = fake_trainer()
+        trainer.schedule = Schedule(_fit(cases))
+        with pytest.raises(UserError, match=r"draws \w+ cases, labelled ones; set data\.supervision=labels"):
+            _items(data, trainer)
+
+
+def test_class_counts_are_those_of_the_training_rows(make):
+    data = make(**LABELS)
+    data.setup()
+    normal, anomalous = len(data.rows["train"]), len(data.rows["train_anomalous"])
+    assert data.class_counts().tolist() == [[normal, anomalous], [anomalous, normal]]
+    assert data.facts()["classes"]["counts"]["train"]["anomalous"] == {"yes": anomalous, "no": normal, "unknown": 0}
+    assert data.facts()["counts"]["train"] == {"normal": normal, "anomalous": anomalous}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ("normal", "bleeding")}, r"no case is of class 'bleeding'\. There are anomalous"),
+        ({"classes": ("anomalous",), "target_type": "multiclass"}, "too few classes"),
+        ({"target_type": "multilabel"}, "normal means none of the classes"),
+        ({"contamination": 0.1}, "hides anomalies among normals"),
+        ({"folds": 4}, "only 3 patients are of class 'anomalous'; use at most 3 folds"),
+        ({"limits": {"train": 1}}, "only 2 cases, as many normal as anomalous ones, train|only 0 cases"),
+        ({"batch_size": 64}, "data.batch_size=64: only"),
+    ],
+)
+def test_what_labels_cannot_do_is_the_users_error(make, changes, message):
+    def prepare():
+        data = make(**(LABELS | {"batch_size": 3} | changes))
+        data.setup()
+        data.check_trainable(_fit("balanced"))
+
+    with pytest.raises(UserError, match=message) as refused:
+        prepare()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_class_that_only_the_test_has_is_refused_and_one_that_only_training_has_is_named(tmp_path):
+    def data(root):
+        return Folder(**sections(root=str(root), patch_size=(8, 8), store_dir=str(tmp_path / "store"),
+                                 supervision="labels", classes=("normal", "hole", "scratch"),
+                                 batch_size=2))  # fmt: skip
+
+    def write(root, split, name, count):
+        (root / split / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+
+    for root, splits in ((tmp_path / "a", ("train", "test")), (tmp_path / "b", ("test", "train"))):
+        for split in splits:
+            write(root, split, "normal", 6)
+            write(root, split, "hole", 4)
+        write(root, splits[0], "scratch", 4)
+    named, refused = data(tmp_path / "a"), data(tmp_path / "b")
+    named.setup()
+    named.check_trainable(_fit("all"))
+    assert named.facts()["remarks"] == ["No test case is of class scratch: nothing can be said of it there."]
+    refused.setup()
+    with pytest.raises(UserError, match="no training case is of class 'scratch'; leave it out"):
+        refused.check_trainable(_fit("all"))
+    refused.check_trainable(_fit("normal"))  # one-class detectors may be compared on them
+
+
+def test_pictures_of_a_patient_may_cross_splits_only_by_the_switch_that_says_so(tmp_path):
+    def data(**changes):
+        return Folder(**sections(root=str(tmp_path / "p"), patch_size=(8, 8), store_dir=str(tmp_path / "store"),
+                                 patient="([a-z]+)", supervision="labels", **changes))  # fmt: skip
+
+    for kind in ("normal", "crack"):
+        (tmp_path / "p" / kind).mkdir(parents=True)
+        for i in range(40):
+            pixels = np.random.default_rng([i, len(kind)]).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "p" / kind / f"{i}.png")
+    together, torn = data(), data(split={"by": "image"})
+    with pytest.raises(UserError, match="patients are too few"):
+        together.setup()  # two patients, named after their folders
+    torn.setup()
+    assert torn.facts()["audit"]["shared_patients"]
+    assert torn.caveats == (CROSSING,)
+    assert "by image: patients cross splits" in torn.facts()["split_rule"]
+    assert together.caveats == ()

@@ -3,26 +3,33 @@
 import copy
 import importlib.util
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from functools import cache
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from discovery import below, experiment_of, gaps, undescribed
+from no_waiting import FAR, WouldWaitError, steps_on_a_far_device
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-from toys import Shift, Toy, ToyData, train
+from torch.utils.data import DataLoader
+from toys import Iterations, Shift, Toy, ToyData, train
 
+from anomaly_lab.callbacks.randomness import Randomness
+from anomaly_lab.detectors.autoencoder import AutoencoderDetector
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
 from anomaly_lab.detectors.families.gan import ADAPT_EVERY
+from anomaly_lab.detectors.families.kernel import FeatureBankDetector
 from anomaly_lab.detectors.kde import KDE
 from anomaly_lab.detectors.wgan import WGAN
 from anomaly_lab.experiment import config
@@ -52,6 +59,8 @@ class Case(NamedTuple):
         changes |= {str(key): length for key in node if str(key).endswith("_iterations")}
         if "samples" in node:  # a feature bank's
             changes |= {"samples": length * BATCH, "batch_size": BATCH}
+        if "normals" in node:  # the SVM's of GBAD, and as many anomalies
+            changes |= {"normals": length * BATCH // 2, "batch_size": BATCH}
         torch.manual_seed(seed)
         detector: Detector = config.build(node, **changes, **over)
         assert detector.schedule.iterations == length * len(detector.schedule), (
@@ -646,3 +655,138 @@ def test_state_outside_the_checkpoint_is_found(
 def test_a_score_with_its_sign_changed_is_found(tmp_path: Path) -> None:
     toy = declared(KDE)
     assert toy.auroc(Flipped(**toy.settings), tmp_path) < 0.35 < 0.65 <= toy.at_least
+
+
+NEEDS_A_FILE = {"squeezenet", "squeezenet_caffe"}  # of weights; these features are a forward pass
+
+
+def choices(kind: type[Detector]) -> Iterator[dict[str, Any]]:
+    """Yield each value of each argument that is a choice or a switch."""
+    for name, argument in signature(kind, eval_str=True).parameters.items():
+        if get_origin(argument.annotation) is Literal and isinstance(get_args(argument.annotation)[0], str):
+            yield from ({name: value} for value in get_args(argument.annotation) if value not in NEEDS_A_FILE)
+        elif argument.annotation is bool:
+            yield {name: not argument.default}
+
+
+def train_far_away(case: Case, folder: Path, length: int, parts: int = 1, **over: Any) -> set[str]:
+    """Train `length` iterations of each phase where whoever waits is noticed; return the phases that were trained."""
+    over |= {"n_critic": 1} if "n_critic" in settings(case.kind) else {}
+    detector, images = case.make(length=length, **over), case.images()
+    detector.accumulate, detector.clip_norm = parts, 1.0 if parts > 1 else None
+    if isinstance(detector, DrawsFromPool):
+        detector.pool = filled(folder / "pool", images)
+    total = detector.schedule.iterations
+    loader = DataLoader(Iterations(detector, images, total, BATCH), batch_size=None)
+    watched = total - isinstance(detector, FeatureBankDetector)  # at whose end scikit-learn fits it, on the host
+    trained = steps_on_a_far_device(detector, loader, watched, [Randomness(0)])
+    assert {*trained} == {phase.name for phase in detector.schedule}
+    return {*trained}
+
+
+@every_grey
+def test_an_iteration_waits_for_nothing(case: Case, tmp_path: Path) -> None:
+    assert train_far_away(case, tmp_path, length=2)
+
+
+@pytest.mark.slow
+@every_grey
+def test_nor_does_one_of_parts_of_a_batch_and_a_clipped_gradient(case: Case, tmp_path: Path) -> None:
+    assert train_far_away(case, tmp_path, length=2, parts=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "choice"),
+    [
+        pytest.param(kind, choice, marks=() if kind is WGAN else pytest.mark.slow)
+        for kind in CLASSES
+        for choice in choices(kind)
+    ],
+    ids=lambda each: each.__name__ if isinstance(each, type) else "-".join(map(str, each.values())),
+)
+def test_whatever_is_chosen(kind: type[Detector], choice: dict[str, Any], tmp_path: Path) -> None:
+    assert train_far_away(Case(kind, 1), tmp_path, length=ADAPT_EVERY + 1, **choice)
+
+
+def fills(image: Tensor) -> None:
+    torch.zeros(3, device=image.device)[:] = torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda image: image.mean().item(),
+        lambda image: float(image.mean()),
+        lambda image: bool(image.mean() > 0),
+        lambda image: image.cpu(),
+        lambda image: image.tolist(),
+        lambda image: image.numpy(),
+        lambda image: image[image > 0],
+        lambda image: image.nonzero(),
+        lambda image: torch.masked_select(image, image > 0),
+        lambda image: torch.equal(image, image),
+        lambda image: image[torch.zeros(1, dtype=torch.long)],
+        lambda image: torch.tensor(1.0, device=image.device),
+        lambda image: image.new_tensor([1.0]),
+        lambda image: torch.ones(3).to(image.device),
+        fills,
+    ],
+)  # fmt: skip
+def test_whatever_waits_is_noticed(wait: Callable[[Tensor], Any]) -> None:
+    class Waits(Shift):
+        def near_step(self, batches: Tensor) -> None:
+            assert batches.device == FAR
+            wait(batches)
+
+    detector = Waits()
+    loader = DataLoader(Iterations(detector, torch.zeros(4, 1, 2, 2), 5, 2), batch_size=None)
+    with pytest.raises((WouldWaitError, RuntimeError, NotImplementedError)):
+        steps_on_a_far_device(detector, loader, 5)
+
+
+def test_what_waits_for_nothing_passes() -> None:
+    detector = Shift()
+    loader = DataLoader(Iterations(detector, torch.zeros(4, 1, 2, 2), 5, 2), batch_size=None)
+    assert steps_on_a_far_device(detector, loader, 5) == ["near"] * 3 + ["far"] * 2
+
+
+def tracked(case: Case, compilation: dict[str, Any] | None) -> tuple[Detector, dict[str, Tensor]]:
+    """A detector after two iterations of every phase, and what it tracked in each of them: losses, gradients' norms."""
+    detector = case.make(**{"n_critic": 1} if "n_critic" in settings(case.kind) else {})
+    detector.compilation = compilation
+    torch._dynamo.reset()
+    with TemporaryDirectory() as run:
+        train(detector, ToyData(case.images(), BATCH), Path(run))
+    return detector, {key: torch.stack(values) for key, values in detector.tracked.items()}
+
+
+def assert_compiled_alike(case: Case, backend: str) -> None:
+    detector, eager = tracked(case, None)
+    compiled, terms = tracked(case, {"backend": backend})
+    assert len(compiled._compiled) >= bool([*detector.parameters()])
+    assert compiled.state_dict().keys() == detector.state_dict().keys()
+    assert terms.keys() == eager.keys()
+    for key, values in eager.items():
+        torch.testing.assert_close(terms[key], values, rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+    assert not any("forward" in vars(module) for module in compiled.modules()), "scores are not compiled"
+
+
+@pytest.mark.slow
+@every_grey
+def test_compiled_networks_train_as_they_are_written(case: Case) -> None:
+    """By a backend that needs no compiler of C++; it refuses what inductor refuses, a second derivative above all."""
+    assert_compiled_alike(case, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs g++")
+def test_compiled_by_inductor_they_do_too() -> None:
+    assert_compiled_alike(Case(AutoencoderDetector, 1), "inductor")
+
+
+def test_a_compiler_that_fails_is_said_in_one_line() -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise OSError("no compiler here")
+
+    with pytest.raises(UserError, match=r"no compiler here.*compile=never"):
+        tracked(Case(AutoencoderDetector, 1), {"backend": broken})

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["build_store.py", "kills.py", "run_and_die.py"]  # programs that tests launch, without examples to run
+collect_ignore = [  # programs that tests launch, without examples to run
+    "build_store.py",
+    "die_in.py",
+    "fork_commands.py",
+    "kills.py",
+    "run_and_die.py",
+    "train_many.py",
+]
 
 
 @pytest.fixture(scope="session")

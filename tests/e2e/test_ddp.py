@@ -44,13 +44,19 @@ _BatchNorm.forward = lambda self, x: x
 """
 
 
-@pytest.mark.parametrize(("experiment", "tolerance"), [("egbad_headct", 1e-6), ("fanogan_headct", 1e-3)])
+WITH_BATCH_NORM = {"alocc_headct"}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "tolerance"), [("egbad_headct", 1e-6), ("fanogan_headct", 1e-3), ("alocc_headct", 1e-5)]
+)
 def test_two_processes_train_what_one_trains(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str, tolerance: float
 ) -> None:
-    """Without batch norm, which couples the images of a process's share; EGBAD has dropout, f-AnoGAN a penalty."""
-    (tmp_path / "sitecustomize.py").write_text(WITHOUT_BATCH_NORM)  # for both processes
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    """EGBAD has dropout, f-AnoGAN a penalty. Batch norm magnifies rounding where its input hardly varies."""
+    if experiment not in WITH_BATCH_NORM:
+        (tmp_path / "sitecustomize.py").write_text(WITHOUT_BATCH_NORM)  # for both processes
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     weights = []
     for devices in (1, 2):
         words = [f"trainer.devices={devices}", "trainer.strategy=ddp"] if devices > 1 else []
@@ -125,8 +131,7 @@ def test_where_one_process_is_killed_the_other_ends_at_once_and_one_alone_goes_o
     config.write_text(config.read_text().replace("gan_iterations: 100000", f"gan_iterations: {done + 3}"))
     alone = launch("-m", "anomaly_lab", "resume", run, "trainer.devices=1", "trainer.strategy=auto")
     assert alone.returncode == 0, alone.stderr
-    assert "resumed under another number of processes" in (run / "report.html").read_text()  # it has batch norm
-    assert (run / "report.html").exists()
+    assert "resumed under another number of processes" not in (run / "report.html").read_text()  # nothing changes
 
 
 @pytest.mark.parametrize("told", ["first", "second"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,26 @@ def test_evaluate_says_the_same_again(trained: Path) -> None:
     assert (trained / "scores.csv").read_bytes() == scores
     assert (trained / "metrics.json").read_bytes() == metrics
     assert (trained / "report.html").exists()
+
+
+def test_nothing_is_decided_by_the_clock(trained: Path, tmp_path: Path) -> None:
+    """The older checkpoint is the younger file, and the record was begun in years to come."""
+    run = Path(shutil.copytree(trained, tmp_path / trained.name))
+    facts = run_folder.read_json(run / "provenance.json")
+    run_folder.write_json(run / "provenance.json", facts | {"started": "2090-01-01T00:00:00+00:00"})
+    for age, path in enumerate(sorted(path for path in run.rglob("*") if path.is_file())):
+        os.utime(path, (3e9 - age * 1e6, 3e9 - age * 1e6))
+    done = launch("-m", "anomaly_lab", "evaluate", run)
+    assert done.returncode == 0, done.stderr
+    for name in ("scores.csv", "metrics.json"):
+        assert (run / name).read_bytes() == (trained / name).read_bytes()
+    (run / "scores.csv").unlink()
+    (run / "metrics.json").unlink()
+    facts.pop("finished")
+    run_folder.write_json(run / "provenance.json", facts)
+    done = launch("-m", "anomaly_lab", "resume", run)
+    assert done.returncode == 0, done.stderr
+    assert (run / "scores.csv").read_bytes() == (trained / "scores.csv").read_bytes()
 
 
 def test_predict_scores_a_judged_file_as_before(trained: Path, tmp_path: Path) -> None:

@@ -73,9 +73,22 @@ def test_one_run_on_two_nodes(slurm: Cluster, store: Path, tmp_path: Path) -> No
     job = slurm.submit("two_nodes.sbatch", log, "fanogan_headct", run, *words)  # laptop: one node estimates the paper's
     slurm.until(lambda: slurm.state(job) not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), log)
     assert slurm.state(job) == "COMPLETED", log.read_text()
-    assert run_folder.read_json(run / "provenance.json")["finished"]
+    facts = run_folder.read_json(run / "provenance.json")
+    assert facts["finished"]
+    assert facts["world_size"] == 2
     assert (run / "report.html").exists()
     assert not list(ROOT.glob("metrics.jsonl"))
+
+
+def test_an_error_on_two_nodes_is_said_once(slurm: Cluster, store: Path, tmp_path: Path) -> None:
+    log, run = tmp_path / "log", tmp_path / "run"
+    real = ["data.source=real", f"data.root={tmp_path / 'nowhere'}"]
+    job = slurm.submit("two_nodes.sbatch", log, "fanogan_headct", run, *tiny(tmp_path, store), *real)
+    slurm.until(lambda: slurm.state(job) not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), log)
+    assert slurm.state(job) == "FAILED"
+    (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+    assert "no such folder" in line
+    assert not run.exists()
 
 
 def test_a_preempted_run_goes_on_by_itself_and_ends_in_the_same_bytes(

@@ -44,6 +44,16 @@ def test_a_damaged_one_is_passed_over_with_a_message(run: Path, capsys: pytest.C
         checkpoint_files.load(newest)
 
 
+def test_a_pipe_is_not_waited_for(run: Path) -> None:
+    last = checkpoint_files.newest(run)
+    facts = {"checkpoint": {"file": last.name}}
+    last.unlink()
+    os.mkfifo(last)
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint_files.final(run, facts)
+    assert checkpoint_files.newest(run).name.startswith("00000003")
+
+
 def test_none_is_none(tmp_path: Path) -> None:
     assert checkpoint_files.newest(tmp_path) is None
 

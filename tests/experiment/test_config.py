@@ -134,6 +134,7 @@ def test_a_constructor_that_refuses_a_value_is_the_users_error():
             "detector.critic_loss=nope",
             "detector.critic_loss: Invalid value 'nope', expected one of ['wgan', 'hinge']",
         ),
+        ("detector.critic_loss=hingee", "expected one of ['wgan', 'hinge']. Did you mean: 'hinge'?"),
         ("detector.betas=[0.5]", "detector.betas: TupleConfig length 1 does not match type hint length 2"),
         ("detector.latent_dim=${data.nope}", "detector.latent_dim: Interpolation key 'data.nope' not found"),
         ("detector.latent_dim=${data.root}", "detector.latent_dim: While dereferencing"),

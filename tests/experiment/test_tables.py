@@ -2,12 +2,14 @@
 
 import csv
 import io
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly_lab.experiment.tables import defused, restored, to_csv
+from anomaly_lab.experiment.tables import defused, open_table, restored, to_csv
 
 CELLS = st.text(alphabet=st.one_of(st.sampled_from("'=+-@\t\r\n\uff1d.eE0159,\"a"), st.characters(codec="utf-8")))
 
@@ -38,3 +40,11 @@ def test_a_table_is_read_back_as_it_was(rows: list[list[str]]) -> None:
 
 def test_numbers_of_any_kind_are_written_as_numbers() -> None:
     assert to_csv([[1, -0.5, None, float("-inf"), True]]) == "1,-0.5,,-inf,True\n"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / "a.csv"
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
+    with pytest.raises(OSError, match="it is no file"):
+        open_table(path)

@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from anomaly_lab.metrics.comparison import agreement, auroc_interval, delong, holm, paired, summary
+from anomaly_lab.metrics import ranking
+from anomaly_lab.metrics.comparison import (
+    agreement,
+    auroc_interval,
+    auroc_of_folds,
+    delong,
+    delong_of_folds,
+    holm,
+    mean_interval,
+    paired,
+    summary,
+)
 from anomaly_lab.metrics.ranking import auroc
 
 
@@ -170,3 +182,102 @@ def test_agreement_by_hand():
     assert agreement([0.9, 0.8, 0.7, 0.6], [0.95, 0.85, 0.9, 0.5]).kendall == pytest.approx(4 / 6)
     assert math.isnan(agreement([0.9, 0.8], [0.1, 0.2]).spearman)
     assert math.isnan(agreement([0.9, 0.8, 0.7], [0.5, 0.5, 0.5]).kendall)
+
+
+def test_folds_are_corrected_for_the_training_cases_they_share():
+    """Five folds: the variance of their mean is s²/5 + s²/4; by hand with Student's 4 degrees of freedom."""
+    values = [0.7, 0.8, 0.9, 0.75, 0.85]
+    sd, t = math.sqrt(0.025 / 4), 2.776445
+    result = summary(values, overlap=1 / 4)
+    assert result.low == pytest.approx(0.8 - t * sd * math.sqrt(1 / 5 + 1 / 4))
+    assert summary(values, overlap=0.0) == summary(values)
+    assert mean_interval(values, overlap=1 / 4) == pytest.approx((result.low, result.high))
+    assert all(math.isnan(end) for end in mean_interval([0.7]))
+
+
+def test_the_corrected_test_of_folds():
+    a, b = [0.7, 0.8, 0.9, 0.75, 0.85], [0.6, 0.8, 0.7, 0.75, 0.6]
+    plain, folds = paired(a, b), paired(a, b, overlap=1 / 4)
+    assert (folds.difference, folds.effect) == (plain.difference, plain.effect)
+    statistic = plain.effect / math.sqrt(1 / 5 + 1 / 4)
+    assert folds.t == pytest.approx(2 * stats.t.sf(statistic, 4))
+    assert folds.t > plain.t
+    assert math.isnan(folds.wilcoxon)
+    assert paired(a, a, overlap=1 / 4).t == 1.0
+
+
+def folds_of(seed, k=4, n=30):
+    random = np.random.default_rng(seed)
+    label = np.arange(n) % 2
+    return [(label, random.normal(size=n) + label, random.normal(size=n) + 0.5 * label, None) for _ in range(k)]
+
+
+def test_one_fold_is_the_plain_test():
+    ((label, a, b, patient),) = folds_of(0, k=1)
+    assert delong_of_folds([(label, a, b, patient)]) == pytest.approx(delong(label, a, b))
+    assert auroc_of_folds([(label, a, b, patient)])[1:] == pytest.approx(auroc_interval(label, a))
+
+
+def test_folds_are_independent_samples_of_cases():
+    """Four copies of a fold, each with other patients: the same means, half the error."""
+    (label, a, b, _), *_ = folds_of(1)
+    one, four = delong(label, a, b), delong_of_folds([(label, a, b, None)] * 4)
+    assert (four.a, four.b) == pytest.approx((one.a, one.b))
+    assert four.high - four.low == pytest.approx((one.high - one.low) / 2)
+
+
+def test_scores_of_different_folds_are_never_ranked_against_each_other():
+    folds = folds_of(2)
+    moved = [(label, a + 100 * i, b * 10**i, patient) for i, (label, a, b, patient) in enumerate(folds)]
+    assert delong_of_folds(moved) == pytest.approx(delong_of_folds(folds))
+
+
+def test_no_fold_and_a_fold_of_one_class_have_no_figure():
+    assert math.isnan(delong_of_folds([]).a)
+    label, a, b, _ = folds_of(3)[0]
+    assert math.isnan(auroc_of_folds([(np.zeros_like(label), a, b, None), (label, a, b, None)])[0])
+
+
+def cross_validated(random, folds, n=60, features=6, shift=0.55):
+    """AUROC of a linear classifier in each fold, the true AUROC of each trained model, and the scores of the folds.
+
+    Both classes are normal with unit covariance, so that the AUROC of weights w is Φ(w·shift / (√2 ‖w‖)).
+    """
+    label = np.arange(n) % 2
+    direction = np.full(features, shift / math.sqrt(features))
+    x = random.normal(size=(n, features)) + label[:, None] * direction
+    fold = np.arange(n) // 2 % folds
+    aurocs, truths, samples = [], [], []
+    for k in range(folds):
+        train, test = fold != k, fold == k
+        w = x[train & (label == 1)].mean(0) - x[train & (label == 0)].mean(0)
+        score = x[test] @ w
+        aurocs.append(ranking.auroc(label[test], score))
+        truths.append(stats.norm.cdf(w @ direction / math.sqrt(2) / np.linalg.norm(w)))
+        samples.append((label[test], score, score, None))
+    return aurocs, truths, samples
+
+
+def coverage(n, times, folds=5):
+    """How often intervals hold what they are for: corrected and plain the method, those of folds the trained models."""
+    random = np.random.default_rng(0)
+    truths, corrected, plain, models = [], [], [], []
+    for _ in range(times):
+        aurocs, of_models, samples = cross_validated(random, folds, n)
+        truths.append(np.mean(of_models))
+        corrected.append(mean_interval(aurocs, overlap=1 / (folds - 1)))
+        plain.append(mean_interval(aurocs))
+        _, low, high = auroc_of_folds(samples)
+        models.append(low <= truths[-1] <= high)
+    truth = np.mean(truths)  # expected AUROC of the method, trained on so many cases
+    held = (np.mean([low <= truth <= high for low, high in intervals]) for intervals in (corrected, plain))
+    return (*held, np.mean(models))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "of_models"), [(60, 0.87), (400, 0.91)])
+def test_intervals_of_folds_cover_what_they_say(n, of_models):
+    corrected, plain, models = coverage(n, times=600)
+    assert corrected > 0.92
+    assert plain < corrected - 0.04
+    assert of_models < models < 0.97

@@ -20,6 +20,15 @@ def test_what_is_gathered_beyond_the_capacity_is_left_out() -> None:
     assert machine.rows[:, 0].tolist() == [0, 0, 1, 1, 2]
 
 
+def test_a_loaded_machine_gathers_on() -> None:
+    one, other = KernelMachine(5, 2), KernelMachine(5, 2)
+    one.gather(torch.ones(2, 2))
+    other.load_state_dict(one.state_dict())
+    other.gather(torch.full((1, 2), 3.0))
+    assert other.rows[:, 0].tolist() == [1, 1, 3, 0, 0]
+    assert (other.gathered, int(other.count)) == (3, 3)
+
+
 def test_the_sum_is_the_kernels() -> None:
     torch.manual_seed(0)
     machine, rows, x, weights = KernelMachine(9, 3), torch.randn(7, 3), torch.randn(4, 3), torch.randn(7)

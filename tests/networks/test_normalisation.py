@@ -1,10 +1,12 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from anomaly_lab.networks.normalisation import batch_statistics
+from anomaly_lab.networks.normalisation import batch_statistics, shared_batch_norm
 
 
 def network() -> nn.Sequential:
@@ -41,3 +43,35 @@ def test_restores_after_an_error() -> None:
         raise RuntimeError
     assert not net[1].training
     assert net[1].track_running_stats
+
+
+def normalised(norm: object, x: Tensor) -> list[Tensor]:
+    """Output, running statistics, gradients, and the gradient of a penalty on a gradient, of the images x."""
+    weight, bias = torch.linspace(1, 2, 3).double().requires_grad_(), torch.ones(3).double().requires_grad_()
+    mean, var = torch.zeros(3).double(), torch.ones(3).double()
+    x = x.clone().requires_grad_()
+    y = norm(x, mean, var, weight=weight, bias=bias, training=True, momentum=0.1, eps=1e-5)
+    (slope,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
+    (slope.square().sum() + y.sin().sum()).backward()
+    return [y.detach(), x.grad, slope.detach(), mean, var, weight.grad, bias.grad]
+
+
+def take_part(rank: int, size: int, folder: str, x: Tensor) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    *images, mean, var, weight, bias = normalised(shared_batch_norm, x.chunk(size)[rank])
+    for gradient in (weight, bias):
+        torch.distributed.all_reduce(gradient)
+    torch.save([images, [mean, var, weight, bias]], f"{folder}/{rank}")
+
+
+@pytest.mark.slow
+def test_two_processes_normalise_as_one_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 2, 2).double() + 100
+    *images, mean, var, weight, bias = normalised(F.batch_norm, x)
+    torch.multiprocessing.spawn(take_part, (2, str(tmp_path), x), nprocs=2)
+    parts = [torch.load(tmp_path / str(rank)) for rank in (0, 1)]
+    for whole, *shares in zip(images, *(part[0] for part in parts), strict=True):
+        torch.testing.assert_close(torch.cat(shares), whole)
+    for _, alike in parts:
+        torch.testing.assert_close(alike, [mean, var, weight, bias])

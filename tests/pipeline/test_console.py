@@ -9,6 +9,7 @@ from anomaly_lab.pipeline.console import MAX_LISTED_PAIRS, announce, announce_da
 
 PAIR = {"ids": ["a [1]", "b"], "splits": ["train", "test"]}
 DATA = {
+    "unsplit": "",
     "counts": {"train": {"normal": 8, "anomalous": 0}, "test": {"normal": 2, "anomalous": 3}},
     "skipped": ["x.png"],
     "left_out": {".gif": 2},

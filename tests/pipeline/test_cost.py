@@ -79,3 +79,11 @@ def test_a_cluster_around_the_process_changes_nothing(fanogan: DictConfig, monke
     for name, value in {"JOB_NAME": "night", "NTASKS": "2", "NNODES": "2", "JOB_ID": "7", "PROCID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert set(cost.phase_seconds(fanogan)) == {"gan", "encoder"}
+
+
+@pytest.mark.parametrize("name", ["classifier_headct", "gbad_sixray"])
+def test_a_training_on_labels_is_measured(name: str) -> None:
+    """One class an image, or any number of them; all phases, the fit of an SVM included."""
+    seconds = cost.phase_seconds(settings(name, "data.batch_size=4"))
+    assert set(seconds) == ({"classifier"} if name == "classifier_headct" else {"classifier", "bigan", "svm"})
+    assert all(value > 0 for value in seconds.values())

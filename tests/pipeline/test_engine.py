@@ -98,3 +98,23 @@ def test_a_folder_that_holds_something_else_is_refused_before_anything_is_read(a
 def test_an_empty_folder_is_trained_into(asked, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert (asked() / "report.html").exists()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_another_number_of_processes_is_refused_only_where_it_trains_something_else(
+    asked, tmp_path: Path, parts: int
+) -> None:
+    """Batch norm of parts of a mini-batch sees other parts; that of a whole one is that of all processes."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "evaluate_run", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            asked(f"trainer.accumulate_grad_batches={parts}")
+    run_folder.update_provenance(run, world_size=2)
+    if parts > 1:
+        with pytest.raises(UserError, match=r"couples the images .*trainer\.devices=2, or say trainer\.devices=1"):
+            engine.resume(str(run))
+        assert "resumed" not in run_folder.read_json(run / "provenance.json")
+    engine.resume(str(run), ["trainer.devices=1"] if parts > 1 else [])
+    caveats = run_folder.read_json(run / "provenance.json")["detector"].get("caveats", [])
+    assert any("another number of processes" in caveat for caveat in caveats) == (parts > 1)

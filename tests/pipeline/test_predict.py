@@ -27,7 +27,16 @@ from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.pipeline.expected_input import ExpectedInput, describe
-from anomaly_lab.pipeline.predict import NewFiles, Predicted, Request, asked, new_files, predict_files
+from anomaly_lab.pipeline.predict import (
+    COLUMNS,
+    NewFiles,
+    Predicted,
+    Request,
+    _findings,
+    asked,
+    new_files,
+    predict_files,
+)
 from anomaly_lab.pipeline.prediction_folder import opened
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.reports.prediction_page import Scoring
@@ -46,6 +55,7 @@ class Brightness:
     """Says of every pixel how bright it is, from 0 to 2."""
 
     device = torch.device("cpu")
+    supervised = False
 
     def score(self, batch: Batch) -> Prediction:
         bright = batch["image"].mean(1, keepdim=True) + 1
@@ -57,6 +67,16 @@ class Alarm(Brightness):
 
     def score(self, batch: Batch) -> Prediction:
         return Prediction(batch["image"].flatten(1).amax(1) - 10)
+
+
+class Kinds(Brightness):
+    """Says how probable two kinds are: the brightness and what it lacks."""
+
+    supervised = True
+
+    def score(self, batch: Batch) -> Prediction:
+        bright = (batch["image"].flatten(1).mean(1) + 1) / 2
+        return Prediction(bright, batch["image"].mean(1, keepdim=True) + 1, None, torch.stack([1 - bright, bright], 1))
 
 
 @pytest.fixture
@@ -298,7 +318,7 @@ class Fallible(Brightness):
     """Gives no number for white pictures."""
 
     def score(self, batch: Batch) -> Prediction:
-        score, bright, _ = super().score(batch)
+        score, bright, *_ = super().score(batch)
         assert bright is not None
         return Prediction(torch.where(bright.flatten(1).amax(1) > 1.9, torch.nan, score), bright)
 
@@ -482,3 +502,45 @@ def test_a_dicom_file_is_a_case_with_its_identifiers(tmp_path, run):
     alone = complete(scorer, Request(tmp_path / "bare" / "IM0001", out=str(tmp_path / "alone")))
     assert [finding.is_scored for finding in alone.findings] == [True]
     assert (tmp_path / "alone" / "maps" / "IM0001.map.png").is_file()
+
+
+def test_a_run_with_classes_says_how_probable_they_are(tmp_path: Path, run: Path) -> None:
+    data = _pictures(tmp_path)
+    (tmp_path / "new").mkdir()
+    for name, grey in (("dark", 20), ("light", 230)):
+        Image.linear_gradient("L").resize((8, 8)).point(lambda value, grey=grey: (value + grey) // 2).save(
+            tmp_path / "new" / f"{name}.png"
+        )
+    out = predict(run, data, Kinds(), tmp_path / "new", tmp_path / "out")
+    rows = _scores(out)
+    assert list(rows["dark.png"]) == [*COLUMNS, "probability:normal", "probability:anomalous"]
+    for row in rows.values():
+        assert float(row["probability:anomalous"]) == pytest.approx(float(row["score"]))
+        assert float(row["probability:normal"]) == pytest.approx(1 - float(row["score"]))
+    page = (out / "index.html").read_text()
+    assert "<th>normal</th><th>anomalous</th>" in page
+    most = f"{float(rows['light.png']['probability:anomalous']):.3f}".lstrip("0")
+    assert f"<td><b>{most}</b></td>" in page
+    scored = scorer_of(run, data, Kinds()).score(tmp_path / "new" / "light.png")
+    assert scored.probabilities.tolist() == [float(rows["light.png"][f"probability:{n}"]) for n in data.classes]
+
+
+def test_a_prediction_with_classes_goes_on_where_it_stopped(tmp_path: Path, run: Path) -> None:
+    (tmp_path / "new").mkdir()
+    for number in range(3):
+        Image.linear_gradient("L").resize((8, 8 + number)).save(tmp_path / "new" / f"{number}.png")
+    predict(run, _pictures(tmp_path), Kinds(), tmp_path / "new", tmp_path / "out")
+    ids = [f"{number}.png" for number in range(3)]
+    findings = _findings(tmp_path / "out" / "scores.csv", ids, ("normal", "anomalous"))
+    assert [sum(finding.probabilities) for finding in findings] == pytest.approx([1.0] * 3)
+
+
+def test_a_class_probability_that_is_none_leaves_the_file_without_a_score(tmp_path: Path, run: Path) -> None:
+    class Broken(Kinds):
+        def score(self, batch: Batch) -> Prediction:
+            said = super().score(batch)
+            return said._replace(probabilities=said.probabilities * torch.nan)
+
+    Image.linear_gradient("L").save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="a class probability is none"):
+        scorer_of(run, _pictures(tmp_path), Broken()).score(tmp_path / "a.png")

@@ -94,7 +94,9 @@ def test_a_file_of_another_nature_is_refused_and_a_run_says_what_it_expects(trai
 def test_a_score_that_is_no_number_is_an_error(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = Scorer.open(trained)
     parts = scorer._predict
-    monkeypatch.setattr(scorer, "_predict", lambda patches: (parts(patches)[0] * np.nan, parts(patches)[1]))
+    monkeypatch.setattr(
+        scorer, "_predict", lambda patches: parts(patches)._replace(score=parts(patches).score * np.nan)
+    )
     with pytest.raises(UserError, match="the score is not finite"):
         scorer.score(trained.parents[2] / "pictures" / "000.png")
 

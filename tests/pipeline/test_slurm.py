@@ -5,8 +5,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from anomaly_lab.pipeline import slurm
 from anomaly_lab.types import Stopped, UserError
@@ -93,14 +91,3 @@ def test_outside_slurm_nothing_happens(tmp_path: Path, monkeypatch: pytest.Monke
     before = signal.getsignal(signal.SIGTERM)
     with slurm.requeued(tmp_path):
         assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize(("torchrun", "expected"), [(False, [False]), (True, [])])
-def test_lightning_neither_requeues_nor_checkpoints_under_slurm(
-    monkeypatch: pytest.MonkeyPatch, torchrun: bool, expected: list[bool]
-) -> None:
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    monkeypatch.setenv("SLURM_JOB_NAME", "night")
-    monkeypatch.setattr(SLURMEnvironment, "_validate_srun_variables", staticmethod(lambda: None))
-    monkeypatch.setattr(TorchElasticEnvironment, "detect", staticmethod(lambda: torchrun))
-    assert [environment.auto_requeue for environment in slurm.environments()] == expected

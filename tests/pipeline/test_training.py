@@ -12,6 +12,7 @@ from pipeline.conftest import settings
 
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.detectors.fanogan import FAnoGAN
+from anomaly_lab.experiment import config
 from anomaly_lab.pipeline import training
 from anomaly_lab.types import Batch, Prediction, UserError
 
@@ -117,3 +118,25 @@ def test_a_process_evaluates_where_the_training_was(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends, "mps", SimpleNamespace(is_available=lambda: False))
     assert training.device_for("auto").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("words", "gpu", "expected"),
+    [
+        ([], True, True),
+        ([], False, None),
+        (["trainer.benchmark=false"], True, False),
+        (["trainer.deterministic=true"], True, None),
+    ],
+)
+def test_convolutions_are_tried_out_on_a_gpu(
+    words: list[str], gpu: bool, expected: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert training._benchmark(config.load("ganomaly_headct", ["budget=smoke", *words]).trainer) is expected
+
+
+@pytest.mark.parametrize(("said", "expected"), [("never", None), ("networks", {})])
+def test_a_detector_is_compiled_where_it_was_asked_for(said: str, expected: dict[str, Any] | None) -> None:
+    _, detector = training.construct(config.load("ganomaly_headct", ["budget=smoke", f"compile={said}"]))
+    assert detector.compilation == expected

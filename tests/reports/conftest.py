@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy_classes
 from numpy.typing import NDArray
 from PIL import Image
+
+from anomaly_lab.evaluation.classes import evaluate_classes
 
 HOSTILE = "<script>alert(1)</script>"
 Edit = Callable[[dict[str, Any]], None]
@@ -233,6 +237,32 @@ def fake_run(tmp_path: Path) -> Path:
     (run / "scores.csv").write_text(scores := _scores_csv(rng))
     _write_samples(run / "samples", scores, rng)
     return run
+
+
+def add_classes(run: Path, task: str) -> None:
+    """Make a run folder one of a run with labels: metrics, classes.csv, and pictures of each class."""
+    table, scores, told = toy_classes.example(task)
+    table = dataclasses.replace(table, classes=(*table.classes[:2], HOSTILE))
+    told = told._replace(training={name: 30 for name in table.classes})
+    content = json.loads((run / "metrics.json").read_text())
+    content["classes"] = evaluate_classes(table, scores, told, 0.6, replicates=50)
+    (run / "metrics.json").write_text(json.dumps(content))
+    (run / "classes.csv").write_text(table.to_csv())
+    with np.load(run / "samples" / "gallery.npz") as stored:
+        arrays = dict(stored)
+    kinds = [f"{outcome}:{k}" for k in range(3) for outcome in ("found", "missed", "mistaken")]
+    for name in set(arrays) - {"id", "kind"}:
+        arrays[name] = np.concatenate([arrays[name], arrays[name][: len(kinds)]])
+    arrays["id"] = np.append(arrays["id"], [table.id[-i - 1] for i in range(len(kinds))])
+    arrays["kind"] = np.append(arrays["kind"], kinds)
+    np.savez(run / "samples" / "gallery.npz", **arrays)
+
+
+@pytest.fixture(params=["multiclass", "multilabel"])
+def labelled_run(fake_run: Path, request: pytest.FixtureRequest) -> Path:
+    """The finished run folder, of a run with labels."""
+    add_classes(fake_run, request.param)
+    return fake_run
 
 
 @pytest.fixture

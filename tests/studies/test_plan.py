@@ -141,7 +141,17 @@ def test_a_shipped_study_has_experiments_and_notes_for_all_it_names(path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adgan_tables", "adgan_ablation", "adgan_alpha", "medical_images"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adgan_tables",
+        "adgan_ablation",
+        "adgan_alpha",
+        "medical_images",
+        "sixray_tables",
+        "fundus_supervised",
+    ],
+)
 @pytest.mark.parametrize("budget", ["paper", "laptop", "smoke"])
 def test_a_shipped_study_plans_with_every_budget(name: str, budget: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(Path(__file__).parents[2])

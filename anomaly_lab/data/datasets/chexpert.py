@@ -129,16 +129,29 @@ class CheXpert(PatchDataModule):
                 raise UserError(f"{place}: Path {row['Path']} appears twice; keep one row")
             paths.add(path)
             counts[_frontal(place, row)] += 1
-            class_name = self._class_name(_findings(place, row))
+            findings = _findings(place, row)
+            self._refuse_contradiction(place, findings)
+            class_name = self._class_name(findings)
             if class_name is not None and self._in_view(row):
-                cases.append(self._case(release, path, parts, class_name))
+                cases.append(self._case(release, path, parts, class_name, self._uncertain(findings)))
         missing = [case.image for case in cases if not case.image.is_file()]
         if missing:
             examples = f"{len(missing)}, first {missing[0]}"
             raise UserError(f"{lists}: rows without a picture: {examples}; complete the data set or remove the rows")
         return cases, counts
 
-    def _case(self, release: Path, path: str, parts: Sequence[str], class_name: str) -> Case:
+    def _refuse_contradiction(self, place: str, findings: Mapping[str, int | None]) -> None:
+        """Raise UserError if labels are learnt and a row says both that there is no finding and that there is one."""
+        present = next((finding for finding in self.anomalies if findings[finding] == 1), None)
+        if self.labelling is not None and findings["No Finding"] == 1 and present:
+            raise UserError(f"{place}: No Finding and {present} are both 1; correct the row or remove it")
+
+    def _uncertain(self, findings: Mapping[str, int | None]) -> tuple[str, ...]:
+        return tuple(finding for finding in self.anomalies if findings[finding] == -1)
+
+    def _case(
+        self, release: Path, path: str, parts: Sequence[str], class_name: str, uncertain: tuple[str, ...]
+    ) -> Case:
         mask = release / "masks" / Path(*parts).with_suffix(".png")
         is_test = path.startswith("valid/")
         return Case(
@@ -149,16 +162,19 @@ class CheXpert(PatchDataModule):
             mask=mask if class_name and mask.is_file() else None,
             class_name=class_name,
             split=("test" if is_test else "train") if self.use_valid else None,
+            unknown=uncertain,
         )
 
     def _in_view(self, row: Mapping[str, str]) -> bool:
         return row["Frontal/Lateral"] == "Frontal" and self.view in {"frontal", row["AP/PA"]}
 
     def _class_name(self, findings: Mapping[str, int | None]) -> str | None:
-        """Return the main finding of an anomalous picture, "" for a normal one, None for a picture that is neither."""
-        for finding in self.anomalies:
-            if findings[finding] == 1:
-                return finding
+        """Return the main finding of an anomalous picture, "" for a normal one, None for a picture that is neither.
+
+        Where each class is learnt, all findings that are present are its class.
+        """
+        if present := [finding for finding in self.anomalies if findings[finding] == 1]:
+            return "+".join(present) if self.learns_each_class else present[0]
         other_values = [
             value for finding, value in findings.items() if finding not in {"No Finding", "Support Devices"}
         ]

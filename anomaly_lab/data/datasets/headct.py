@@ -14,6 +14,7 @@ from pathlib import Path
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.headct import write_twin
+from anomaly_lab.experiment.tables import open_table
 from anomaly_lab.types import Case, UserError
 
 
@@ -70,7 +71,7 @@ class HeadCT(PatchDataModule):
 def _labels(path: Path) -> dict[str, int]:
     """Read labels.csv as {"000": 1, …}."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_table(path, "utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: labels.csv cannot be read ({error}); it needs the columns id, hemorrhage") from error

@@ -9,7 +9,7 @@ train, so that no woman is in two splits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -66,20 +66,29 @@ class MIAS(PatchDataModule):
     version = 1
     official: ClassVar[dict[str, int]] = {"images": 322, "normal": 207, "anomalous": 115}
 
-    def __init__(self, *, crop: Literal["none", "breast"] = "none", **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        crop: Literal["none", "breast"] = "none",
+        class_by: Literal["finding", "severity"] = "finding",
+        **arguments: Any,
+    ) -> None:
         """Set the options of this data set.
 
         Args:
             crop: "breast" blackens labels and scanner marks, crops the picture to the breast and mirrors it such that
                 the chest wall is on the right; "none" keeps the whole film.
+            class_by: "finding" names the class of an abnormal film after its first finding, such as CALC; "severity"
+                names it benign or malignant, the latter if one of its findings is.
             **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.crop = crop
+        self.class_by: Literal["finding", "severity"] = class_by
 
     def cases(self, root: Path) -> list[Case]:
         """List the films in the order of their numbers."""
-        return [_case(name, film) for name, film in films(root).items()]
+        return [_case(name, film, self.class_by) for name, film in films(root).items()]
 
     def read(self, case: Case) -> Scan:
         """Read a film and draw the discs of its findings as the mask."""
@@ -228,7 +237,22 @@ def chest_is_left(name: str, seen: np.ndarray) -> bool:
     return bool(across[:edge].sum() > across[-edge:].sum())
 
 
-def _case(name: str, film: Film) -> Case:
+def class_of(findings: Sequence[Finding], by: Literal["finding", "severity"]) -> str:
+    """Return the class name of a film or patch with these findings, the first of which gives it its name.
+
+    Examples:
+        >>> findings = [Finding("CALC", "B", None), Finding("CIRC", "M", None)]
+        >>> class_of(findings, "finding"), class_of(findings, "severity"), class_of([], "severity")
+        ('CALC', 'malignant', '')
+    """
+    if not findings:
+        return ""
+    if by == "finding":
+        return findings[0].class_name
+    return "malignant" if any(finding.severity == "M" for finding in findings) else "benign"
+
+
+def _case(name: str, film: Film, class_by: Literal["finding", "severity"]) -> Case:
     known = bool(film.findings) and all(finding.disc for finding in film.findings)
     return Case(
         id=name,
@@ -236,7 +260,7 @@ def _case(name: str, film: Film) -> Case:
         image=film.path,
         label=int(bool(film.findings)),
         mask=film.info if known else None,  # the file with the discs, from which read() draws the mask
-        class_name=film.findings[0].class_name if film.findings else "",
+        class_name=class_of(film.findings, class_by),
     )
 
 

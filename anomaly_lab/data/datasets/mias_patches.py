@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from anomaly_lab.data.datamodule import PatchDataModule
-from anomaly_lab.data.datasets.mias import WHERE_TO_GET, Film, breast, chest_is_left, discs, films, info_of
+from anomaly_lab.data.datasets.mias import WHERE_TO_GET, Film, breast, chest_is_left, class_of, discs, films, info_of
 from anomaly_lab.data.datasets.mias_info import FRAME, Disc, located, read_info
 from anomaly_lab.data.readers.pictures import read_image
 from anomaly_lab.data.readers.scan import Scan
@@ -58,6 +58,7 @@ class MIASPatches(PatchDataModule):
         rule: Literal["merge", "small"] = "merge",
         location: Literal["mask", "centre", "match"] = "mask",
         location_seed: Seed = 0,
+        class_by: Literal["finding", "severity"] = "finding",
         **arguments: Any,
     ) -> None:
         """Set the options of this data set.
@@ -68,10 +69,12 @@ class MIASPatches(PatchDataModule):
                 breast; "match" at the position of an abnormality of another film, mirrored to the side of this film, so
                 that the position does not reveal the label.
             location_seed: seed of the positions, separate from `seed`, so that all splits use the same patches.
+            class_by: names the class of an abnormality by "finding" (such as CALC) or "severity" (benign, malignant).
             **arguments: arguments of PatchDataModule.
         """
         super().__init__(**arguments)
         self.rule, self.location, self.location_seed = rule, location, location_seed
+        self.class_by: Literal["finding", "severity"] = class_by
 
     def cases(self, root: Path) -> list[Case]:
         """List the patches by film; `read` determines the box of a normal patch."""
@@ -108,7 +111,7 @@ class MIASPatches(PatchDataModule):
                 image=film.path,
                 label=1,
                 mask=film.info,
-                class_name=film.findings[number - 1].class_name,
+                class_name=class_of([film.findings[number - 1]], self.class_by),
                 box=box,
             )
             for number, box in boxes([finding.disc for finding in film.findings], self.rule).items()

@@ -22,6 +22,7 @@ from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import files_below
 from anomaly_lab.data.twins.nifti import write_twin
+from anomaly_lab.experiment.tables import open_table
 from anomaly_lab.types import Case, Range, UserError
 
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
@@ -249,7 +250,7 @@ def _read_labels(path: Path) -> dict[str, _Row]:
     """Read a CSV file with the columns id, label and optionally patient as {"patient01/flair": row, …}."""
     rows: dict[str, _Row] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_table(path, "utf-8-sig") as file:
             lines = csv.DictReader(file, skipinitialspace=True)
             header = [name.strip() for name in lines.fieldnames or []]
             if not {"id", "label"} <= set(header):

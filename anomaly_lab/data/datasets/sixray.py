@@ -57,7 +57,7 @@ class SIXray(PatchDataModule):
         "get SIXray (github.com/MeioJane/SIXray), unpack its parts to JPEGImage/P00001.jpg and the others, and lay the "
         "lists out as ImageSet/10/train.csv"
     )
-    twin_version = 1
+    twin_version = 2
     version = 1
 
     def __init__(
@@ -75,7 +75,8 @@ class SIXray(PatchDataModule):
         Args:
             subset: 10, 100 or 1000, the number of bags without an item per bag with one.
             category: the only item that counts as anomalous; bags with other items only are left out; None for any
-                item. Bags N with an uncertain item are always left out.
+                item. Bags N with an uncertain item are left out, unless items are learnt as classes of their own
+                (`supervision=labels`, `target_type=multilabel`): then uncertain items are unknown.
             train_list, test_list: CSV lists, relative to `root`, that replace those of the subset.
             check: search every picture at the start; otherwise a missing one is an error when it is read.
             **arguments: arguments of PatchDataModule.
@@ -114,9 +115,8 @@ class SIXray(PatchDataModule):
                     label = self._label(bag)
                     if label is not None:
                         image = folder / files.get(name, f"{name}.jpg")
-                        cases.append(
-                            Case(name, name, image, label, boxes.get(name) if label else None, bag.class_name, split)
-                        )
+                        mask = boxes.get(name) if label else None
+                        cases.append(Case(name, name, image, label, mask, bag.class_name, split, unknown=bag.uncertain))
         self._validate_totals(root)
         return cases
 
@@ -151,7 +151,7 @@ class SIXray(PatchDataModule):
     def _label(self, bag: _Bag) -> int | None:
         """Return the label, 0 or 1; None to leave the bag out."""
         if not bag.anomalous:
-            return None if bag.unsure else 0
+            return None if bag.uncertain and not self.learns_each_class else 0
         return 1 if self.category is None or self.category in bag.items else None
 
     def _validate_totals(self, root: Path) -> None:
@@ -167,12 +167,12 @@ class SIXray(PatchDataModule):
 
 
 class _Bag(NamedTuple):
-    """Content of a row: P or N, the certain items, the class name joined from them, and whether any is uncertain."""
+    """Content of a row: P or N, the certain items, the class name joined from them, and the uncertain items."""
 
     anomalous: bool
     items: tuple[str, ...]
     class_name: str
-    unsure: bool
+    uncertain: tuple[str, ...]
 
 
 class _List:
@@ -226,7 +226,8 @@ class _List:
         if items and name[0] == "N":
             raise self.fault(name, f"{name} has {items[0]}, but N means that it has no item; correct it")
         class_name = "+".join(items) or ("other" if name[0] == "P" else "")
-        return _Bag(name[0] == "P", items, class_name, any(cells[item] == "0" for item in CATEGORIES))
+        uncertain = tuple(item for item in CATEGORIES if cells[item] == "0")
+        return _Bag(name[0] == "P", items, class_name, uncertain)
 
 
 def _validate_unique(train: _List, test: _List) -> None:

@@ -80,6 +80,7 @@ class Tsukazaki(PatchDataModule):
         *,
         task: Literal["gan", "gan_balanced", "1", "2", "3", "4", "5"] | int = "gan",
         disease: Literal["AMD", "RVO", "MH", "RD", "RP", "AO"] = "AMD",
+        several: Literal["by task", "rarest", "drop"] = "by task",
         image_level: bool = False,
         sample_seed: Seed = 0,
         **arguments: Any,
@@ -89,8 +90,11 @@ class Tsukazaki(PatchDataModule):
         Args:
             task: "gan" or "gan_balanced", or a supervised task: 1 normal or abnormal; 2 normal, Gla, DR (pictures with
                 both diagnoses are left out); 3 normal and nine classes; 4 `disease` and as many normals; 5 AMD, RVO,
-                MH, RD, RP. The class of a picture with several diagnoses of the task is the rarest of them.
+                MH, RD, RP. To train on them: `supervision=labels` and `classes`, such as [normal,Gla,DR].
             disease: the disease of task 4.
+            several: what becomes of a picture with several diagnoses of the task: "rarest" makes the rarest its class,
+                "drop" leaves it out, "by task" drops in task 2 and takes the rarest in the others. With
+                `target_type=multilabel` it keeps them all.
             image_level: split by picture, as published, although the eyes of a person may then be in two splits.
             sample_seed: seed for the selection of pictures in "gan", "gan_balanced" and 4; `seed` splits the selection.
             **arguments: arguments of PatchDataModule.
@@ -99,7 +103,7 @@ class Tsukazaki(PatchDataModule):
             raise UserError(f"data.task={task}: takes one of {', '.join(TASKS)}")
         if disease not in RARE:
             raise UserError(f"data.disease={disease}: takes one of {', '.join(RARE)}")
-        self.task, self.disease = str(task), disease
+        self.task, self.disease, self.several = str(task), disease, several
         self.image_level, self.sample_seed = image_level, sample_seed
         super().__init__(**arguments)
 
@@ -138,14 +142,16 @@ class Tsukazaki(PatchDataModule):
 
     def _class_name(self, diagnoses: frozenset[str]) -> str | None:
         """Return the class of a picture in the task; None to leave it out."""
-        if self.task == "1":
-            return "abnormal" if diagnoses else NORMAL
-        if self.task == "2" and {"Gla", "DR"} <= diagnoses:
-            return None
         wanted = {"2": ("Gla", "DR"), "4": (self.disease,), "5": RARE[:-1]}.get(self.task, RAREST_FIRST)
-        if not diagnoses and self.task != "5":
-            return NORMAL
-        return next((disease for disease in RAREST_FIRST if disease in diagnoses and disease in wanted), None)
+        if not diagnoses:
+            return NORMAL if self.task != "5" else None
+        found = [disease for disease in RAREST_FIRST if disease in diagnoses and disease in wanted]
+        if self.learns_each_class and found:
+            return "+".join(disease for disease in RAREST_FIRST if disease in diagnoses)
+        if self.task == "1":
+            return "abnormal"
+        drops = self.several == "drop" or (self.several == "by task" and self.task == "2")
+        return None if not found or (drops and len(found) > 1) else found[0]
 
     def _drawn(self, class_names: dict[_Photo, str]) -> list[_Photo]:
         """Return all pictures, or a random selection of as many normal and anomalous ones as the task has."""

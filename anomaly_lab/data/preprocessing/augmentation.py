@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from anomaly_lab.devices import sent
 from anomaly_lab.types import Range, refuse_out_of_range
 
 
@@ -78,7 +82,7 @@ class Augmentation:
         height, width = images.shape[2:]
         edges = (cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 0)
         matrices = self._matrices(chance, height, width)
-        gammas = np.exp((2 * chance[:, 4] - 1) * math.log(self.gamma))
+        gammas = self._gammas(chance)
         full = 1 if images.dtype == np.uint8 else 65535  # albumentations supports uint8 and float32 in [0, 1]
         changed = np.empty_like(images)
         for i, (image, matrix) in enumerate(zip(images, matrices, strict=True)):
@@ -89,6 +93,45 @@ class Augmentation:
                 pixels = gamma_transform(pixels, gammas[i])
             changed[i] = np.atleast_3d(pixels if full == 1 else np.rint(pixels * full)).transpose(2, 0, 1)
         return changed
+
+    def on_device(self, levels: Tensor, full: int, draws: np.ndarray, seed: int) -> Tensor:
+        """Augment pictures where they lie, all at once; the draws are those of a call.
+
+        A bilinear warp is rounded in another order there, so one pixel in some thousands may be one level off.
+
+        Args:
+            levels: [B, C, H, W], float32, whole numbers in [0, full].
+            full: 255 or 65535, the largest value of the stored type.
+            draws: [B], index of each draw since the start of the training.
+            seed: seed of the training.
+
+        Returns:
+            Pictures like `levels`.
+
+        Examples:
+            >>> Augmentation(flip=1.0).on_device(torch.tensor([[[[1.0, 2.0]]]]), 255, np.array([0]), seed=0).tolist()
+            [[[[2.0, 1.0]]]]
+        """
+        self.check_suits_pictures()
+        device = levels.device
+        if not self.degrees and not self.shift and self.gamma == 1:
+            mirrored = uniforms(seed, draws, 1)[:, 0] < np.asarray(self.flip)
+            return torch.where(sent(torch.from_numpy(mirrored), device).view(-1, 1, 1, 1), levels.flip(3), levels)
+        chance = uniforms(seed, draws, 5)
+        matrices = self._matrices(chance, *levels.shape[2:])
+        depth = 1 if full == 255 else full  # pictures of 16 bits are warped in [0, 1]
+        warped = warp(levels / depth, sent(torch.from_numpy(sources(matrices, *levels.shape[2:])), device))
+        if self.gamma == 1:
+            return (warped * depth).round()
+        exponent = sent(torch.from_numpy(self._gammas(chance)), device)[:, None]
+        if full == 255:  # by a table of all levels, rounded down
+            table = (torch.arange(256, device=device, dtype=torch.float64) * (1 / 255)) ** exponent * 255
+            chosen = warped.round().long().flatten(1)
+            return table.floor().float().gather(1, chosen).view_as(levels)
+        return (warped.double() ** exponent[..., None, None] * full).round().float()
+
+    def _gammas(self, chance: np.ndarray) -> np.ndarray:
+        return np.asarray(np.exp((2 * chance[:, 4] - 1) * math.log(self.gamma)))
 
     def _matrices(self, chance: np.ndarray, height: int, width: int) -> np.ndarray:
         """Return affine matrices [B, 2, 3], x before y, that flip, rotate about the centre and shift, in this order."""
@@ -103,6 +146,51 @@ class Augmentation:
         move = shift * (2 * chance[:, 2:4] - 1) * (width, height)
         matrices[:, :, 2] = centre - matrices[:, :, :2] @ centre + move
         return matrices
+
+
+def sources(matrices: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Convert affine matrices of pixels to their inverses in torch's coordinates, in which pictures span [-1, 1].
+
+    Args:
+        matrices: [B, 2, 3], where a pixel (x, y) goes to.
+        height, width: of the picture.
+
+    Returns:
+        float32 [B, 2, 3], where a pixel comes from.
+
+    Examples:
+        >>> one_pixel_to_the_right = np.array([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])
+        >>> sources(one_pixel_to_the_right, height=2, width=4).tolist()
+        [[[1.0, 0.0, -0.5], [0.0, 1.0, 0.0]]]
+    """
+    size = np.array([width, height])
+    linear = np.linalg.inv(matrices[:, :, :2])
+    offset = -linear @ matrices[:, :, 2:]  # in pixels; their centres lie at (coordinate + 1) · size / 2 - 1/2
+    centre = (size[:, None] - 1) / 2
+    spread = linear * size / size[:, None]
+    return np.concatenate([spread, (linear @ centre + offset - centre) * 2 / size[:, None]], 2).astype(np.float32)
+
+
+def warp(image: Tensor, source: Tensor) -> Tensor:
+    """Resample images bilinearly; what comes from outside is 0.
+
+    Not by `affine_grid`, whose matrix product a GPU may round to ten bits.
+
+    Args:
+        image: [B, C, H, W], float32.
+        source: [B, 2, 3], see `sources`.
+
+    Examples:
+        >>> right = torch.tensor([[[1.0, 0.0, -1.0], [0.0, 1.0, 0.0]]])
+        >>> warp(torch.tensor([[[[1.0, 2.0]]]]), right).tolist()
+        [[[[0.0, 1.0]]]]
+    """
+    height, width = image.shape[2:]
+    x = (torch.arange(width, device=image.device) * 2 + 1) / width - 1
+    y = ((torch.arange(height, device=image.device) * 2 + 1) / height - 1)[:, None]
+    along_x, along_y, offset = (source[:, :, i, None, None] for i in range(3))
+    grid = (along_x * x + along_y * y + offset).movedim(1, -1)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def uniforms(seed: int, draws: np.ndarray, count: int) -> np.ndarray:

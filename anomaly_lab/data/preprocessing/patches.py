@@ -125,7 +125,7 @@ class PatchSampling:
                 "data.cut.label=case, else add this one"
             )
         shape = scan.pixels.shape[1:]
-        if self == PatchSampling() and shape == tuple(extent):
+        if self == DEFAULT and shape == tuple(extent):
             return Windows(np.zeros((1, len(shape)), np.int64), np.array([label]), np.array([False]))
         location = self._within(grid(shape, extent, self.overlap), shape, across)
         rng = np.random.default_rng(zlib.crc32(case.encode()))
@@ -179,6 +179,9 @@ class PatchSampling:
             labels = (share > 0).astype(np.int64)
             kept = kept & ((share == 0) | (share > self.lesion))
         return kept, labels
+
+
+DEFAULT = PatchSampling()
 
 
 def grid(shape: Sequence[int], extent: Sequence[int], overlap: float) -> np.ndarray:

@@ -271,11 +271,15 @@ class Preprocessing:
             return pixels
         (top, left), (bottom, right) = self._padding(pixels.shape[1:], size)
         image = torch.from_numpy(np.ascontiguousarray(pixels))[None]
-        image = F.pad(image, (left, right, top, bottom))
+        if top or left or bottom or right:
+            image = F.pad(image, (left, right, top, bottom))
         if image.shape[2:] != tuple(size):
             antialias = mode == "bilinear"
             image = F.interpolate(image, tuple(size), mode=mode, antialias=antialias)
         return np.asarray(image[0])
+
+
+AT_ONCE = 2**20  # values that are quantised at once
 
 
 def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -285,7 +289,10 @@ def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
         >>> quantise(np.array([[[0.0, 0.5, 1.0]]], np.float32), np.dtype(np.uint8)).tolist()
         [[[0, 128, 255]]]
     """
-    quantised, top = np.empty(pixels.shape, dtype), np.float64(np.iinfo(dtype).max)
+    top = np.float64(np.iinfo(dtype).max)
+    if pixels.size <= AT_ONCE:
+        return np.rint(pixels * top).astype(dtype)
+    quantised = np.empty(pixels.shape, dtype)
     for i in range(
         pixels.shape[1]
     ):  # slice by slice: a volume in float64 takes at least four times the result's memory

@@ -67,10 +67,11 @@ def _read(case: Case, in_channels: int, rules: pictures.Rules, tolerance: Tolera
     if nifti.is_nifti(case.image):
         scan = nifti.read_nifti(case.image, tolerance)
         return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
-    if case.slices or (dicom.is_dicom(case.image) and not dicom.is_picture(case.image)):
+    in_dicom = dicom.is_dicom(case.image)
+    if case.slices or (in_dicom and not dicom.is_picture(case.image)):
         scan = dicom.read_series((case.image, *case.slices), tolerance=tolerance)
         return replace(scan, mask=nifti.read_nifti_mask(case.mask, scan, tolerance=tolerance)) if case.mask else scan
-    if dicom.is_dicom(case.image):
+    if in_dicom:
         pixels = dicom.read_picture(case.image, in_channels, tolerance=tolerance)
     else:
         pixels = pictures.read_image(case.image, in_channels, rules)

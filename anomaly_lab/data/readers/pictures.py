@@ -334,6 +334,8 @@ def _full_range(path: Path, values: np.ndarray, top: float | None, white: float)
         white = top or white
     elif top is not None:
         white = min(top, white)
+    if values.dtype == np.uint8 and white == 255:
+        return values
     dtype, full = (np.uint8, 255.0) if values.dtype == np.uint8 else (np.uint16, 65535.0)
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > white:

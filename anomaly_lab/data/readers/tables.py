@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from anomaly_lab.experiment.tables import open_table
 from anomaly_lab.types import UserError
 
 MAX_SHOWN = 200  # characters of a header that are shown: what is no table may be one long line
@@ -30,7 +31,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
         [{'id': '7', 'label': '1'}]
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_table(path, "utf-8-sig") as file:
             table = csv.reader(file)
             header = [cell.strip() for cell in next(table, [])]
             missing = [column for column in columns if column not in header]

@@ -49,7 +49,9 @@ def audit(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> dict[str, An
         >>> report["checked"], report["identical"], report["crossing"]  # no picture leaks
         (20, [], 0)
     """
-    split = {int(row): name for name, members in rows.items() for row in members}
+    names, number = list(rows), np.zeros(len(store.index), np.int8)
+    for i, members in enumerate(rows.values()):
+        number[members] = i
     all_rows = np.sort(np.concatenate(list(rows.values())))
     checked = all_rows if isinstance(store, Store) else all_rows[:0]
     compared = checked
@@ -60,16 +62,16 @@ def audit(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> dict[str, An
     near = [(i, j, d) for i, j, d in near if (i, j) not in same]
 
     def describe(*members: int) -> dict[str, Any]:
-        return {"ids": [store.index.columns["id"][i] for i in members], "splits": [split[i] for i in members]}
+        return {"ids": [store.index.columns["id"][i] for i in members], "splits": [names[number[i]] for i in members]}
 
     def crossing_first(pair: tuple[int, int]) -> tuple[bool, int, int]:
-        return split[pair[0]] == split[pair[1]], *pair
+        return bool(number[pair[0]] == number[pair[1]]), *pair
 
     return {
         "shared_patients": _shared_patients(store, rows)[:MAX_LISTED_PAIRS],
         "identical": [describe(*pair) for pair in sorted(same, key=crossing_first)[:MAX_LISTED_PAIRS]],
         "near_identical": [describe(i, j) | {"distance": round(d, 4)} for i, j, d in near[:MAX_LISTED_PAIRS]],
-        "crossing": sum(split[i] != split[j] for i, j in [*same, *((i, j) for i, j, _ in near)]),
+        "crossing": sum(int(number[i] != number[j]) for i, j in [*same, *((i, j) for i, j, _ in near)]),
         "checked": len(checked),
         "compared": len(compared),
     }

@@ -7,6 +7,7 @@ so that pictures that were added, removed or changed in the meantime are noticed
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anomaly_lab.data.splitting.rows import divided, whole
+from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.store import Store
-from anomaly_lab.experiment.tables import restored, to_csv
+from anomaly_lab.experiment.tables import open_table, restored, to_csv
 from anomaly_lab.types import UserError
 
 AnyStore = Store | LazyStore
 
 COLUMNS = ("id", "case", "split", "digest")
-_SPLITS = ("train", "val", "test", "")
+_SPLITS = (*SPLITS, "")
 
 
 class Entry(NamedTuple):
@@ -32,7 +35,7 @@ class Entry(NamedTuple):
     Attributes:
         case: the case that the row was cut from.
         split: "train", "val", "test", or "" where it is in none.
-        digest: of label, role, pixels and mask; "" for a case that was listed and never stored.
+        digest: of label, role, pixels, mask and class targets; "" for a case that was listed and never stored.
     """
 
     case: str
@@ -90,20 +93,27 @@ class RecordedSplit:
         self.entries = entries
 
     @classmethod
-    def of(cls, store: AnyStore, rows: Mapping[str, np.ndarray], listed: Iterable[str]) -> RecordedSplit:
+    def of(
+        cls,
+        store: AnyStore,
+        rows: Mapping[str, np.ndarray],
+        listed: Iterable[str],
+        targets: np.ndarray | None = None,
+    ) -> RecordedSplit:
         """Record the splits of a store.
 
         Args:
             store: of the data set.
             rows: of each split.
             listed: ids of all cases of the data set, stored or not.
+            targets: class targets of every row, if there are any; they are part of the digests.
         """
         index = store.index
         split = [""] * len(index)
-        for name, members in rows.items():
+        for name, members in whole(rows).items():
             for row in members.tolist():
                 split[row] = name
-        columns = (index.columns["id"], index.columns["case"], split, store.digests())
+        columns = (index.columns["id"], index.columns["case"], split, _digests(store, targets))
         entries = {id: Entry(case, name, digest) for id, case, name, digest in zip(*columns, strict=True)}
         stored = set(index.columns["case"])
         entries |= {id: Entry(id, "", "") for id in listed if id not in stored}
@@ -119,7 +129,7 @@ class RecordedSplit:
         if not path.exists():
             return None
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with open_table(path) as file:
                 table = csv.reader(file)
                 if tuple(next(table, ())) != COLUMNS:
                     raise ValueError("its columns are not " + ",".join(COLUMNS))
@@ -146,25 +156,42 @@ class RecordedSplit:
         """Ids of the cases of which pictures were kept."""
         return {entry.case for entry in self.entries.values() if entry.digest}
 
-    def rows(self, index: Index) -> dict[str, np.ndarray]:
-        """Rows of each split in a store, ascending; rows that were not recorded are in none."""
-        split = np.array([self.entries[id].split if id in self.entries else "" for id in index.columns["id"]])
-        return {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
+    def rows(self, index: Index, supervised: bool = False) -> dict[str, np.ndarray]:
+        """Rows of each split in a store, ascending; rows that were not recorded are in none.
 
-    def changes(self, listed: Iterable[str], store: AnyStore | None = None) -> Changes:
+        Args:
+            index: of the store.
+            supervised: whether the anomalous rows of train and val have lists of their own, as in `rows_of_splits`.
+        """
+        split = np.array([self.entries[id].split if id in self.entries else "" for id in index.columns["id"]])
+        rows = {name: np.flatnonzero(split == name) for name in SPLITS}
+        return divided(rows, index.labels()) if supervised else rows
+
+    def changes(
+        self, listed: Iterable[str], store: AnyStore | None = None, targets: np.ndarray | None = None
+    ) -> Changes:
         """Compare the data of today with the record.
 
         Args:
             listed: ids of all cases the data set has today.
             store: of the recorded ones among them; without it, contents are not compared.
+            targets: class targets of its rows, if there are any.
         """
         before, today = self.listed, set(listed)
-        altered = set() if store is None else self._altered(store) & today
+        altered = set() if store is None else self._altered(store, targets) & today
         return Changes(tuple(sorted(today - before)), tuple(sorted(before - today)), tuple(sorted(altered)))
 
-    def _altered(self, store: AnyStore) -> set[str]:
+    def _altered(self, store: AnyStore, targets: np.ndarray | None) -> set[str]:
         """Cases that have other rows than recorded, or rows of other content."""
-        found = dict(zip(store.index.columns["id"], store.digests(), strict=True))
+        found = dict(zip(store.index.columns["id"], _digests(store, targets), strict=True))
         cases = dict(zip(store.index.columns["id"], store.index.columns["case"], strict=True))
         changed = {entry.case for id, entry in self.entries.items() if entry.digest and found.get(id) != entry.digest}
         return changed | {case for id, case in cases.items() if id not in self.entries}
+
+
+def _digests(store: AnyStore, targets: np.ndarray | None) -> list[str]:
+    """A digest of every row; without class targets it is that of the store."""
+    if targets is None:
+        return store.digests()
+    pairs = zip(store.digests(), targets, strict=True)
+    return [hashlib.sha256(digest.encode() + target.tobytes()).hexdigest()[:16] for digest, target in pairs]

@@ -1,4 +1,4 @@
-"""Assign cases to train, val and test: by patient, before any pixel is read; train and val contain normals only."""
+"""Assign cases to train, val and test: by patient, before any pixel is read; labelled anomalies train only if asked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 
+from anomaly_lab.data.splitting.classes import NORMAL, Classes, Coded, dealt
 from anomaly_lab.data.splitting.streams import stream
-from anomaly_lab.experiment.tables import restored
+from anomaly_lab.experiment.tables import open_table, restored
 from anomaly_lab.types import Case, Range, Seed, UserError, refuse_out_of_range
 
 SPLITS = ("train", "val", "test")
@@ -24,13 +25,17 @@ class Split:
 
     Attributes:
         train_normals: number of normal patients for training and validation together; below 1 a fraction of all normal
-            patients.
+            patients. Without `data.supervision=labels`.
         val_fraction: fraction of these used for validation (the held-out normals that set thresholds), at least one
-            patient; 0 for none.
+            patient; 0 for none. With labels, of the patients of each class that are not tested.
         folds: number of folds for cross-validation over all patients, normal and anomalous; 0 for a single split.
-        fold: the fold used as test split, from 0; the normals of the other folds train.
+        fold: the fold used as test split, from 0; the normals of the other folds train, and with
+            `data.supervision=labels` their anomalies, too.
         contamination: fraction of anomalous cases among the training cases, to study contaminated training data.
         file: CSV file with the columns id, split, which replaces the random split.
+        by: "patient" keeps all pictures of a patient in one split. "image" lets patients cross splits, as some
+            published studies do: a switch for reproduction only, which every page mentions.
+        test_fraction: fraction of the patients of each class that are tested, with `data.supervision=labels`.
 
     Examples:
         >>> Split(train_normals=75, val_fraction=0.1).folds
@@ -43,6 +48,8 @@ class Split:
     fold: Annotated[int, Range("[0, 999]")] = 0
     contamination: Annotated[float, Range("[0, 0.5)")] = 0.0
     file: str | None = None
+    by: Literal["patient", "image"] = "patient"
+    test_fraction: Annotated[float, Range("(0, 1)")] = 0.2
 
     def __post_init__(self) -> None:
         refuse_out_of_range(type(self), vars(self))
@@ -60,6 +67,7 @@ class SplitRule(Split):
     Attributes:
         seed: seed of every draw.
         within: whether labels are per patch, so that normal patches of anomalous patients may train, too.
+        supervised: whether labelled anomalies are in train and val, too.
 
     Examples:
         >>> str(SplitRule(train_normals=75, seed=1))
@@ -68,11 +76,23 @@ class SplitRule(Split):
 
     seed: Seed = 0
     within: bool = False
+    supervised: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.supervised and self.contamination:
+            raise UserError(
+                f"data.split.contamination={self.contamination:g} hides anomalies among normals, but with "
+                "data.supervision=labels anomalies are labelled; set one of the two only"
+            )
 
     def __str__(self) -> str:
-        how = f"fold {self.fold} of {self.folds}" if self.folds else f"train_normals={self.train_normals:g}"
+        drawn = f"test_fraction={self.test_fraction:g}" if self.supervised else f"train_normals={self.train_normals:g}"
+        how = f"fold {self.fold} of {self.folds}" if self.folds else drawn
         hidden = f", contamination={self.contamination:g}" if self.contamination else ""
-        return f"{how}, val_fraction={self.val_fraction:g}, seed={self.seed}{hidden}"
+        crossing = ", by image: patients cross splits" if self.by == "image" else ""
+        labelled = ", patients of all classes train" if self.supervised else ""
+        return f"{how}, val_fraction={self.val_fraction:g}, seed={self.seed}{hidden}{crossing}{labelled}"
 
 
 def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
@@ -106,6 +126,127 @@ def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
     if fixed := [case for case in cases if case.split]:
         split |= _official(fixed, rule)
     return _contaminated(cases, rule, split)
+
+
+def split_supervised(cases: Sequence[Case], rule: SplitRule, classes: Classes) -> dict[str, str]:
+    """Assign the patients of all classes to train, val and test, such that each split has its share of each class.
+
+    Of a class of two patients one is tested, of one of three one validates, too.
+
+    Cases with an official split (`Case.split`) keep it: only validation patients are drawn from their training
+    patients, unless the official split has some.
+
+    Args:
+        cases: all cases of the data set.
+        rule: the split rule.
+        classes: the classes to tell apart; cases of others may be left out, see `Classes.keeps`.
+
+    Returns:
+        Split of every case id: "train", "val", "test", or "" for a case that is left out.
+
+    Raises:
+        UserError: there are more folds than patients of a class, or no patient would be left for a split.
+
+    Examples:
+        >>> cases = [Case(id=name, patient=name, image=Path(name), label=int(name in "abcde")) for name in "abcdefghij"]
+        >>> split = split_supervised(cases, SplitRule(supervised=True, val_fraction=0.25), Classes())
+        >>> [sorted(split[name] for name in names) for names in ("abcde", "fghij")]
+        [['test', 'train', 'train', 'train', 'val'], ['test', 'train', 'train', 'train', 'val']]
+    """
+    labels = Coded.of_cases(cases)
+    kept = classes.keeps(labels)
+    owners = np.array([case.split or "" for case in cases])
+    split = np.full(len(cases), "", "U5")
+    if (free := kept & (owners == "")).any():
+        split[free] = _stratified(cases, labels, free, rule, classes)
+    if (fixed := kept & (owners != "")).any():
+        if rule.folds:
+            raise UserError(
+                f"data.split.folds={rule.folds}: the data set has an official split, which is kept; set it to 0"
+            )
+        split[fixed] = owners[fixed]
+        if rule.val_fraction and not (split == "val").any():
+            held_out = fixed & (owners == "train")
+            split[held_out] = _with_validation(cases, labels, held_out, rule, stream(rule.seed, "split"))
+    return dict(zip((case.id for case in cases), split.tolist(), strict=True))
+
+
+def _stratified(
+    cases: Sequence[Case], labels: Coded, chosen: np.ndarray, rule: SplitRule, classes: Classes
+) -> np.ndarray:
+    """Return the split of the chosen cases, drawn by patient."""
+    patient, has, names = _patients(cases, labels, chosen)
+    for name in classes.names:
+        count = int((has[:, names.index(name)] if name in names else _diseased(has, names)).sum())
+        if count < rule.folds:
+            raise UserError(
+                f"data.split.folds={rule.folds}: only {count} patients are of class {name!r}; use at most {count} folds"
+            )
+    rng = stream(rule.seed, "split")
+    if rule.folds:
+        tested = dealt(has, [1 / rule.folds] * rule.folds, rng) == rule.fold
+    else:
+        tested = dealt(has, [1 - rule.test_fraction, rule.test_fraction], rng) == 1
+        _add_missing(tested, has, rng)
+    if tested.all() or not tested.any():
+        raise UserError(f"{len(has)} patients are too few for data.split.{_how(rule)}; change it")
+    split, rest = np.full(int(chosen.sum()), "test", "U5"), chosen.copy()
+    rest[chosen] = ~tested[patient]
+    split[~tested[patient]] = _with_validation(cases, labels, rest, rule, rng)
+    return split
+
+
+def _with_validation(
+    cases: Sequence[Case], labels: Coded, chosen: np.ndarray, rule: SplitRule, rng: np.random.Generator
+) -> np.ndarray:
+    """Return "train" or "val" for each of the chosen cases, drawn by patient.
+
+    At least one normal patient validates, and one of each class that has two or more, anomalies being one, too.
+    """
+    patient, has, names = _patients(cases, labels, chosen)
+    if not rule.val_fraction:
+        return np.full(len(patient), "train", "U5")
+    held_out = dealt(has, [1 - rule.val_fraction, rule.val_fraction], rng) == 1
+    _add_missing(held_out, np.column_stack([has, _diseased(has, names)]), rng)
+    normal = has[:, names.index(NORMAL)] if NORMAL in names else np.zeros(len(has), bool)
+    common = normal if normal.any() else has[:, int(has.sum(0).argmax())]
+    if held_out.all() or not (held_out & common).any():
+        raise UserError(
+            f"{len(has)} patients train, and none can be spared for validation; set data.split.val_fraction=0"
+        )
+    return np.where(held_out[patient], "val", "train")
+
+
+def _patients(cases: Sequence[Case], labels: Coded, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return the number of each chosen case's patient, the classes of each patient, bool [P, K], and their names."""
+    rows = np.flatnonzero(chosen)
+    _, patient = np.unique(np.array([cases[row].patient for row in rows.tolist()]), return_inverse=True)
+    names, of_case = Coded(labels.distinct, labels.code[rows]).strata()
+    has = np.zeros((patient.max(initial=-1) + 1, len(names)), bool)
+    for column in range(len(names)):
+        has[patient[of_case[:, column]], column] = True
+    return patient, has, names
+
+
+def _add_missing(chosen: np.ndarray, has: np.ndarray, rng: np.random.Generator) -> None:
+    """Choose, in place, one patient of each class that has at least two and none that is chosen yet.
+
+    Args:
+        chosen: which patients are chosen, bool [P].
+        has: which classes each patient has, bool [P, K].
+        rng: determines who is chosen.
+    """
+    for of_class in has.T:
+        if not (chosen & of_class).any() and of_class.sum() > 1:
+            chosen[rng.choice(np.flatnonzero(of_class))] = True
+
+
+def _diseased(has: np.ndarray, names: list[str]) -> np.ndarray:
+    return np.asarray(has[:, [name != NORMAL for name in names]].any(1))
+
+
+def _how(rule: SplitRule) -> str:
+    return f"folds={rule.folds}" if rule.folds else f"test_fraction={rule.test_fraction:g}"
 
 
 def _drawn(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[str, str]:
@@ -243,7 +384,7 @@ def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> di
 def _read(path: Path) -> dict[str, str]:
     splits: dict[str, str] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_table(path, "utf-8-sig") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
             if not {"id", "split"} <= set(rows.fieldnames or []):
                 raise UserError(f"{path}: a split file needs the columns id,split; it has {rows.fieldnames}")

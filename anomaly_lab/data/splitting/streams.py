@@ -7,7 +7,15 @@ from typing import Literal
 import numpy as np
 
 Stream = Literal[
-    "split", "contaminated patients", "contaminated rows", "limits", "image sample", "data sheet", "training order"
+    "split",
+    "contaminated patients",
+    "contaminated rows",
+    "limits",
+    "image sample",
+    "data sheet",
+    "balanced normals",
+    "shares",
+    "training order",
 ]
 _KEYS: dict[Stream, tuple[int, ...]] = {
     "split": (),
@@ -16,6 +24,8 @@ _KEYS: dict[Stream, tuple[int, ...]] = {
     "limits": (3,),
     "image sample": (4,),
     "data sheet": (5,),
+    "balanced normals": (6,),
+    "shares": (7,),
     "training order": (),  # passes 1, 2, … share keys with the streams above; a separate key would change all results
 }
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
+from anomaly_lab.experiment.locks import lock
 from anomaly_lab.types import UserError
 
 
@@ -24,7 +23,7 @@ def locked(store_dir: Path, name: str) -> Iterator[None]:
         True
     """
     store_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(store_dir / f".{name}.lock"):
+    with lock(store_dir / f".{name}.lock"):
         yield
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anomaly_lab.experiment.tables import open_table
 from anomaly_lab.types import Case
 
 COLUMNS = ("id", "case", "patient", "label", "class_name", "location", "role", "file", "sha256")
@@ -35,7 +36,7 @@ class Index:
     @classmethod
     def read(cls, path: Path) -> Index:
         """Read index.csv."""
-        with path.open(newline="", encoding="utf-8") as file:
+        with open_table(path) as file:
             rows = csv.reader(file)
             names = next(rows)
             known: dict[str, str] = {}  # patients, classes and files repeat: equal cells share one string

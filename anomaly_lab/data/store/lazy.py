@@ -6,11 +6,13 @@ It has the interface of `Store`, with one patch per case.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -18,7 +20,10 @@ import torch
 from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.plan import StorePlan
-from anomaly_lab.types import Batch, UserError
+from anomaly_lab.types import Batch, Case, UserError
+
+_FIELDS = tuple(field.name for field in fields(Case))
+_values = attrgetter(*_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,47 @@ class _Images:
             (block, _), *_ = self.plan.patches(self.plan.cases[row])[0].blocks()
             images[place] = block[0]
         return images
+
+
+class Packed(Sequence[Case]):
+    """Cases in one block of memory, from which each is made anew at every access.
+
+    They take a fifth of the memory of a list, and worker processes share it: into a Python object that it touches each
+    would write a reference count, and so get a copy of its own.
+
+    Args:
+        cases: in their order.
+
+    Examples:
+        >>> cases = [Case(id=name, patient=name, image=Path(f"{name}.png"), label=0) for name in "abc"]
+        >>> packed = Packed(cases)
+        >>> len(packed), packed[1] == cases[1], list(packed[1:]) == cases[1:]
+        (3, True, True)
+    """
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        block, ends = bytearray(), np.zeros(len(cases) + 1, np.int64)
+        for number, case in enumerate(cases, start=1):
+            values = (
+                str(value) if name == "image" else value for name, value in zip(_FIELDS, _values(case), strict=True)
+            )
+            block += pickle.dumps(tuple(values), pickle.HIGHEST_PROTOCOL)
+            ends[number] = len(block)
+        self._block, self._ends = bytes(block), ends
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> Case: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Case]: ...
+    def __getitem__(self, number: int | slice) -> Case | Sequence[Case]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        place = range(len(self))[number]
+        values = dict(zip(_FIELDS, pickle.loads(self._block[self._ends[place] : self._ends[place + 1]]), strict=True))
+        return Case(**(values | {"image": Path(values["image"])}))
 
 
 class LazyStore:
@@ -84,10 +130,10 @@ class LazyStore:
             raise UserError(
                 "data.store.enabled=false reads whole pictures; remove data.cut or set data.store.enabled=true"
             )
-        self.plan, self.folder = plan, folder
-        self.images = _Images(plan)
         self.index = Index.of_cases(plan.cases)
         self.labels = np.fromiter((case.label for case in plan.cases), np.int64, len(plan.cases))
+        self.plan, self.folder = replace(plan, cases=Packed(plan.cases)), folder
+        self.images = _Images(self.plan)
 
     @cached_property
     def fingerprint(self) -> str:

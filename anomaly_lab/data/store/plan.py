@@ -154,7 +154,7 @@ class CutScan:
     def of(cls, plan: StorePlan, case: Case, scan: Prepared) -> CutScan:
         """Select the windows of a scan and quantize its pixels."""
         volume = scan.affine is not None
-        patch_sampling = plan.patch_sampling or PatchSampling()
+        patch_sampling = plan.patch_sampling or patches.DEFAULT
         axcodes = plan.preprocessing.volume.axcodes if volume else None
         extent = patch_sampling.extent(plan.patch_size, axcodes)
         across = patch_sampling.axis(axcodes) if axcodes and len(plan.patch_size) == 2 else None

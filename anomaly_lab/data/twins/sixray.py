@@ -74,7 +74,7 @@ def write_twin(root: Path, seed: int, size: int) -> None:
     for number in range(size):
         rng = np.random.default_rng([seed, number])
         row = f"P{number + 1:05d}" if number < items else f"N{number + 1:07d}"
-        chosen = _items(rng) if number < items else []
+        chosen = _items(rng, number) if number < items else []
         image, boxes = _bag(rng, chosen)
         Image.fromarray(image).save(root / "JPEGImage" / f"{row}.jpg", quality=90)
         if boxes and number % 2:
@@ -103,10 +103,14 @@ def _annotate(path: Path, shape: tuple[int, ...], boxes: Sequence[_Box]) -> None
     path.write_text(text, encoding="utf-8")
 
 
-def _items(rng: np.random.Generator) -> list[str]:
-    """Draw one or two different items."""
+def _items(rng: np.random.Generator, number: int) -> list[str]:
+    """Draw one or two different items; in the first ten bags one is given, so that small twins train and test each."""
     count = 2 if rng.random() < _SECOND else 1
-    return [str(item) for item in rng.choice(CATEGORIES, count, replace=False, p=_SHARES)]
+    drawn = [str(item) for item in rng.choice(CATEGORIES, count, replace=False, p=_SHARES)]
+    given = CATEGORIES[number // 2 % len(CATEGORIES)]
+    if number >= 2 * len(CATEGORIES) or given in drawn:
+        return drawn
+    return [given, *drawn[1:]]
 
 
 def _bag(rng: np.random.Generator, items: Sequence[str]) -> tuple[np.ndarray, list[_Box]]:

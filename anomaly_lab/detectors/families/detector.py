@@ -1,19 +1,22 @@
 """Detector: the interface of every method, and the bookkeeping that manual optimisation needs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from anomaly_lab.detectors.families.shared_draws import SharedDraws
+from anomaly_lab.devices import rounding
 from anomaly_lab.types import Batch, Phase, Prediction, Schedule, UserError
+
+FUSED = (Adam, AdamW, SGD, Adagrad)  # optimisers that torch has as one kernel of CUDA
 
 
 class Detector(pl.LightningModule, ABC):
@@ -30,8 +33,13 @@ class Detector(pl.LightningModule, ABC):
         networks: names of the trained submodules, those without an optimiser last. Each is trained as a whole; what
             stays frozen, such as a pretrained teacher, is a separate submodule.
         components: names of the terms of the score, each higher = more anomalous, if `predict` returns them.
+        supervised: whether it learns from labels: it needs `data.supervision=labels`, and implements
+            `<phase>_step(batches, targets)` with targets [minibatches, B, K] as in `Batch`.
         accumulate: number of parts a mini-batch is split into to reduce peak memory (without batch norm: same result).
         clip_norm: maximum gradient norm of a network; None disables clipping.
+        uncompiled: names of networks that `torch.compile` leaves alone: their forward pass is differentiated twice, as
+            by a gradient penalty through autograd, or their graph serves two backward passes.
+        compilation: how `torch.compile` is called for the other networks; None for not at all.
 
     Examples:
         A complete method, to be saved as `anomaly_lab/detectors/mean_image.py`:
@@ -68,8 +76,11 @@ class Detector(pl.LightningModule, ABC):
     automatic_optimization = False
     networks: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
+    supervised: ClassVar[bool] = False
     accumulate: int = 1
     clip_norm: float | None = None
+    uncompiled: tuple[str, ...] = ()
+    compilation: dict[str, Any] | None = None
     iteration: Tensor
 
     def __init__(self) -> None:
@@ -79,6 +90,7 @@ class Detector(pl.LightningModule, ABC):
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
         self.iterations_done = 0  # value of the buffer, readable without waiting for the device
         self._stepping = ""
+        self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []  # networks and their compiled forward passes
         self.tracked: dict[str, list[Tensor]] = {}  # values since the last flush, for the record
 
     @abstractmethod
@@ -155,6 +167,8 @@ class Detector(pl.LightningModule, ABC):
         """
         name, parts = type(self).__name__, {part for part, _ in self.named_children()}
         for phase in self.phases():
+            if phase.cases != "normal" and not self.supervised:
+                raise UserError(f"{name}: phase '{phase.name}' draws labelled anomalies; set `supervised = True`")
             if not callable(getattr(self, f"{phase.name}_step", None)):
                 raise UserError(f"{name} lacks the method {phase.name}_step(batches), an iteration of '{phase.name}'")
             for network in (*self.networks, *phase.networks):
@@ -163,11 +177,14 @@ class Detector(pl.LightningModule, ABC):
 
     @property
     def couples_batch(self) -> bool:
-        """Whether the loss of an image depends on the others of its mini-batch, by batch norm if by nothing else.
+        """Whether the loss of an image depends on others that several processes group otherwise than one does.
 
-        Then a process sees another loss for its share of a batch than one process sees for the whole.
+        Batch norm is that of the global batch under any number of processes (`SharedDraws`), unless a mini-batch is
+        split into parts: these are made of other images then.
         """
-        return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())
+        return self.accumulate > 1 and any(
+            isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules()
+        )
 
     def on_fit_start(self) -> None:
         """Check that optimiser i trains network i; a subclass that overrides this must call it.
@@ -183,6 +200,43 @@ class Detector(pl.LightningModule, ABC):
                 fault = _misfit(name, self.get_submodule(name), optimizer, first=not self._stepping)
             if fault:
                 raise RuntimeError(f"{type(self).__name__}: {fault}")
+            if optimizer and isinstance(optimizer.optimizer, FUSED):  # one kernel instead of a dozen
+                for group in optimizer.param_groups:
+                    if group["fused"] is None and all(weight.is_cuda for weight in group["params"]):
+                        group["fused"] = True
+        self._compile()
+
+    def _compile(self) -> None:
+        """Compile the forward passes that training steps use; weights and their names stay as they are."""
+        self._compiled.clear()
+        if self.compilation is None:
+            return
+        if self.trainer.world_size > 1:
+            raise UserError("compile works with one process; set compile=never or trainer.devices=1")
+        for name in self.networks:
+            if name not in self.uncompiled and any(True for _ in self.get_submodule(name).parameters()):
+                network = self.get_submodule(name)
+                self._compiled.append((network, torch.compile(network.forward, **self.compilation)))
+
+    @contextmanager
+    def _compiled_networks(self) -> Iterator[None]:
+        """Let networks run compiled inside the block alone: scores and samples come from the code as it is written."""
+        if not self._compiled:
+            yield
+            return
+        from torch._dynamo.exc import BackendCompilerFailed  # slow to import
+
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        for network, forward in self._compiled:
+            network.forward = forward
+        try:
+            yield
+        except BackendCompilerFailed as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"torch.compile does not work here ({reason}); set compile=never") from error
+        finally:
+            for network, _ in self._compiled:
+                del network.forward
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase = self.phase
@@ -190,8 +244,10 @@ class Detector(pl.LightningModule, ABC):
             network, is_trained = self.get_submodule(name), name in phase.networks
             if network.training != is_trained:
                 network.train(is_trained)
-        with self._shared_draws(batch["image"].shape[1]):
-            getattr(self, f"{phase.name}_step")(batch["image"])
+        shared, compiled = self._shared_draws(batch["image"].shape[1]), self._compiled_networks()
+        targets = (batch["target"],) if self.supervised else ()
+        with shared, compiled, rounding(self.device, strict=False):
+            getattr(self, f"{phase.name}_step")(batch["image"], *targets)
         self.iteration += 1
         self.iterations_done += 1
 
@@ -202,13 +258,13 @@ class Detector(pl.LightningModule, ABC):
                 if buffer.is_floating_point():
                     buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
 
-    def step_optimizer(self, network: str, loss: Callable[[Tensor], Tensor], batch: Tensor) -> None:
-        """Take one optimiser step of `network` alone on the gradient of `loss(batch)`.
+    def step_optimizer(self, network: str, loss: Callable[..., Tensor], *batches: Tensor) -> None:
+        """Take one optimiser step of `network` alone on the gradient of `loss(*batches)`.
 
         Args:
             network: name of the network.
-            loss: batch [B, C, *S] -> scalar, a mean over the batch.
-            batch: [B, C, *S].
+            loss: batches, each [B, …] -> scalar, a mean over the B.
+            batches: images [B, C, *S], and what belongs to each of them, such as targets [B, K].
         """
         optimizer = self._optimizer(network)
         optimizer.zero_grad()
@@ -216,8 +272,8 @@ class Detector(pl.LightningModule, ABC):
             for name in self.networks:
                 self.get_submodule(name).requires_grad_(name == network)
             self._stepping = network
-        for part in batch.chunk(self.accumulate):
-            value = loss(part) * (len(part) / len(batch))
+        for parts in zip(*(batch.chunk(self.accumulate) for batch in batches), strict=True):
+            value = loss(*parts) * (len(parts[0]) / len(batches[0]))
             with torch.autocast(self.device.type, enabled=False):  # gradient penalties need float32
                 self.manual_backward(value)
         self._average_over_ranks(network)
@@ -225,7 +281,7 @@ class Detector(pl.LightningModule, ABC):
         optimizer.step()
 
     def _shared_draws(self, batch_size: int) -> AbstractContextManager[object]:
-        """Let the noise of a step be that of the global batch, of which every process has its share."""
+        """Let noise and batch norm of a step be those of the global batch, of which every process has its share."""
         if self.trainer.world_size == 1:
             return nullcontext()
         sizes = {batch_size, *(len(part) for part in torch.empty(batch_size).chunk(self.accumulate))}
@@ -266,15 +322,22 @@ class Detector(pl.LightningModule, ABC):
             self.tracked.setdefault(key, []).append(value.detach())
 
     def flush(self) -> dict[str, float]:
-        """Return the means of the scalars tracked since the last call by key, and clear them."""
-        means = {key: float(torch.stack(values).float().mean()) for key, values in self.tracked.items()}
+        """Return the means of the scalars tracked since the last call by key, and clear them; waits once a device."""
+        means = {key: torch.stack(values).float().mean() for key, values in self.tracked.items()}
         self.tracked.clear()
-        return means
+        read: dict[str, float] = {}
+        for device in {mean.device for mean in means.values()}:
+            here = [key for key, mean in means.items() if mean.device == device]
+            read |= zip(here, torch.stack([means[key] for key in here]).tolist(), strict=True)
+        return {key: read[key] for key in means}
 
     def score(self, batch: Batch) -> Prediction:
-        """Call `predict` in eval mode and float32, whatever the training precision, so that scores are reproducible."""
+        """Call `predict` in eval mode and float32, whatever the training precision, so that scores are reproducible.
+
+        A GPU, too, multiplies with all digits there.
+        """
         self.eval()
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False), rounding(self.device, strict=True):
             return self.predict(batch["image"].float())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Any:

@@ -16,6 +16,7 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from anomaly_lab.devices import sent
 from anomaly_lab.types import UserError
 
 IMAGES, ITERATIONS = "images.npy", "iterations.npy"
@@ -63,10 +64,15 @@ class Pool:
     def __len__(self) -> int:
         return len(self.images)
 
-    def draw(self, n: int) -> Tensor:
-        """Return `n` images [n, C, *S] in [-1, 1], drawn uniformly with replacement by torch's global generator."""
+    def draw(self, n: int, device: torch.device | str = "cpu") -> Tensor:
+        """Return `n` images [n, C, *S] in [-1, 1], drawn uniformly with replacement by torch's global generator.
+
+        Args:
+            n: number of images.
+            device: where they are wanted. The CPU's generator draws for every device, and nobody waits for the copy.
+        """
         chosen = torch.randint(len(self), (n,))
-        return torch.from_numpy(self.images[chosen.numpy()]).float().div_(127.5).sub_(1)
+        return sent(torch.from_numpy(self.images[chosen.numpy()]), device).float().div_(127.5).sub_(1)
 
 
 @runtime_checkable
@@ -95,7 +101,7 @@ def create(folder: Path, size: int, shape: Sequence[int]) -> None:
 
 
 def write(folder: Path, places: Sequence[int], fake: Tensor, iteration: int) -> None:
-    """Store generated images in a pool. Several processes may write to different places at once.
+    """Store generated images in a pool, which has one writer.
 
     Args:
         folder: folder of the pool.

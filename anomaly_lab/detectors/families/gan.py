@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
-from anomaly_lab.losses.gradient_penalty import gradient_penalty
+from anomaly_lab.losses.gradient_penalty import HasSlope, gradient_penalty
 from anomaly_lab.networks import augmentation
 from anomaly_lab.networks.augmentation import ADA, AugmentD
 from anomaly_lab.types import Batch
@@ -85,6 +85,11 @@ class WassersteinDetector(GenerativeDetector):
     """A detector with a `critic` and a WGAN-GP's losses (Gulrajani et al. 2017); it has the setting `gp_weight`."""
 
     critic: nn.Module
+
+    @property
+    def uncompiled(self) -> tuple[str, ...]:  # type: ignore[override]  # an attribute elsewhere
+        """The critic whose gradient comes from autograd, since the penalty differentiates that again."""
+        return () if isinstance(self.critic, HasSlope) else ("critic",)
 
     def critic_loss(self, real: Tensor) -> Tensor:
         """Return the critic's loss on images [B, C, H, W] and as many fresh fakes (Gulrajani et al. 2017, eq. 3)."""

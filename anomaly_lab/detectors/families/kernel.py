@@ -13,7 +13,7 @@ from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.networks.features import Pixels, SqueezeNetFeatures
 from anomaly_lab.networks.kernels import KernelMachine
 from anomaly_lab.networks.svdd import SVDDAutoencoder
-from anomaly_lab.types import Phase, UserError
+from anomaly_lab.types import Phase
 
 FeatureName = Literal["pixels", "code", "squeezenet", "squeezenet_caffe"]
 Features = Pixels | SqueezeNetFeatures | SVDDAutoencoder
@@ -65,10 +65,6 @@ class FeatureBankDetector(Detector):
     def ready(self) -> bool:
         """Whether the method is fitted, which is done at the end of the last phase."""
         return self.finished
-
-    def setup(self, stage: str) -> None:
-        if self.trainer.world_size > 1 and not any(p.requires_grad for p in self.parameters()):
-            raise UserError(f"{type(self).__name__} has nothing to share among processes: set trainer.devices=1")
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

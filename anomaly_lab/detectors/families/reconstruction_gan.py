@@ -108,12 +108,27 @@ class ReconstructionGAN(GANDetector):
         self.losses.clear()
         if not single_process:
             loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
-        if loss < MIN_DISCRIMINATOR_LOSS:
+        collapsed = loss < MIN_DISCRIMINATOR_LOSS
+        if self.device.type != "cpu":
+            self._initialise_where(collapsed)
+        elif collapsed:
             initialise(self.discriminator)
             if not single_process:  # each rank has drawn its own weights
                 self.discriminator.load_state_dict(self.trainer.strategy.broadcast(self.discriminator.state_dict()))
-            self.resets += 1
+        self.resets += collapsed
         self.track({"train/resets": self.resets.float()})
+
+    @torch.no_grad()
+    def _initialise_where(self, collapsed: Tensor) -> None:
+        """Draw new weights and take them if the scalar `collapsed` says so; cheaper for a GPU than to be asked for it.
+
+        All ranks draw the same: each iteration begins with the seed that they share.
+        """
+        weights = [*self.discriminator.parameters()]
+        before = [weight.clone() for weight in weights]
+        initialise(self.discriminator)
+        for weight, old in zip(weights, before, strict=True):
+            weight.copy_(torch.where(collapsed, weight, old))
 
     @contextlib.contextmanager
     def scoring_mode(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Random numbers of a batch that several processes share: each has its rows of what one process would draw."""
+"""A batch that several processes share: each has its rows of what one process would draw, and the same batch norm."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from anomaly_lab.networks.normalisation import shared_batch_norm
+
 
 class SharedDraws(TorchFunctionMode):
     """Makes draws of n rows inside a block the rows of this process in a draw of all processes' rows.
@@ -17,7 +19,8 @@ class SharedDraws(TorchFunctionMode):
     Every process has the same seed. `torch.rand`, `randn`, `rand_like`, `randn_like`, `randint` and dropout of a
     tensor whose first dimension is one of `sizes` draw the numbers of the whole batch and keep the rows of this
     process, so that n processes see together what a single one sees. Other draws are the same in all processes, and
-    draws from a generator of their own are left alone.
+    draws from a generator of their own are left alone. Batch norm normalises by the images of all processes, which
+    must run the same layers in the same order.
 
     Args:
         rank: number of this process, from 0.
@@ -44,6 +47,8 @@ class SharedDraws(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if func is F.batch_norm and self.world_size > 1 and kwargs.get("training"):
+            return shared_batch_norm(*args, **kwargs)
         if kwargs.get("generator") is None:
             if func in (torch.rand, torch.randn):
                 size = tuple(args[0]) if args and not isinstance(args[0], int) else args

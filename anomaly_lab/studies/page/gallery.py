@@ -14,6 +14,7 @@ from PIL import Image
 from anomaly_lab.reports import images
 from anomaly_lab.reports.gallery import read_gallery
 from anomaly_lab.studies.findings import Findings
+from anomaly_lab.studies.plan import Repeat
 from anomaly_lab.studies.results import Result
 from anomaly_lab.types import UserError
 
@@ -48,13 +49,13 @@ class Strip(NamedTuple):
 
     Attributes:
         title: of the study's row.
-        seed: of the run.
+        seed: of the run, and its fold.
         samples: data URI of the last generated images; "" if the detector cannot generate.
         parts: name in PARTS -> data URI by case id, maps overlaid on the input; only cases that the run stored.
     """
 
     title: str
-    seed: int
+    seed: Repeat
     samples: str
     parts: dict[str, dict[str, str]]
 
@@ -133,7 +134,7 @@ def _case(case: str, anomalous: bool, stored: dict[str, np.ndarray], i: int) -> 
     return Case(case, anomalous, image, _small(images.shades(image)), outline)
 
 
-def _strip(title: str, seed: int, result: Result, stored: dict[str, np.ndarray], cases: list[Case]) -> Strip:
+def _strip(title: str, seed: Repeat, result: Result, stored: dict[str, np.ndarray], cases: list[Case]) -> Strip:
     index = {
         case.id: i
         for case in cases

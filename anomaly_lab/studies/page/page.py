@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment
 
 from anomaly_lab.experiment.run_folder import write_atomic
+from anomaly_lab.metrics.comparison import Summary, summary
 from anomaly_lab.reports import html
 from anomaly_lab.reports.charts import rate
 from anomaly_lab.reports.html import Banner, whole
-from anomaly_lab.studies.decisions import FIGURES, GAIN_METRICS, decisions, gains
+from anomaly_lab.studies.decisions import FIGURES, decisions, gained, gains
 from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.health import relations
 from anomaly_lab.studies.page import plots, table
 from anomaly_lab.studies.page.gallery import CASES_PER_CLASS, gallery
-from anomaly_lab.studies.results import METRICS
+from anomaly_lab.studies.results import METRICS, Result
 
 
 def write(findings: Findings, folder: Path) -> Path:
@@ -73,10 +75,41 @@ def render(findings: Findings) -> str:
             galleries={dataset: shown for dataset in study.datasets if (shown := gallery(findings, dataset)).strips},
             plots={dataset: plots.curves_and_scores(findings, dataset) for dataset in study.datasets},
             counts={dataset: counts(findings, dataset) for dataset in study.datasets},
-            intervals=table.INTERVALS,
+            intervals=table.intervals(findings),
+            of_classes={dataset: found for dataset in study.datasets if (found := findings.classes(dataset))},
+            compared=unweighted(findings),
+            shares=gained(findings),
             rules=sorted({rule for decisions_table in decided.values() for rule in decisions_table.rules}),
         )
     )
+
+
+def unweighted(findings: Findings) -> dict[str, list[tuple[str, dict[str, Summary]]]]:
+    """Return by data set with classes the unweighted precision, recall and F1 of each row and baseline.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> unweighted(Findings(study, results={}))
+        {}
+    """
+    by_dataset = {}
+    for dataset in findings.study.datasets:
+        if findings.classes(dataset) is None:
+            continue
+        runs = {name: findings.of(name, dataset) for name in findings.rows}
+        runs |= {name: findings.baseline(name, dataset) for name in findings.baselines}
+        by_dataset[dataset] = [
+            (findings.title(name), {title: _over(of_name.values(), f"unweighted_{title.lower()}", findings, dataset)
+                                    for title in ("Precision", "Recall", "F1")})
+            for name, of_name in runs.items() if of_name
+        ]  # fmt: skip
+    return by_dataset
+
+
+def _over(runs: Iterable[Result], metric: str, findings: Findings, dataset: str) -> Summary:
+    values = [value for run in runs if not math.isnan(value := run.figure(metric))]
+    return summary(values, overlap=findings.overlap(dataset))
 
 
 def banners(findings: Findings) -> list[Banner]:
@@ -128,10 +161,11 @@ def counts(findings: Findings, dataset: str) -> str:
     runs = [result for key, result in findings.results.items() if key.dataset == dataset]
     if not runs:
         return "no results"
-    train = (((runs[0].facts.get("data") or {}).get("counts") or {}).get("train") or {}).get("normal")
+    train = ((runs[0].facts.get("data") or {}).get("counts") or {}).get("train") or {}
     label = runs[0].label
     test = f"{whole(int((label == 0).sum()))} normal and {whole(int(label.sum()))} anomalous images for testing"
-    return f"{whole(train)} normal images for training, {test}"
+    labelled = f" and {whole(train['anomalous'])} anomalous" if train.get("anomalous") else ""
+    return f"{whole(train.get('normal'))} normal{labelled} images for training, {test}"
 
 
 def p_value(value: float) -> str:
@@ -166,7 +200,6 @@ def _environment() -> Environment:
         "notes": table.notes,
         "figures": FIGURES,
         "each": CASES_PER_CLASS,
-        "shares": GAIN_METRICS,
         "decided_panel": plots.decided,
         "scatter": plots.scatter,
         "axes_of": plots.axes,

@@ -25,6 +25,7 @@ from anomaly_lab.reports.svg import (
 from anomaly_lab.studies.decisions import FIGURES, Decisions, Gain
 from anomaly_lab.studies.findings import MARK, Findings
 from anomaly_lab.studies.health import Relation
+from anomaly_lab.studies.plan import Repeat
 from anomaly_lab.studies.results import Result
 
 GRID = np.linspace(0, 1, 101)  # false-positive rates at which ROC curves are averaged
@@ -36,7 +37,7 @@ LABEL = 15  # half the width in pixels of the widest number under it
 
 
 def boxes(findings: Findings, dataset: str) -> Panel:
-    """Plot the AUROCs of every row and baseline over its seeds, with the publication's AUROC as a tick.
+    """Plot the study's metric of every row and baseline over its repeats, with the publication's as a tick.
 
     Args:
         findings: results of the study.
@@ -60,12 +61,12 @@ def boxes(findings: Findings, dataset: str) -> Panel:
         rows.append(Box(_fitting(line.title, text), list(cell.values.values()), cell.paper, text, style))
     plotted = [value for row in rows for value in (*row.values, *([] if row.mark is None else [row.mark]))]
     low, high = padded(plotted or [0.0, 1.0])
-    svg = box_plot(rows, Axis("AUROC", max(0.0, low), min(1.01, high)), f"{findings.study.source}")
+    svg = box_plot(rows, Axis(findings.metric, max(0.0, low), min(1.01, high)), f"{findings.study.source}")
     return Panel(findings.study.datasets[dataset].title, svg)
 
 
 def curve_over(findings: Findings, dataset: str) -> Panel | None:
-    """Plot the AUROC over the rows' `x`, with a band from the lowest to the highest seed; None if no row has an `x`.
+    """Plot the metric over the rows' `x`, with a band from the lowest to the highest seed; None if no row has an `x`.
 
     Args:
         findings: results of the study.
@@ -87,7 +88,8 @@ def curve_over(findings: Findings, dataset: str) -> Panel | None:
         for name, row in findings.rows.items()
         if row.x is not None
     )
-    measured = [(x, [result.figure() for result in runs.values()]) for x, runs, _ in points if runs]
+    metric = findings.study.metric
+    measured = [(x, [result.figure(metric) for result in runs.values()]) for x, runs, _ in points if runs]
     published = [(x, paper) for x, _, paper in points if paper is not None]
     if not measured or findings.study.curve is None:
         return None
@@ -101,7 +103,7 @@ def curve_over(findings: Findings, dataset: str) -> Panel | None:
     low, high = padded([auroc for aurocs in values for auroc in aurocs] + [y for _, y in published])
     margin = (at[-1] - at[0]) / max(1, len(at) - 1) * DOT or 1.0
     x_axis = Axis(findings.study.curve, at[0] - margin, at[-1] + margin)
-    svg = line_chart(series, x_axis, Axis("AUROC", low, min(1.01, high)), 260, [band])
+    svg = line_chart(series, x_axis, Axis(findings.metric, low, min(1.01, high)), 260, [band])
     return Panel(findings.study.datasets[dataset].title, svg)
 
 
@@ -223,16 +225,18 @@ def curves_and_scores(findings: Findings, dataset: str) -> tuple[list[Panel], li
             roc_panels, score_panels = curves_and_scores(findings, "headct")
     """
     runs = {row.title: by_seed for name, row in findings.rows.items() if (by_seed := findings.of(name, dataset))}
-    curves = [roc(title, list(by_seed.values())) for title, by_seed in runs.items()]
+    repeats = "fold" if findings.study.folds_of(dataset) else "seed"
+    curves = [roc(title, list(by_seed.values()), repeats) for title, by_seed in runs.items()]
     return curves, [histogram(title, *next(iter(by_seed.items()))) for title, by_seed in runs.items()]
 
 
-def roc(title: str, runs: list[Result]) -> Panel:
+def roc(title: str, runs: list[Result], repeats: str = "seed") -> Panel:
     """Plot the mean ROC curve of a row's runs, with a band from the lowest to the highest.
 
     Args:
         title: of the row.
-        runs: one per seed, at least one.
+        runs: one per repeat, at least one.
+        repeats: what a repeat is called.
 
     Examples:
         >>> from pathlib import Path
@@ -248,17 +252,15 @@ def roc(title: str, runs: list[Result]) -> Panel:
     bands = [Band(x, low, high, "series-0")] if len(runs) > 1 else []
     svg = line_chart(series, Axis("false-positive rate", 0, 1), Axis("recall", 0, 1), 230, bands)
     mean_auroc = np.mean([result.figure() for result in runs])
-    return Panel(
-        f"{title}: ROC", svg, f"AUROC {rate(float(mean_auroc))}, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
-    )
+    return Panel(f"{title}: ROC", svg, f"AUROC {rate(float(mean_auroc))}, {len(runs)} {repeats}{'s' * (len(runs) > 1)}")
 
 
-def histogram(title: str, seed: int, result: Result) -> Panel:
+def histogram(title: str, seed: Repeat, result: Result) -> Panel:
     """Plot the scores of the test split by class; of more than MAX_PLOTTED_SCORES, evenly spaced ones.
 
     Args:
         title: of the row.
-        seed: of the run.
+        seed: of the run, and its fold.
         result: of the run.
 
     Examples:

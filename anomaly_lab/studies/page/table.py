@@ -22,6 +22,19 @@ INTERVALS = (
 )
 
 
+INTERVALS_OF_OTHERS = (
+    "Mean ± standard deviation over seeds, with Student’s 95 % interval of the mean. A single seed has the interval of "
+    "the bootstrap over patients instead, which expresses the uncertainty from the sample of test cases but not from "
+    "training."
+)
+FOLDS = (
+    "Folds share most of their training cases: the interval of their mean allows for that by the correction of Nadeau "
+    "and Bengio (2003), s² (1/n + 1/(folds − 1)). The second interval, over test cases, takes the trained models as "
+    "given: each case is tested once, by a model that was not trained with it, and scores are compared within a fold "
+    "only (AUROC: LeDell et al. 2015; others: bootstrap over the patients of each fold)."
+)
+
+
 def markdown(findings: Findings) -> str:
     """Format the main table with its footnotes as Markdown.
 
@@ -33,12 +46,16 @@ def markdown(findings: Findings) -> str:
     """
     datasets = findings.study.datasets
     columns = 2 if findings.published else 1
-    head = ["AUROC", *(title for d in datasets.values() for title in (f"{d.title}, here", "published")[:columns])]
+    head = [
+        findings.metric,
+        *(title for d in datasets.values() for title in (f"{d.title}, here", "published")[:columns]),
+    ]
     lines = [f"# {findings.study.title}", "", findings.study.question, "", _row(head), _row(["---"] * len(head))]
     for line in findings.lines:
         cells = [text for cell in line.cells.values() for text in (words(cell), rate(cell.paper, 2))[:columns]]
         lines.append(_row([line.title + notes(findings, line.name), *cells]))
-    lines += ["", INTERVALS, ""]
+    lines += ["", intervals(findings), ""]
+    lines += [line for dataset in datasets for line in _of_classes(findings, dataset)]
     lines += [f"[{i}] {text}" for i, text in enumerate(findings.study.footnotes.values(), 1)]
     if any(result.facts.get("source") == "twin" for result in findings.results.values()):
         lines.append(f"† {TWIN}")
@@ -60,7 +77,37 @@ def words(cell: Cell) -> str:
         return "–"
     spread = f" ± {rate(cell.summary.sd)}" if cell.summary.n > 1 else ""
     interval = "" if math.isnan(cell.low) else f" [{rate(cell.low)}, {rate(cell.high)}]"
-    return f"{rate(cell.summary.mean)}{spread}{interval} ×{cell.summary.n}"
+    pooled = f"; test cases [{rate(cell.pooled[1])}, {rate(cell.pooled[2])}]" if cell.pooled else ""
+    return f"{rate(cell.summary.mean)}{spread}{interval} ×{cell.summary.n}{pooled}"
+
+
+def intervals(findings: Findings) -> str:
+    """Say what the intervals of the main table are.
+
+    Examples:
+        >>> from anomaly_lab.studies.plan import DataSet, Row, Study
+        >>> study = Study("toy", "Toy", folds=5, datasets={"set": DataSet("Set")}, rows={"vae": Row("VAE", "vae_toy")})
+        >>> "Nadeau and Bengio" in intervals(Findings(study, results={}))
+        True
+    """
+    plain = INTERVALS if findings.study.metric == "auroc" else INTERVALS_OF_OTHERS
+    return f"{plain} {FOLDS}" if findings.folded else plain
+
+
+def _of_classes(findings: Findings, dataset: str) -> list[str]:
+    """Return the table of the classes' average precisions on a data set as lines of Markdown; empty without classes."""
+    found = findings.classes(dataset)
+    if found is None:
+        return []
+    head = [f"Average precision, {findings.study.datasets[dataset].title}", *found.names, "mean"]
+    lines = [_row(head), _row(["---"] * len(head))]
+    for line in found.lines:
+        for title, values in ((line.title, line.values), (f"{line.title}, published", line.paper)):
+            if values:
+                known = [value for name in found.names if (value := values.get(name)) is not None]
+                mean = math.fsum(known) / len(known) if known else None
+                lines.append(_row([title, *(rate(values.get(name)) for name in found.names), rate(mean)]))
+    return [*lines, ""]
 
 
 def notes(findings: Findings, row: str) -> str:
@@ -119,8 +166,12 @@ def runs_csv(findings: Findings) -> str:
         "peak_gb",
     ]
     head += ["source", "budget", "code", "run"]
+    identified = 3 + findings.folded  # columns that say which run it is
+    own: list[str] = [metric for metric in (findings.study.metric,) if metric not in METRICS]
+    head[3:3] = ["fold"] * findings.folded + own
     return to_csv([head, *(
-        [*key, *(_number(result.figure(metric)) for metric in METRICS), int((result.label == 0).sum()),
+        [*key[:identified], *(_number(result.figure(metric)) for metric in (*own, *METRICS)),
+         int((result.label == 0).sum()),
          int(result.label.sum()), *map(_number, (result.seconds, result.facts.get("scoring_seconds"),
          result.memory)), result.facts.get("source", ""), result.facts.get("budget", ""), result.code, result.run]
         for key, result in findings.results.items()

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,9 +25,11 @@ from PIL import Image
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import is_seen
+from anomaly_lab.data.splitting.recorded import RecordedSplit
+from anomaly_lab.data.splitting.rows import whole
 from anomaly_lab.data.splitting.splits import SPLITS, split_by_seed
 from anomaly_lab.experiment import config
-from anomaly_lab.types import Case, UserError
+from anomaly_lab.types import Case, Phase, UserError
 
 SIZE = 60  # of a twin
 CLASSES = below("anomaly_lab.data.datasets", PatchDataModule)
@@ -39,9 +42,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def made(kind: type[PatchDataModule], root: Path) -> PatchDataModule:
+def made(kind: type[PatchDataModule], root: Path, words: Sequence[str] = ()) -> PatchDataModule:
     """With the settings of its experiments, for the files in `root`."""
-    section = config.load(experiment_of("data", kind), ["budget=smoke", f"data.root={root}"]).data
+    section = config.load(experiment_of("data", kind), ["budget=smoke", f"data.root={root}", *words]).data
     data: PatchDataModule = config.build(section)
     return data
 
@@ -141,6 +144,66 @@ def check_patients_stay_in_one_split(data: PatchDataModule, root: Path) -> None:
     if not rule.within:
         labels = {name: {case.label for case in cases if split[case.id] == name} for name in SPLITS}
         assert labels == {"train": {0}, "val": {0}, "test": {0, 1}}
+
+
+BINARY = ["data.classes=[normal,anomalous]", "data.target_type=multiclass"]
+
+
+@every_class
+def test_what_a_data_set_promises_with_labels(kind: type[PatchDataModule], tmp_path: Path) -> None:
+    root = tmp_path / "files"
+    root.mkdir()
+    made(kind, root).write_twin(root, seed=0, size=SIZE)
+    one_class = made(kind, root)
+    one_class.setup("inspect")
+    check_no_anomaly_trains_without_labels(one_class)
+    for classes in ([], BINARY) if one_class.target_type == "multilabel" else (BINARY,):
+        words = ["data.supervision=labels", "data.limits=null", *classes]
+        check_labels_that_train(made(kind, root, words), made(kind, root, [*words, "data.seed=1"]))
+
+
+def check_no_anomaly_trains_without_labels(data: PatchDataModule) -> None:
+    """They have no list from which a phase could draw, no target, and are not in the lists there are."""
+    assert set(data.rows) == set(SPLITS)
+    assert data.targets is None
+    for cases in ("balanced", "all"):
+        with pytest.raises(UserError, match=r"set data\.supervision=labels"):
+            data.check_trainable([Phase("fit", 1, (), cases=cases)])  # type: ignore[arg-type]
+    assert not data.store.labels[data.rows["train"]].any()
+    assert not data.store.labels[data.rows["val"]].any()
+
+
+def check_labels_that_train(data: PatchDataModule, other: PatchDataModule) -> None:
+    """Both kinds are in each split, targets agree with labels, no patient crosses, and a record gives the same rows."""
+    data.setup()
+    labels, targets, rows = data.store.labels, data.targets, whole(data.rows)
+    assert data.labelling is not None
+    assert targets is not None
+    assert all({0, 1} == set(labels[members].tolist()) for name, members in rows.items() if name != "val")
+    for name in ("train", "val"):
+        assert not labels[data.rows[name]].any()
+        assert labels[data.rows[f"{name}_anomalous"]].all()
+    patients = np.array(data.store.index.columns["patient"])
+    of_split = [set(patients[members].tolist()) for members in rows.values()]
+    assert not any(one & two for one, two in combinations(of_split, 2))
+    assert sum(map(len, rows.values())) == len(set(np.concatenate(list(rows.values())).tolist()))
+    used = np.concatenate(list(rows.values()))
+    if data.labelling.multilabel:
+        assert not (targets[used] == 1)[labels[used] == 0].any()
+        assert data.class_counts()[:, 0].all(), "a class of the experiment is not trained on the twin"
+    else:
+        assert (targets[used].sum(1) == 1).all()
+        assert np.array_equal(targets[used][:, 0] == 1, labels[used] == 0)  # the first class is normal
+    for phase in ("normal", "balanced", "all"):
+        data.check_trainable([Phase("fit", 1, (), cases=phase)])  # type: ignore[arg-type]
+    other.pin(RecordedSplit(data.record().entries))
+    other.setup()
+    assert not other.changes
+    assert all(np.array_equal(data.rows[name], other.rows[name]) for name in data.rows)
+    counts = data.facts()["classes"]["counts"]
+    assert {split: sum(next(iter(of.values())).values()) for split, of in counts.items()} == {
+        split: len(members) for split, members in rows.items()
+    }
 
 
 def check_order(data: PatchDataModule, root: Path) -> None:

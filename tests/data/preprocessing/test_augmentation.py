@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from anomaly_lab.data.preprocessing.augmentation import Augmentation, uniforms
 
@@ -88,3 +89,46 @@ def test_flip_alone_equals_the_flip_of_the_warp():
     mirrored = [not np.array_equal(a, b) for a, b in zip(alone, images, strict=True)]
     assert 4 < sum(mirrored) < 16
     assert all(np.array_equal(alone[i], images[i][..., ::-1]) for i in range(20) if mirrored[i])
+
+
+SETTINGS = [
+    Augmentation(),
+    Augmentation(flip=0.5),
+    Augmentation(degrees=180),
+    Augmentation(shift=0.3),
+    Augmentation(gamma=2.0),
+    Augmentation(flip=0.5, gamma=1.25),
+    Augmentation(degrees=20, shift=0.1),
+    FULL,
+]
+
+
+@pytest.mark.parametrize("augmentation", SETTINGS, ids=str)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_on_the_device_the_same_is_done(augmentation, kind, channels):
+    """A value may be rounded to its neighbour; of 16 bits, float32 keeps the last but a few."""
+    full = int(np.iinfo(kind).max)
+    images = np.random.default_rng(1).integers(0, full, (40, channels, 33, 24), kind, endpoint=True)
+    draws = np.arange(1000, 1040)
+    levels = torch.from_numpy(images.astype(np.float32))
+    expected = augmentation(images, draws, 5).astype(np.float64)
+    found = augmentation.on_device(levels, full, draws, 5).double().numpy()
+    assert found.dtype == np.float64
+    assert np.array_equal(found, found.round())
+    assert 0 <= found.min() <= found.max() <= full
+    off = np.abs(found - expected)
+    if augmentation in SETTINGS[:2]:
+        assert not off.any()
+    elif kind is np.uint8:  # a level that gamma rounds down may come from one that the warp rounded to its neighbour
+        assert off.max() <= 1 + (augmentation.gamma > 1) * 9
+        assert (off > 0).mean() < 2e-3
+    else:
+        assert off.max() <= full * 2e-4 * max(1, augmentation.gamma)
+
+
+def test_on_the_device_a_picture_does_not_depend_on_its_neighbours():
+    levels = torch.from_numpy(IMAGES.astype(np.float32))
+    whole = FULL.on_device(levels, 255, DRAWS, 7)
+    for i in range(6):
+        assert torch.equal(whole[i : i + 1], FULL.on_device(levels[i : i + 1], 255, DRAWS[i : i + 1], 7))

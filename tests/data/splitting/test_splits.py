@@ -1,10 +1,13 @@
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly_lab.data.splitting.splits import Split, SplitRule, split_by_file, split_by_seed
+from anomaly_lab.data.splitting.classes import Classes
+from anomaly_lab.data.splitting.splits import Split, SplitRule, split_by_file, split_by_seed, split_supervised
 from anomaly_lab.types import Case, UserError
 
 
@@ -178,3 +181,88 @@ def test_cases_whose_place_the_owners_left_open_are_drawn():
     split = split_by_seed([*HEADCT, *extra], SplitRule(75, 0.1))
     assert {split[case.id] for case in extra} == {"test"}
     assert {id: split[id] for id in split if id[0] != "x"} == split_by_seed(HEADCT, SplitRule(75, 0.1))
+
+
+LABELLED = [
+    Case(
+        f"{patient:03d}-{eye}",
+        f"p{patient}",
+        Path("a.png"),
+        int(patient % 3 > 0),
+        class_name=("", "a", "b")[patient % 3],
+    )
+    for patient in range(60)
+    for eye in range(2)
+]
+
+
+def _by_patient(split):
+    return {case.patient: split[case.id] for case in LABELLED}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("classes", [Classes(), Classes(("a", "b"), multilabel=True), Classes(("normal", "b"))])
+def test_all_classes_train_validate_and_are_tested_by_patient(seed, classes):
+    split = split_supervised(LABELLED, SplitRule(supervised=True, val_fraction=0.25, seed=seed), classes)
+    assert all(split[f"{patient:03d}-0"] == split[f"{patient:03d}-1"] for patient in range(60))
+    for name in ("", "a", "b"):
+        counts = Counter(split[case.id] for case in LABELLED if case.class_name == name)
+        left_out = name == "a" and "a" not in classes.names and "anomalous" not in classes.names
+        assert counts == ({"": 40} if left_out else {"train": 24, "val": 8, "test": 8})
+
+
+def test_each_patient_is_tested_in_one_fold_and_each_fold_has_each_class():
+    tested = Counter()
+    for fold in range(5):
+        rule = SplitRule(supervised=True, folds=5, fold=fold, seed=3)
+        split = _by_patient(split_supervised(LABELLED, rule, Classes(("normal", "a", "b"))))
+        held_out = [patient for patient, name in split.items() if name == "test"]
+        assert Counter(int(patient[1:]) % 3 for patient in held_out) == {0: 4, 1: 4, 2: 4}
+        assert {"train", "val", "test"} == set(split.values())
+        tested.update(held_out)
+    assert set(tested.values()) == {1}
+    assert len(tested) == 60
+
+
+def test_the_owners_split_is_kept_and_validation_is_drawn_from_its_training_patients():
+    owned = [replace(case, split="test" if int(case.patient[1:]) < 15 else "train") for case in LABELLED]
+    split = split_supervised(owned, SplitRule(supervised=True, val_fraction=0.2), Classes())
+    assert all((split[case.id] == "test") == (case.split == "test") for case in owned)
+    validated = {case.patient for case in owned if split[case.id] == "val"}
+    assert Counter(int(patient[1:]) % 3 for patient in validated) == {0: 3, 1: 3, 2: 3}
+    assert not validated & {case.patient for case in owned if split[case.id] == "train"}
+    with_own = [replace(case, split="val") if case.patient == "p20" else case for case in owned]
+    kept = split_supervised(with_own, SplitRule(supervised=True), Classes())
+    assert all(kept[case.id] == case.split for case in with_own)
+    with pytest.raises(UserError, match="official split, which is kept"):
+        split_supervised(owned, SplitRule(supervised=True, folds=5), Classes())
+
+
+def test_of_a_class_of_two_patients_one_is_tested_and_of_three_one_validates_too():
+    few = [
+        Case(f"{name}{i}", f"{name}{i}", Path("a.png"), int(name != "n"), class_name=name)
+        for name, count in (("n", 40), ("x", 2), ("y", 3), ("z", 1))
+        for i in range(count)
+    ]
+    for seed in range(20):
+        split = split_supervised(few, SplitRule(supervised=True, seed=seed), Classes(("normal", "x", "y", "z")))
+        assert sorted(split[f"x{i}"] for i in range(2)) == ["test", "train"]
+        assert sorted(split[f"y{i}"] for i in range(3)) == ["test", "train", "val"]
+        assert split["z0"] == "train"
+
+
+def test_more_folds_than_patients_of_the_rarest_class_are_refused():
+    few = [case for case in LABELLED if case.class_name != "b" or int(case.patient[1:]) < 9]
+    with pytest.raises(UserError, match="folds=5: only 3 patients are of class 'b'; use at most 3 folds"):
+        split_supervised(few, SplitRule(supervised=True, folds=5), Classes(("normal", "a", "b")))
+
+
+def test_labelled_anomalies_cannot_be_hidden_among_normals_as_well():
+    with pytest.raises(UserError, match=r"contamination=0\.1 hides anomalies.*set one of the two only"):
+        SplitRule(supervised=True, contamination=0.1)
+
+
+def test_too_few_patients_are_said():
+    one = [case for case in LABELLED if case.patient == "p1"]
+    with pytest.raises(UserError, match=r"1 patients are too few for data\.split\.test_fraction=0\.2"):
+        split_supervised(one, SplitRule(supervised=True), Classes())

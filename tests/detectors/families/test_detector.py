@@ -1,14 +1,21 @@
 """The contract's bookkeeping, on a detector small enough to follow by hand."""
 
 import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer, RMSprop
+from torch.utils.data import DataLoader, Dataset
 from toys import Fit, Shift
 
-from anomaly_lab.types import Prediction
+from anomaly_lab.detectors.families import detector as detector_module
+from anomaly_lab.types import Batch, Phase, Prediction, UserError
 
 
 def test_an_iteration_takes_its_minibatches_in_turn(fit: Fit) -> None:
@@ -144,6 +151,16 @@ def test_tracked_terms_are_means_since_the_last_flush() -> None:
     assert detector.flush() == {}
 
 
+def test_a_flush_asks_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, asked = Shift(), []
+    detector.track({f"train/{i}": torch.tensor(float(i)) for i in range(20)})
+    whole = Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda self: asked.append(self.shape) or whole(self))
+    monkeypatch.setattr(Tensor, "__float__", lambda self: pytest.fail("each value is asked for by itself"))
+    assert detector.flush() == {f"train/{i}": i for i in range(20)}
+    assert asked == [(20,)]
+
+
 def test_low_precision_steps_see_the_weights_of_the_step_before(fit: Fit) -> None:
     """n_critic steps must not share one stale copy of the weights.
 
@@ -196,3 +213,107 @@ def test_a_copy_is_independent() -> None:
     twin = copy.deepcopy(detector)
     twin.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(3)})
     assert (detector.iterations_done, twin.iterations_done) == (0, 3)
+
+
+def test_optimisers_are_fused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(Shift):
+        def configure_optimizers(self) -> tuple[Optimizer, ...]:
+            return Adam(self.near.parameters()), RMSprop(self.far.parameters())
+
+    def fused(is_cuda: bool) -> list[object]:
+        monkeypatch.setattr(Tensor, "is_cuda", property(lambda self: is_cuda))
+        detector: Any = Two()
+        optimizers = [LightningOptimizer(each) for each in detector.configure_optimizers()]
+        detector._every_optimizer = lambda: optimizers
+        detector.on_fit_start()
+        return [each.param_groups[0].get("fused") for each in optimizers]
+
+    assert fused(is_cuda=True) == [True, None]  # there is no such RMSprop
+    assert fused(is_cuda=False) == [None, None]
+
+
+def test_a_training_rounds_and_a_score_does_not(monkeypatch: pytest.MonkeyPatch, fit: Fit, pictures: Tensor) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(detector_module, "rounding", lambda device, strict: asked.append(strict) or nullcontext())
+    detector = fit(Shift(), pictures, iterations=2)
+    assert asked == [False, False]
+    detector.score({"image": pictures})
+    assert asked == [False, False, True]
+
+
+def test_only_one_process_compiles() -> None:
+    detector: Any = Shift()
+    detector.compilation, detector._trainer = {}, SimpleNamespace(world_size=2)
+    with pytest.raises(UserError, match="one process"):
+        detector._compile()
+
+
+class Labelled(Shift):
+    """Learns the mean target of the class in its second phase, from labelled cases."""
+
+    supervised = True
+
+    def phases(self) -> tuple[Phase, ...]:
+        near, far = super().phases()
+        return near, far._replace(cases="all")
+
+    def near_step(self, batches: Tensor, targets: Tensor) -> None:  # type: ignore[override]
+        self.seen += [batches, targets]
+
+    def far_step(self, batches: Tensor, targets: Tensor) -> None:  # type: ignore[override]
+        def loss(image: Tensor, target: Tensor) -> Tensor:
+            self.seen.append(target)
+            return (self.far.weight - target.float().mean() - 0 * image.mean()).square().sum()
+
+        self.step_optimizer("far", loss, batches[0], targets[0])
+
+
+def _trained_on_one_batch(detector: Labelled, phase: str, batch: Batch) -> None:
+    class Loader(Dataset[Batch]):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, i: int) -> Batch:
+            return batch
+
+    detector.iterations_done = detector.schedule.span(phase).start
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.fit(detector, DataLoader(Loader(), batch_size=None))
+
+
+def test_a_supervised_step_gets_the_targets_of_its_batches() -> None:
+    batch = Batch(image=torch.rand(2, 4, 1, 2, 2), target=torch.arange(16, dtype=torch.int8).reshape(2, 4, 2))
+    detector = Labelled()
+    _trained_on_one_batch(detector, "near", batch)
+    assert torch.equal(detector.seen[0], batch["image"])
+    assert torch.equal(detector.seen[1], batch["target"])
+
+
+def test_targets_are_split_with_their_images_and_the_step_is_the_same() -> None:
+    batch = Batch(image=torch.rand(1, 4, 1, 2, 2), target=torch.tensor([[[1], [0], [1], [1]]], dtype=torch.int8))
+    moved = []
+    for parts in (1, 2, 4):
+        detector = Labelled()
+        detector.accumulate = parts
+        _trained_on_one_batch(detector, "far", batch)
+        assert [len(part) for part in detector.seen] == [4 // parts] * parts
+        moved.append(detector.far.weight.item())
+    assert moved == pytest.approx([0.15] * 3)  # lr .1 · 2 · the mean target .75
+
+
+def test_a_detector_that_is_not_supervised_can_ask_for_no_anomaly() -> None:
+    class Greedy(Labelled):
+        supervised = False
+
+    with pytest.raises(UserError, match="Greedy: phase 'far' draws labelled anomalies"):
+        Greedy().refuse_gaps()
+    Labelled().refuse_gaps()
+
+
+def test_targets_do_not_reach_a_detector_that_is_not_supervised(fit: Fit) -> None:
+    detector = Shift()
+    batch = Batch(image=torch.ones(2, 4, 1, 2, 2), target=torch.ones(2, 4, 1, dtype=torch.int8))
+    _trained_on_one_batch(detector, "near", batch)  # type: ignore[arg-type]
+    assert len(detector.seen) == 2
+    assert all(seen.shape == (4, 1, 2, 2) for seen in detector.seen)

@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,14 +94,6 @@ def test_stopped_while_gathering_it_goes_on_as_if_it_had_not(fit: Fit, pictures:
         assert detector.machine.count == 8
     batch = {"image": pictures}
     assert torch.equal(resumed.score(batch).anomaly_score, straight.score(batch).anomaly_score)
-
-
-def test_many_processes_without_anything_to_share_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    detector = tiny()
-    monkeypatch.setattr(OCSVM, "trainer", SimpleNamespace(world_size=2))
-    with pytest.raises(UserError, match=r"OCSVM has nothing to share.*trainer\.devices=1"):
-        detector.setup("fit")
-    tiny(features="code").setup("fit")
 
 
 def test_it_is_ready_when_it_is_fitted(pictures: Tensor, fit: Fit) -> None:

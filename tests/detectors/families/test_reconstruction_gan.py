@@ -11,6 +11,7 @@ from toys import Fit, smooth
 from anomaly_lab.detectors.families.reconstruction_gan import ReconstructionGAN
 from anomaly_lab.detectors.ganomaly import GANomaly
 from anomaly_lab.detectors.skip_ganomaly import SkipGANomaly
+from anomaly_lab.networks.stages import initialise
 
 KINDS = (GANomaly, SkipGANomaly)
 
@@ -99,6 +100,20 @@ def test_a_beaten_discriminator_begins_anew(beaten: type[ReconstructionGAN], fit
     norms = [m for m in detector.discriminator.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert not any(norm.bias.any() for norm in norms)  # as drawn, not as learnt
     assert all(norm.running_mean.any() for norm in norms)  # the running means stay, as in the code
+
+
+@pytest.mark.parametrize("collapsed", [True, False])
+def test_where_nobody_asks_the_weights_are_those_drawn_or_those_that_were(collapsed: bool) -> None:
+    """A GPU draws new weights in any case; they are those that a processor draws where the discriminator is beaten."""
+    detector = GANomaly(patch_size=(32, 32), width=4)
+    expected = copy.deepcopy(detector.discriminator)
+    if collapsed:
+        torch.manual_seed(3)
+        initialise(expected)
+    torch.manual_seed(3)
+    detector._initialise_where(torch.tensor(collapsed))
+    for one, other in zip(detector.discriminator.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_resets_survive_a_checkpoint(fit: Fit, pictures: Tensor) -> None:
