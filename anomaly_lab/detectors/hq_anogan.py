@@ -360,7 +360,8 @@ class HQAnoGAN(GenerativeDetector):
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 found = self.measured(image_of_all_ranks.float())
                 fold = (image_of_all_ranks.double().flatten(1).sum(1) * 4096).floor().long() % 2
-            self.normality.gather(found.codes, found.distances, found.maps, fold)
+            start = (self.iterations_done - self.schedule.span("gather").start) * len(image_of_all_ranks)
+            self.normality.gather(found.codes, found.distances, found.maps, fold, start)
         if self.iterations_done + 1 == self.schedule.iterations:
             self.normality.learn()
 

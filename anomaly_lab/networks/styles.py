@@ -27,7 +27,7 @@ class NormalStyles(nn.Module):
     Examples:
         >>> styles = NormalStyles(capacity=100, num_styles=2, w_dim=4, axes=3, side=8)
         >>> codes, distances = torch.randn(100, 2, 4), torch.rand(100, 4)
-        >>> styles.gather(codes, distances, torch.rand(100, 1, 8, 8), fold=torch.arange(100) % 2)
+        >>> styles.gather(codes, distances, torch.rand(100, 1, 8, 8), fold=torch.arange(100) % 2, start=0)
         >>> styles.learn()
         >>> styles.standardised(styles.components(codes, distances)).shape
         torch.Size([100, 4])
@@ -55,7 +55,7 @@ class NormalStyles(nn.Module):
         self.register_buffer("deviation", torch.ones(len(COMPONENTS)))
         self.register_buffer("map", torch.zeros(1, side, side))
 
-    def gather(self, codes: Tensor, distances: Tensor, maps: Tensor, fold: Tensor) -> None:
+    def gather(self, codes: Tensor, distances: Tensor, maps: Tensor, fold: Tensor, start: int) -> None:
         """Append images; those beyond the capacity are dropped.
 
         Args:
@@ -63,10 +63,10 @@ class NormalStyles(nn.Module):
             distances: of the image, of its features, and of each style after a round trip, [n, 2 + L].
             maps: anomaly maps, [n, 1, side, side].
             fold: 0 or 1, [n]; the same for the same image.
+            start: number of images gathered before, known without waiting for the device.
         """
-        start = int(self.count)
         stop = min(start + len(codes), len(self.codes))
-        if stop == start:
+        if stop <= start:
             return
         for bank, rows in ((self.codes, codes), (self.distances, distances), (self.fold, fold)):
             bank[start:stop] = rows[: stop - start]

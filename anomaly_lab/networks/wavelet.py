@@ -5,7 +5,6 @@ Karras, Aittala, Hellsten, Laine, Lehtinen, Aila 2020, NeurIPS, appendix B. The 
 """
 
 import math
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +85,5 @@ def halved(image: Tensor) -> Tensor:
     return x.view(*image.shape[:2], *x.shape[2:])
 
 
-@cache  # so that they are copied to a GPU once
 def _taps(device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(SYM6, device=device, dtype=dtype)
+    return torch.stack([torch.full((), tap, device=device, dtype=dtype) for tap in SYM6])  # made on the device

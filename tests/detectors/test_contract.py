@@ -29,7 +29,6 @@ from anomaly_lab.detectors.autoencoder import AutoencoderDetector
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
 from anomaly_lab.detectors.families.gan import ADAPT_EVERY
-from anomaly_lab.detectors.families.kernel import FeatureBankDetector
 from anomaly_lab.detectors.kde import KDE
 from anomaly_lab.detectors.wgan import WGAN
 from anomaly_lab.experiment import config
@@ -678,7 +677,9 @@ def train_far_away(case: Case, folder: Path, length: int, parts: int = 1, **over
         detector.pool = filled(folder / "pool", images)
     total = detector.schedule.iterations
     loader = DataLoader(Iterations(detector, images, total, BATCH), batch_size=None)
-    watched = total - isinstance(detector, FeatureBankDetector)  # at whose end scikit-learn fits it, on the host
+    watched = total - (
+        "samples" in settings(case.kind)
+    )  # a feature bank's: at its end scikit-learn fits it, on the host
     trained = steps_on_a_far_device(detector, loader, watched, [Randomness(0)])
     assert {*trained} == {phase.name for phase in detector.schedule}
     return {*trained}

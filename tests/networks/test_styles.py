@@ -25,7 +25,7 @@ def learnt(n: int = 60, axes: int = 4, capacity: int = 60, **over: Tensor) -> No
     rows = {"codes": codes(n), "distances": distances, "maps": torch.rand(n, 1, 4, 4), "fold": torch.arange(n) % 2}
     rows |= over
     for start in range(0, n, 7):
-        styles.gather(**{name: value[start : start + 7] for name, value in rows.items()})
+        styles.gather(**{name: value[start : start + 7] for name, value in rows.items()}, start=start)
     styles.learn()
     return styles
 
