@@ -113,12 +113,14 @@ class Prediction(NamedTuple):
 
     anomaly_score: [B], unbounded. anomaly_map: [B, 1, *S], non-negative. reconstruction: [B, C, *S] in [-1, 1].
     probabilities: [B, K] in [0, 1], of a detector that has learnt classes.
+    components: what the score was computed from, [B, K], in the order of the detector's `components`.
     """
 
     anomaly_score: Tensor
     anomaly_map: Tensor | None = None
     reconstruction: Tensor | None = None
     probabilities: Tensor | None = None
+    components: Tensor | None = None
 
 
 class Phase(NamedTuple):

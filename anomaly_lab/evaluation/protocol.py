@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import ThresholdRule
@@ -51,7 +52,8 @@ def evaluate_scores(
         rule: how the threshold is set, for the detector and for each baseline.
 
     Returns:
-        JSON-ready tables: counts, threshold, detector, baselines, trivial rules, versus_baselines, oracle, bootstrap.
+        JSON-ready tables: counts, threshold, detector, baselines, trivial rules, versus_baselines, components, oracle,
+        bootstrap.
 
     Raises:
         UserError: there are no test cases.
@@ -90,9 +92,40 @@ def evaluate_scores(
             "versus_baselines": _versus_baselines(label, ratings, replicated),
             "oracle": {"best_f1": {"value": best_f1, "threshold": best_threshold}},
             "bootstrap": bootstrap,
+            **_components(scores, patient, replicates, seed),
         }
     )
     return content
+
+
+def _components(scores: Scores, patient: list[str], replicates: int, seed: int) -> dict[str, Any]:
+    """Measure each term of the detector's score on the test split alone.
+
+    Returns:
+        `components`: `auroc` of each with its interval, and `correlation`, Spearman's rank correlation of each with
+        each; empty if the detector names no terms.
+    """
+    test = scores.of("test")
+    terms = {name: values[test] for name, values in scores.components.items()}
+    if not terms:
+        return {}
+    ratings = {name: (values, math.nan) for name, values in terms.items()}
+    replicated = statistics.bootstrap(scores.label[test], patient, ratings, replicates, seed)
+    auroc = {name: ranking.auroc(scores.label[test], values) for name, values in terms.items()}
+    measured = {
+        "auroc": {name: _estimate(value, replicated[name]["auroc"]) for name, value in auroc.items()},
+        "correlation": {
+            name: {other: _rank_correlation(terms[name], terms[other]) for other in terms} for name in terms
+        },
+    }
+    return {"components": measured}
+
+
+def _rank_correlation(one: Floats, other: Floats) -> float:
+    """Return Spearman's correlation; NaN if one of them does not vary."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return math.nan
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
 def evaluate_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:

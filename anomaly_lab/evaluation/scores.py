@@ -18,6 +18,7 @@ from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.types import UserError
 
 COLUMNS = ("id", "patient", "split", "label", "score", "p_value", "pred_label")
+TERM = "score."  # begins the name of a component's column
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Scores:
         label: [N], 0 normal, 1 anomalous.
         score: the detector's raw scores, [N], finite; higher = more anomalous.
         baselines: name -> scores of a baseline, [N], finite.
+        components: name -> a term of the detector's score, [N], finite.
 
     Raises:
         UserError: an id occurs twice, or a score is not finite.
@@ -49,6 +51,7 @@ class Scores:
     label: Labels
     score: Floats
     baselines: dict[str, Floats] = field(default_factory=dict)
+    components: dict[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate the rows: unique ids, finite scores."""
@@ -57,7 +60,7 @@ class Scores:
                 raise UserError(
                     f"scores: id {id!r} occurs {times} times, but a case must have one row; remove the others"
                 )
-        for name, values in {"score": self.score, **self.baselines}.items():
+        for name, values in {"score": self.score, **self.baselines, **self.components}.items():
             for row in np.flatnonzero(~np.isfinite(values))[:1]:
                 raise UserError(
                     f"scores: the {name} of {self.id[row]!r} is {values[row]}, not a finite number; the training may "
@@ -66,7 +69,7 @@ class Scores:
 
     @classmethod
     def read(cls, path: Path) -> "Scores":
-        """Read a scores.csv; columns beyond the known ones are baselines.
+        """Read a scores.csv; columns beyond the known ones are baselines, or components if they begin with "score.".
 
         Raises:
             UserError: the file is missing or a row is invalid; the message names the file and the line.
@@ -83,7 +86,8 @@ class Scores:
         columns = {name: np.array([row[name] for row in numbers]) for name in numbers[0]}
         label, score = columns.pop("label").astype(np.int64), columns.pop("score")
         id, patient, split = ([restored(row[name] or "") for row in rows] for name in ("id", "patient", "split"))
-        return cls(id, patient, split, label, score, columns)
+        terms = {name.removeprefix(TERM): columns.pop(name) for name in [*columns] if name.startswith(TERM)}
+        return cls(id, patient, split, label, score, columns, terms)
 
     def to_csv(self, threshold: float | None = None) -> str:
         """Return the text of scores.csv; its scores read back bit for bit.
@@ -101,10 +105,11 @@ class Scores:
         undecided = [""] * len(self.id)
         columns["pred_label"] = undecided if threshold is None else np.where(self.score > threshold, "1", "0").tolist()
         columns |= {name: _texts(values) for name, values in self.baselines.items()}
+        columns |= {TERM + name: _texts(values) for name, values in self.components.items()}
         return to_csv([columns, *zip(*columns.values(), strict=True)])
 
     def by_case(self, case: NDArray[Any], rule: Rule, k: int) -> tuple["Scores", NDArray[np.intp]]:
-        """Combine the scores of patches into one score per case, for the detector and each baseline.
+        """Combine the scores of patches into one score per case, for the detector, its terms and each baseline.
 
         Args:
             case: [N], the case of each patch; all patches of a case belong to one split.
@@ -121,9 +126,12 @@ class Scores:
         highest = order[np.searchsorted(number[order], np.arange(len(ids)), side="right") - 1]
         label = np.zeros(len(ids), np.int64)
         np.maximum.at(label, number, self.label)
-        baselines = {name: case_scores(values, case, rule, k)[1] for name, values in self.baselines.items()}
+        baselines, components = (
+            {name: case_scores(values, case, rule, k)[1] for name, values in columns.items()}
+            for columns in (self.baselines, self.components)
+        )
         patient, split = (np.array(values)[highest].tolist() for values in (self.patient, self.split))
-        return Scores([str(id) for id in ids], patient, split, label, score, baselines), highest
+        return Scores([str(id) for id in ids], patient, split, label, score, baselines, components), highest
 
     def p_values(self) -> Floats:
         """Return each case's conformal p-value against the validation normals, [N]; NaN without validation normals.

@@ -22,12 +22,14 @@ class Scored(NamedTuple):
         anomaly_map: float32 [B, 1, *S], or None where the detector has none.
         reconstruction: float32 [B, C, *S] in [-1, 1], or None.
         probability: float64 [B, K] in [0, 1], of a detector that has learnt K classes, or None.
+        components: float64 [B, K], terms of the score, or None.
     """
 
     score: NDArray[np.float64]
     anomaly_map: NDArray[np.float32] | None = None
     reconstruction: NDArray[np.float32] | None = None
     probability: NDArray[np.float64] | None = None
+    components: NDArray[np.float64] | None = None
 
 
 def to_arrays(prediction: Prediction) -> Scored:
@@ -40,9 +42,10 @@ def to_arrays(prediction: Prediction) -> Scored:
     score = prediction.anomaly_score.detach().cpu().double().numpy()
     pictures = (prediction.anomaly_map, prediction.reconstruction)
     anomaly_map, reconstruction = (None if p is None else p.detach().cpu().float().numpy() for p in pictures)
-    classes = prediction.probabilities
+    classes, terms = prediction.probabilities, prediction.components
     probability = None if classes is None else classes.detach().cpu().double().numpy()
-    return Scored(score, anomaly_map, reconstruction, probability)
+    components = None if terms is None else terms.detach().cpu().double().numpy()
+    return Scored(score, anomaly_map, reconstruction, probability, components)
 
 
 def score_batches(

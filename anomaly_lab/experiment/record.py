@@ -204,6 +204,13 @@ class Pixels(TypedDict, total=False):
     boxes: BoxesFound
 
 
+class Components(TypedDict, total=False):
+    """The terms of the detector's score, each by itself."""
+
+    auroc: dict[str, Figure]
+    correlation: dict[str, dict[str, Number]]
+
+
 class Bootstrap(TypedDict, total=False):
     """How the confidence intervals were computed."""
 
@@ -308,6 +315,7 @@ class Metrics(TypedDict, total=False):
     baselines: dict[str, Figures | None]
     trivial: dict[str, dict[str, Number]] | None
     versus_baselines: Comparison | None
+    components: Components | None
     oracle: dict[str, dict[str, Number]] | None
     bootstrap: Bootstrap
     unit: Unit

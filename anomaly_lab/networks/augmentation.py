@@ -8,6 +8,7 @@ Computed in float32 at any precision; the result may leave [-1, 1].
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomaly_lab.devices import rounding
+from anomaly_lab.networks.wavelet import smoothly_warped
 
-AugmentD = Literal["none", "diffaugment", "ada"]
+AugmentD = Literal["none", "diffaugment", "ada", "ada_bgc", "ada_medical"]
 Draw = Callable[..., Tensor]  # torch.rand or torch.randn -> [B, 1, 1, 1]
 
 
@@ -82,7 +84,7 @@ class ADA(_Drawn):
     Flip, quarter turns, translation by whole pixels up to an eighth, isotropic scale 2^N(0, .2) and rotation by any
     angle are combined into one warp of square images; brightness N(0, .2) and contrast 2^N(0, .5) follow. ≠ paper:
     bilinear interpolation without an anti-aliasing filter; no anisotropic scale, fractional translation, luma flip, hue
-    or saturation.
+    or saturation. `FullADA` has them.
 
     Each call of `adapt` moves p by the sign of r - `TARGET`, where r is the mean sign of the discriminator's outputs
     for real images: p rises if r is above the target, because a discriminator that is sure of real images has memorised
@@ -125,9 +127,9 @@ class ADA(_Drawn):
         image = image + self.maybe(draw, 0.2 * draw(torch.randn), 0.0)
         return image * self.maybe(draw, torch.exp2(0.5 * draw(torch.randn)), 1.0)
 
-    def maybe(self, draw: Draw, value: Tensor, otherwise: float) -> Tensor:
+    def maybe(self, draw: Draw, value: Tensor, otherwise: float, p: Tensor | None = None) -> Tensor:
         """Return `value` with probability p, `otherwise` with probability 1 - p, drawn per image."""
-        return torch.where(draw() < self.p, value, otherwise)
+        return torch.where(draw() < (self.p if p is None else p), value, otherwise)
 
     def matrix(self, draw: Draw, side: int) -> tuple[Tensor, Tensor]:
         """Draw source coordinates as affine matrices [B, 2, 3], and return whether they move a pixel, [B, 1, 1, 1]."""
@@ -144,6 +146,64 @@ class ADA(_Drawn):
         return torch.cat([linear, offset], 2), ~identity
 
 
+class FullADA(ADA):
+    """The paper's whole pipeline `bgc`: pixel blitting, geometry and colour, resampled once without aliasing.
+
+    Flip, quarter turns, translation by whole pixels up to an eighth; isotropic scale 2^N(0, .2), rotation by any angle,
+    anisotropic scale 2^N(0, .2), another rotation, translation N(0, .125); brightness N(0, .2), contrast 2^N(0, .5),
+    luma flip, and for colour images hue by any angle and saturation 2^N(0, 1).
+
+    Args:
+        medical: leave out quarter turns and the luma flip: which way is up, and that bone is bright, carries meaning in
+            a medical image (≠ paper).
+
+    Examples:
+        >>> image = torch.rand(2, 3, 32, 32)
+        >>> torch.equal(FullADA()(image)[0], image)  # ADA starts with p = 0
+        True
+    """
+
+    def __init__(self, medical: bool = False) -> None:
+        super().__init__()
+        self.medical = medical
+
+    def transform(self, image: Tensor, draw: Draw) -> Tensor:
+        matrix, is_warped = self.matrix(draw, image.shape[-1])
+        image = torch.where(is_warped, smoothly_warped(image, matrix), image)  # other images stay bit-identical
+        image = image + self.maybe(draw, 0.2 * draw(torch.randn), 0.0)
+        image = image * self.maybe(draw, torch.exp2(0.5 * draw(torch.randn)), 1.0)
+        if not self.medical:  # a reflection of the axis of greys: the channels' mean changes its sign
+            is_flipped = self.maybe(draw, 1.0 * whole(draw(), 2), 0.0)
+            image = image - 2 * is_flipped * image.mean(1, keepdim=True)
+        if image.shape[1] > 1:
+            image = hue_rotated(image, self.maybe(draw, math.pi * (2 * draw() - 1), 0.0))
+            more = self.maybe(draw, torch.exp2(draw(torch.randn)) - 1, 0.0)  # like `saturated`, but exact without it
+            image = image + more * (image - image.mean(1, keepdim=True))
+        return image
+
+    def matrix(self, draw: Draw, side: int) -> tuple[Tensor, Tensor]:
+        """Draw source coordinates as affine matrices [B, 2, 3], and return whether they move a pixel, [B, 1, 1, 1]."""
+        mirror = self.maybe(draw, 1.0 - 2.0 * whole(draw(), 2), 1.0)
+        turn = torch.zeros_like(mirror) if self.medical else self.maybe(draw, math.pi / 2 * whole(draw(), 4), 0.0)
+        whole_step = self.maybe(draw, torch.ones_like(turn), 0.0)  # one decision for both axes
+        steps = [whole_step * torch.round(0.125 * side * (2 * draw() - 1)) * 2 / side for _ in range(2)]
+        scale = self.maybe(draw, torch.exp2(0.2 * draw(torch.randn)), 1.0)
+        p = 1 - (1 - self.p).sqrt()  # that one of two rotations is applied has probability p
+        before = self.maybe(draw, math.pi * (2 * draw() - 1), 0.0, p)
+        stretch = self.maybe(draw, torch.exp2(0.2 * draw(torch.randn)), 1.0)
+        after = self.maybe(draw, math.pi * (2 * draw() - 1), 0.0, p)
+        fraction = self.maybe(draw, torch.ones_like(turn), 0.0)
+        fractions = [fraction * 0.125 * draw(torch.randn) * 2 for _ in range(2)]
+        upright = rotation(turn) * torch.stack([mirror, torch.ones_like(mirror)], 1).view(-1, 2, 1)
+        turned = rotation(before) * torch.stack([stretch, 1 / stretch], 1).view(-1, 1, 2)
+        linear = upright @ turned @ rotation(after) * scale.view(-1, 1, 1)
+        offset = upright @ torch.stack(steps, 1).view(-1, 2, 1) + linear @ torch.stack(fractions, 1).view(-1, 2, 1)
+        angles = (turn == 0) & (before == 0) & (after == 0)
+        shifts = (steps[0] == 0) & (steps[1] == 0) & (fraction == 0)
+        identity = angles & shifts & (mirror == 1) & (scale == 1) & (stretch == 1)
+        return torch.cat([linear, offset], 2), ~identity
+
+
 def make(name: AugmentD) -> Augmentation:
     """Return the augmentation called `name`.
 
@@ -151,8 +211,14 @@ def make(name: AugmentD) -> Augmentation:
         >>> make("ada").p.item()  # ADA starts with p = 0
         0.0
     """
-    classes: dict[str, type[Augmentation]] = {"none": Augmentation, "diffaugment": DiffAugment, "ada": ADA}
-    return classes[name]()
+    made: dict[str, Callable[[], Augmentation]] = {
+        "none": Augmentation,
+        "diffaugment": DiffAugment,
+        "ada": ADA,
+        "ada_bgc": FullADA,
+        "ada_medical": partial(FullADA, medical=True),
+    }
+    return made[name]()
 
 
 def whole(u: Tensor, n: int) -> Tensor:
@@ -176,6 +242,19 @@ def saturated(image: Tensor, factor: Tensor) -> Tensor:
     """
     mean = image.mean(1, keepdim=True)
     return (image - mean) * factor + mean
+
+
+def hue_rotated(image: Tensor, angle: Tensor) -> Tensor:
+    """Rotate the colours of images [B, 3, H, W] about the axis of greys by `angle` [B, 1, 1, 1] in radians.
+
+    Examples:
+        >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+        >>> hue_rotated(red, torch.full((1, 1, 1, 1), 2 * math.pi / 3)).flatten().round().abs().tolist()  # green
+        [0.0, 1.0, 0.0]
+    """
+    # Rodrigues: x cos a + (v × x) sin a + v (v · x) (1 - cos a), with v = (1, 1, 1) / √3
+    across = (image.roll(1, 1) - image.roll(2, 1)) / math.sqrt(3)
+    return image * angle.cos() + across * angle.sin() + image.mean(1, keepdim=True) * (1 - angle.cos())
 
 
 def contrasted(image: Tensor, factor: Tensor) -> Tensor:

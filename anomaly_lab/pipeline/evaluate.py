@@ -47,6 +47,7 @@ def evaluate_run(
     splits = data.scored
     rows = np.concatenate(list(splits.values()))
     place = np.searchsorted(scored["row"], rows)
+    terms = scored["components"][place].T if "components" in scored else ()
     batches = (batch for split in splits for batch in data.images(split))
     fitted = Baselines.fit(data.images("train", at_most=MAX_IMAGES)) if len(data.rows["train"]) else None
     baselines = {name: values.numpy() for name, values in fitted.scores(batches).items()} if fitted else {}
@@ -58,6 +59,7 @@ def evaluate_run(
         label=data.store.labels[rows],
         score=scored["score"][place],
         baselines=baselines,
+        components=dict(zip(detector.components, terms, strict=True)),
     )
     table = _class_table(scores, data, rows, scored["probability"][place]) if "probability" in scored else None
     if evaluation.case_score != "none":

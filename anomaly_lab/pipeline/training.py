@@ -126,8 +126,8 @@ def score_all(
 
     Returns:
         Columns sorted by row of the store: row [n], score [n] (float64), anomaly_map and mask [n, 1, *S] if there are
-        masks, probability [n, K] (float64) of a detector with classes, and the callbacks' columns. None on ranks other
-        than 0.
+        masks, probability [n, K] (float64) of a detector with classes, components [n, K] of one that names the terms of
+        its score, and the callbacks' columns. None on ranks other than 0.
 
     Raises:
         RuntimeError: not every case was scored exactly once.
@@ -201,6 +201,8 @@ def _strategy(settings: DictConfig) -> Any:
 
 def _columns(batch: Batch, scored: Scored) -> Columns:
     columns: Columns = {"row": batch["row"].cpu().numpy(), "score": scored.score}
+    if scored.components is not None:
+        columns["components"] = scored.components
     if "mask" in batch and scored.anomaly_map is not None:
         columns |= {"anomaly_map": scored.anomaly_map, "mask": batch["mask"].cpu().numpy()}
     if scored.probability is not None:

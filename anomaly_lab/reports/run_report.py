@@ -35,6 +35,7 @@ SECTIONS = {
     "threshold": "At the threshold",
     "classes": "Classes",
     "curves": "Scores and curves",
+    "components": "Terms of the score",
     "cases": "Cases",
     "pixels": "Localisation",
     "training": "Training",

@@ -29,7 +29,6 @@ from anomaly_lab.detectors.autoencoder import AutoencoderDetector
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
 from anomaly_lab.detectors.families.gan import ADAPT_EVERY
-from anomaly_lab.detectors.families.kernel import FeatureBankDetector
 from anomaly_lab.detectors.kde import KDE
 from anomaly_lab.detectors.wgan import WGAN
 from anomaly_lab.experiment import config
@@ -295,7 +294,7 @@ def check_augmentation(make: Any, images: Tensor, folder: Path) -> None:
             f"augment_d={option} changes nothing: hand it to super().__init__, and show the discriminator "
             "self.augmented(images) only"
         )
-        wanted = {"train/sign_real"} | ({"train/augment_p"} if option == "ada" else set())
+        wanted = {"train/sign_real"} | ({"train/augment_p"} if option.startswith("ada") else set())
         assert wanted <= detector.flush().keys(), "a discriminator's loss calls self.track_discriminator"
 
 
@@ -678,7 +677,9 @@ def train_far_away(case: Case, folder: Path, length: int, parts: int = 1, **over
         detector.pool = filled(folder / "pool", images)
     total = detector.schedule.iterations
     loader = DataLoader(Iterations(detector, images, total, BATCH), batch_size=None)
-    watched = total - isinstance(detector, FeatureBankDetector)  # at whose end scikit-learn fits it, on the host
+    watched = total - (
+        "samples" in settings(case.kind)
+    )  # a feature bank's: at its end scikit-learn fits it, on the host
     trained = steps_on_a_far_device(detector, loader, watched, [Randomness(0)])
     assert {*trained} == {phase.name for phase in detector.schedule}
     return {*trained}

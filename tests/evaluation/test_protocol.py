@@ -5,11 +5,13 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from toy_scores import example, rows_of
 
 from anomaly_lab.evaluation.protocol import CAVEATS, RULES, evaluate_maps, evaluate_scores
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import ThresholdRule
+from anomaly_lab.experiment.record import Metrics, check
 from anomaly_lab.metrics.segmentation import Pointing
 from anomaly_lab.types import UserError
 
@@ -31,6 +33,27 @@ def test_test_labels_and_scores_never_reach_the_threshold():
         for column in ("p_value", "pred_label"):
             assert [row[column] for row in rows_of(other)] == [row[column] for row in rows_of(scores)]
     assert evaluate_scores(shifted, replicates=20)["threshold"] == expected
+
+
+def test_every_term_of_the_score_is_measured_by_itself():
+    scores = example()
+    noise = np.random.default_rng(0).normal(size=len(scores.score))
+    terms = {"same": scores.score * 2, "opposite": -scores.score, "noise": noise, "constant": 0 * noise}
+    plain = evaluate_scores(scores, replicates=100)
+    verdict = evaluate_scores(dataclasses.replace(scores, components=terms), replicates=100)
+    components = verdict.pop("components")
+    assert verdict == plain  # nothing else depends on them
+    json.dumps(components, allow_nan=False)
+    check({"components": components}, Metrics)
+    auroc = components["auroc"]
+    assert auroc["same"] == verdict["detector"]["auroc"]
+    assert auroc["opposite"]["value"] == pytest.approx(1 - auroc["same"]["value"])
+    assert auroc["constant"]["value"] == 0.5
+    test = scores.of("test")
+    expected = spearmanr(scores.score[test], noise[test]).statistic
+    assert components["correlation"]["same"]["noise"] == pytest.approx(expected)
+    assert components["correlation"]["same"]["opposite"] == pytest.approx(-1)
+    assert components["correlation"]["noise"]["constant"] is None
 
 
 def test_the_whole_verdict():

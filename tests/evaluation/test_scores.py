@@ -56,6 +56,29 @@ def test_columns_and_answers_of_the_file():
     assert p == pytest.approx(np.arange(1, 26) / 25)
 
 
+def test_terms_of_the_score_have_columns_of_their_own(tmp_path):
+    scores = example()
+    scores = dataclasses.replace(scores, components={"image": scores.score / 3, "styles": -scores.score})
+    (tmp_path / "scores.csv").write_text(scores.to_csv())
+    assert list(rows_of(scores)[0]) == [*COLUMNS, "mean_image", "pca_32", "score.image", "score.styles"]
+    again = Scores.read(tmp_path / "scores.csv")
+    assert list(again.baselines) == ["mean_image", "pca_32"]
+    assert {name: values.tobytes() for name, values in again.components.items()} == {
+        name: values.tobytes() for name, values in scores.components.items()
+    }
+    with pytest.raises(UserError, match="the image of "):
+        dataclasses.replace(scores, components={"image": scores.score * math.nan})
+
+
+def test_terms_of_patches_become_terms_of_cases():
+    scores = example()
+    scores = dataclasses.replace(scores, components={"image": -scores.score})
+    case = np.array([f"{split}{i // 2}" for i, split in enumerate(scores.split)])
+    cases, _ = scores.by_case(case, "max", 1)
+    row = cases.id.index(case[40])
+    assert cases.components["image"][row] == max(-scores.score[case == case[40]])
+
+
 def test_a_threshold_decides_and_leaves_the_scores_alone():
     scores = example()
     honest, other, none = (list(csv.DictReader(scores.to_csv(cut).splitlines())) for cut in (1.0, -0.5, None))

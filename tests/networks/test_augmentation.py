@@ -1,15 +1,17 @@
 """What a discriminator sees instead of the images: by hand, by finite differences, and how p moves."""
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from anomaly_lab.networks import augmentation
-from anomaly_lab.networks.augmentation import ADA, DiffAugment
+from anomaly_lab.networks.augmentation import ADA, DiffAugment, FullADA
 
-KINDS = ("diffaugment", "ada")
+KINDS = ("diffaugment", "ada", "ada_bgc", "ada_medical")
 
 
 def images(n: int = 6, channels: int = 1, side: int = 16) -> Tensor:
@@ -35,8 +37,9 @@ def test_none_returns_its_very_argument_and_draws_nothing() -> None:
 
 
 def test_at_p_0_ada_is_the_identity_to_the_bit() -> None:
-    image = images(200)
-    assert torch.equal(ADA()(image)[0], image)
+    for kind in KINDS[1:]:
+        for image in (images(200), images(200, channels=3)):
+            assert torch.equal(made(kind, p=0.0)(image)[0], image)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,6 +94,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "contrasted": lambda image: augmentation.contrasted(image, number(0.5, 1.5).double()),
     "translated": lambda image: augmentation.translated(image, number(1, -2).long(), number(0, 2).long()),
     "cut_out": lambda image: augmentation.cut_out(image, number(0, 5).long(), number(3, 6).long()),
+    "hue_rotated": lambda image: augmentation.hue_rotated(image, number(0.4, 2.0).double()),
     "warped": lambda image: augmentation.warped(image, 1.3 * augmentation.rotation(number(0.4, 2.0)) @ torch.eye(2, 3)),
 }
 
@@ -165,6 +169,96 @@ def test_p_is_a_probability_and_crosses_a_fifth_of_a_short_training() -> None:
             module.track(torch.full((16,), float(sign)))
             module.adapt(share=0.01)
         assert module.p.item() == bound
+
+
+def applied(monkeypatch: pytest.MonkeyPatch, module: FullADA, **wanted: float) -> tuple[Tensor, Tensor]:
+    """Source coordinates of one image of 32 pixels, if the transforms that are named take these values."""
+    names = ["mirror", "turn", "whole", "scale", "before", "stretch", "after", "fraction"]
+    if module.medical:
+        names.remove("turn")
+    values = iter(names)
+
+    def maybe(draw: object, value: Tensor, otherwise: float, p: Tensor | None = None) -> Tensor:
+        return torch.full((1, 1, 1, 1), wanted.get(next(values), otherwise))
+
+    def draw(distribution: object = torch.rand) -> Tensor:
+        return torch.full((1, 1, 1, 1), wanted.get("step", 0.5) if distribution is torch.rand else wanted["part"])
+
+    monkeypatch.setattr(module, "maybe", maybe)
+    wanted.setdefault("part", 0.0)
+    matrix, is_warped = module.matrix(draw, side=32)
+    return matrix[0], is_warped
+
+
+def test_the_transforms_are_the_matrices_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each moves a point of the picture; the source is found by the inverses, from the last to the first."""
+    values = {"mirror": -1.0, "turn": math.pi / 2, "whole": 1.0, "scale": 1.3, "before": 0.4, "stretch": 0.8}
+    values |= {"after": -0.7, "fraction": 1.0, "step": 1.0, "part": 0.6}
+    found, is_warped = applied(monkeypatch, FullADA(), **values)
+
+    def rotated(angle: float) -> np.ndarray:
+        return np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+
+    def moved(distance: float) -> np.ndarray:
+        return np.array([[1, 0, distance], [0, 1, distance], [0, 0, 1]])
+
+    forward = [
+        np.diag([-1.0, 1, 1]),
+        rotated(-math.pi / 2),
+        moved(-2 * 4 / 32),  # an eighth of 32 pixels
+        np.diag([1 / 1.3, 1 / 1.3, 1]),
+        rotated(-0.4),
+        np.diag([1 / 0.8, 0.8, 1]),
+        rotated(0.7),
+        moved(-2 * 0.125 * 0.6),
+    ]
+    expected = np.linalg.inv(np.linalg.multi_dot(forward[::-1]))
+    np.testing.assert_allclose(found, expected[:2], atol=1e-6)
+    assert is_warped.all()
+
+
+@pytest.mark.parametrize("name", ["mirror", "turn", "whole", "scale", "before", "stretch", "after", "fraction"])
+def test_every_transform_alone_moves_pixels(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    value = {"mirror": -1.0, "whole": 1.0, "fraction": 1.0}.get(name, 0.5)
+    matrix, is_warped = applied(monkeypatch, FullADA(), **{name: value, "step": 1.0, "part": 0.3})
+    assert is_warped.all()
+    assert not torch.allclose(matrix, torch.eye(2, 3))
+    matrix, is_warped = applied(monkeypatch, FullADA())
+    assert not is_warped.any()
+    torch.testing.assert_close(matrix, torch.eye(2, 3))
+
+
+def test_one_of_two_rotations_strikes_with_probability_p() -> None:
+    module, struck = FullADA(medical=True), []
+    module.p.fill_(0.3)
+    original = module.maybe
+
+    def maybe(draw: Callable[..., Tensor], value: Tensor, otherwise: float, p: Tensor | None = None) -> Tensor:
+        result = original(draw, value, otherwise, p)
+        if p is not None:
+            struck.append(result != 0)
+        return result
+
+    module.maybe = maybe  # type: ignore[method-assign]
+    module(torch.zeros(4000, 1, 8, 8))
+    before, after = struck
+    assert (before | after).float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+def test_a_medical_image_stays_upright_in_quarters_and_bright_where_it_was() -> None:
+    """At p = 1 with geometry that blits only: none of the medical pictures is a negative."""
+    bright = torch.rand(400, 1, 16, 16) * 0.2 + 3
+    negatives = {kind: (made(kind)(bright)[0].mean((1, 2, 3)) < 0).float().mean() for kind in KINDS[2:]}
+    assert negatives["ada_medical"] == 0
+    assert negatives["ada_bgc"].item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_hue_turns_colours_and_leaves_greys() -> None:
+    colours = torch.eye(3).view(3, 3, 1, 1)
+    third = torch.full((3, 1, 1, 1), 2 * math.pi / 3)
+    torch.testing.assert_close(augmentation.hue_rotated(colours, third).flatten(1), torch.eye(3).roll(1, 1))
+    grey = torch.full((1, 3, 2, 2), 0.4)
+    torch.testing.assert_close(augmentation.hue_rotated(grey, third[:1]), grey)
 
 
 @pytest.mark.parametrize("kind", KINDS)

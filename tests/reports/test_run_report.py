@@ -80,6 +80,20 @@ def test_the_verdict_weighs_the_interval(
     assert verdict(metrics) == Banner(kind, title, "It is so.")
 
 
+def test_terms_of_the_score_stand_beside_each_other(fake_run: Path, edit: EditFile) -> None:
+    assert "Terms of the score" not in page(fake_run)
+    auroc = {"round_trip": {"value": 0.871, "low": 0.812, "high": 0.913}, "image": {"value": 0.642}}
+    correlation = {"round_trip": {"round_trip": 1.0, "image": -0.37}}
+    terms = {"auroc": auroc, "correlation": correlation}
+    edit(fake_run / "metrics.json", lambda metrics: metrics.update(components=terms))
+    text = page(fake_run)
+    assert 'href="#components"' in text
+    assert "round trip" in text
+    assert {".871", ".81", ".91", ".642", "−.37"} <= written(text)
+    edit(fake_run / "metrics.json", lambda metrics: metrics.update(components={}))
+    assert "Terms of the score" not in page(fake_run)
+
+
 def test_the_verdict_stands_on_the_page(fake_run: Path) -> None:
     text = page(fake_run)
     assert 'class="verdict open"' in text

@@ -32,6 +32,7 @@ class Detector(pl.LightningModule, ABC):
     Attributes:
         networks: names of the trained submodules, those without an optimiser last. Each is trained as a whole; what
             stays frozen, such as a pretrained teacher, is a separate submodule.
+        components: names of the terms of the score, each higher = more anomalous, if `predict` returns them.
         supervised: whether it learns from labels: it needs `data.supervision=labels`, and implements
             `<phase>_step(batches, targets)` with targets [minibatches, B, K] as in `Batch`.
         accumulate: number of parts a mini-batch is split into to reduce peak memory (without batch norm: same result).
@@ -74,6 +75,7 @@ class Detector(pl.LightningModule, ABC):
 
     automatic_optimization = False
     networks: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
     supervised: ClassVar[bool] = False
     accumulate: int = 1
     clip_norm: float | None = None

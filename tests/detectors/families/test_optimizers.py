@@ -1,15 +1,17 @@
-"""TensorFlow 1's RMSprop against its own update, written out, and who uses it."""
+"""TensorFlow 1's RMSprop against its own update, written out, and who uses it; Ranger and lazy Adam against torch's."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.optim import RMSprop
+from torch.optim import Optimizer, RAdam, RMSprop
 
 from anomaly_lab.detectors.alocc import ALOCC
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.detectors.families.optimizers import tensorflow_rmsprop
+from anomaly_lab.detectors.families.optimizers import Ranger, lazy_adam, tensorflow_rmsprop
 from anomaly_lab.detectors.fanogan import FAnoGAN
 
 
@@ -79,3 +81,71 @@ def test_detectors_written_in_tensorflow_begin_with_its_step(detector: Detector,
         lr = optimizers[i].param_groups[0]["lr"]
         for p, old in zip(detector.get_submodule(network).parameters(), before, strict=True):
             torch.testing.assert_close(old - p.detach(), torch.full_like(p, lr), rtol=1e-2, atol=1e-7)
+
+
+def minimised(optimizer_of: Callable[[list[nn.Parameter]], Optimizer], steps: int) -> tuple[list[nn.Parameter], Any]:
+    """Weights after some steps on a fixed function, and the optimiser."""
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(3))]
+    optimizer = optimizer_of(weights)
+    for i in range(steps):
+        descend(weights, optimizer, i)
+    return weights, optimizer
+
+
+def descend(weights: list[nn.Parameter], optimizer: Optimizer, i: int) -> None:
+    optimizer.zero_grad()
+    image = torch.randn(5, 4, generator=torch.Generator().manual_seed(i))
+    (image @ weights[0].T + weights[1]).square().sum().backward()
+    optimizer.step()
+
+
+class Centred(RAdam):
+    """torch's RAdam on gradients without their mean."""
+
+    def step(self, closure: Any = None) -> Any:
+        for p in self.param_groups[0]["params"]:
+            p.grad = p.grad - p.grad.mean(1, keepdim=True) if p.grad.ndim == 2 else p.grad
+        return super().step(closure)
+
+
+def test_ranger_is_radam_with_centred_gradients_until_it_looks_back() -> None:
+    def plain(weights: list[nn.Parameter]) -> Optimizer:
+        return Centred(weights, 0.01, betas=(0.95, 0.999), eps=1e-5)
+
+    for steps in (5, 10):
+        ours, _ = minimised(lambda weights: Ranger(weights, 0.01, k=100), steps)
+        theirs, _ = minimised(plain, steps)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_ranger_returns_half_of_its_way_every_k_steps() -> None:
+    start, _ = minimised(lambda weights: Ranger(weights, 0.01), 0)
+    fast, _ = minimised(lambda weights: Ranger(weights, 0.01, k=100), 3)
+    back, optimizer = minimised(lambda weights: Ranger(weights, 0.01, k=3), 3)
+    for a, b, c in zip(start, fast, back, strict=True):
+        torch.testing.assert_close(c, (a + b) / 2)
+        torch.testing.assert_close(optimizer.state[c]["slow"], c.detach())
+
+
+def test_a_resumed_ranger_goes_on_as_if_it_had_not_stopped() -> None:
+    straight, _ = minimised(lambda weights: Ranger(weights, 0.01, k=4), 10)
+    for stop in (1, 4, 7):
+        weights, optimizer = minimised(lambda weights: Ranger(weights, 0.01, k=4), stop)
+        fresh = [nn.Parameter(weight.detach().clone()) for weight in weights]
+        resumed = Ranger(fresh, 0.5)
+        resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for i in range(stop, 10):
+            descend(fresh, resumed, i)
+        assert all(torch.equal(one, other) for one, other in zip(fresh, straight, strict=True))
+
+
+def test_lazy_adam_learns_as_fast_as_adam_in_as_many_iterations() -> None:
+    """c interval + c = interval: learning rates and decays of all steps together are those of Adam."""
+    group = lazy_adam([nn.Parameter(torch.zeros(1))], 0.1, interval=16).param_groups[0]
+    assert 17 * group["lr"] == pytest.approx(16 * 0.1)
+    assert group["betas"][0] == 0
+    assert group["betas"][1] ** 17 == pytest.approx(0.99**16)
+    plain = lazy_adam([nn.Parameter(torch.zeros(1))], 0.1, interval=0).param_groups[0]
+    assert (plain["lr"], plain["betas"]) == (0.1, (0, 0.99))
