@@ -130,7 +130,7 @@ PEERS := anomaly_lab/bench/peers
 	@touch $@
 
 bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu]
-	@$(RUNNER) -m anomaly_lab bench $(if $(SECTION),--section $(call quote,$(SECTION))) $(if $(PEER),--peer $(call quote,$(PEER))) $(if $(OUT),--out $(call quote,$(OUT))) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab bench$(if $(SECTION), --section $(call quote,$(SECTION)))$(if $(PEER), --peer $(call quote,$(PEER)))$(if $(OUT), --out $(call quote,$(OUT))) $(OVERRIDES)
 
 # The site is built without the package's dependencies: docstrings are parsed, not imported.
 DOCS := .venv-docs

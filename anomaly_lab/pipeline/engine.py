@@ -28,11 +28,11 @@ from anomaly_lab.experiment.schema import TARGET, locate
 from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say, warn
-from anomaly_lab.pipeline.distributed import ENDED, Processes, is_of_another, together
 from anomaly_lab.pipeline.evaluate import evaluate_run
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
 from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
 from anomaly_lab.pipeline.prediction_folder import opened, place_for
+from anomaly_lab.pipeline.processes import ENDED, Processes, is_of_another, together
 from anomaly_lab.pipeline.provenance import provenance, published
 from anomaly_lab.pipeline.scorer import Scorer, load_weights
 from anomaly_lab.pipeline.training import (

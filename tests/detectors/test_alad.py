@@ -99,7 +99,7 @@ def test_scores_by_hand(pictures: Tensor, pairing: str) -> None:
     }
     for kind, by_hand in expected.items():
         detector.hparams.score = kind
-        score, anomaly_map, reconstruction = detector.predict(pictures)
+        score, anomaly_map, reconstruction = detector.predict(pictures)[:3]
         torch.testing.assert_close(score, by_hand, rtol=1e-5, atol=1e-5)  # sums of a thousand numbers
         torch.testing.assert_close(anomaly_map, (pictures - x_hat).abs())
         torch.testing.assert_close(reconstruction, x_hat)
