@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from anomaly_lab.callbacks.randomness import Randomness
-from anomaly_lab.callbacks.run_callback import changes_scores
+from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.experiment import compose, run_folder
@@ -168,6 +168,13 @@ def packed(n: int, words: Sequence[str], device: torch.device, timed: int) -> li
     return [{"steps/s of all": sum(rows[0]["steps/s"] for rows in found)}]
 
 
+def _changes_training(callback: type) -> bool:
+    """Return whether a callback takes part in the training, and not in a choice among validations: there are none."""
+    return changes_scores(callback) and (
+        not issubclass(callback, RunCallback) or callback.checkpoint_choice is RunCallback.checkpoint_choice
+    )
+
+
 @contextlib.contextmanager
 def trained(
     experiment: str, words: Sequence[str], length: int, callbacks: Sequence[pl.Callback]
@@ -176,13 +183,13 @@ def trained(
     config = configuration.load(experiment, ["budget=paper", *words])
     for key in [str(key) for key in config.detector if str(key).endswith("_iterations")]:
         config.detector[key] = length
-    if "samples" in config.detector:  # a feature bank's
-        config.detector.samples = length * config.detector.batch_size
+    for key in {"samples", "normals"} & config.detector.keys():  # a feature bank's
+        config.detector[key] = length * config.detector.batch_size
     config.data.epoch_length = 10 * length  # an epoch ends with its phase
     data, detector = training.construct(config)
     detector.load_pretrained()
     data.prepare_data()
-    named = [configuration.build(node) for node in config.callbacks.values() if changes_scores(locate(node[TARGET]))]
+    named = [configuration.build(node) for node in config.callbacks.values() if _changes_training(locate(node[TARGET]))]
     with tempfile.TemporaryDirectory() as folder:
         for name in ("checkpoints", "samples"):
             Path(folder, name).mkdir()

@@ -65,10 +65,11 @@ class SupportVectorMachine(nn.Module):
     def gather(self, rows: Tensor, label: Tensor) -> None:
         """Append rows [n, D] with labels 0 or 1, [n]; of each class, rows beyond its number are dropped."""
         for kind, first in enumerate((0, self.capacity[0])):
-            start = int(self.counts[kind])
-            kept = rows[label == kind][: self.capacity[kind] - start]
-            self.rows[first + start : first + start + len(kept)] = kept
-            self.counts[kind] += len(kept)
+            place = self.counts[kind] + (label == kind).cumsum(0) - 1
+            kept = (label == kind) & (place < self.capacity[kind])
+            place = torch.where(kept, first + place, 0)  # a dropped row adds 0 somewhere: nobody waits for the device
+            self.rows.index_add_(0, place, torch.where(kept[:, None], rows, 0.0).to(self.rows))
+            self.counts[kind] += kept.sum()
 
     def learn(self) -> None:
         """Fit the machine to the gathered rows, and a sigmoid to its decisions on them.

@@ -48,7 +48,7 @@ def chosen_strategy(trainer: DictConfig) -> Strategy | None:
         UserError: it is a kind of parallel training by which a detector cannot be trained.
 
     Examples:
-        >>> chosen_strategy(OmegaConf.create({"strategy": "auto", "devices": 1, "num_nodes": 1})) is None
+        >>> chosen_strategy(DictConfig({"strategy": "auto", "devices": 1, "num_nodes": 1})) is None
         True
     """
     if (trainer.strategy, trainer.devices, trainer.num_nodes) == ("auto", 1, 1):

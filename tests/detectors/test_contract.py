@@ -677,9 +677,8 @@ def train_far_away(case: Case, folder: Path, length: int, parts: int = 1, **over
         detector.pool = filled(folder / "pool", images)
     total = detector.schedule.iterations
     loader = DataLoader(Iterations(detector, images, total, BATCH), batch_size=None)
-    watched = total - (
-        "samples" in settings(case.kind)
-    )  # a feature bank's: at its end scikit-learn fits it, on the host
+    # At the end of a feature bank, of `samples` or `normals`, scikit-learn fits it on the host.
+    watched = total - bool({"samples", "normals"} & settings(case.kind).keys())
     trained = steps_on_a_far_device(detector, loader, watched, [Randomness(0)])
     assert {*trained} == {phase.name for phase in detector.schedule}
     return {*trained}

@@ -189,7 +189,7 @@ def test_a_trusted_package_is_imported_and_only_where_its_class_belongs(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delenv("ANOMALY_TRUST", raising=False)
+    monkeypatch.setenv("ANOMALY_TRUST", "")  # restored at the end, whatever the commands set
     show = ["show", "kde_headct", "budget=smoke"]
     asked = [*show, "detector._target_=mygan.Mine", "callbacks.seen._target_=mygan.Seen"]
     assert "say --trust mygan" in CliRunner().invoke(__main__.app, asked).stderr
