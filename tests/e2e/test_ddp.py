@@ -48,12 +48,18 @@ WITH_BATCH_NORM = {"alocc_headct"}
 
 
 @pytest.mark.parametrize(
-    ("experiment", "tolerance"), [("egbad_headct", 1e-6), ("fanogan_headct", 1e-3), ("alocc_headct", 1e-5)]
+    ("experiment", "within"),
+    [("egbad_headct", (1e-6, 20)), ("fanogan_headct", (1e-3, 20)), ("alocc_headct", (1e-6, 5))],
 )
 def test_two_processes_train_what_one_trains(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str, tolerance: float
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str, within: tuple[float, int]
 ) -> None:
-    """EGBAD has dropout, f-AnoGAN a penalty. Batch norm magnifies rounding where its input hardly varies."""
+    """EGBAD has dropout, f-AnoGAN a penalty, ALOCC batch norm.
+
+    ALOCC is compared after five iterations. In the seventh, rounding turns a unit of it on or off: two threads of one
+    process then differ from one thread by as much as two processes do, 1.6e-4.
+    """
+    tolerance, iterations = within
     if experiment not in WITH_BATCH_NORM:
         (tmp_path / "sitecustomize.py").write_text(WITHOUT_BATCH_NORM)  # for both processes
         monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
@@ -64,7 +70,7 @@ def test_two_processes_train_what_one_trains(
             "-m", "anomaly_lab", "train", experiment, "budget=smoke", "data.source=twin", "data.twin.size=60",
             f"data.store.folder={store}", "data.split.train_normals=20", "data.batch_size=8", "callbacks.wandb=null",
             "trainer.precision=32-true", "trainer.accelerator=cpu", "evaluation.replicates=10",
-            f"runs={tmp_path / str(devices)}", *words,
+            f"detector.gan_iterations={iterations}", f"runs={tmp_path / str(devices)}", *words,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         (run,) = (tmp_path / str(devices) / experiment).iterdir()
