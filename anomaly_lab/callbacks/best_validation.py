@@ -85,10 +85,12 @@ class BestValidation(RunCallback):
         assert isinstance(pl_module, SupervisedDetector)
         if pl_module.iterations_done == pl_module.schedule.span(pl_module.selected_phase).stop:
             if "weights" not in self._best:
-                raise UserError(
-                    "callbacks.best_validation: no validation case has a known label; raise data.split.val_fraction or "
-                    "set callbacks.best_validation=null"
-                )
+                why = "no validation case has a known label; raise data.split.val_fraction"
+                if "last_loss" in self._best:  # it was nan, which is less than nothing
+                    why = (
+                        "the loss on the validation labels was never a number, the training diverged; lower detector.lr"
+                    )
+                raise UserError(f"callbacks.best_validation: {why} or set callbacks.best_validation=null")
             pl_module.load_state_dict({**pl_module.state_dict(), **self._best.pop("weights")})
 
     def state_dict(self) -> dict[str, Any]:

@@ -80,6 +80,11 @@ def test_without_a_known_label_it_says_what_to_do() -> None:
         callback.on_train_epoch_end(TRAINER, module)
 
 
+def test_a_training_that_diverged_is_not_blamed_on_the_labels() -> None:
+    with pytest.raises(UserError, match=r"diverged; lower detector\.lr"):
+        epoch(BestValidation(), detector(), 6, math.nan)
+
+
 def test_a_one_class_detector_is_refused() -> None:
     with pytest.raises(UserError, match=r"Shift gives no class probabilities; set callbacks\.best_validation=null"):
         BestValidation().setup(TRAINER, Shift(), "fit")

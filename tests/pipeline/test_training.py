@@ -40,6 +40,13 @@ def test_a_detector_without_a_step_is_refused_before_anything_is_written(
         training.construct(settings(tmp_path))
 
 
+def test_a_supervised_detector_without_labels_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    words = ["budget=smoke", "data.source=twin", f"data.store.folder={tmp_path}", "data.supervision=none"]
+    with pytest.raises(UserError, match=r"Classifier learns from labelled anomalies: set data\.supervision=labels"):
+        training.construct(config.load("classifier_headct", words))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_bf16_falls_back_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
