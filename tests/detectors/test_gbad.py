@@ -97,6 +97,23 @@ def test_the_bigans_losses_by_hand(reconstruction: str) -> None:
     torch.testing.assert_close(detector.encoder_loss(x), false)
 
 
+def test_each_loss_pairs_what_belongs_together() -> None:
+    detector, x = tiny().eval(), torch.randn(4, 1026)
+    decoded, pairs = list[Tensor](), list[tuple[Tensor, Tensor]]()
+    detector.generator.register_forward_pre_hook(lambda _, given: decoded.append(given[0]))
+    detector.discriminator.register_forward_pre_hook(lambda _, given: pairs.append(given))
+    code = detector.encoder(x)
+    detector.discriminator_loss(x)
+    detector.generator_loss(x)
+    detector.encoder_loss(x)
+    *drawn, reconstructed = decoded
+    torch.testing.assert_close(reconstructed, code)  # R = |x - G(E(x))|
+    expected = [(x, code), *((detector.generator(z), z) for z in drawn), (x, code)]
+    for pair, wanted in zip(pairs, expected, strict=True):
+        for found, value in zip(pair, wanted, strict=True):
+            torch.testing.assert_close(found, value)
+
+
 def test_losses_of_the_svm_by_hand() -> None:
     """R = mean |x - G(E(x))|, FM = ‖f(x, E(x)) - f(G(E(x)), E(x))‖₂, of the averaged networks, x standardised."""
     detector = tiny().eval()
