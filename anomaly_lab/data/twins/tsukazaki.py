@@ -1,5 +1,8 @@
 """Synthetic twin of the Tsukazaki fundus photographs: retinas with disc, vessels and macula, and lids at the border.
 
+Photographs of a patient have one colour, and those of an eye one anatomy and one disease, in other light and slightly
+moved, so that a split by photograph leaks as it does on the real data.
+
 Diseases are drawn by a typical sign: dots and blots (DR), flames along a vein (RVO), drusen (AMD), a wide pale cup
 (Gla), a round hole (MH), a grey fold (RD), dark spicules at the border (RP), dots everywhere (AO). DM alone is not
 visible.
@@ -75,7 +78,9 @@ def write_twin(root: Path, seed: int, size: int) -> None:
             diagnoses = ()  # sometimes the second eye is healthy
         age, sex = int(person.integers(20, 90)), "MF"[int(person.integers(2))]
         name = f"{patient:06d}_{index:02d}"
-        image, lesion = _photograph(np.random.default_rng([seed, number]), diagnoses)
+        tint = np.random.default_rng([seed, patient, 4]).uniform((110, 85, 20), (160, 130, 50)).astype(np.float32)
+        eye = np.random.default_rng([seed, patient, 2 + index % 2])
+        image, lesion = _photograph(eye, np.random.default_rng([seed, number]), tint, index % 2, diagnoses)
         Image.fromarray(image).save(pictures / f"{name}.jpg", quality=92)
         if lesion.any():
             Image.fromarray((lesion * 255).astype(np.uint8)).save(masks / f"{name}.png")
@@ -103,27 +108,44 @@ def _diagnoses(rng: np.random.Generator, patient: int) -> tuple[str, ...]:
     return _SETS[int(rng.choice(len(_SETS), p=shares / shares.sum()))][0]
 
 
-def _photograph(rng: np.random.Generator, diagnoses: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a photograph, uint8 [H, W, 3], and the mask of its signs of disease, bool [H, W]."""
-    eye = _eye(rng)
+def _photograph(
+    anatomy: np.random.Generator,
+    moment: np.random.Generator,
+    tint: np.ndarray,
+    right: int,
+    diagnoses: tuple[str, ...],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a photograph, uint8 [H, W, 3], and the mask of its signs of disease, bool [H, W].
+
+    Args:
+        anatomy: draws what all photographs of the eye have in common.
+        moment: draws what differs between them: light, where the eye looks, noise.
+        tint: colour of the retina, [3].
+        right: 1 for a right eye, 0 for a left one.
+        diagnoses: names of the diseases.
+    """
+    eye = _eye(anatomy, tint, right)
     image, lesion = eye.image, np.zeros((HEIGHT, WIDTH), bool)
     for disease in diagnoses:
         if disease in _DRAWINGS:
-            cover, colour = _DRAWINGS[disease](rng, eye)
-            cover = cover * eye.visible * rng.uniform(0.5, 1)
+            cover, colour = _DRAWINGS[disease](anatomy, eye)
+            cover = cover * eye.visible * anatomy.uniform(0.5, 1)
             image = image + (np.array(colour, np.float32) - image) * cover[..., None]
             lesion |= cover > 0.3
-    image = image + 2.5 * rng.standard_normal(image.shape, np.float32)
+    turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), moment.normal(0, 1.5), 1)
+    turn[:, 2] += moment.normal(0, 1.5, 2)
+    image = cv2.warpAffine(image, turn, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE) * moment.uniform(0.9, 1.1)
+    lesion = cv2.warpAffine(lesion.astype(np.uint8), turn, (WIDTH, HEIGHT), flags=cv2.INTER_NEAREST) > 0
+    image = image + 2.5 * moment.standard_normal(image.shape, np.float32)
     return image.clip(0, 255).astype(np.uint8), lesion
 
 
-def _eye(rng: np.random.Generator) -> _Eye:
+def _eye(rng: np.random.Generator, tint: np.ndarray, right: int) -> _Eye:
     shape = (HEIGHT, WIDTH)
-    side = 1 if rng.random() < 0.5 else -1  # right and left eyes are mirror images
+    side = 1 if right else -1  # right and left eyes are mirror images
     middle = (HEIGHT * rng.uniform(0.46, 0.54), WIDTH * rng.uniform(0.46, 0.54))
     disc = (middle[0] + rng.normal(0, 2), middle[1] + side * _SCALE * rng.uniform(0.4, 0.55))
     macula = (middle[0] + rng.normal(2, 2), middle[1] - side * _SCALE * rng.uniform(0.1, 0.2))
-    tint = np.array([rng.uniform(110, 160), rng.uniform(85, 130), rng.uniform(20, 50)], np.float32)
     far = ellipse(shape, middle, (HEIGHT * 0.52, WIDTH * 0.5))
     shade = (
         1 - 0.35 * np.clip(far, 0, 1) ** 2 + 0.06 * smooth_noise(rng, shape, 5) + 0.03 * smooth_noise(rng, shape, 18)

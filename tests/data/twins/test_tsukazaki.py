@@ -45,3 +45,29 @@ def test_same_seed_same_files(tmp_path):
         write_twin(tmp_path / name, seed, 2)
     first, again, other = ((tmp_path / name / "images/000001_00.jpg").read_bytes() for name in "abc")
     assert first == again != other
+
+
+def test_photographs_of_an_eye_are_alike_and_those_of_a_patient_have_one_colour(tmp_path):
+    """Otherwise folds by photograph would leak nothing, and the twin would call a false split harmless."""
+    write_twin(tmp_path, seed=0, size=90)
+    eyes = {}
+    for path in sorted((tmp_path / "images").glob("*.jpg")):
+        patient, index = path.stem.split("_")
+        eyes.setdefault((patient, int(index) % 2), []).append(np.asarray(Image.open(path)).astype(float))
+    twice = {eye: pictures for eye, pictures in eyes.items() if len(pictures) == 2}
+    assert len(twice) > 10
+    for eye, (first, second) in twice.items():
+        others = [pictures[0] for (patient, side), pictures in eyes.items() if patient != eye[0] and side == eye[1]]
+        assert likeness(first, second) > max(likeness(first, other) for other in others), eye
+    patients = sorted({patient for patient, _ in eyes})
+    hues = [(hue(eyes[p, 0][0]), hue(eyes[p, 1][0])) for p in patients if (p, 1) in eyes]
+    assert np.corrcoef(np.array(hues)[:, :, 0].T)[0, 1] > 0.8
+
+
+def likeness(first, second):
+    return np.corrcoef(first.ravel(), second.ravel())[0, 1]
+
+
+def hue(picture):
+    middle = picture[30:90, 40:120].mean((0, 1))
+    return middle / middle.sum()
