@@ -59,7 +59,7 @@ class Tsukazaki(PatchDataModule):
         "get the Tsukazaki Optos Public data set (tsukazaki-eye.net) and lay it out as data.csv next to a folder "
         "images with 000001_00.jpg and the other photographs"
     )
-    twin_version = 1
+    twin_version = 2
     version = 1
     official: ClassVar[dict[str, int]] = {
         "images": 13047,
