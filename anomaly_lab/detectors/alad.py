@@ -141,8 +141,8 @@ class ALAD(GenerativeDetector):
         logit: Tensor = self.discriminators.images(*self.augmented_alike(x, x_hat))
         return logit
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.averages["generator"](self.noise(n, generator))
+    def drawn(self, z: Tensor) -> Tensor:
+        image: Tensor = self.averages["generator"](z)
         return image
 
     def predict(self, image: Tensor) -> Prediction:

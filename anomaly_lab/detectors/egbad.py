@@ -114,8 +114,8 @@ class EGBAD(GenerativeDetector):
         self.track({"train/encoder": loss})
         return loss
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.averages["generator"](self.noise(n, generator))
+    def drawn(self, z: Tensor) -> Tensor:
+        image: Tensor = self.averages["generator"](z)
         return image
 
     def predict(self, image: Tensor) -> Prediction:

@@ -46,6 +46,7 @@ PATH_EVERY = 4  # iterations from one step on the path length penalty to the nex
 PATH_DECAY = 0.01  # share of a batch in the running mean of path lengths
 AVERAGE_RAMP = 0.05  # the average covers at most this share of the images seen
 MEAN_SAMPLES = 100_000  # noise vectors from which the mean style w̄ is computed
+COARSE_STYLES = 4  # those of the resolutions 4 and 8 (Karras, Laine, Aila 2019, figure 3), on a sheet of mixtures
 MAP_BLUR = 4 / 256  # standard deviation of the blur of a map, relative to its side
 
 
@@ -297,9 +298,38 @@ class HQAnoGAN(GenerativeDetector):
         self.track({"train/penalty": penalty})
         return self.r1_weight / 2 * penalty * R1_EVERY  # as if it were in every iteration
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.averages(self.noise(n, generator))
+    def drawn(self, z: Tensor) -> Tensor:
+        return self.synthesised(self.averages.styles(self.averages.mapping(z)))
+
+    def synthesised(self, styles: Tensor) -> Tensor:
+        """Return the images [n, C, H, W] of styles [n, L, W], in [-1, 1]."""
+        image: Tensor = self.averages.synthesis(styles)
         return image.clamp(-1, 1)
+
+    def between(self, z: Tensor, other: Tensor, steps: int) -> Tensor:
+        """As for noise vectors, but along straight lines between their styles w, which bend the images less."""
+        start, end = (self.averages.mapping(noise)[:, None] for noise in (z, other))
+        w = torch.lerp(start, end, torch.linspace(0, 1, steps, device=z.device)[None, :, None])
+        return self.synthesised(self.averages.styles(w.flatten(0, 1)))
+
+    def style_mixtures(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        return self.mixtures(coarse, fine, COARSE_STYLES)
+
+    def mixtures(self, coarse: Tensor, fine: Tensor, count: int) -> Tensor:
+        """Draw images that have the first `count` styles of each of `coarse` and the other ones of each of `fine`.
+
+        Args:
+            coarse: noise vectors [m, latent_dim].
+            fine: noise vectors [n, latent_dim].
+            count: 0 for the images of `fine` themselves, L for those of `coarse`.
+
+        Returns:
+            [n · m, C, H, W].
+        """
+        of_coarse, of_fine = (self.averages.styles(self.averages.mapping(z)) for z in (coarse, fine))
+        n, m = len(fine), len(coarse)
+        taken = of_coarse[None, :, :count].expand(n, -1, -1, -1), of_fine[:, None, count:].expand(-1, m, -1, -1)
+        return self.synthesised(torch.cat(taken, 2).flatten(0, 1))
 
     def discriminator_output(self, image: Tensor) -> Tensor:
         logit: Tensor = self.discriminator(image)

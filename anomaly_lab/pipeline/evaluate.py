@@ -18,10 +18,11 @@ from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
+from anomaly_lab.pipeline.sheets import write_sheets
+from anomaly_lab.reports.gallery import FIXED_CASES
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
 READ_IMAGES = 256  # images that are read at once
-FIXED_CASES = 3  # cases of each label that every run shows
 CLASS_CASES = 3  # cases of each class that are found, missed and mistaken for it
 
 
@@ -32,7 +33,7 @@ def evaluate_run(
     detector: Detector,
     scored: dict[str, np.ndarray],
 ) -> None:
-    """Write scores.csv, metrics.json and samples/gallery.npz of a run, and classes.csv of one with classes.
+    """Write scores.csv, metrics.json, samples/gallery.npz and sheets of a run, and classes.csv of one with classes.
 
     Args:
         run: the run folder.
@@ -82,6 +83,7 @@ def evaluate_run(
     chosen += _of_classes(table, metrics["classes"]) if table is not None else []
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
+    write_sheets(run / "samples", detector, data.seed)
 
 
 def _class_table(scores: Scores, data: PatchDataModule, rows: np.ndarray, probability: np.ndarray) -> ClassTable:

@@ -403,7 +403,8 @@ def _exhibit(scored: ScoredScan, whole: NDArray[np.float32]) -> Exhibit:
     if mask is not None:
         inside = np.ones(mask.shape, bool) if scan.foreground is None else filled(scan.foreground[0]) | mask
         auroc = ranking.auroc(mask[inside].astype(np.int64), whole[inside].astype(np.float64))
-    return Exhibit(prediction_page.views(image, whole, mask, scored.cut.across or 0), auroc)
+    axis = scored.cut.across or 0
+    return Exhibit(prediction_page.views(image, whole, mask, axis, scored.reconstruction_seen), auroc)
 
 
 def _write_picture(path: Path, scored: ScoredScan) -> None:

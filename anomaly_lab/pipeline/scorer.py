@@ -58,6 +58,8 @@ class ScoredScan:
         map_seen: float32 [*S] on the preprocessed grid; None if the detector has no map and the scan only one window.
         remarks: what to know of the score: how the scan differs from the training's, why its mask is not there.
         probabilities: of the run's classes, [K], the mean over the windows that count; None if it has none.
+        reconstruction_seen: float32 [C, *S] in [-1, 1] on the preprocessed grid, averaged where windows overlap, the
+            scan itself where there is no window; None if the detector does not reconstruct.
     """
 
     case: Case
@@ -70,6 +72,7 @@ class ScoredScan:
     map_seen: NDArray[np.float32] | None
     remarks: tuple[str, ...] = ()
     probabilities: NDArray[np.float64] | None = None
+    reconstruction_seen: NDArray[np.float32] | None = None
 
     @cached_property
     def anomaly_map(self) -> NDArray[np.float32] | None:
@@ -106,19 +109,21 @@ class _Windows(NamedTuple):
 
 
 class _Scores(NamedTuple):
-    """Of n windows: scores [n], maps [n, *P] and class probabilities [n, K], if there are any."""
+    """Of n windows: scores [n]; maps [n, *P], class probabilities [n, K] and reconstructions [n, C, *P], if any."""
 
     score: NDArray[np.float64]
     anomaly_map: NDArray[np.float32] | None
     probability: NDArray[np.float64] | None
+    reconstruction: NDArray[np.float32] | None
 
     def of(self, windows: slice) -> _Scores:
         """Return what is known of a part of the windows."""
-        maps, classes = self.anomaly_map, self.probability
+        maps, classes, drawn = self.anomaly_map, self.probability, self.reconstruction
         return _Scores(
             self.score[windows],
             None if maps is None else maps[windows],
             None if classes is None else classes[windows],
+            None if drawn is None else drawn[windows],
         )
 
 
@@ -309,10 +314,12 @@ class Scorer:
         parts = [scored for _, scored in score_batches(self.detector.score, batches, device)]
         maps = [part.anomaly_map[:, 0] for part in parts if part.anomaly_map is not None]
         classes = [part.probability for part in parts if part.probability is not None]
+        drawn = [part.reconstruction for part in parts if part.reconstruction is not None]
         return _Scores(
             np.concatenate([part.score for part in parts]),
             np.concatenate(maps) if maps else None,
             np.concatenate(classes) if classes else None,
+            np.concatenate(drawn) if drawn else None,
         )
 
     def _conclude(self, windows: _Windows, scored: _Scores) -> ScoredScan | NotScored:
@@ -340,6 +347,7 @@ class Scorer:
             None if maps is None else self._stitched(windows.cut, maps),
             windows.remarks,
             classes,
+            None if scored.reconstruction is None else self._redrawn(windows.cut, scored.reconstruction),
         )
 
     def _zero_and_one(self, scores: NDArray[np.float64]) -> tuple[float, float]:
@@ -355,6 +363,14 @@ class Scorer:
         bounded = self.data.patch_sampling is not None and self.data.patch_sampling.foreground > 0
         foreground = cut.scan.foreground[0] if bounded and cut.scan.foreground is not None else None
         return whole_map(maps, cut.windows.location, cut.scan.pixels.shape[1:], cut.across, foreground)
+
+    def _redrawn(self, cut: CutScan, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Merge the reconstructions [n, C, *P] of a scan's windows into one of the scan, [C, *S]."""
+        where = cut.windows.location, cut.scan.pixels.shape[1:], cut.across
+        whole = np.stack([whole_map(patches[:, channel], *where) for channel in range(patches.shape[1])])
+        is_covered = whole_map(np.broadcast_to(np.float32(1), patches[:, 0].shape), *where) > 0
+        redrawn: NDArray[np.float32] = np.where(is_covered, whole, to_float(cut.scan.pixels[None])[0].numpy())
+        return redrawn
 
 
 def plain_reason(error: Exception, case: Case) -> str:

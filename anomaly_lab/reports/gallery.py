@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from anomaly_lab.types import UserError
 
+FIXED_CASES = 5  # test cases of each label that every run keeps: the first by id, whatever their scores
 MAX_BYTES = 2**32  # of all arrays in memory
 Arrays = dict[str, NDArray[Any]]
 

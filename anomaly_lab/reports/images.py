@@ -30,6 +30,7 @@ INFERNO = (
     )
     / 255
 )
+ABOVE, BELOW = np.array((1.0, 0.6, 0.2)), np.array((0.38, 0.71, 1.0))  # of signed differences; told apart by all eyes
 
 
 def heat(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -81,6 +82,22 @@ def overlay(
     return blend
 
 
+def signed(difference: NDArray[np.floating[Any]], largest: float) -> NDArray[np.float64]:
+    """Map differences [H, W] to colours in [0, 1], [H, W, 3]: black for 0, orange above, blue below.
+
+    Args:
+        difference: of any sign.
+        largest: its absolute value that gets the brightest colour.
+
+    Examples:
+        >>> signed(np.array([[-1.0, 0.0, 0.5]]), largest=1.0).round(2).tolist()
+        [[[0.38, 0.71, 1.0], [0.0, 0.0, 0.0], [0.5, 0.3, 0.1]]]
+    """
+    value = np.clip(np.nan_to_num(difference) / max(largest, 1e-12), -1, 1)[..., None]
+    colours: NDArray[np.float64] = np.where(value > 0, value * ABOVE, -value * BELOW)
+    return colours
+
+
 def outline(mask: NDArray[np.bool_]) -> str:
     """Return an SVG path along the pixel edges of a mask [H, W], in units of pixels.
 
@@ -94,15 +111,15 @@ def outline(mask: NDArray[np.bool_]) -> str:
     return "".join([f"M{x} {y}h1" for y, x in across] + [f"M{x} {y}v1" for y, x in down])
 
 
-def data_uri(colours: NDArray[np.floating[Any]]) -> str:
-    """Encode colours in [0, 1], [H, W, 3], as a PNG data URI, reduced to at most 256 pixels per side.
+def data_uri(colours: NDArray[np.floating[Any]], largest: int = LARGEST) -> str:
+    """Encode colours in [0, 1], [H, W, 3], as a PNG data URI, reduced to at most `largest` pixels per side.
 
     Examples:
         >>> data_uri(np.zeros((2, 2, 3)))[:22]
         'data:image/png;base64,'
     """
     picture = Image.fromarray((colours * 255).round().astype(np.uint8))
-    picture.thumbnail((LARGEST, LARGEST))
+    picture.thumbnail((largest, largest))
     return png_uri(_png(picture))
 
 

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_lab.experiment.regular import regular
-from anomaly_lab.reports import html, images, run_report
+from anomaly_lab.reports import counterpart, html, images, run_report
 from anomaly_lab.reports.charts import Row, rate
+from anomaly_lab.reports.counterpart import Pair
 from anomaly_lab.reports.html import Banner
 
 CASES_WITH_PICTURES = 40  # the cases with the highest scores get pictures
+CASES_WITH_COUNTERPARTS = 10  # of these, so many are also shown beside their counterparts, in full size
 SLICES = 5  # shown of a volume, besides the slice with the largest part of a known lesion
 APART = 20  # shown slices are at least 1/APART of the volume apart, because neighbours look alike
 NO_NORMALS = Banner(
@@ -47,12 +49,17 @@ class View(NamedTuple):
         image: [C, H, W] in [-1, 1].
         anomaly_map: [H, W].
         mask: known lesion, bool [H, W], or None.
+        reconstruction: [C, H, W] in [-1, 1], or None.
     """
 
     title: str
     image: NDArray[np.floating[Any]]
     anomaly_map: NDArray[np.float32]
     mask: NDArray[np.bool_] | None
+    reconstruction: NDArray[np.floating[Any]] | None = None
+
+
+OPTIONAL = ("mask", "reconstruction")  # the last fields of a view
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ class Exhibits:
                         str(held[f"{place} title"]),
                         held[f"{place} image"],
                         held[f"{place} anomaly_map"],
-                        held[f"{place} mask"] if f"{place} mask" in held.files else None,
+                        *(held[name] if (name := f"{place} {part}") in held.files else None for part in OPTIONAL),
                     )
                     for place in range(count)
                 )
@@ -175,6 +182,7 @@ def views(
     anomaly_map: NDArray[np.float32],
     mask: NDArray[np.bool_] | None,
     axis: int = 0,
+    reconstruction: NDArray[np.floating[Any]] | None = None,
 ) -> tuple[View, ...]:
     """Choose the pictures of a case: the whole image, or the slices of a volume with the highest map values, in order.
 
@@ -183,6 +191,7 @@ def views(
         anomaly_map: [*S].
         mask: known lesion, bool [*S], or None.
         axis: axis of a volume that its slices are perpendicular to.
+        reconstruction: [C, *S] in [-1, 1], or None.
 
     Examples:
         >>> anomaly_map = np.zeros((10, 4, 4), np.float32)
@@ -191,14 +200,21 @@ def views(
         ['slice 4 of 10']
     """
     if anomaly_map.ndim == 2:
-        return (View("", image, anomaly_map, mask),)
+        return (View("", image, anomaly_map, mask, reconstruction),)
     image, anomaly_map = np.moveaxis(image, axis + 1, 1), np.moveaxis(anomaly_map, axis, 0)
     mask = None if mask is None else np.moveaxis(mask, axis, 0)
+    reconstruction = None if reconstruction is None else np.moveaxis(reconstruction, axis + 1, 1)
     chosen = _hottest(anomaly_map.max((1, 2)))
     if mask is not None and mask.any():
         chosen.add(int(mask.sum((1, 2)).argmax()))
     return tuple(
-        View(f"slice {i + 1} of {len(anomaly_map)}", image[:, i], anomaly_map[i], None if mask is None else mask[i])
+        View(
+            f"slice {i + 1} of {len(anomaly_map)}",
+            image[:, i],
+            anomaly_map[i],
+            None if mask is None else mask[i],
+            None if reconstruction is None else reconstruction[:, i],
+        )
         for i in sorted(chosen)
     )
 
@@ -268,6 +284,7 @@ def render(scoring: Scoring, findings: Sequence[Finding], exhibits: Sequence[tup
     )
     maps = [view.anomaly_map.ravel() for _, exhibit in exhibits for view in exhibit.views]
     brightest = float(np.nanquantile(np.concatenate(maps), 0.995)) if maps else 1.0
+    pairs = [pair for number, exhibit in exhibits if (pair := _pair(findings[number], exhibit))]
     page = html.environment(rate=rate).get_template("prediction_page.html.j2")
     return page.render(
         scoring=scoring,
@@ -278,10 +295,21 @@ def render(scoring: Scoring, findings: Sequence[Finding], exhibits: Sequence[tup
         ordered=ordered,
         failed=[{"file": finding.id, "reason": finding.reason} for finding in findings if not finding.is_scored],
         cases=[(findings[number], exhibit, list(_pictures(exhibit, brightest))) for number, exhibit in exhibits],
+        counterparts=counterpart.shown(pairs[:CASES_WITH_COUNTERPARTS], brightest),
+        num_counterparts=len(pairs),
         outlined=any(exhibit.has_lesion for _, exhibit in exhibits),
         banners=[*scoring.banners, *banners(scoring.provenance, scoring.metrics, scoring.log)],
         heat_bar=images.data_uri(images.heat(np.linspace(0, 1, 64)[None].repeat(4, axis=0))),
     )
+
+
+def _pair(finding: Finding, exhibit: Exhibit) -> Pair | None:
+    """Return the view with the highest map value beside its counterpart; None without one."""
+    view = max(exhibit.views, key=lambda view: float(view.anomaly_map.max()))
+    if view.reconstruction is None:
+        return None
+    facts = {"finding": finding, "title": view.title}
+    return Pair(facts, view.image, view.reconstruction, view.anomaly_map, view.mask)
 
 
 def _cuts(scoring: Scoring) -> list[float]:

@@ -6,7 +6,9 @@ import contextlib
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +19,15 @@ from anomaly_lab.evaluation.classes import ClassTable
 from anomaly_lab.experiment.record import read_metrics, read_provenance
 from anomaly_lab.experiment.regular import regular
 from anomaly_lab.experiment.tables import restored
-from anomaly_lab.reports import images
+from anomaly_lab.reports import counterpart, images
 from anomaly_lab.reports.charts import Row
-from anomaly_lab.reports.gallery import Arrays, read_gallery
+from anomaly_lab.reports.counterpart import Counterparts, Pair
+from anomaly_lab.reports.gallery import FIXED_CASES, Arrays, read_gallery
 from anomaly_lab.types import UserError
 
 GALLERY_CASES = 8  # cases per gallery at most
 GALLERY_BYTES = 2**32  # of a gallery's arrays in memory
+SHEETS = ("interpolation", "style_mixing")  # samples/<name>.png
 PARTS = ("image", "reconstruction", "anomaly_map", "mask")
 
 
@@ -43,6 +47,8 @@ class Record(NamedTuple):
         pictures: of every callback that keeps some, by the name of its folder below samples/, iteration and data URI.
         gallery: cases with their pictures by outcome: tp, fp, tn, fn, and those of `classes.SHOWN` for each class.
         classes: content of classes.csv; None for a run without labels.
+        counterparts: the fixed cases, normals first, beside their reconstructions; None if there are none.
+        sheets: data URI of each sheet of generated images, by the names in SHEETS.
     """
 
     name: str
@@ -57,6 +63,8 @@ class Record(NamedTuple):
     pictures: dict[str, list[tuple[int, str]]]
     gallery: dict[str, list[Row]]
     classes: ClassTable | None = None
+    counterparts: Counterparts | None = None
+    sheets: Mapping[str, str] = MappingProxyType({})
 
     def has(self, part: str) -> bool:
         """Return whether any case of the gallery has a part: reconstruction, overlay or outline."""
@@ -84,6 +92,7 @@ def read_run(run: Path) -> Record:
     if not any((run / name).is_file() for name in ("config.yaml", "provenance.json")):
         raise UserError(f"{run} is not a run folder (it has no config.yaml): give a folder below runs/")
     scores = _scores(run / "scores.csv")
+    stored = read_gallery(run)
     log, unreadable = _log(_text(run / "metrics.jsonl"))
     provenance = read_provenance(run)
     return Record(
@@ -97,8 +106,10 @@ def read_run(run: Path) -> Record:
         samples=_samples(run / "samples"),
         pool=_pool(run / "samples" / "fakepool.png"),
         pictures=_pictures(run / "samples"),
-        gallery=_gallery(read_gallery(run), scores),
+        gallery=_gallery(stored, scores),
         classes=ClassTable.read(run / classes.FILE) if (run / classes.FILE).is_file() else None,
+        counterparts=_counterparts(stored, scores),
+        sheets=_sheets(run / "samples"),
     )
 
 
@@ -145,21 +156,29 @@ def _samples(folder: Path) -> list[tuple[int, str]]:
     """Read at most six grids, <iteration>.png, evenly spaced, from the first to the last."""
     files = sorted(path for path in folder.glob("*.png") if path.stem.isdigit())
     chosen = [files[i] for i in sorted({round(i * (len(files) - 1) / 5) for i in range(6)})] if files else []
-    grids = []
-    for path in chosen:
-        try:
-            with Image.open(regular(path)) as picture:
-                picture.verify()
-        except (OSError, SyntaxError, UnidentifiedImageError):
-            continue  # incomplete, because the run was killed; the other grids suffice
-        grids.append((int(path.stem), images.png_uri(path.read_bytes())))
-    return grids
+    return [(int(path.stem), images.png_uri(path.read_bytes())) for path in chosen if _is_picture(path)]
 
 
 def _pictures(folder: Path) -> dict[str, list[tuple[int, str]]]:
     """Read the grids of each sub-folder that has any."""
     found = {path.name: _samples(path) for path in sorted(folder.glob("*/"))}
     return {name: grids for name, grids in found.items() if grids}
+
+
+def _sheets(folder: Path) -> dict[str, str]:
+    """Read the sheets of generated images that the evaluation has left."""
+    found = {name: folder / f"{name}.png" for name in SHEETS}
+    return {name: images.png_uri(path.read_bytes()) for name, path in found.items() if _is_picture(path)}
+
+
+def _is_picture(path: Path) -> bool:
+    """Return whether there is a picture and all of it, which is not so if the run was killed."""
+    try:
+        with Image.open(regular(path)) as picture:
+            picture.verify()
+    except (OSError, SyntaxError, UnidentifiedImageError):
+        return False
+    return True
 
 
 def _pool(path: Path) -> tuple[list[int], str] | None:
@@ -177,8 +196,7 @@ def _gallery(arrays: Arrays, scores: list[Row]) -> dict[str, list[Row]]:
     if not arrays:
         return {}
     rows = {row["id"]: row for row in scores}
-    maps = arrays.get("anomaly_map")
-    brightest = float(np.nanquantile(maps, 0.995)) if maps is not None and maps.size else 1.0
+    brightest = _brightest(arrays)
     galleries: dict[str, list[Row]] = {}
     for i, (case, kind) in enumerate(zip(arrays["id"].tolist(), arrays["kind"].tolist(), strict=True)):
         galleries.setdefault(kind, []).append(_exhibit(arrays, i, brightest) | rows.get(case, {}) | {"id": case})
@@ -188,6 +206,36 @@ def _gallery(arrays: Arrays, scores: list[Row]) -> dict[str, list[Row]]:
         cases.sort(key=lambda case: float(case.get("score", 0.0)), reverse=kind in ("tp", "fp"))
         del cases[GALLERY_CASES:]
     return galleries
+
+
+def _brightest(arrays: Arrays) -> float:
+    """Return the map value with the brightest colour, the same for all cases."""
+    maps = arrays.get("anomaly_map")
+    return float(np.nanquantile(maps, 0.995)) if maps is not None and maps.size else 1.0
+
+
+def _counterparts(arrays: Arrays, scores: list[Row]) -> Counterparts | None:
+    """Show the fixed cases beside their reconstructions: the first test normals by id, then the first anomalous ones.
+
+    An older run has kept fewer of them.
+    """
+    if "reconstruction" not in arrays:
+        return None
+    places = {case: i for i, case in reversed(list(enumerate(arrays["id"].tolist())))}
+    test = sorted((row for row in scores if row["split"] == "test"), key=lambda row: str(row["id"]))
+    fixed = [row for label in (0, 1) for row in [row for row in test if row["label"] == label][:FIXED_CASES]]
+    parts = [arrays.get(name) for name in ("anomaly_map", "mask")]
+    pairs = (
+        Pair(
+            row,
+            arrays["image"][i],
+            arrays["reconstruction"][i],
+            *(None if part is None else part[i, 0] for part in parts),
+        )
+        for row in fixed
+        if (i := places.get(row["id"])) is not None
+    )
+    return counterpart.shown(pairs, _brightest(arrays))
 
 
 def _exhibit(arrays: Arrays, i: int, brightest: float) -> Row:

@@ -14,6 +14,7 @@ from jinja2 import Environment
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.reports import charts, classes, html, images
 from anomaly_lab.reports.charts import Row
+from anomaly_lab.reports.gallery import FIXED_CASES
 from anomaly_lab.reports.html import Banner, whole, without_folders
 from anomaly_lab.reports.record import read_run
 
@@ -37,8 +38,10 @@ SECTIONS = {
     "curves": "Scores and curves",
     "components": "Terms of the score",
     "cases": "Cases",
+    "counterpart": "Healthy counterpart",
     "pixels": "Localisation",
     "training": "Training",
+    "generator": "What the generator draws",
     "data": "Data",
     "audit": "Leakage audit",
     "method": "How the numbers were computed",
@@ -94,6 +97,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             class_panels=classes.panels(of_classes) if of_classes else [],
             class_galleries=classes.galleries(of_classes, record.gallery, record.classes),
             galleries=GALLERIES,
+            counterparts=record.counterparts,
         )
     )
     write_atomic(run / "report.html", page)
@@ -237,6 +241,7 @@ def _environment() -> Environment:
     )
     environment.globals |= {
         "sections": SECTIONS,
+        "fixed_cases": FIXED_CASES,
         "metric_names": METRICS,
         "rule_names": RULES,
         "baseline_names": charts.BASELINE_NAMES,

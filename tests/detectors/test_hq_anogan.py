@@ -367,6 +367,19 @@ def test_roundness_tells_discs_from_squares() -> None:
     assert roundness(shapes(50, seed=1, square=True)).max() < 0.98
 
 
+@torch.no_grad()
+def test_all_styles_of_one_side_are_its_own_images() -> None:
+    detector = tiny()
+    coarse, fine = torch.randn(2, 8), torch.randn(3, 8)
+    taken = {count: detector.mixtures(coarse, fine, count).unflatten(0, (3, 2)) for count in (0, 4, 8)}
+    for j in range(2):
+        assert torch.allclose(taken[8][:, j], detector.drawn(coarse)[j], atol=1e-5)
+    for i in range(3):
+        assert torch.allclose(taken[0][i], detector.drawn(fine)[i], atol=1e-5)
+    assert not torch.allclose(taken[4], taken[0], atol=1e-2)
+    assert not torch.allclose(taken[4], taken[8], atol=1e-2)
+
+
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> HQAnoGAN:
     """It has learnt discs of varied place and size, in about three minutes of one core."""

@@ -9,7 +9,8 @@ from toy_scores import example
 
 from anomaly_lab.evaluation.baselines import Baselines
 from anomaly_lab.metrics.segmentation import pointing
-from anomaly_lab.pipeline.evaluate import FIXED_CASES, GALLERY_CASES, _extremes, _fixed, _pixels
+from anomaly_lab.pipeline.evaluate import GALLERY_CASES, _extremes, _fixed, _pixels
+from anomaly_lab.reports.gallery import FIXED_CASES
 
 
 def test_the_extremes_of_every_kind_are_kept() -> None:

@@ -202,6 +202,32 @@ def test_background_has_no_map_and_no_say_where_the_run_never_saw_any(tmp_path, 
     assert dark.max() > dark[share >= 0.5].max()
 
 
+class Mirror(Brightness):
+    """Draws every image as its negative."""
+
+    def score(self, batch: Batch) -> Prediction:
+        return super().score(batch)._replace(reconstruction=-batch["image"])
+
+
+def test_reconstructions_of_windows_become_one_of_the_scan(tmp_path, run):
+    data = _volumes(tmp_path)
+    case = data.store_plan.cases[0]
+    scored = scorer_of(run, data, Mirror()).score(case)
+    image = to_float(scored.cut.scan.pixels[None])[0].numpy()
+    assert scored.reconstruction_seen is not None
+    assert scored.reconstruction_seen.shape == image.shape
+    assert np.allclose(scored.reconstruction_seen, -image, atol=1e-6)
+    assert scorer_of(run, data, Brightness()).score(case).reconstruction_seen is None
+
+
+def test_the_page_shows_the_counterparts_of_a_detector_that_reconstructs(tmp_path, run):
+    data = _pictures(tmp_path)
+    Image.fromarray(np.tile(np.arange(20, dtype=np.uint8) * 12, (20, 1))).save(tmp_path / "a.png")
+    for detector, count in ((Mirror(), 1), (Brightness(), 0)):
+        out = predict(run, data, detector, tmp_path / "a.png", tmp_path / type(detector).__name__)
+        assert (out / "index.html").read_text().count('<div class="counterpart">') == count
+
+
 def test_one_window_and_no_map_leave_the_score_alone(tmp_path, run):
     data = _pictures(tmp_path)
     Image.fromarray(np.tile(np.arange(20, dtype=np.uint8), (20, 1))).save(tmp_path / "a.png")

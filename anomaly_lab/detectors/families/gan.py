@@ -3,6 +3,8 @@
 The order of the optimiser steps stays in each detector's file.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -76,9 +78,35 @@ class GenerativeDetector(GANDetector):
         device = generator.device if generator else self.device
         return torch.randn(n, self.settings.latent_dim, generator=generator, device=device).to(self.device)
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        image: Tensor = self.generator(self.noise(n, generator))
+    def drawn(self, z: Tensor) -> Tensor:
+        """Return the images [n, C, H, W] of noise vectors z [n, latent_dim], as samples show them."""
+        image: Tensor = self.generator(z)
         return image
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.drawn(self.noise(n, generator))
+
+    def between(self, z: Tensor, other: Tensor, steps: int) -> Tensor:
+        """Draw the images on the way from each z to its other, both included: [n, latent_dim] -> [n · steps, C, H, W].
+
+        The way is an arc, z cos φ + other sin φ, because every point of it is N(0, 1) as both ends are; the middle of a
+        straight line is shorter than any vector that the generator has been trained on.
+        """
+        angle = torch.linspace(0, math.pi / 2, steps, dtype=torch.float64)  # so that cos π/2 vanishes in float32
+        start, end = (weight.to(z)[None, :, None] for weight in (angle.cos(), angle.sin()))
+        return self.drawn((start * z[:, None] + end * other[:, None]).flatten(0, 1))
+
+    def style_mixtures(self, coarse: Tensor, fine: Tensor) -> Tensor | None:
+        """Mix the styles of noise vectors, if the generator has styles; else None.
+
+        Args:
+            coarse: [m, latent_dim], of which the coarse styles are taken.
+            fine: [n, latent_dim], of which all other styles are taken.
+
+        Returns:
+            [n · m, C, H, W]; image i · m + j is that of fine[i] and coarse[j].
+        """
+        return None
 
 
 class WassersteinDetector(GenerativeDetector):
