@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from anomaly_lab.reports.charts import rate
 from anomaly_lab.reports.html import BLEND, Banner, number
@@ -243,6 +244,20 @@ def test_a_failed_write_leaves_the_old_report(fake_run: Path, monkeypatch: pytes
         "report.html",
         "samples",
     ]
+
+
+def test_sheets_of_the_generator_are_shown_where_they_are_whole(fake_run: Path) -> None:
+    assert 'id="generator"' not in page(fake_run)
+    for name in ("interpolation", "style_mixing"):
+        Image.new("L", (7, 5)).save(fake_run / "samples" / f"{name}.png")
+    text = page(fake_run)
+    shown = text.split('<section id="generator">')[1].split("</section>")[0]
+    assert text.count('href="#generator"') == 1
+    assert re.findall(r"<h3>(.*?)</h3>", shown) == ["Interpolation", "Style mixing"]
+    assert shown.count("data:image/png") == 2
+    torn = fake_run / "samples" / "style_mixing.png"
+    torn.write_bytes(torn.read_bytes()[:40])
+    assert "Style mixing" not in page(fake_run)
 
 
 def test_the_same_record_gives_the_same_report(fake_run: Path) -> None:
