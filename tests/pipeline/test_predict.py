@@ -225,7 +225,7 @@ def test_the_page_shows_the_counterparts_of_a_detector_that_reconstructs(tmp_pat
     Image.fromarray(np.tile(np.arange(20, dtype=np.uint8) * 12, (20, 1))).save(tmp_path / "a.png")
     for detector, count in ((Mirror(), 1), (Brightness(), 0)):
         out = predict(run, data, detector, tmp_path / "a.png", tmp_path / type(detector).__name__)
-        assert (out / "index.html").read_text().count('<div class="counterpart">') == count
+        assert (out / "index.html").read_text().count('<div class="counterpart" ') == count
 
 
 def test_one_window_and_no_map_leave_the_score_alone(tmp_path, run):

@@ -170,12 +170,14 @@ def test_what_is_no_number_is_a_colour_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(("side", "expected"), [(300, 300), (LARGEST + 200, LARGEST)])
-def test_pictures_keep_their_pixels_up_to_a_size(side: int, expected: int) -> None:
+def test_pictures_keep_their_pixels_and_the_room_for_them_up_to_a_size(side: int, expected: int) -> None:
     image = np.zeros((1, side, side))
     found = shown([Pair({}, image, image)], brightest=1.0)
     assert found is not None
     for part in ("image", "reconstruction", "difference"):
         assert pixels(found.cases[0][part]).shape == (expected, expected, 3)
+    parts = html.environment().get_template("parts.html.j2")
+    assert f'style="--tile: {expected}px"' in parts.module.counterpart(found.cases[0], "a")
 
 
 # --- the page on new files -------------------------------------------------------------------------------------------
