@@ -94,7 +94,7 @@ def signed(difference: NDArray[np.floating[Any]], largest: float) -> NDArray[np.
         [[[0.38, 0.71, 1.0], [0.0, 0.0, 0.0], [0.5, 0.3, 0.1]]]
     """
     value = np.clip(np.nan_to_num(difference) / max(largest, 1e-12), -1, 1)[..., None]
-    colours: NDArray[np.float64] = np.where(value > 0, value * ABOVE, -value * BELOW)
+    colours: NDArray[np.float64] = np.abs(value) * np.where(value > 0, ABOVE, BELOW)
     return colours
 
 
