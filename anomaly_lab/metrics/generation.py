@@ -65,9 +65,9 @@ def kernel_distance_and_error(x: Rows, y: Rows, groups: int = GROUPS) -> tuple[f
 
     Both sets are cut into as many parts of consecutive rows, so that images of one patient that follow each other stay
     together. The error is the jackknife's: from the distances of the sets without their first parts, without their
-    second parts, and so on (Efron, Tibshirani 1993, An Introduction to the Bootstrap, ch. 11). Of equal distributions it
-    is √2 times too large. ≠ paper (Bińkowski et al. 2018): there, random subsets overlap, so that their deviation is not
-    that of the mean.
+    second parts, and so on (Efron, Tibshirani 1993, An Introduction to the Bootstrap, ch. 11). Of equal distributions
+    it is √2 times too large. ≠ paper (Bińkowski et al. 2018): its random subsets overlap, so that their deviation is
+    not that of the mean.
 
     Args:
         x: features of one set, [n, F], n >= 4.
