@@ -1,6 +1,6 @@
 """Quality of generated images: distances between two sets of features, and diversity within a set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ def frechet_distance(x: Rows, y: Rows) -> float:
         9.0
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    a, b = ((z - z.mean(0)) / np.sqrt(len(z) - 1) for z in (x, y))
+    a, b = (_root((z - z.mean(0)) / np.sqrt(len(z) - 1)) for z in (x, y))
     between = np.square(x.mean(0) - y.mean(0)).sum()
     return float(between + np.square(a).sum() + np.square(b).sum() - 2 * np.linalg.norm(a @ b.T, "nuc"))
 
@@ -131,7 +131,12 @@ def spread(x: Rows) -> float:
     return float(distance.sum() / (len(x) * (len(x) - 1)))
 
 
-def _kernel_sums(one: list[Rows], other: list[Rows], same: bool) -> Rows:
+def _root(a: Rows) -> Rows:
+    """Return a matrix R with RᵀR = AᵀA and no more rows than columns: more images than features cost no more."""
+    return np.asarray(np.linalg.qr(a, mode="r")) if len(a) > a.shape[1] else a
+
+
+def _kernel_sums(one: Sequence[Rows], other: Sequence[Rows], same: bool) -> Rows:
     """Return the sum of KID's kernel over each pair of parts; of a set with itself without the pairs of equal rows."""
     sums = np.empty((len(one), len(other)))
     for i, a in enumerate(one):

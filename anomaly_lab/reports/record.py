@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from anomaly_lab.evaluation import classes
 from anomaly_lab.evaluation.classes import ClassTable
+from anomaly_lab.experiment.quality import read_quality
 from anomaly_lab.experiment.record import read_metrics, read_provenance
 from anomaly_lab.experiment.regular import regular
 from anomaly_lab.experiment.tables import restored
@@ -43,6 +44,7 @@ class Record(NamedTuple):
         pictures: of every callback that keeps some, by the name of its folder below samples/, iteration and data URI.
         gallery: cases with their pictures by outcome: tp, fp, tn, fn, and those of `classes.SHOWN` for each class.
         classes: content of classes.csv; None for a run without labels.
+        quality: content of quality.json; empty where nothing was measured.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Record(NamedTuple):
     pictures: dict[str, list[tuple[int, str]]]
     gallery: dict[str, list[Row]]
     classes: ClassTable | None = None
+    quality: dict[str, Any] = {}  # noqa: RUF012 – read only
 
     def has(self, part: str) -> bool:
         """Return whether any case of the gallery has a part: reconstruction, overlay or outline."""
@@ -99,6 +102,7 @@ def read_run(run: Path) -> Record:
         pictures=_pictures(run / "samples"),
         gallery=_gallery(read_gallery(run), scores),
         classes=ClassTable.read(run / classes.FILE) if (run / classes.FILE).is_file() else None,
+        quality=read_quality(run),
     )
 
 

@@ -39,6 +39,7 @@ SECTIONS = {
     "cases": "Cases",
     "pixels": "Localisation",
     "training": "Training",
+    "quality": "Quality of the images",
     "data": "Data",
     "audit": "Leakage audit",
     "method": "How the numbers were computed",

@@ -32,7 +32,7 @@ class Evil:
     def __init__(self, **arguments): pathlib.Path(CANARY).touch()
 """
 SCRIPT = """"'><script>alert(1)</script><img src=x onerror=alert(1)>"""
-VERBS = ("resume", "evaluate", "predict", "report")
+VERBS = ("resume", "evaluate", "quality", "predict", "report")
 
 
 @pytest.fixture(scope="module")
