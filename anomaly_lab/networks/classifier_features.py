@@ -20,6 +20,7 @@ class ClassifierFeatures(nn.Module):
             random ones.
 
     Attributes:
+        side: pixels to which images are resized.
         digest: the first 16 hex digits of the file's SHA-256; None for random weights.
 
     Raises:
@@ -37,6 +38,7 @@ class ClassifierFeatures(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.stages = FrozenStages(name, len(ARCHITECTURES[name].ends))
+        self.side = SIDE
         self.normalised = Normalised(ARCHITECTURES[name].normalisation)
         self.digest = None if weights == "random" else self._load(weights)
 
@@ -48,7 +50,7 @@ class ClassifierFeatures(nn.Module):
             raise UserError(said) from error
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        image = F.interpolate(image.float(), size=(SIDE, SIDE), mode="bilinear", antialias=True)
+        image = F.interpolate(image.float(), size=(self.side, self.side), mode="bilinear", antialias=True)
         taps: list[Tensor] = self.stages(self.normalised((image.expand(-1, 3, -1, -1) + 1) / 2))
         return taps
 

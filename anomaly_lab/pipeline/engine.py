@@ -65,7 +65,8 @@ def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = 
 
     Args:
         experiment: name of the experiment.
-        overrides: `key=value` words. At the laptop budget, the cost of the paper budget is estimated for comparison.
+        overrides: `key=value` words. The cost of the paper budget is estimated: at this budget so that one knows what
+            has begun, at the laptop budget for comparison.
         into: the run folder, chosen beforehand; a run that is there already is continued, or left alone if it is
             finished, so that the same command can be repeated until the run is finished. None for a new one.
 
@@ -84,7 +85,8 @@ def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = 
         place = Path(into) if into is not None else None
         if place and processes.from_first((place / "config.yaml").exists()):
             return _finish(place, config, [word for word in overrides if word.startswith(launchers.KEYS)], processes)
-        paper = configuration.load(experiment, [*overrides, "budget=paper"]) if config.budget == "laptop" else None
+        estimated = config.budget in ("laptop", "paper")
+        paper = configuration.load(experiment, [*overrides, "budget=paper"]) if estimated else None
         return train(config, paper, place, overrides)
 
 

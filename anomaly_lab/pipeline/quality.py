@@ -30,7 +30,7 @@ from anomaly_lab.experiment.schema import merged, to_object
 from anomaly_lab.losses.perceptual import perceptual_distance
 from anomaly_lab.metrics.generation import frechet_distance, kernel_distance_and_error, precision_and_recall
 from anomaly_lab.networks.backbones import BackboneName
-from anomaly_lab.networks.classifier_features import SIDE, ClassifierFeatures
+from anomaly_lab.networks.classifier_features import ClassifierFeatures
 from anomaly_lab.types import Batch, Range, UserError
 
 Rows = NDArray[np.float64]
@@ -134,7 +134,7 @@ def measured(
             training = _against(normals, camera.rows(data.images("train", at_most=held_out)))
     weights = words.weights if words.weights in ("package", "random") else Path(words.weights).name
     return {
-        "features": Features(network=words.features, weights=weights, sha256=network.digest, side=SIDE),
+        "features": Features(network=words.features, weights=weights, sha256=network.digest, side=network.side),
         "held_out": held_out,
         "generated": generated,
         "training": training,

@@ -125,6 +125,7 @@ PLANTS: dict[str, Callable[[Path], None]] = {
     "a pickle in the gallery": gallery,
     "a link as scores": linked("scores.csv"),
     "a link as metrics": linked("metrics.jsonl"),
+    "a link as quality": linked("quality.json"),
     "a link as lock": linked(".lock"),
     "a link as report": linked("report.html"),
     "a link as folder": linked_folder,
