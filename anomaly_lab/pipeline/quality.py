@@ -164,7 +164,7 @@ class _Camera:
     def drawn(self, n: int, generator: torch.Generator) -> Tensor | None:
         """Return n generated images; None if the detector has no generator."""
         with torch.no_grad(), rounding(self.device, strict=True):
-            return self.detector.sample(n, generator)
+            return _finite(self.detector.sample(n, generator), "generated images")
 
     def samples(self, n: int, seed: int) -> Iterator[Tensor]:
         """Yield n generated images."""
@@ -176,8 +176,7 @@ class _Camera:
 
     def reconstructed(self, image: Tensor) -> Tensor | None:
         """Return the reconstructions of images; None if the detector makes none."""
-        found = self.detector.score(Batch(image=image.to(self.device))).reconstruction
-        return None if found is None else found.detach().float()
+        return _finite(self.detector.score(Batch(image=image.to(self.device))).reconstruction, "reconstructions")
 
     def taps(self, image: Tensor) -> list[Tensor]:
         """Return the classifier's maps of images."""
@@ -207,6 +206,13 @@ class _Camera:
             Spread(mean=float(values.mean()), deviation=float(values.std())) for values in torch.cat(alike, 1)
         )
         return np.concatenate(rows), Reconstructed(images=sum(map(len, rows)), ssim=of_ssim, perceptual=of_distance)
+
+
+def _finite(images: Tensor | None, what: str) -> Tensor | None:
+    """Return images without a graph in float32, if there are any; refuse what is no number."""
+    if images is not None and not images.isfinite().all():
+        raise UserError(f"quality: some {what} are not finite numbers: the training has diverged")
+    return None if images is None else images.detach().float()
 
 
 def _against(normals: Rows, images: Rows) -> Drawn:

@@ -137,6 +137,12 @@ def test_too_few_images_and_volumes_are_refused() -> None:
         found(Known(TRAIN), data=volumes)
 
 
+@pytest.mark.parametrize("detector", [Known(TRAIN * torch.nan), Known(error=torch.nan)])
+def test_a_training_that_diverged_is_named(detector: Detector) -> None:
+    with pytest.raises(UserError, match="not finite numbers: the training has diverged"):
+        found(detector)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
