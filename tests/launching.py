@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -19,6 +21,21 @@ def launch(*words: str | Path) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=300,
     )
+
+
+def second_processes(first: psutil.Process) -> list[psutil.Process]:
+    """Return the other process of a run of two, once it is there.
+
+    Not git, which the first one starts as well, nor a copy of the first one that is about to become git.
+    """
+
+    def is_second(child: psutil.Process) -> bool:
+        try:
+            return child.environ().get("LOCAL_RANK") == "1"
+        except psutil.Error:
+            return False
+
+    return list(filter(is_second, first.children()))
 
 
 def the_run(base: Path) -> Path:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from anomaly_lab.callbacks.run_callback import RunCallback
-from anomaly_lab.data.datamodule import data_of
+from anomaly_lab.data.datamodule import PatchDataModule, data_of
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.metrics.ranking import auroc
@@ -46,8 +46,7 @@ class BestTestEpoch(RunCallback):
         choice = {key: value for key, value in self._best.items() if key != "weights"}
         return {"rule": "best epoch by test labels", **choice} if choice else None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data = data_of(trainer)
+    def refuse(self, data: PatchDataModule, detector: Detector) -> None:
         if not len(data.rows["val"]) or len(set(data.store.labels[data.rows["test"]].tolist())) < 2:
             raise UserError(
                 "callbacks.best_test_epoch needs validation normals and test images of both classes: raise "

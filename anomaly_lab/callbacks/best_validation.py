@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from anomaly_lab.callbacks.run_callback import RunCallback
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.supervised import SupervisedDetector
 from anomaly_lab.types import UserError
 
@@ -38,10 +40,10 @@ class BestValidation(RunCallback):
         choice = {key: value for key, value in self._best.items() if key != "weights"}
         return {"rule": "lowest loss on the validation labels", **choice} if choice else None
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, SupervisedDetector):
+    def refuse(self, data: PatchDataModule, detector: Detector) -> None:
+        if not isinstance(detector, SupervisedDetector):
             raise UserError(
-                f"callbacks.best_validation: {type(pl_module).__name__} gives no class probabilities; set "
+                f"callbacks.best_validation: {type(detector).__name__} gives no class probabilities; set "
                 "callbacks.best_validation=null"
             )
 

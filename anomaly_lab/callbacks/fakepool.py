@@ -9,7 +9,7 @@ import torch
 
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.callbacks.samples import grid, png
-from anomaly_lab.data.datamodule import data_of
+from anomaly_lab.data.datamodule import PatchDataModule, data_of
 from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import PHASE, DrawsFromPool, Pool
@@ -47,6 +47,12 @@ class FakePool(RunCallback):
     def size(self, iterations: int) -> int:
         """Return the number of images after `iterations` of the phase: ⌈iterations / every⌉ · count."""
         return math.ceil(iterations / self.every) * self.count
+
+    def refuse(self, data: PatchDataModule, detector: Detector) -> None:
+        if type(detector).sample is Detector.sample:
+            raise UserError(
+                f"callbacks.fakepool: {type(detector).__name__} cannot generate images; set callbacks.fakepool=null"
+            )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
@@ -104,10 +110,7 @@ class FakePool(RunCallback):
     def _draw(self, trainer: pl.Trainer, detector: Detector, places: range) -> None:
         with torch.no_grad():
             fake = detector.sample(len(places))  # the step just done has left the networks in training mode
-        if fake is None:
-            raise UserError(
-                f"callbacks.fakepool: {type(detector).__name__} cannot generate images; set callbacks.fakepool=null"
-            )
+        assert fake is not None  # see `refuse`
         if trainer.is_global_zero:
             fake_pool.write(self._folder, places, fake, detector.iterations_done)
 

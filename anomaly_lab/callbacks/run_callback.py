@@ -47,6 +47,17 @@ class RunCallback(pl.Callback):
     changes_scores: ClassVar[bool] = True
     caveat: ClassVar[str | None] = None
 
+    def refuse(self, data: PatchDataModule, detector: Detector) -> None:
+        """Refuse an experiment that the callback cannot serve; called before the run folder is made.
+
+        Args:
+            data: the data module, already set up.
+            detector: as it begins.
+
+        Raises:
+            UserError: what is missing, and what to do.
+        """
+
     def checkpoint_choice(self) -> dict[str, Any] | None:
         """Return how the final weights were chosen, for provenance.json; None if they are simply the last."""
         return None

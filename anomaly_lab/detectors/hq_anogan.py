@@ -54,7 +54,7 @@ class Measured(NamedTuple):
 
     Attributes:
         codes: w - w̄, w = E(x), [B, L, W].
-        distances: of the image, of its features, and of each style after a round trip, [B, 2 + L].
+        distances: of the image, perceptual, of its features, and of each style after a round trip, [B, 3 + L].
         maps: anomaly maps, as chosen by `maps`, [B, 1, H, W].
         reconstruction: x̂ = G(w), [B, C, H, W], in [-1, 1].
     """
@@ -100,9 +100,10 @@ class HQAnoGAN(GenerativeDetector):
         teacher_weights: file of the classifier's weights, read when training starts; `random` draws them, for a trial.
         teacher_input: normalisation that these weights expect.
         truncation: psi, x̂ is drawn by w̄ + psi (w - w̄).
-        score: a component, or the `sum` of all four in standard deviations of training normals: `image`, mean |x - x̂|;
-            `feature`, mean squared distance of D's last 4×4 maps; `round_trip`, squared distance of E(x) and E(x̂);
-            `styles`, squared Mahalanobis distance of E(x) from the codes of training normals.
+        score: a component, or the `sum` of all five in standard deviations of training normals: `image`, mean |x - x̂|;
+            `perceptual`, the distance that E is trained on; `feature`, mean squared distance of D's last 4×4 maps;
+            `round_trip`, squared distance of E(x) and E(x̂); `styles`, squared Mahalanobis distance of E(x) from the
+            codes of training normals.
         maps: `residual`, |x - x̂|, or `perceptual`, the perceptual distance at each place; less the mean map of training
             normals, and blurred.
         axes: maximum number of principal axes of each style, for `styles`.
@@ -157,7 +158,7 @@ class HQAnoGAN(GenerativeDetector):
         teacher_weights: str = "",
         teacher_input: Normalisation = "imagenet",
         truncation: Fraction = 1.0,
-        score: Literal["sum", "image", "feature", "round_trip", "styles"] = "sum",
+        score: Literal["sum", "image", "perceptual", "feature", "round_trip", "styles"] = "sum",
         maps: Literal["residual", "perceptual"] = "residual",
         axes: Annotated[int, Range("[1, 512]")] = 64,
         samples: Count = 2_000,
@@ -372,9 +373,11 @@ class HQAnoGAN(GenerativeDetector):
         residual = (image - reconstruction).abs().mean(1, keepdim=True)
         feature = mean_squared(self.discriminator.features(image), self.discriminator.features(reconstruction))
         round_trip = (codes - self.encoder.deviations(reconstruction)).square().sum(2)
-        distances = torch.cat([residual.flatten(1).mean(1)[:, None], feature[:, None], round_trip], 1)
+        taps = self.taps(image), self.taps(reconstruction)
+        apart = torch.stack([residual.flatten(1).mean(1), perceptual_distance(*taps), feature], 1)
+        distances = torch.cat([apart, round_trip], 1)
         if self.settings.maps == "perceptual":
-            residual = perceptual_map(self.taps(image), self.taps(reconstruction), image.shape[2:])
+            residual = perceptual_map(*taps, image.shape[2:])
         return Measured(codes, distances, residual, reconstruction.clamp(-1, 1))
 
     def predict(self, image: Tensor) -> Prediction:

@@ -4,12 +4,13 @@ import torch
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor, nn
 
-COMPONENTS = ("image", "feature", "round_trip", "styles")  # of the anomaly score, in this order
+COMPONENTS = ("image", "perceptual", "feature", "round_trip", "styles")  # of the anomaly score, in this order
+APART = COMPONENTS.index("round_trip")  # number of distances that are not of a style each
 NEGLIGIBLE = 1e-6  # variance along a principal axis below which, relative to the first axis, it is left out
 
 
 class NormalStyles(nn.Module):
-    """Bank of the codes and distances of normal images, from which the four components of a score follow.
+    """Bank of the codes and distances of normal images, from which the components of a score follow.
 
     Row i of the bank belongs to half i of two: each half's distance to normal styles is measured with the axes of the
     other, so that its deviation is that of images which the axes have not seen.
@@ -26,11 +27,11 @@ class NormalStyles(nn.Module):
 
     Examples:
         >>> styles = NormalStyles(capacity=100, num_styles=2, w_dim=4, axes=3, side=8)
-        >>> codes, distances = torch.randn(100, 2, 4), torch.rand(100, 4)
+        >>> codes, distances = torch.randn(100, 2, 4), torch.rand(100, 5)
         >>> styles.gather(codes, distances, torch.rand(100, 1, 8, 8), fold=torch.arange(100) % 2, start=0)
         >>> styles.learn()
         >>> styles.standardised(styles.components(codes, distances)).shape
-        torch.Size([100, 4])
+        torch.Size([100, 5])
     """
 
     codes: Tensor
@@ -46,7 +47,7 @@ class NormalStyles(nn.Module):
     def __init__(self, capacity: int, num_styles: int, w_dim: int, axes: int, side: int) -> None:
         super().__init__()
         self.register_buffer("codes", torch.zeros(capacity, num_styles, w_dim))
-        self.register_buffer("distances", torch.zeros(capacity, 2 + num_styles))
+        self.register_buffer("distances", torch.zeros(capacity, APART + num_styles))
         self.register_buffer("fold", torch.zeros(capacity, dtype=torch.long))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
         self.register_buffer("round_trip", torch.ones(num_styles))
@@ -60,7 +61,7 @@ class NormalStyles(nn.Module):
 
         Args:
             codes: [n, L, W].
-            distances: of the image, of its features, and of each style after a round trip, [n, 2 + L].
+            distances: of the image, perceptual, of its features, and of each style after a round trip, [n, 3 + L].
             maps: anomaly maps, [n, 1, side, side].
             fold: 0 or 1, [n]; the same for the same image.
             start: number of images gathered before, known without waiting for the device.
@@ -77,7 +78,7 @@ class NormalStyles(nn.Module):
         """Fit axes and round trip to the gathered images, and the deviation of each component."""
         n = int(self.count)
         codes, distances, fold = self.codes[:n], self.distances[:n], self.fold[:n]
-        self.round_trip.copy_(distances[:, 2:].mean(0).clamp_min(torch.finfo(torch.float32).tiny))
+        self.round_trip.copy_(distances[:, APART:].mean(0).clamp_min(torch.finfo(torch.float32).tiny))
         components = torch.zeros(n, len(COMPONENTS), device=codes.device)
         for which in (0, 1):
             held_out, seen = fold == which, fold != which
@@ -103,20 +104,20 @@ class NormalStyles(nn.Module):
             self.axes[style, :kept] = (axes / (variance * kept).sqrt()[:, None]).to(self.axes)
 
     def components(self, codes: Tensor, distances: Tensor) -> Tensor:
-        """Return the components of the score, [B, 4] in the order of COMPONENTS.
+        """Return the components of the score, [B, 5] in the order of COMPONENTS.
 
         Args:
             codes: [B, L, W].
-            distances: of the image, of its features, and of each style after a round trip, [B, 2 + L].
+            distances: of the image, perceptual, of its features, and of each style after a round trip, [B, 3 + L].
 
         Returns:
-            The first two distances; the mean over styles of the third, relative to that of normals; the mean over
+            The first three distances; the mean over styles of the others, relative to that of normals; the mean over
             styles and axes of the squared Mahalanobis distance from normal styles.
         """
-        round_trip = (distances[:, 2:] / self.round_trip).mean(1)
+        round_trip = (distances[:, APART:] / self.round_trip).mean(1)
         along = torch.einsum("blw,lkw->blk", codes - self.mean, self.axes)
-        return torch.stack([distances[:, 0], distances[:, 1], round_trip, along.square().sum(2).mean(1)], 1)
+        return torch.cat([distances[:, :APART], round_trip[:, None], along.square().sum(2).mean(1, keepdim=True)], 1)
 
     def standardised(self, components: Tensor) -> Tensor:
-        """Return components [B, 4] in standard deviations of normals; their mean is not subtracted, a constant."""
+        """Return components [B, 5] in standard deviations of normals; their mean is not subtracted, a constant."""
         return components / self.deviation

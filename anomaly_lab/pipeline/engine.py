@@ -142,6 +142,7 @@ def train(
         _set_up(
             data, processes, detector.schedule
         )  # before the run folder is created, so that unusable data leave nothing behind
+        callbacks = _callbacks(config, data, detector)
         run, facts = place or Path(), dict[str, Any]()
         if processes.is_first:
             facts = provenance(config, data, detector, pretrained, start.record() if start else None)
@@ -150,11 +151,21 @@ def train(
                 facts["paper"] = published(paper)
             marks = (config.budget, *(["twin"] if data.source == "twin" else []))
             run = place or run_folder.new_place(config.runs, config.name, marks)
-            _make_run_folder(_Work(config, run, facts, data, detector), start)
+            _make_run_folder(_Work(config, run, facts, data, detector, callbacks), start)
             announce(run, facts, data.where_to_get)
             held.enter_context(run_folder.locked(run))
         run, facts = processes.from_first((run, facts))
-        return _fit_and_evaluate(_Work(config, run, facts, data, detector), trainer, processes, None, interruption)
+        work = _Work(config, run, facts, data, detector, callbacks)
+        return _fit_and_evaluate(work, trainer, processes, None, interruption)
+
+
+def _callbacks(config: DictConfig, data: PatchDataModule, detector: Detector) -> list[pl.Callback]:
+    """Build the callbacks of an experiment; one that cannot take part in it says so."""
+    callbacks: list[pl.Callback] = [configuration.build(node) for node in config.callbacks.values()]
+    for callback in callbacks:
+        if isinstance(callback, RunCallback):
+            callback.refuse(data, detector)
+    return callbacks
 
 
 def _set_up(data: PatchDataModule, processes: Processes, to_train: Schedule | None) -> None:
@@ -266,7 +277,7 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
                 WarmStart.open(config.start_from, config.start_phase).apply_to(detector)
         left = checkpoint is None or int(checkpoint.name.partition("-")[0]) < detector.schedule.iterations
         _set_up(data, processes, detector.schedule if left else None)
-        work = _Work(config, run, facts, data, detector, overrides)
+        work = _Work(config, run, facts, data, detector, _callbacks(config, data, detector), overrides)
         caveat = _of_another_number(work, processes.size, checkpoint)
         if processes.is_first:
             run_folder.remove_partial_files(run)
@@ -471,6 +482,7 @@ class _Work:
         facts: its provenance.
         data: its data set, set up.
         detector: as it begins.
+        callbacks: those of its configuration.
         overrides: what was said otherwise when going on with it.
     """
 
@@ -479,6 +491,7 @@ class _Work:
     facts: dict[str, Any]
     data: PatchDataModule
     detector: Detector
+    callbacks: Sequence[pl.Callback]
     overrides: Sequence[str] = ()
 
 
@@ -497,11 +510,10 @@ def _fit_and_evaluate(
     config, run, data, detector = work.config, work.run, work.data, work.detector
     if config.trainer.precision == "bf16-mixed" and emulates_bfloat16() and processes.is_first:
         say("trainer.precision=bf16-mixed: this processor only emulates bfloat16, training in float32 instead")
-    named: list[pl.Callback] = [configuration.build(node) for node in config.callbacks.values()]
     trainer = trainer_for(
         settings,
         run,
-        [*decisive_callbacks(config.seed), *named, interruption],
+        [*decisive_callbacks(config.seed), *work.callbacks, interruption],
         detector.schedule.epochs_left(_beginning(config, detector), data.epoch_length),
         plugins=[
             CheckpointFiles(work.facts.get("id"), checkpoint_files.run_ids(work.facts)),
@@ -515,10 +527,10 @@ def _fit_and_evaluate(
             trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         began = time.perf_counter()
         with Meter("scoring", "batch", silent=not processes.is_first) as meter:
-            scored = score_all(data, detector, named, trainer.strategy.root_device, meter.show)
+            scored = score_all(data, detector, work.callbacks, trainer.strategy.root_device, meter.show)
         if scored is not None:
             run_folder.update_provenance(run, scoring_seconds=time.perf_counter() - began, peak_gb=peak_memory())
-            callbacks = [callback for callback in named if isinstance(callback, RunCallback)]
+            callbacks = [callback for callback in work.callbacks if isinstance(callback, RunCallback)]
             for callback in callbacks:
                 callback.on_scored(run, data, detector, scored)
             evaluate_run(run, _evaluation(config), data, detector, scored)

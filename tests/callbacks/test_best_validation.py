@@ -87,7 +87,7 @@ def test_a_training_that_diverged_is_not_blamed_on_the_labels() -> None:
 
 def test_a_one_class_detector_is_refused() -> None:
     with pytest.raises(UserError, match=r"Shift gives no class probabilities; set callbacks\.best_validation=null"):
-        BestValidation().setup(TRAINER, Shift(), "fit")
+        BestValidation().refuse(None, Shift())
 
 
 def test_validation_outputs_have_what_it_needs() -> None:

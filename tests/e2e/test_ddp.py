@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launching import ROOT, launch, small, the_run
+from launching import ROOT, launch, second_processes, small, the_run
 
 from anomaly_lab.experiment import checkpoint_files, run_folder
 
@@ -108,11 +108,6 @@ def two(store: Path, tmp_path: Path) -> Iterator[psutil.Popen]:
         process.kill()
 
 
-def second_of(first: psutil.Popen) -> psutil.Process:
-    (second,) = [child for child in first.children() if child.name().startswith("python")]
-    return second
-
-
 def complaints(folder: Path) -> list[str]:
     """Lines that say why a process ended; no traceback."""
     said = (folder / "said.txt").read_text()
@@ -124,7 +119,8 @@ def complaints(folder: Path) -> list[str]:
 def test_where_one_process_is_killed_the_other_ends_at_once_and_one_alone_goes_on(
     two: psutil.Popen, tmp_path: Path, killed: str
 ) -> None:
-    processes = {"first": two, "second": second_of(two)}
+    (second,) = second_processes(two)
+    processes = {"first": two, "second": second}
     processes.pop(killed).kill()
     _, alive = psutil.wait_procs(processes.values(), timeout=60)
     assert not alive
@@ -144,7 +140,7 @@ def test_where_one_process_is_killed_the_other_ends_at_once_and_one_alone_goes_o
 def test_where_one_process_is_told_to_stop_both_do_with_a_checkpoint(
     two: psutil.Popen, tmp_path: Path, told: str
 ) -> None:
-    second = second_of(two)
+    (second,) = second_processes(two)
     (two if told == "first" else second).terminate()
     assert two.wait(60) == 143
     assert not second.is_running() or second.wait(60) in (None, 143)

@@ -1,5 +1,6 @@
 """Several processes: no family and no callback hangs, the death of one is everybody's, launchers are understood."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launching import ROOT, launch, small, the_run
+from launching import ROOT, launch, second_processes, small, the_run
 
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.pipeline import engine
@@ -88,10 +89,10 @@ def killed(store: Path, base: Path, phase: str, victim: int) -> tuple[str, float
             cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=said, stderr=said,
         )  # fmt: skip
         processes, deadline = [first], time.monotonic() + 200
-        while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+        while all(map(runs, processes)):
             assert time.monotonic() < deadline, (base / "said").read_text()
             if len(processes) == 1:
-                processes += [child for child in first.children() if child.name().startswith("python")]
+                processes += second_processes(first)
             time.sleep(0.1)
         began = time.monotonic()
         _, alive = psutil.wait_procs(processes, timeout=60)
@@ -99,6 +100,12 @@ def killed(store: Path, base: Path, phase: str, victim: int) -> tuple[str, float
             process.kill()
         assert not alive, (base / "said").read_text()
     return (base / "said").read_text(), time.monotonic() - began
+
+
+def runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @pytest.mark.parametrize(

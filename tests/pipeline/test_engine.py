@@ -49,6 +49,28 @@ def test_data_that_cannot_be_used_leave_nothing(tmp_path: Path, damage, override
     assert damage is None or left == []
 
 
+@pytest.mark.parametrize(
+    ("callback", "overrides", "message"),
+    [
+        ("best_validation.BestValidation", (), "FAnoGAN gives no class probabilities"),
+        ("best_test_epoch.BestTestEpoch", ("data.split.val_fraction=0",), "needs validation normals and test images"),
+        ("fakepool.FakePool", (), "KDE cannot generate images"),
+    ],
+)
+def test_callbacks_that_cannot_take_part_leave_nothing(
+    tmp_path: Path, callback: str, overrides: tuple[str, ...], message: str
+) -> None:
+    write_headct(tmp_path / "headct")
+    words = [f"callbacks.it={{_target_: anomaly_lab.callbacks.{callback}}}", *overrides]
+    asked = settings(tmp_path, *words)
+    if "KDE" in message:
+        asked.detector = {"_target_": "anomaly_lab.detectors.kde.KDE", "patch_size": asked.detector.patch_size}
+    with pytest.raises(UserError, match=message) as said:
+        engine.train(asked)
+    assert "\n" not in str(said.value)
+    assert not (tmp_path / "runs").exists()
+
+
 BARE = (
     "callbacks.wandb=null",
     "detector.gan_iterations=3",

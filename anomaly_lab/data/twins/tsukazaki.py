@@ -133,7 +133,7 @@ def _photograph(
             image = image + (np.array(colour, np.float32) - image) * cover[..., None]
             lesion |= cover > 0.3
     turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), moment.normal(0, 1.5), 1)
-    turn[:, 2] += moment.normal(0, 1.5, 2)
+    turn[:, 2] = turn[:, 2] + moment.normal(0, 1.5, 2)
     image = cv2.warpAffine(image, turn, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE) * moment.uniform(0.9, 1.1)
     lesion = cv2.warpAffine(lesion.astype(np.uint8), turn, (WIDTH, HEIGHT), flags=cv2.INTER_NEAREST) > 0
     image = image + 2.5 * moment.standard_normal(image.shape, np.float32)
