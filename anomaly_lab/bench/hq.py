@@ -175,7 +175,7 @@ class BareStyleGAN:
     def _styles(self, n: int) -> Tensor:
         w = self.g.mapping(self.detector.noise(n))
         self.g.mapping.follow(w.mean(0))
-        styles = self.g.styles(w)
+        styles: Tensor = self.g.styles(w)
         if not (mixing := self.detector.settings.mixing):
             return styles
         return stylegan2.mixed(styles, self.g.styles(self.g.mapping(self.detector.noise(n))), mixing)

@@ -30,7 +30,7 @@ class ClassifierFeatures(nn.Module):
         >>> features = ClassifierFeatures("squeezenet1_0", "random")
         >>> taps = features(torch.zeros(2, 1, 32, 32))
         >>> [tuple(tap.shape) for tap in taps], features.pooled(taps).shape
-        ([(2, 256, 27, 27), (2, 512, 13, 13), (2, 512, 13, 13)], torch.Size([2, 512]))
+        ([(2, 256, 54, 54), (2, 512, 27, 27), (2, 512, 13, 13)], torch.Size([2, 512]))
     """
 
     def __init__(self, name: str, weights: str) -> None:

@@ -33,8 +33,8 @@ def test_its_weights_are_the_trainers(settings: DictConfig, pictures: Tensor, tm
     train(detector, ToyData(pictures), tmp_path)
     batches, trainer = Iterations(loop.detector, pictures, 5, batch_size=4), SimpleNamespace(global_rank=0)
     for i in range(5):
-        Randomness(0).on_train_batch_start(trainer, loop.detector, None, i)
         loop.detector.iterations_done = i
+        Randomness(0).on_train_batch_start(trainer, loop.detector, None, i)
         loop.iteration(batches[i]["image"][0], i)
     expected = detector.state_dict()
     assert float(expected["augmentation.p"]) != 0.5
