@@ -37,7 +37,7 @@ need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show data train resume evaluate predict report study test test-slow test-gpu check format bench docs docker clean
+.PHONY: help setup list show data train resume evaluate quality predict report study test test-slow test-gpu check format bench docs docker clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +86,10 @@ evaluate: $(STAMP)  ## score and evaluate a run again: make evaluate RUN=runs/�
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab evaluate $(call quote,$(RUN)) $(DATA_WORDS) $(if $(CHECKPOINT),--checkpoint $(call quote,$(CHECKPOINT))) $(OVERRIDES)
 
+quality: $(STAMP)  ## measure a run's generated and reconstructed images: make quality RUN=runs/… [samples=2000]
+	$(need_run)
+	@$(RUNNER) -m anomaly_lab quality $(call quote,$(RUN)) $(DATA_WORDS) $(OVERRIDES)
+
 predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [OUT=folder] [MASKS=folder] [OVERWRITE=1] [ANYWAY=1]
 	$(need_run)
 	@test -n $(call quote,$(INPUT)) || { echo "which files? make predict RUN=runs/… INPUT=folder" >&2; exit 2; }
@@ -129,7 +133,7 @@ PEERS := anomaly_lab/bench/peers
 	  --constraint requirements.lock --requirement $(PEERS)/$*.txt
 	@touch $@
 
-bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu]
+bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|SECTION=hq]
 	@$(RUNNER) -m anomaly_lab bench$(if $(SECTION), --section $(call quote,$(SECTION)))$(if $(PEER), --peer $(call quote,$(PEER)))$(if $(OUT), --out $(call quote,$(OUT))) $(OVERRIDES)
 
 # The site is built without the package's dependencies: docstrings are parsed, not imported.

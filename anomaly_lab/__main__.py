@@ -194,6 +194,21 @@ def evaluate(
 
 
 @app.command()
+def quality(
+    run: Run, overrides: Overrides = None, data_root: DataRoot = None, accept_changed_data: AcceptChanges = False
+) -> None:
+    """Measure the images that a trained run generates and reconstructs against validation normals.
+
+    Takes samples=2000 (the largest number of images of a set), features=efficientnet_lite0 and weights=package, or a
+    file of weights of another classifier. Writes quality.json into the run folder, and the report again.
+    """
+    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline.identity import DataAsked
+
+    engine.quality(run, overrides or [], DataAsked(data_root, accept_changed_data))
+
+
+@app.command()
 def predict(
     run: Run,
     images: Annotated[str, typer.Argument(metavar="INPUT", help="An image or scan, or a folder of them.")],

@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from anomaly_lab.bench import data as stores
-from anomaly_lab.bench import gpu, many_pictures, peer, search
+from anomaly_lab.bench import gpu, hq, many_pictures, peer, search
 from anomaly_lab.bench.bare_loop import BareLoop
+from anomaly_lab.bench.turns import Times, interleaved
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.data.batches import IterationSampler, TrainingImages
@@ -37,7 +38,6 @@ from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.pipeline import training
 from anomaly_lab.types import Batch
 
-Times = dict[str, list[float]]
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> None:
     """Benchmark `fanogan_headct` on its synthetic twin, at the laptop budget unless overridden.
 
     Args:
-        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu`, and overrides
-            `key=value` of the configuration.
+        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu` or
+            `--section hq`, and overrides `key=value` of the configuration.
 
     Examples:
         From a shell::
@@ -59,18 +59,24 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one warm-up round (default: 5)")
     parser.add_argument("--only", choices=[*MEASURES], help="run this measure instead of all")
     parser.add_argument("--peer", choices=peer.known(), help="compare GANomaly's training with this library's instead")
-    parser.add_argument("--section", choices=["gpu"], help="measure trainings on a GPU instead, a quarter of an hour")
+    parser.add_argument("--section", choices=["gpu", "hq"], help="measure a GPU, a quarter of an hour, or HQ-AnoGAN")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     options = parser.parse_args(arguments)
-    if options.section:
+    if options.section == "gpu":
         gpu.main(options.out or Path("runs/bench_gpu.json"), options.overrides)
         return
-    settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *options.overrides])
-    out: Path = options.out or Path(f"runs/bench_{options.peer}.json" if options.peer else "runs/bench.json")
+    if options.section:
+        settings = hq.settings(options.overrides)
+    else:
+        settings = configuration.load("fanogan_headct", ["budget=laptop", "data.source=twin", *options.overrides])
+    instead = options.section or options.peer
+    out: Path = options.out or Path(f"runs/bench_{instead}.json" if instead else "runs/bench.json")
     facts = run_folder.provenance() | {"load_before": os.getloadavg()[0], "rounds": options.rounds}
     if options.peer:
         times, details = peer.training(options.peer, options.rounds)
         facts["peer"] = details
+    elif options.section:
+        times = hq.measure(settings, options.rounds)
     else:
         times = _measure([options.only] if options.only else [*MEASURES], settings, options.rounds)
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -92,18 +98,6 @@ def _measure(names: list[str], settings: DictConfig, rounds: int) -> Times:
     return times
 
 
-def _interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> Times:
-    """Time the contenders in turn (A B C A B C …), in seconds; the first round is a warm-up and not recorded."""
-    times: Times = {name: [] for name in contenders}
-    for round_number in range(rounds + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if round_number:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
 def _loading(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
     """Time loading 64 mini-batches of float32 images, with and without augmentation."""
     schedule = configuration.build(settings.detector).schedule
@@ -114,7 +108,7 @@ def _loading(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
             images[draws]
 
     plain, augmented = (lambda: draw(None)), (lambda: draw(data.augmentation))
-    return _interleaved({"load": plain, "load augmented": augmented}, rounds)
+    return interleaved({"load": plain, "load augmented": augmented}, rounds)
 
 
 def _steps(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
@@ -128,7 +122,7 @@ def _steps(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
         contenders[f"encoder step {name}"] = partial(loop.encoder, images[:1])
         contenders[f"critic without penalty {name}"] = partial(loop.distance, images[0])
     contenders["gradient penalty fp32"] = partial(loops["fp32"].penalty, images[0])
-    return _interleaved(contenders, rounds)
+    return interleaved(contenders, rounds)
 
 
 def _scoring(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
@@ -136,7 +130,7 @@ def _scoring(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
     detector: FAnoGAN = configuration.build(settings.detector)
     images = torch.rand(256, settings.data.in_channels, *settings.data.patch_size) * 2 - 1
     parts = torch.split(images, data.scoring_batch_size)
-    return _interleaved({"score": lambda: [detector.score(Batch(image=part)) for part in parts]}, rounds)
+    return interleaved({"score": lambda: [detector.score(Batch(image=part)) for part in parts]}, rounds)
 
 
 def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times:
@@ -175,7 +169,7 @@ def _whole_training(settings: DictConfig, data: PatchDataModule, rounds: int) ->
             loop.gan(batches) if len(batches) > 1 else loop.encoder(batches)
         clock.bare.append(time.process_time() - start)
 
-    _interleaved({"framework": framework, "bare": bare}, rounds)
+    interleaved({"framework": framework, "bare": bare}, rounds)
     return {"training by Trainer": clock.framework[1:], "training by bare loop": clock.bare[1:]}
 
 
@@ -185,7 +179,7 @@ def _start_up(settings: DictConfig, data: PatchDataModule, rounds: int) -> Times
     def run(*words: str) -> Callable[[], object]:
         return lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True)
 
-    return _interleaved(
+    return interleaved(
         {"--help": run("-m", "anomaly_lab", "--help"), "imports": run("-c", "import anomaly_lab.pipeline.engine")},
         rounds,
     )
@@ -216,16 +210,17 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
     for part in ("gan step", "encoder step", "critic without penalty"):
         if f"{part} bf16" in seconds:
             ratios[f"bf16 over fp32, {part}"] = seconds[f"{part} fp32"] / seconds[f"{part} bf16"]
-    return ratios | peer.ratios(seconds)
+    return ratios | peer.ratios(seconds) | hq.ratios(seconds)
 
 
 def _speeds(settings: DictConfig, seconds: dict[str, float]) -> dict[str, float]:
     """Return images per second of the measures that process images."""
-    minibatches = (64 // settings.detector.n_critic + 1) * settings.detector.n_critic
-    images = minibatches * settings.data.batch_size
+    n_critic = settings.detector.get("n_critic", 1)
+    images = (64 // n_critic + 1) * n_critic * settings.data.batch_size
     num_images = {"load": images, "load augmented": images, "score": 256}
     num_images |= dict.fromkeys((name for pair in many_pictures.PAIRS for name in pair), many_pictures.BATCH)
-    return {name: n / seconds[name] for name, n in num_images.items() if name in seconds} | peer.speeds(seconds)
+    found = {name: n / seconds[name] for name, n in num_images.items() if name in seconds}
+    return found | peer.speeds(seconds) | hq.speeds(seconds)
 
 
 def _print(summary: dict[str, Any], facts: dict[str, Any], out: Path) -> None:

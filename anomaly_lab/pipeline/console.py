@@ -87,7 +87,9 @@ def announce(run: Path, facts: dict[str, Any], where_to_get: str) -> None:
     if "paper" in facts:
         hours = facts["paper"]["estimated_seconds"] / 3600
         cost = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
-        say(f"budget=paper would run {_lengths(facts['paper']['phases'])} iterations, about {cost} on this machine")
+        lengths = _lengths(facts["paper"]["phases"])
+        would = "this is" if facts["budget"] == "paper" else f"budget=paper would run {lengths} iterations,"
+        say(f"{would} about {cost} on this machine")
     if "started_from" in facts:
         say(f"warm start: phase {facts['started_from']['phase']} of {facts['started_from']['run']}")
     announce_data(facts["data"])

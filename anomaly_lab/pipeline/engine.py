@@ -24,6 +24,7 @@ from anomaly_lab.experiment import checkpoint_files, fingerprint, record, run_fo
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation
+from anomaly_lab.experiment.quality import FILE as QUALITY_FILE
 from anomaly_lab.experiment.schema import TARGET, locate
 from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
@@ -34,6 +35,7 @@ from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, co
 from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.processes import ENDED, Processes, is_of_another, together
 from anomaly_lab.pipeline.provenance import provenance, published
+from anomaly_lab.pipeline.quality import Words, measured
 from anomaly_lab.pipeline.scorer import Scorer, load_weights
 from anomaly_lab.pipeline.training import (
     construct,
@@ -53,6 +55,7 @@ from anomaly_lab.types import FailedElsewhereError, Schedule, Stopped, UserError
 MAX_NAMED = 5  # files that were not scored and are named on the console
 LOADING = tuple(f"data.store.{name}" for name in ("folder", "num_workers", "scoring_batch_size", "on_bad"))
 EVALUATE = ("evaluation", "trainer.accelerator", *LOADING)  # what may be said otherwise of a run that exists
+QUALITY = ("trainer.accelerator", *LOADING)
 RESUME = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "callbacks", *LOADING)
 
 
@@ -62,7 +65,8 @@ def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = 
 
     Args:
         experiment: name of the experiment.
-        overrides: `key=value` words. At the laptop budget, the cost of the paper budget is estimated for comparison.
+        overrides: `key=value` words. The cost of the paper budget is estimated: at this budget so that one knows what
+            has begun, at the laptop budget for comparison.
         into: the run folder, chosen beforehand; a run that is there already is continued, or left alone if it is
             finished, so that the same command can be repeated until the run is finished. None for a new one.
 
@@ -81,7 +85,8 @@ def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = 
         place = Path(into) if into is not None else None
         if place and processes.from_first((place / "config.yaml").exists()):
             return _finish(place, config, [word for word in overrides if word.startswith(launchers.KEYS)], processes)
-        paper = configuration.load(experiment, [*overrides, "budget=paper"]) if config.budget == "laptop" else None
+        estimated = config.budget in ("laptop", "paper")
+        paper = configuration.load(experiment, [*overrides, "budget=paper"]) if estimated else None
         return train(config, paper, place, overrides)
 
 
@@ -315,14 +320,7 @@ def evaluate(
     run = run_folder.open_run(path)
     config = configuration.recall(run / "config.yaml", overrides, EVALUATE)
     with Interruption().listening(), run_folder.locked(run):
-        facts = record.read_provenance(run, needs=("code", "data"))
-        identity.point_at_data(config, run, facts, asked)
-        data, detector = construct(config)
-        identity.pin_split(data, run, asked)
-        weights = load_weights(run, detector, checkpoint)
-        data.prepare_data()
-        data.setup()
-        identity.check_fingerprint(data, run, facts, asked)
+        data, detector, weights = _trained(run, config, asked, checkpoint)
         run_folder.remove_partial_files(run)
         with Meter("scoring", "batch") as meter:
             scored = score_all(data, detector, device=device_for(config.trainer.accelerator), progress=meter.show)
@@ -331,6 +329,55 @@ def evaluate(
         evaluate_run(run, _evaluation(config), data, detector, scored)
         identity.note_data(run, data, "evaluate", asked)
         _note_evaluation(run, config, overrides, weights)
+        return _reported(run)
+
+
+def _trained(
+    run: Path, config: DictConfig, asked: DataAsked, checkpoint: str | None = None
+) -> tuple[PatchDataModule, Detector, Path]:
+    """Return a trained run's data, set up with the recorded split, its detector, and the file of the weights."""
+    facts = record.read_provenance(run, needs=("code", "data"))
+    identity.point_at_data(config, run, facts, asked)
+    data, detector = construct(config)
+    identity.pin_split(data, run, asked)
+    weights = load_weights(run, detector, checkpoint)
+    data.prepare_data()
+    data.setup()
+    identity.check_fingerprint(data, run, facts, asked)
+    return data, detector, weights
+
+
+@quiet_lightning()
+def quality(path: str, words: Sequence[str] = (), asked: DataAsked = AS_RECORDED) -> Path:
+    """Measure the images that a trained run draws and reconstructs; write quality.json and the report.
+
+    Args:
+        path: the run folder.
+        words: `key=value` words: settings of `quality.Words`, and keys in LOADING and trainer.accelerator.
+        asked: where the run's data lie now, and whether changes of them are accepted.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: the run does not exist, is not trained or is in use by another process; its data have changed; its
+            detector neither draws nor reconstructs images; or the weights of the classifier are missing.
+
+    Examples:
+        >>> quality("runs/fanogan_headct/20260101-120000-laptop-1a2b", ["samples=500"])  # doctest: +SKIP
+        PosixPath('runs/fanogan_headct/20260101-120000-laptop-1a2b/report.html')
+    """
+    _refuse_several("quality")
+    run = run_folder.open_run(path)
+    own, overrides = Words.split(words)
+    config = configuration.recall(run / "config.yaml", overrides, QUALITY)
+    with Interruption().listening(), run_folder.locked(run):
+        network = own.network()
+        data, detector, weights = _trained(run, config, asked)
+        device = device_for(config.trainer.accelerator)
+        found = measured(data, detector.to(device), own, network.to(device), config.seed)
+        facts = {"measured": run_folder.now(), "checkpoint": weights.name, "seed": config.seed}
+        run_folder.write_json(run / QUALITY_FILE, facts | {"changes": str(data.changes) or None} | found)
         return _reported(run)
 
 

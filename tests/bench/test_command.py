@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from anomaly_lab.bench import command
+from anomaly_lab.bench.turns import interleaved
 
 SMALL = ["budget=smoke", "data.twin_size=40", "data.train_normals=0.75", "data.patch_size=[32,32]", "data.batch_size=4",
          "data.scoring_batch_size=128", "detector.width=2", "detector.latent_dim=4", "detector.n_critic=2",
@@ -72,7 +73,7 @@ def test_all_measures_run_where_none_is_named(bench: Callable[..., dict], monkey
 
 def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
     diary: list[str] = []
-    times = command._interleaved({"a": lambda: diary.append("a"), "b": lambda: diary.append("b")}, rounds=2)
+    times = interleaved({"a": lambda: diary.append("a"), "b": lambda: diary.append("b")}, rounds=2)
     assert diary == ["a", "b"] * 3
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 2, "b": 2}
 

@@ -27,6 +27,7 @@ FAMILIES = (  # one of each, and between them every callback
     "deep_svdd_headct",
     "ocsvm_headct",
     "multi_kd_headct",
+    "hq_anogan_headct",
 )
 
 

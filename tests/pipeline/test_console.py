@@ -64,6 +64,8 @@ def test_the_first_lines_of_a_training(tmp_path, capsys: pytest.CaptureFixture[s
         "warm start: phase gan of 2026-smoke",
     ]
     assert lines[-1] == f"run: {tmp_path}"
+    announce(tmp_path, facts | {"budget": "paper"}, "ask the owners")
+    assert "this is about 2.0 hours on this machine" in said(capsys)
 
 
 def test_lightning_is_quiet_inside_and_as_before_outside() -> None:

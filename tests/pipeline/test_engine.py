@@ -140,3 +140,13 @@ def test_another_number_of_processes_is_refused_only_where_it_trains_something_e
     engine.resume(str(run), ["trainer.devices=1"] if parts > 1 else [])
     caveats = run_folder.read_json(run / "provenance.json")["detector"].get("caveats", [])
     assert any("another number of processes" in caveat for caveat in caveats) == (parts > 1)
+
+
+@pytest.mark.parametrize(("budget", "estimated"), [("smoke", None), ("laptop", "paper"), ("paper", "paper")])
+def test_the_cost_of_the_published_length_is_estimated_unless_nobody_asks(
+    budget: str, estimated: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr(engine, "train", lambda config, paper, *_: asked.append(paper and paper.budget))
+    engine.train_by_name("fanogan_headct", [f"budget={budget}"])
+    assert asked == [estimated]

@@ -33,7 +33,7 @@ class Evil:
     def __init__(self, **arguments): pathlib.Path(CANARY).touch()
 """
 SCRIPT = """"'><script>alert(1)</script><img src=x onerror=alert(1)>"""
-VERBS = ("resume", "evaluate", "predict", "report")
+VERBS = ("resume", "evaluate", "quality", "predict", "report")
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,7 @@ PLANTS: dict[str, Callable[[Path], None]] = {
     "a pickle in the gallery": gallery,
     "a link as scores": linked("scores.csv"),
     "a link as metrics": linked("metrics.jsonl"),
+    "a link as quality": linked("quality.json"),
     "a link as lock": linked(".lock"),
     "a link as report": linked("report.html"),
     "a link as folder": linked_folder,

@@ -1,5 +1,6 @@
 """The plan: rows × data sets × seeds, and one line for every mistake in a study's file."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,25 @@ rows:
   wide: {title: Wide, experiment: "toy_{dataset}", overrides: {detector.width: 9}, start_from: base, datasets: [set]}
   base: {title: Base, experiment: "toy_{dataset}", paper: {set: 0.9}, budgets: {paper: {data.limit: 7}}}
 """
+
+
+@pytest.mark.parametrize("name", ["hq_anogan", "hq_anogan_folder"])
+def test_rows_of_the_hq_anogan_studies_differ_from_what_they_start_from_in_what_is_made_anew(name: str) -> None:
+    """After `gan` the encoder's losses, after `encoder` what is gathered, after `gather` the score alone."""
+    anew = {
+        "gan": {"perceptual_weight", "feature_weight", "norm_weight"},
+        "encoder": {"truncation"},
+        "gather": {"score"},
+    }
+    study = plan.narrowed(dataclasses.replace(plan.load(name), budget="laptop"), seeds=[0])
+    runs = {run.key: run.config for run in plan.plan(study)}
+    assert {key.dataset for key in runs} == {*study.datasets}
+    for run in plan.plan(study):
+        if run.start is not None:
+            own, start = run.config["detector"], runs[run.start]["detector"]
+            changed = {key for key in own if own[key] != start[key]}
+            assert changed, run.key
+            assert changed <= anew[run.config["start_phase"]], run.key
 
 
 @pytest.fixture
