@@ -48,12 +48,9 @@ class Record(NamedTuple):
         pictures: of every callback that keeps some, by the name of its folder below samples/, iteration and data URI.
         gallery: cases with their pictures by outcome: tp, fp, tn, fn, and those of `classes.SHOWN` for each class.
         classes: content of classes.csv; None for a run without labels.
-<<<<<<< HEAD
         counterparts: the fixed cases, normals first, beside their reconstructions; None if there are none.
         sheets: data URI of each sheet of generated images, by the names in SHEETS.
-=======
         quality: content of quality.json; empty where nothing was measured.
->>>>>>> quality18
     """
 
     name: str
@@ -68,12 +65,9 @@ class Record(NamedTuple):
     pictures: dict[str, list[tuple[int, str]]]
     gallery: dict[str, list[Row]]
     classes: ClassTable | None = None
-<<<<<<< HEAD
     counterparts: Counterparts | None = None
     sheets: Mapping[str, str] = MappingProxyType({})
-=======
     quality: dict[str, Any] = {}  # noqa: RUF012 – read only
->>>>>>> quality18
 
     def has(self, part: str) -> bool:
         """Return whether any case of the gallery has a part: reconstruction, overlay or outline."""
@@ -117,12 +111,9 @@ def read_run(run: Path) -> Record:
         pictures=_pictures(run / "samples"),
         gallery=_gallery(stored, scores),
         classes=ClassTable.read(run / classes.FILE) if (run / classes.FILE).is_file() else None,
-<<<<<<< HEAD
         counterparts=_counterparts(stored, scores),
         sheets=_sheets(run / "samples"),
-=======
         quality=read_quality(run),
->>>>>>> quality18
     )
 
 

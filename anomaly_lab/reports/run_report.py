@@ -41,11 +41,8 @@ SECTIONS = {
     "counterpart": "Healthy counterpart",
     "pixels": "Localisation",
     "training": "Training",
-<<<<<<< HEAD
     "generator": "What the generator draws",
-=======
     "quality": "Quality of the images",
->>>>>>> quality18
     "data": "Data",
     "audit": "Leakage audit",
     "method": "How the numbers were computed",
