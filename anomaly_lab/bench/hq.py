@@ -24,6 +24,7 @@ from anomaly_lab.losses.stylegan2 import path_lengths, r1_penalty
 from anomaly_lab.networks import stylegan2
 from anomaly_lab.networks.augmentation import ADA
 from anomaly_lab.pipeline import training
+from anomaly_lab.pipeline.console import quiet_lightning
 from anomaly_lab.types import Batch
 
 SCORED = 64  # images
@@ -59,7 +60,9 @@ def measure(chosen: DictConfig, rounds: int) -> Times:
         rounds: timed rounds, after one to warm up.
     """
     image = torch.rand(chosen.data.batch_size, chosen.data.in_channels, *chosen.data.patch_size) * 2 - 1
-    return _iterations(chosen, image, rounds) | interleaved(_parts(chosen, image), rounds)
+    with quiet_lightning():
+        iterations = _iterations(chosen, image, rounds)
+    return iterations | interleaved(_parts(chosen, image), rounds)
 
 
 def ratios(seconds: dict[str, float]) -> dict[str, float]:
