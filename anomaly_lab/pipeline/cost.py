@@ -54,11 +54,10 @@ def phase_seconds(settings: DictConfig) -> dict[str, float]:
     detector.to(memory_format=torch.channels_last)
     whole = settings.data.batch_size
     for phase in detector.schedule:
-        images = MIN_IMAGES
+        first = _iteration(settings, detector, elapsed, (phase.minibatches, MIN_IMAGES))
+        # Scaling a tiny mini-batch would also scale the constant cost of an iteration, and a first one that of starting.
+        images = max(MIN_IMAGES, min(whole, int(MIN_IMAGES * MAX_SECONDS / first)))
         duration = _iteration(settings, detector, elapsed, (phase.minibatches, images))
-        if (affordable := min(whole, int(images * MAX_SECONDS / duration))) > images:
-            images = affordable  # scaling a tiny mini-batch would also scale the constant cost of an iteration
-            duration = _iteration(settings, detector, elapsed, (phase.minibatches, images))
         seconds[phase.name] = duration * whole / images * phase.iterations
         elapsed += phase.iterations
     return seconds

@@ -49,11 +49,24 @@ def test_slow_iterations_are_measured_in_part_and_scaled(fanogan: DictConfig, mo
     machine = Machine(start=0.0, each=0.5)
     monkeypatch.setattr(cost, "_iteration", machine)
     assert cost.phase_seconds(fanogan) == pytest.approx({"gan": 100 * 5 * 16 * 0.5, "encoder": 50 * 16 * 0.5})
-    assert machine.asked == [(0, (5, 2)), (100, (1, 2))]
+    assert machine.asked == [(0, (5, 2)), (0, (5, 2)), (100, (1, 2)), (100, (1, 2))]
     machine = Machine(start=0.0, each=0.15)
     monkeypatch.setattr(cost, "_iteration", machine)
     assert cost.phase_seconds(fanogan)["encoder"] == pytest.approx(50 * 16 * 0.15)
     assert machine.asked[-1] == (100, (1, 6))
+
+
+def test_starting_up_is_not_scaled(fanogan: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phase's first iteration took 5 s on a loaded machine, and 300 s of training were announced as 85 minutes."""
+    machine = Machine(start=0.01, each=0.001)
+
+    def cold(*asked: Any) -> float:
+        return machine(*asked) + (5.0 if asked[3][1] == 2 and len(machine.asked) % 2 else 0.0)
+
+    monkeypatch.setattr(cost, "_iteration", cold)
+    assert cost.phase_seconds(fanogan) == pytest.approx(
+        {"gan": 100 * (0.01 + 0.001 * 5 * 2) * 16 / 2, "encoder": 50 * (0.01 + 0.001 * 2) * 16 / 2}
+    )
 
 
 def test_the_whole_is_the_sum_of_the_phases(fanogan: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
