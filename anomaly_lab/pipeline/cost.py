@@ -55,7 +55,7 @@ def phase_seconds(settings: DictConfig) -> dict[str, float]:
     whole = settings.data.batch_size
     for phase in detector.schedule:
         first = _iteration(settings, detector, elapsed, (phase.minibatches, MIN_IMAGES))
-        # Scaling a tiny mini-batch would also scale the constant cost of an iteration, and a first one that of starting.
+        # Scaling a tiny mini-batch would scale the constant cost of an iteration as well, a first one that of starting.
         images = max(MIN_IMAGES, min(whole, int(MIN_IMAGES * MAX_SECONDS / first)))
         duration = _iteration(settings, detector, elapsed, (phase.minibatches, images))
         seconds[phase.name] = duration * whole / images * phase.iterations

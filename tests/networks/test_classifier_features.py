@@ -53,6 +53,6 @@ def test_nothing_of_them_is_trained(weights: Path) -> None:
 
 
 def test_a_file_of_another_network_is_refused_and_nothing_of_a_detector_is_said(weights: Path) -> None:
-    with pytest.raises(UserError, match="not the weights of torchvision.s resnet18") as said:
+    with pytest.raises(UserError, match=r"not the weights of torchvision.s resnet18") as said:
         ClassifierFeatures("resnet18", str(weights))
     assert "detector." not in str(said.value)
