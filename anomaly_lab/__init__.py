@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from anomaly_lab.api import experiments as experiments
     from anomaly_lab.api import load as load
     from anomaly_lab.api import predict as predict
+    from anomaly_lab.api import quality as quality
     from anomaly_lab.api import resume as resume
     from anomaly_lab.api import show as show
     from anomaly_lab.api import train as train
     from anomaly_lab.data import datasets as datasets
 
 __version__ = "0.1.0"
-_API = ("Run", "evaluate", "experiments", "load", "predict", "resume", "show", "train")
+_API = ("Run", "evaluate", "experiments", "load", "predict", "quality", "resume", "show", "train")
 _PACKAGES = {"datasets": "anomaly_lab.data.datasets", "detectors": "anomaly_lab.detectors"}
 __all__ = ["__version__", *_API, *_PACKAGES]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from anomaly_lab.experiment import compose, record
 from anomaly_lab.experiment import config as configuration
+from anomaly_lab.experiment.quality import read_quality
 from anomaly_lab.experiment.trust import trusting
 from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.identity import DataAsked
@@ -167,6 +168,40 @@ def evaluate(
     with trusting(trust):
         engine.evaluate(str(_folder(run)), overrides(settings), asked, checkpoint)
     return Run(_folder(run))
+
+
+def quality(
+    run: str | Path | Run,
+    *,
+    data_root: str | None = None,
+    accept_changed_data: bool = False,
+    trust: str | Sequence[str] = (),
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure the images that a trained run draws and reconstructs against its validation normals.
+
+    Args:
+        run: a run or its folder.
+        data_root: as in `evaluate`.
+        accept_changed_data: as in `evaluate`.
+        trust: packages beside anomaly_lab whose classes the run may name.
+        settings: `features`, a classifier, whose `weights` are a file, `package` or `random`; `samples`, the largest
+            number of images of each kind; and those of `data.store`.
+
+    Returns:
+        The content of quality.json, see docs/runs.md.
+
+    Raises:
+        UserError: as `evaluate` does; or the detector neither draws nor reconstructs images, or weights are missing.
+
+    Examples:
+        >>> run = "runs/fanogan_headct/20260101-120000-laptop-1a2b"
+        >>> quality(run, samples=500)["generated"]["kid"]  # doctest: +SKIP
+        {'value': 0.031, 'error': 0.004}
+    """
+    with trusting(trust):
+        engine.quality(str(_folder(run)), overrides(settings), DataAsked(data_root, accept_changed_data))
+    return read_quality(_folder(run))
 
 
 def predict(
