@@ -16,6 +16,7 @@ from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.store import Store
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.tables import csv_lines
+from anomaly_lab.pipeline.shortcuts import audit_of_data
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
@@ -124,6 +125,7 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
         },
         store=_store(data),
         settings=_nameless(_settings(data, facts, scans is not None and scans.volumes), data.folder),
+        shortcuts=audit_of_data(data, split),
     )
 
 
