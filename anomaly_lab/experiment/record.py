@@ -311,7 +311,7 @@ class Shortcut(TypedDict, total=False):
 
     name: str
     title: str
-    kind: Literal["pixels", "file", "name"]
+    kind: Literal["greys", "places", "textures", "files", "names"]
     text: bool
     auroc: Figure
     told: Number

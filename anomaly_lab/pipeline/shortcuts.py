@@ -14,19 +14,21 @@ from rich.console import Console
 from rich.progress import track
 
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.readers import pictures
 from anomaly_lab.data.readers.header_facts import file_facts
 from anomaly_lab.evaluation.protocol import without_nan
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.evaluation.shortcuts import files, names, pixels
+from anomaly_lab.evaluation.shortcuts import files, greys, names, places, textures
 from anomaly_lab.evaluation.shortcuts.audit import Column, audit, is_enough, rules_of, title_of
 from anomaly_lab.evaluation.shortcuts.names import Names
 from anomaly_lab.evaluation.shortcuts.view import View
-from anomaly_lab.types import Case
+from anomaly_lab.types import Case, UserError
 
 MOST_CASES = 1000  # of a class; of more, these are drawn
 MOST_PIXELS = 2**27  # of the cases of a class together, but at least a tenth of MOST_CASES
 MOST_PATCHES = 16  # of a case that is judged as a whole, evenly spread
 READ = 32  # rows that are read at once
+SEEN = {"greys": greys, "places": places, "textures": textures}  # of one picture each
 
 Rows = NDArray[np.int64]
 
@@ -138,7 +140,8 @@ def _drawn(data: PatchDataModule, unit: NDArray[np.int64], label: NDArray[np.int
 
 def _of_pixels(data: PatchDataModule, units: _Units) -> dict[str, Column]:
     """Apply the rules on pixels to rows and average them over the rows of a unit."""
-    rules, rows, unit = rules_of(pixels), units.rows, units.unit
+    rows, unit = units.rows, units.unit
+    rules = {(kind, name): rule for kind, module in SEEN.items() for name, rule in rules_of(module).items()}
     values = np.empty((len(rows), len(rules)))
     hidden = not sys.stderr.isatty()
     parts = np.array_split(np.arange(len(rows)), len(rows) // READ + 1)
@@ -149,8 +152,8 @@ def _of_pixels(data: PatchDataModule, units: _Units) -> dict[str, Column]:
     times = np.bincount(unit)
     means = (np.bincount(unit, column) / times for column in values.T)
     return {
-        f"pixels.{name}": Column(title_of(rule), "pixels", mean)
-        for (name, rule), mean in zip(rules.items(), means, strict=True)
+        f"{kind}.{name}": Column(title_of(rule), kind, mean)
+        for ((kind, name), rule), mean in zip(rules.items(), means, strict=True)
     }
 
 
@@ -158,31 +161,33 @@ def _of_files(data: PatchDataModule, units: _Units) -> dict[str, Column]:
     """Apply the rules on files and names to the units; what a file says that holds several cases is left out."""
     first = units.rows[np.unique(units.unit, return_index=True)[1]].tolist()
     of_row, file = data.store.index.columns["case"], data.store.index.columns["file"]
-    case = [of_row[row] for row in first]
-    facts = _facts(data, set(case))
+    of_unit = [of_row[row] for row in first]
+    facts = _facts(data, set(of_unit))
     columns = {
-        f"file.{name}": Column(title_of(rule), "file", _numbers([rule(facts[own]) for own in case]))
+        f"files.{name}": Column(title_of(rule), "files", _numbers([rule(facts[own]) for own in of_unit]))
         for name, rule in rules_of(files).items()
     }
     for field in sorted({field for own in facts.values() for field in own["file"]}):
-        said = [facts[own]["file"].get(field) for own in case]
+        said = [facts[own]["file"].get(field) for own in of_unit]
         title = "bytes" if field == "bytes" else f"header: {field}"
-        columns |= _column(f"file.header.{field}", title, said)
-    written = _numbers([facts[own].get("written") for own in case])
-    known = Names([file[row].rsplit("/", 1)[-1] for row in first], units.patient, written)
+        columns |= _column(f"files.header.{field}", title, said)
+    written = _numbers([facts[own].get("written") for own in of_unit])
+    alone = ["written" in facts[own] for own in of_unit]
+    listed = [file[row].rsplit("/", 1)[-1] if own else "" for row, own in zip(first, alone, strict=True)]
+    known = Names(listed, units.patient, written)
     return columns | {
-        f"name.{name}": Column(title_of(rule), "name", rule(known)) for name, rule in rules_of(names).items()
+        f"names.{name}": Column(title_of(rule), "names", rule(known)) for name, rule in rules_of(names).items()
     }
 
 
 def _column(name: str, title: str, said: Sequence[Any]) -> dict[str, Column]:
     """Return a field of headers as a rule; one that some headers lack is one more, of who has it."""
     if any(isinstance(value, str) for value in said):
-        return {name: Column(title, "file", np.array(["none" if value is None else str(value) for value in said]))}
-    has = {name: Column(title, "file", _numbers(said))}
+        return {name: Column(title, "files", np.array(["none" if value is None else str(value) for value in said]))}
+    has = {name: Column(title, "files", _numbers(said))}
     if any(value is None for value in said):
         present = np.array([float(value is not None) for value in said])
-        has[f"{name}?"] = Column(f"{title}, if any", "file", present)
+        has[f"{name}?"] = Column(f"{title}, if any", "files", present)
     return has
 
 
@@ -209,6 +214,9 @@ def _complete(known: Mapping[str, Any], case: Case, shared: bool) -> dict[str, A
         return fact | {"file": {}}
     if "file" not in fact:
         fact["file"] = file_facts((case.image, *case.slices))
+    if "size" not in fact and case.image.suffix.lower() in pictures.SUFFIXES:
+        with suppress(UserError):
+            fact["size"] = case.box[2:] if case.box else pictures.picture_size(case.image)
     with suppress(OSError):
         fact["written"] = case.image.stat().st_mtime
     return fact

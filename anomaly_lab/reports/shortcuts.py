@@ -10,12 +10,14 @@ from anomaly_lab.reports.html import Banner
 from anomaly_lab.reports.svg import Axis, Deviation, Interval, deviation_plot, interval_plot
 
 KINDS = {
-    "pixels": ("What a detector sees", "series-0"),
-    "file": ("Files and their headers", "series-1"),
-    "name": ("Names and dates, which no detector sees", "series-2"),
+    "greys": ("Greys and colours", "series-0"),
+    "places": ("Places", "series-0"),
+    "textures": ("Detail, noise, compression", "series-0"),
+    "files": ("Files and their headers", "series-1"),
+    "names": ("Names and dates, which no detector sees", "series-2"),
 }
 DRAWN = 14  # rules of a kind in a chart; the table has all
-NAMED = 2  # rules of a kind in a sentence
+NAMED = 2  # rules in a sentence, or one of each kind if these are more
 UNITS = {"image": "images", "patch": "patches", "case": "cases"}
 
 Found = Mapping[str, Any]
@@ -28,23 +30,23 @@ def banners(found: Found | None) -> list[Banner]:
         found: result of the shortcut audit; None if there was none.
 
     Examples:
-        >>> rule = {"name": "file.width", "title": "width", "kind": "file", "auroc": {"value": 0.2}}
+        >>> rule = {"name": "files.width", "title": "width", "kind": "files", "auroc": {"value": 0.2}}
         >>> found = {"rules": [rule | {"told": 0.8, "alarm": True}], "unit": "image"}
         >>> banners(found)[0].text[:81]
         'This set can be told apart by the width of the file (AUROC .80, higher in normal '
     """
     if not found:
         return []
-    alarms = [rule for rule in found.get("rules", ()) if rule.get("alarm") and rule["kind"] != "name"]
+    alarms = [rule for rule in found.get("rules", ()) if rule.get("alarm") and rule["kind"] != "names"]
     if not alarms:
         return []
-    named = [rule for kind in KINDS for rule in [r for r in alarms if r["kind"] == kind][:NAMED]]
-    named.sort(key=lambda rule: -rule["told"])
+    named = list({rule["kind"]: rule for rule in reversed(alarms)}.values())  # the strongest of each kind
+    named = sorted(named, key=lambda rule: -rule["told"]) if len(named) >= NAMED else alarms[:NAMED]
     units = UNITS[found.get("unit", "image")]
     words = [_words(rule, units) for rule in named]
     more = len(alarms) - len(named)
     text = f"This set can be told apart by {_list(words, more)}. "
-    if alarms[0]["kind"] == "file":
+    if alarms[0]["kind"] == "files":
         text += (
             "No anomaly is needed for that: a detector that scores no higher may be a ruler, and traces of sizes and "
             "formats outlast a resizing. Bring all files to one size and compression by the same path, and compare."
@@ -64,7 +66,7 @@ def panels(found: Found) -> list[Panel]:
         found: result of the shortcut audit.
 
     Examples:
-        >>> rule = {"name": "file.width", "title": "width", "kind": "file", "auroc": {"value": 0.8}, "told": 0.8}
+        >>> rule = {"name": "files.width", "title": "width", "kind": "files", "auroc": {"value": 0.8}, "told": 0.8}
         >>> [panel.title for panel in panels({"rules": [rule | {"chance": 0.1, "alarm": True}]})]
         ['Files and their headers']
     """
@@ -94,7 +96,7 @@ def panels(found: Found) -> list[Panel]:
 def _of_detector(found: Found) -> list[Panel]:
     """Draw how the detector's score follows rules, and its AUROC among like cases; nothing without a detector."""
     drawn = []
-    followed = [r for r in found.get("rules", ()) if r.get("follows") is not None and r["kind"] != "name"]
+    followed = [r for r in found.get("rules", ()) if r.get("follows") is not None and r["kind"] != "names"]
     followed.sort(key=lambda rule: -abs(rule["follows"]))
     if followed:
         rows = [Deviation(r["title"], r["follows"], None, None, 0.0, "", "series-0") for r in followed[:DRAWN]]
@@ -120,7 +122,7 @@ def _words(rule: Found, units: str) -> str:
     """Describe a rule with its figure: "the width of the file (AUROC .80, higher in normal images)"."""
     title, told = str(rule["title"]), rate(rule["told"], 2)
     name = f"{title.removeprefix('header: ')} in the header" if title.startswith("header: ") else title
-    if rule["kind"] == "file" and not title.startswith("header: "):
+    if rule["kind"] == "files" and not title.startswith("header: "):
         name = f"{title} of the file"
     value = rule["auroc"]["value"]
     if value >= 0.5 and rule.get("text"):

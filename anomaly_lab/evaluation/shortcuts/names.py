@@ -23,7 +23,7 @@ class Names(NamedTuple):
     """Names of N cases.
 
     Attributes:
-        file: names of their files, without folders.
+        file: names of their files, without folders; empty where a file holds several cases.
         patient: their patients.
         written: when their files were written, seconds; NaN if unknown.
     """
@@ -47,7 +47,8 @@ def patient_number(names: Names) -> Floats:
 
 def place(names: Names) -> Floats:
     """Place in order of names."""
-    return _ranks([_natural(name) for name in names.file])
+    ranks = _ranks([_natural(name) for name in names.file])
+    return np.where([name == "" for name in names.file], np.nan, ranks)
 
 
 def date(names: Names) -> Floats:

@@ -26,8 +26,8 @@ class View:
 
     Examples:
         >>> view = View(np.array([[[0, 51], [102, 255]]], np.uint8))
-        >>> view.grey.round(1).tolist(), round(view.percentile(50), 1)
-        ([[0.0, 0.2], [0.4, 1.0]], 0.2)
+        >>> round(float(view.grey.mean()), 2), view.percentile(50)
+        (0.4, 0.2)
     """
 
     def __init__(self, image: NDArray[np.unsignedinteger]) -> None:

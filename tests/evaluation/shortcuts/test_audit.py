@@ -10,7 +10,7 @@ LABEL = np.repeat([0, 1], 30)
 PATIENTS = [f"p{i}" for i in range(60)]
 
 
-def column(values, kind="pixels"):
+def column(values, kind="greys"):
     return Column("a rule", kind, np.asarray(values))
 
 
@@ -42,7 +42,7 @@ def test_both_directions_are_told(sign):
 def test_what_is_the_same_in_all_is_listed_and_what_says_nothing_is_not():
     columns = {
         "x": column(np.arange(60.0)),
-        "same": Column("bits", "file", np.full(60, 8.0)),
+        "same": Column("bits", "files", np.full(60, 8.0)),
         "void": column(np.full(60, np.nan)),
     }
     found = audit(LABEL, PATIENTS, columns)
@@ -58,7 +58,7 @@ def test_two_patients_prove_nothing_however_many_cases_they_have():
     for _ in range(40):
         values = random.normal(size=10)[patient] + random.normal(size=50) / 10
         alarms += only(audit(label, patient.astype(str).tolist(), {"x": column(values)}))["p"] < 0.05
-    assert alarms <= 5
+    assert alarms <= 7  # binomial: more in 3 of 1000 cases
 
 
 def test_pairs_of_one_patient_are_compared_within_it():
@@ -77,23 +77,23 @@ class TestTexts:
     def test_a_scanner_of_one_class_is_named(self):
         values = np.where(LABEL == 1, "GE", "Siemens")
         values[:6] = "GE"
-        rule = only(audit(LABEL, PATIENTS, {"x": column(values, "file")}))
+        rule = only(audit(LABEL, PATIENTS, {"x": column(values, "files")}))
         assert rule["alarm"]
         assert rule["text"]
         assert 0.8 < rule["auroc"]["low"] < rule["told"] < 1
 
     def test_many_kernels_of_each_class_are_told_together(self):
         values = np.array([f"{label}{i % 5}" for i, label in enumerate(LABEL)])
-        assert only(audit(LABEL, PATIENTS, {"x": column(values, "file")}))["told"] > 0.95
+        assert only(audit(LABEL, PATIENTS, {"x": column(values, "files")}))["told"] > 0.95
 
     def test_names_of_their_own_tell_nothing(self):
-        assert only(audit(LABEL, PATIENTS, {"x": column(np.array(PATIENTS), "file")}))["told"] == 0.5
+        assert only(audit(LABEL, PATIENTS, {"x": column(np.array(PATIENTS), "files")}))["told"] == 0.5
 
     def test_chance_is_a_half_on_average(self):
         random, told = np.random.default_rng(4), []
         for _ in range(60):
             values = random.choice(list("abcd"), 60)
-            told.append(only(audit(LABEL, PATIENTS, {"x": column(values, "file")}))["told"])
+            told.append(only(audit(LABEL, PATIENTS, {"x": column(values, "files")}))["told"])
         assert np.mean(told) == pytest.approx(0.5, abs=0.03)
 
 
@@ -106,7 +106,7 @@ class TestDetector:
         label = np.repeat([0, 1], 300)
         width = random.normal(1.5 * label, 1)
         real = random.normal(1.5 * label, 1)
-        columns = {"width": column(width, "file")}
+        columns = {"width": column(width, "files")}
         patients = [str(i) for i in range(600)]
         ruler = audit(label, patients, columns, width + random.normal(size=600) / 10)
         honest = audit(label, patients, columns, real)
@@ -126,12 +126,12 @@ class TestDetector:
         wide = np.repeat([1.0, 2.0], 30)
         for values in (site, wide):
             told = np.where(label == 1, values, values[::-1])
-            found = audit(label, patients, {"x": column(told, "file")}, score)
+            found = audit(label, patients, {"x": column(told, "files")}, score)
             for stratum in found["strata"]:
                 assert 0 < stratum["pairs"] <= 1
 
     def test_names_are_no_strata(self):
-        found = audit(LABEL, PATIENTS, {"x": column(np.arange(60.0), "name")}, np.arange(60.0))
+        found = audit(LABEL, PATIENTS, {"x": column(np.arange(60.0), "names")}, np.arange(60.0))
         assert found["strata"] == []
         assert only(found)["alarm"]
 
@@ -140,7 +140,7 @@ def noisy(random, label):
     """Rules on pure noise, in groups that resemble each other, one of them a text."""
     base = random.normal(size=(6, len(label)))
     rules = {f"r{i}": column(base[i % 6] + random.normal(size=len(label))) for i in range(30)}
-    return rules | {"text": column(random.choice(list("abc"), len(label)), "file")}
+    return rules | {"text": column(random.choice(list("abc"), len(label)), "files")}
 
 
 @pytest.mark.slow

@@ -29,4 +29,5 @@ def test_numbers_that_this_package_gave_tell_nothing():
 def test_every_rule_answers_for_every_case():
     for rule in rules_of(names).values():
         assert rule(of("b10.png", "b9.png", "A.png", "²3", "", patient=list("abcde"))).shape == (5,)
+    assert np.isnan(names.place(of("a", "", "b"))).tolist() == [False, True, False]
     assert names.place(of("b10.png", "b9.png", "A.png", "b9.png")).tolist() == [2, 1, 0, 1]
