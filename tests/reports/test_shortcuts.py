@@ -32,6 +32,7 @@ def test_without_an_alarm_nothing_is_said():
 def test_the_strongest_of_each_kind_is_named_and_the_others_are_counted():
     others = [rule("height", value=0.79), rule("mean grey", "greys", 0.25), rule("noise", "textures", 0.72)]
     said = text(rule(), *others)
+    assert text(rule(), score=0.7).endswith(" This detector has .70.")
     assert said.startswith(
         "This set can be told apart by the width of the file (AUROC .80, higher in anomalous images)"
     )
@@ -68,7 +69,7 @@ def test_a_run_shows_what_its_score_follows_and_the_detector_among_like_cases():
         "What the score follows in normals",
         "The detector among like cases",
     ]
-    assert "Like width" in drawn[2].svg
+    assert "Like width, 20 %" in drawn[2].svg
     assert ".600 [.50, .70]" in drawn[2].svg
 
 

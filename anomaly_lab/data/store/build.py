@@ -119,7 +119,7 @@ class Writer:
             self.masks.pad(self.rows)
         facts = {"label": case.label, "normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
         histograms = _histograms(scan, cut) if self._keeps_histograms(case) else {}
-        facts |= {"file": self._of_files((case.image, *case.slices))}
+        facts |= {"header": self._of_files((case.image, *case.slices))}
         self._note(case, _facts(scan, cut) | facts | histograms)
 
     def _keeps_histograms(self, case: Case) -> bool:

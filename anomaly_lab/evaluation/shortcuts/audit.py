@@ -80,7 +80,7 @@ def title_of(rule: Callable[..., Any]) -> str:
         'mean of the middle'
     """
     title = (rule.__doc__ or rule.__name__).splitlines()[0].removesuffix(".")
-    return title[0].lower() + title[1:]
+    return title if title[1].isupper() else title[0].lower() + title[1:]  # "JPEG" stays
 
 
 def audit(
