@@ -101,8 +101,9 @@ def _audited(data: PatchDataModule, units: _Units, score: NDArray[np.float64] | 
     if not is_enough(units.label, units.patient):
         return None
     found = audit(units.label, units.patient, _of_pixels(data, units) | _of_files(data, units), score)
-    found = without_nan(found | {"of": units.of, "unit": units.name})
-    return found | {key: [without_nan(entry) for entry in found[key]] for key in ("rules", "strata") if key in found}
+    content: dict[str, Any] = without_nan(found | {"of": units.of, "unit": units.name})
+    lists = {key: [without_nan(entry) for entry in found[key]] for key in ("rules", "strata") if key in found}
+    return content | lists
 
 
 def _unit(data: PatchDataModule) -> str:

@@ -50,8 +50,8 @@ def banners(found: Found | None) -> list[Banner]:
     text = f"{which} can be told apart by {_list(words, more)}. "
     if any(rule["kind"] == "files" for rule in named):
         text += (
-            "What a file is like is no anomaly: a detector that scores no higher may be a ruler, and traces of sizes and "
-            "formats outlast a resizing. Bring all files to one size and compression by the same path, and compare."
+            "What a file is like is no anomaly: a detector that scores no higher may be a ruler, and traces of sizes "
+            "and formats outlast a resizing. Bring all files to one size and compression by the same path, and compare."
         )
     else:
         text += (
@@ -64,7 +64,7 @@ def banners(found: Found | None) -> list[Banner]:
 
 
 def panels(found: Found) -> list[Panel]:
-    """Draw the strongest rules of each kind and, of a run, how the detector's score follows them.
+    """Draw the strongest rules of each kind.
 
     Args:
         found: result of the shortcut audit.
@@ -94,11 +94,20 @@ def panels(found: Found) -> list[Panel]:
         rest = len(rules) - len(rows)
         note = f"{rest} weaker rule{'s' * (rest > 1)} in the table below." if rest else ""
         drawn.append(Panel(title, deviation_plot(rows, Axis("AUROC", 0, 1), ("normal", "anomalous")), note))
-    return drawn + _of_detector(found)
+    return drawn
 
 
-def _of_detector(found: Found) -> list[Panel]:
-    """Draw how the detector's score follows rules, and its AUROC among like cases; nothing without a detector."""
+def panels_of_detector(found: Found) -> list[Panel]:
+    """Draw how a detector's score follows rules, and its AUROC among like cases; empty without a detector.
+
+    Args:
+        found: result of the shortcut audit.
+
+    Examples:
+        >>> stratum = {"title": "width", "auroc": {"value": 0.6}, "pairs": 0.2}
+        >>> [panel.title for panel in panels_of_detector({"score": 0.8, "strata": [stratum]})]
+        ['The detector among like cases']
+    """
     drawn = []
     followed = [r for r in found.get("rules", ()) if r.get("follows") is not None and r["kind"] != "names"]
     followed.sort(key=lambda rule: -abs(rule["follows"]))

@@ -117,7 +117,11 @@ class Writer:
             self.rows += len(images)
         if self.masks is not None:
             self.masks.pad(self.rows)
-        facts = {"label": case.label, "normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
+        facts: dict[str, Any] = {
+            "label": case.label,
+            "normal": int((windows.label == 0).sum()),
+            "windows": len(windows.label),
+        }
         histograms = _histograms(scan, cut) if self._keeps_histograms(case) else {}
         facts |= {"header": self._of_files((case.image, *case.slices))}
         self._note(case, _facts(scan, cut) | facts | histograms)

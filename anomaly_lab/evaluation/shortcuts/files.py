@@ -76,11 +76,6 @@ def lowest(facts: Facts) -> float | None:
     return facts["range"][0] if facts.get("range") else None
 
 
-def highest(facts: Facts) -> float | None:
-    """Highest value."""
-    return facts["range"][1] if facts.get("range") else None
-
-
 def _axis(facts: Facts, axis: int, axes: int) -> float | None:
     size = facts.get("size") or ()
     return float(size[axis]) if len(size) == axes else None

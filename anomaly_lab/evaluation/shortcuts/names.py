@@ -81,5 +81,5 @@ def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
 
 def _ranks(keys: Sequence[tuple[object, ...]]) -> Floats:
     """Return the place of each key among the different ones, from 0."""
-    order = {key: rank for rank, key in enumerate(sorted(set(keys)))}  # type: ignore[type-var]  # keys of one kind
+    order = {key: rank for rank, key in enumerate(sorted(set(keys)))}
     return np.array([order[key] for key in keys], np.float64)
