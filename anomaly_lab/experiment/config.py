@@ -5,6 +5,7 @@ The signature of a class is the schema of its section, see `schema`; no other li
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -353,8 +354,9 @@ def _how_to_name(callback: str, used: Sequence[str]) -> str:
     if meant := did_you_mean(callback, used):
         return meant
     known = catalogue.classes("anomaly_lab.callbacks")
-    base = known["RunCallback"]
-    paths = [f"{kind.__module__}.{name}" for name, kind in known.items() if issubclass(kind, base) and kind is not base]
+    base = known.pop("RunCallback")
+    fit = {name: kind for name, kind in known.items() if issubclass(kind, base) and not inspect.isabstract(kind)}
+    paths = [f"{kind.__module__}.{name}" for name, kind in fit.items()]
     return f" One is added by its class, callbacks.{callback}._target_=…: {', '.join(paths)}"
 
 

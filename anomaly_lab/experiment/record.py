@@ -143,6 +143,7 @@ class Provenance(TypedDict, total=False):
     evaluated: list[dict[str, Any]]
     accepted_changes: list[Change]
     wandb: dict[str, str]
+    mlflow: dict[str, str]
 
 
 class Figure(TypedDict, total=False):
