@@ -49,13 +49,13 @@ class Exhibit(NamedTuple):
 
     Attributes:
         outcome: tp, fp, tn, fn, fixed, or that of a class.
-        case: its id.
+        case: its number in the gallery; the id may be a patient's name and stays in the run folder.
         score: anomaly score.
         pictures: image, reconstruction and map, as far as there are any; uint8 [H, W, 3].
     """
 
     outcome: str
-    case: str
+    case: int
     score: float
     pictures: dict[str, NDArray[np.uint8]]
 
@@ -206,7 +206,7 @@ def caveats_of(run: Path) -> tuple[str, ...]:
         caveats.insert(0, "synthetic twin: the images are generated, not from patients")
     if (budget := provenance.get("budget")) not in (None, "paper"):
         caveats.insert(0, f"reduced budget: {budget}")
-    return tuple(str(caveat) for caveat in caveats)
+    return tuple(without_folders(str(caveat)) for caveat in caveats)
 
 
 def summary_of(run: Path) -> Summary:
@@ -250,7 +250,7 @@ def exhibits_of(run: Path) -> Iterator[Exhibit]:
             pictures["map"] = images.overlay(image, _slice(maps[i])[0], brightest)
         score = float(arrays["anomaly_score"][i]) if "anomaly_score" in arrays else float("nan")
         bytes_of = {name: (colours * 255).round().astype(np.uint8) for name, colours in pictures.items()}
-        yield Exhibit(str(arrays["kind"][i]), str(arrays["id"][i]), score, bytes_of)
+        yield Exhibit(str(arrays["kind"][i]), i + 1, score, bytes_of)
 
 
 def _slice(values: NDArray[Any]) -> NDArray[Any]:
