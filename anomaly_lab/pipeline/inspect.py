@@ -36,6 +36,8 @@ SHARED = (
     "remarks",
     "audit",
     "classes",
+    "in_no_split",
+    "groups",
 )  # facts with a place of their own on the data sheet
 OTHER = (
     "root",
