@@ -7,9 +7,9 @@ slice.
 The owner calls them slices of 200 patients, but neighbouring files are mostly slices of one head. Two protocols:
 
 - "blocks" (default): 25 normals that follow each other are judged, files 100–124, 125–149, 150–174 or 175–199, by the
-  seed modulo 4 or by `data.split.fold` of `folds=4`, and all haemorrhages with each of them. Normals within two files of
-  a judged one, or of its patient, are left out. The validation normals follow each other, too, and are kept apart in
-  the same way.
+  seed modulo 4 or by `data.split.fold` of `folds=4`, and all haemorrhages with each of them. Normals within two files
+  of a judged one, or of its patient, are left out. The validation normals follow each other, too, and are kept apart
+  in the same way.
 - "random", that of publications: 75 normals drawn at random train or validate, 25 and all haemorrhages are judged.
   Neighbours are on both sides, which every page says.
 
@@ -39,8 +39,8 @@ from anomaly_lab.types import Case, UserError
 SIDE = 64  # slices are compared as SIDE x SIDE pictures of the head
 DARK = 0.1  # of white: darker pixels are no part of the head
 LEAKS = (
-    "data.protocol=random: neighbouring files of Head-CT are slices of one head, and some of them train while others are "
-    "judged. Figures are better than on new patients; data.protocol=blocks keeps them apart."
+    "data.protocol=random: neighbouring files of Head-CT are slices of one head, and some of them train while others "
+    "are judged. Figures are better than on new patients; data.protocol=blocks keeps them apart."
 )
 
 

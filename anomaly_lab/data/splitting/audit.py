@@ -112,10 +112,10 @@ def leaks(found: Mapping[str, Any]) -> list[str]:
     if not near or not near["together"] or not near["leaking"]:
         return []
     return [
-        f"Neighbouring files look like pictures of one patient: of {near['pairs']} normals, {near['alike']} are more like "
-        f"the next than 95 % of those far apart are (by chance: {near['pairs'] / 20:.0f}; p = {near['p']:g}), and "
-        f"{near['leaking']} of {near['judged']} judged normals have such a neighbour that trains. Figures are better than "
-        "on new patients; data.group=likeness makes one patient of them."
+        f"Neighbouring files look like pictures of one patient: of {near['pairs']} normals, {near['alike']} are more "
+        f"like the next than 95 % of those far apart are (by chance: {near['pairs'] / 20:.0f}; p = {near['p']:g}), and "
+        f"{near['leaking']} of {near['judged']} judged normals have such a neighbour that trains. Figures are better "
+        "than on new patients; data.group=likeness makes one patient of them."
     ]
 
 
@@ -186,12 +186,10 @@ def _neighbours(
         return None
     trains, judged = (np.unique(place[np.isin(normal, part)]) for part in (rows.get("train", []), rows.get("test", [])))
     judged = _some(judged, JUDGED)
-    beside = {int(i): [int(j) for j in (i - 1, i + 1) if j in set(trains.tolist())] for i in judged}
-    leaking = 0
-    for i, others in beside.items():
-        if others:
-            one, *rest = _small(store, shown[[i, *others]])
-            leaking += any(float(one @ other) > found.threshold for other in rest)
+    beside = np.concatenate([np.stack([judged, judged + step]) for step in (-1, 1)], axis=1)
+    beside = beside[:, np.isin(beside[1], trains)]
+    like = (_small(store, shown[beside[0]]) * _small(store, shown[beside[1]])).sum(1)
+    leaking = len(np.unique(beside[0][like > found.threshold]))
     return {
         "pairs": found.pairs,
         "alike": found.alike,

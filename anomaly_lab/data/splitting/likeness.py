@@ -1,8 +1,8 @@
-"""Likeness of pictures: are files that follow each other slices of one patient, and do judged ones resemble trained ones?
+"""Likeness of pictures: are files that follow each other slices of one patient, do judged ones resemble trained ones?
 
 Two pictures are as alike as small versions of them correlate (Pearson), whatever their brightness and contrast. That
 neighbours in a listing belong together is tested by permuting the order of the patients, exact for any set in which the
-order means nothing. They are compared with files 20 to 60 places apart, not with all, so that a set sorted by hospital
+order means nothing. They are compared with files 10 to 20 places apart, not with all, so that a set sorted by hospital
 or year, in which whole stretches are alike, raises no alarm.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 from torch import Tensor
 
 SIDE = 32  # pictures are compared as SIDE x SIDE versions of them
-FAR = (20, 30, 40, 50, 60)  # places between two files that have nothing to do with each other
-LAGS = (1, 2, 3, 5, 10, *FAR)  # places apart, of the curve
-FEWEST = 40  # patients, of whom neighbours can be compared with others
+FAR = (10, 12, 14, 16, 18, 20)  # places between two files that are of one origin, but hardly of one patient
+LAGS = (1, 2, 3, 5, *FAR, 30, 40, 60)  # places apart, of the curve
+FEWEST = 30  # patients, of whom neighbours can be compared with others
 ALIKE = 0.95  # share of the far pairs that are less alike than a pair that is called alike
 NEARLY_IDENTICAL = 0.98  # likeness above which a picture and the one most like it are of one patient
 REPLICATES = 1999  # permutations of the order
@@ -172,7 +172,7 @@ def grouped(
     """Join patients whose pictures are alike.
 
     Of the normals, and of the anomalous cases, in the order of the listing, two that follow each other are joined if
-    they are more alike than 95 % of the pairs 20 to 60 places apart; but only if neighbours of their class are more
+    they are more alike than 95 % of the pairs 10 to 20 places apart; but only if neighbours of their class are more
     alike than chance can explain (`Neighbours.belong_together`). A picture and the one that is most like it are joined
     wherever they lie, if they are nearly identical.
 
@@ -189,17 +189,7 @@ def grouped(
         >>> grouped(pictures, names, [0] * 100, names).patients[:6]
         ['000..003', '000..003', '000..003', '000..003', '004..007', '004..007']
     """
-    parent = {patient: patient for patient in patients}
-
-    def root(patient: str) -> str:
-        while parent[patient] != patient:
-            parent[patient] = patient = parent[parent[patient]]
-        return patient
-
-    def join(first: int, second: int) -> None:
-        one, other = root(patients[first]), root(patients[second])
-        parent[max(one, other)] = min(one, other)
-
+    joined = _Joined(patients)
     known = [case for case, id in enumerate(ids) if id in pictures]
     thresholds: dict[str, float] = {}
     for label, name in ((0, "normal"), (1, "anomalous")):
@@ -208,12 +198,12 @@ def grouped(
             thresholds[name] = round(limit, 4)
             small = np.stack([pictures[ids[case]] for case in members])
             for place in np.flatnonzero((small[1:] * small[:-1]).sum(1) > limit).tolist():
-                join(members[place], members[place + 1])
+                joined.join(patients[members[place]], patients[members[place + 1]])
     for first, second in _nearly_identical(np.stack([pictures[ids[case]] for case in known])) if known else []:
-        join(known[first], known[second])
+        joined.join(patients[known[first]], patients[known[second]])
     groups: dict[str, list[int]] = defaultdict(list)
     for case, patient in enumerate(patients):
-        groups[root(patient)].append(case)
+        groups[joined.root(patient)].append(case)
     names, listed = list(patients), []
     for members in groups.values():
         if len({patients[case] for case in members}) > 1:
@@ -221,10 +211,28 @@ def grouped(
             for case in members:
                 names[case] = f"{ids[members[0]]}..{ids[members[-1]]}"
     rule = (
-        "neighbours in the listing, of one class, that are more alike than 95 % of the pairs 20 to 60 places apart, if a "
-        f"permutation test finds neighbours alike; and a picture with the one most like it, above {NEARLY_IDENTICAL}"
+        "neighbours in the listing, of one class, that are more alike than 95 % of the pairs 10 to 20 places apart, if "
+        f"a permutation test finds neighbours alike; and a picture with the one most like it, above {NEARLY_IDENTICAL}"
     )
     return Grouping(names, {"rule": rule, "thresholds": thresholds, "groups": listed, "patients": len(groups)})
+
+
+class _Joined:
+    """Disjoint sets of patients."""
+
+    def __init__(self, patients: Sequence[str]) -> None:
+        self.parent = {patient: patient for patient in patients}
+
+    def root(self, patient: str) -> str:
+        """Return the patient that stands for all who are joined with this one."""
+        while self.parent[patient] != patient:
+            self.parent[patient] = patient = self.parent[self.parent[patient]]
+        return patient
+
+    def join(self, first: str, second: str) -> None:
+        """Make one set of the sets of two patients."""
+        one, other = self.root(first), self.root(second)
+        self.parent[max(one, other)] = min(one, other)
 
 
 def _limit(
