@@ -174,7 +174,17 @@ def recall(path: Path, overrides: Sequence[str] = (), takes: Sequence[str] = ())
             asked = _parse(overrides)
             _refuse_other_keys(asked, takes)
             config = merged(config, asked)
+        _imply(config.data)
         return _complete(config, callbacks)
+
+
+def _imply(data: Any) -> None:
+    """Set what the run folder of an older version does not say to what its data set did then."""
+    if not isinstance(data, DictConfig) or TARGET not in data:
+        return
+    for name, value in getattr(locate(data[TARGET], "data"), "implied", {}).items():
+        if name not in data:
+            data[name] = value
 
 
 def _refuse_other_keys(asked: DictConfig, takes: Sequence[str]) -> None:

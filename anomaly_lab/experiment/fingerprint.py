@@ -43,6 +43,8 @@ DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value the
     "compile": "never",
     "data.store.device": "auto",
     "data.split.by": "patient",
+    "data.group": "patient",
+    "data.protocol": "random",
 }
 OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used
 ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed

@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment
 
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import charts, classes, html, images
+from anomaly_lab.reports import charts, classes, html, images, likeness
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.reports.gallery import FIXED_CASES
 from anomaly_lab.reports.html import Banner, whole, without_folders
@@ -249,6 +249,7 @@ def _environment() -> Environment:
         "class_figures": classes.FIGURES,
         "class_means": classes.OVER_CLASSES,
         "class_rules": classes.RULES,
+        **likeness.GLOBALS,
         "heat_bar": images.data_uri(images.heat(np.tile(np.linspace(0, 1, 200), (8, 1)))),
     }
     return environment
