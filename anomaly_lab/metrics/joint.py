@@ -130,7 +130,11 @@ def auroc_difference(samples: Sequence[Sample], level: float = 0.95, trainings: 
 
 
 def from_replicates(
-    values: Sequence[float], replicated: Floats, patients: tuple[int, int], least: float = 0.0, level: float = 0.95
+    values: Sequence[float] | Floats,
+    replicated: Floats,
+    patients: tuple[int, int],
+    least: float = 0.0,
+    level: float = 0.95,
 ) -> Estimate:
     """Return the mean of another metric of runs, or of a difference, with its interval.
 

@@ -27,7 +27,7 @@ FINEST = 16_384  # different scores that the replicates tell apart; beyond it an
 
 def bootstrap(
     label: Labels,
-    patient: Sequence[str],
+    patient: Sequence[str] | NDArray[np.generic],
     ratings: Mapping[str, tuple[Floats, float]],
     replicates: int = 2000,
     seed: int = 0,
@@ -87,7 +87,9 @@ def jackknife_error(without: Floats) -> float:
     return math.sqrt((k - 1) / k * float(np.square(without - without.mean()).sum())) if k > 1 else math.nan
 
 
-def draw_weights(label: Labels, patient: Sequence[str], replicates: int, seed: int) -> Iterator[NDArray[np.int32]]:
+def draw_weights(
+    label: Labels, patient: Sequence[str] | NDArray[np.generic], replicates: int, seed: int
+) -> Iterator[NDArray[np.int32]]:
     """Yield how often each case is drawn, in blocks [N, R] with `replicates` columns in total.
 
     Examples:
@@ -150,9 +152,9 @@ class WeightedMetrics:
         Args:
             weight: how often each case counts in each of R replicates, [N, R].
         """
-        weight = weight.astype(self._kind)
-        w, between = np.split((self._sums @ weight).astype(np.float64), [self._levels])
-        tp, fp = (self._called @ weight).astype(np.float64)
+        counts = weight.astype(self._kind)
+        w, between = np.split((self._sums @ counts).astype(np.float64), [self._levels])
+        tp, fp = (self._called @ counts).astype(np.float64)
         passed, detected = np.cumsum(between, axis=0), np.cumsum(w, axis=0)
         above, reached = passed[:-1:2], passed[1::2]
         p, n = w.sum(0), passed[-1]
