@@ -317,6 +317,45 @@ class Classes(TypedDict, total=False):
     calibration: Calibration
 
 
+class Shortcut(TypedDict, total=False):
+    """A rule of one number a case, and how well it tells the classes apart."""
+
+    name: str
+    title: str
+    kind: Literal["greys", "places", "textures", "files", "names"]
+    text: bool
+    auroc: Figure
+    told: Number
+    p: Number
+    chance: Number
+    alarm: bool
+    follows: Number
+
+
+class Stratum(TypedDict, total=False):
+    """The detector among cases that are alike by a rule; `pairs` is their share of all pairs."""
+
+    name: str
+    title: str
+    auroc: Figure
+    pairs: Number
+
+
+class Shortcuts(TypedDict, total=False):
+    """The shortcut audit of the test split."""
+
+    cases: Counts
+    of: Counts
+    patients: Whole
+    unit: Literal["image", "patch", "case"]
+    exchanges: Whole
+    level: Annotated[float, Range("(0, 1)")]
+    rules: list[Shortcut]
+    constant: list[str]
+    score: Number
+    strata: list[Stratum]
+
+
 class Metrics(TypedDict, total=False):
     """metrics.json."""
 
@@ -333,6 +372,7 @@ class Metrics(TypedDict, total=False):
     unit: Unit
     pixels: Pixels | None
     classes: Classes
+    shortcuts: Shortcuts | None
 
 
 def read_provenance(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:

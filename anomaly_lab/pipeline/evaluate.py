@@ -19,6 +19,7 @@ from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
 from anomaly_lab.pipeline.sheets import write_sheets
+from anomaly_lab.pipeline.shortcuts import audit_of_run
 from anomaly_lab.reports.gallery import FIXED_CASES
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
@@ -71,6 +72,7 @@ def evaluate_run(
     scored_unit = "patch" if evaluation.case_score == "none" else "case"
     metrics["unit"] = {"scored": scored_unit, "rule": evaluation.case_score, "top_k": evaluation.top_k}
     metrics["pixels"] = _pixels(scored, data, fitted)
+    metrics["shortcuts"] = audit_of_run(data, scores, np.concatenate(list(splits.values())), scored_unit == "case")
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     if table is not None:
         told = Supervision(data.target_type, dict(zip(data.classes, data.class_counts()[:, 0].tolist(), strict=True)))

@@ -18,6 +18,7 @@ from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.tables import csv_lines
 from anomaly_lab.pipeline.alike import sheet
 from anomaly_lab.reports import images
+from anomaly_lab.pipeline.shortcuts import audit_of_data
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
@@ -129,6 +130,7 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
         store=_store(data),
         alike=images.png_uri(picture) if (picture := sheet(data, facts["audit"])) else "",
         settings=_nameless(_settings(data, facts, scans is not None and scans.volumes), data.folder),
+        shortcuts=audit_of_data(data, split),
     )
 
 
