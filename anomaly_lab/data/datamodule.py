@@ -154,6 +154,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
             number of images is that of "images".
         classes: names of the classes that a supervised detector tells apart.
+        brightness: whether anomalies are "bright" or "dark" against normal tissue, by knowledge of the field and not by
+            these labels; None if there is none. A baseline uses it.
         include: kinds of DICOM objects that are scans to this data set although usually they are none.
         implied: settings that run folders of older versions lack, with the values that these runs had.
         source: "real" or "twin", set by the constructor.
@@ -186,6 +188,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     twin_version: ClassVar[int] = 1
     version: ClassVar[int] = 1
     official: ClassVar[dict[str, int]] = {}
+    brightness: Literal["bright", "dark"] | None = None
     include: Sequence[str] = ()
     implied: ClassVar[dict[str, Any]] = {}
 

@@ -36,6 +36,7 @@ from anomaly_lab.types import Count, Name, Range, Seed, UserError
 Compile = Literal["never", "networks", "graphs"]
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
+FeatureBaselines = Literal["auto", "always", "never"]
 OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # keys accepted for a data set without a detector
 DATA_FOLDER = "ANOMALY_DATA"  # variable with the folder above the data sets, in whose default roots it stands
 SECTIONS = ("data", "detector", "trainer")  # sections that name a class by _target_, as every callback does
@@ -55,6 +56,9 @@ class Evaluation:
         case_score: unit of the evaluation: "none" evaluates patches individually; the others evaluate cases by the
             "max" or the "mean" of their patches' scores, or by the mean of the highest `top_k` ("top_k").
         top_k: number of patches for "top_k".
+        feature_baselines: whether baselines on features of a pretrained network are fitted as well, which need the
+            extra `features` and some hundredths of a second for each scored image: "auto" for up to 5 000 images,
+            "always" or "never".
 
     Examples:
         >>> Evaluation(case_score="top_k", top_k=5).threshold
@@ -66,6 +70,7 @@ class Evaluation:
     replicates: Count = 2000
     case_score: CaseScore = "none"
     top_k: Count = 10
+    feature_baselines: FeatureBaselines = "auto"
 
 
 @dataclass

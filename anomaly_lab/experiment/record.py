@@ -363,6 +363,7 @@ class Metrics(TypedDict, total=False):
     threshold: Threshold
     detector: Figures
     baselines: dict[str, Figures | None]
+    baseline_notes: list[str]
     trivial: dict[str, dict[str, Number]] | None
     versus_baselines: Comparison | None
     components: Components | None
