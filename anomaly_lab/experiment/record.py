@@ -143,6 +143,7 @@ class Provenance(TypedDict, total=False):
     evaluated: list[dict[str, Any]]
     accepted_changes: list[Change]
     wandb: dict[str, str]
+    mlflow: dict[str, str]
 
 
 class Figure(TypedDict, total=False):
@@ -151,6 +152,7 @@ class Figure(TypedDict, total=False):
     value: Number
     low: Number
     high: Number
+    p: Number
 
 
 Figures = dict[str, Figure | Number]
@@ -168,11 +170,12 @@ class Threshold(TypedDict, total=False):
 
 
 class Comparison(TypedDict, total=False):
-    """The detector against the best baseline."""
+    """The detector against the best baseline, and against each, with p-values after Holm's correction."""
 
     best: str
     difference: Figure
     beaten: bool
+    each: dict[str, Figure]
     sentence: str
 
 
@@ -197,6 +200,7 @@ class Pixels(TypedDict, total=False):
 
     num_masks: Whole
     patients: Whole
+    remark: Name
     auroc: Figure | Number
     pro: Figure | Number
     baselines: dict[str, Figures]
@@ -216,6 +220,13 @@ class Bootstrap(TypedDict, total=False):
 
     replicates: Whole
     level: Annotated[float, Range("(0, 1)")]
+
+
+class Intervals(TypedDict, total=False):
+    """The patients that intervals rest on, and a sentence if they are too few for any."""
+
+    patients: Counts
+    remark: Name
 
 
 class ClassCounts(TypedDict, total=False):
@@ -352,11 +363,13 @@ class Metrics(TypedDict, total=False):
     threshold: Threshold
     detector: Figures
     baselines: dict[str, Figures | None]
+    baseline_notes: list[str]
     trivial: dict[str, dict[str, Number]] | None
     versus_baselines: Comparison | None
     components: Components | None
     oracle: dict[str, dict[str, Number]] | None
     bootstrap: Bootstrap
+    intervals: Intervals
     unit: Unit
     pixels: Pixels | None
     classes: Classes

@@ -13,7 +13,7 @@ from jinja2 import Environment
 from numpy.typing import NDArray
 
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import html, images, shortcuts
+from anomaly_lab.reports import html, images, likeness, shortcuts
 from anomaly_lab.reports.charts import Panel, figure, rate
 from anomaly_lab.reports.html import Banner, number, whole
 from anomaly_lab.reports.scan_summary import Mixture, ScanSummary, common_axis
@@ -95,6 +95,7 @@ class Sheet:
         galleries: example patches of each class.
         store: facts about the store, by name.
         settings: values by group and name.
+        alike: data URI of judged normals above the training pictures that are most like them; empty for none.
         shortcuts: result of the shortcut audit; None if a class has too few cases.
     """
 
@@ -111,6 +112,7 @@ class Sheet:
     galleries: dict[str, list[Exhibit]] = field(default_factory=dict)
     store: dict[str, str] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alike: str = ""
     shortcuts: dict[str, Any] | None = None
 
 
@@ -342,5 +344,5 @@ def _words(value: Any) -> str:
 
 def _environment() -> Environment:
     environment = html.environment(rate=rate, words=_words, figure=figure)
-    environment.globals |= {"sections": SECTIONS, "splits": SPLITS}
+    environment.globals |= {"sections": SECTIONS, "splits": SPLITS} | likeness.GLOBALS
     return environment

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment
 
+from anomaly_lab.evaluation.baselines.fitted import kinds
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import charts, classes, html, images, shortcuts
+from anomaly_lab.reports import charts, classes, html, images, likeness, shortcuts
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.reports.gallery import FIXED_CASES
 from anomaly_lab.reports.html import Banner, whole, without_folders
@@ -256,9 +257,11 @@ def _environment() -> Environment:
         "metric_names": METRICS,
         "rule_names": RULES,
         "baseline_names": charts.BASELINE_NAMES,
+        "baseline_rules": {name: kind.rule for name, kind in kinds().items()},
         "class_figures": classes.FIGURES,
         "class_means": classes.OVER_CLASSES,
         "class_rules": classes.RULES,
+        **likeness.GLOBALS,
         "heat_bar": images.data_uri(images.heat(np.tile(np.linspace(0, 1, 200), (8, 1)))),
     }
     return environment

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 from anomaly_lab.metrics import statistics
+from anomaly_lab.metrics.comparison import auroc_interval
 from anomaly_lab.metrics.ranking import Floats, Labels, auroc
 
 LEVEL = 0.95
 EXCHANGES = 2000  # of the labels; with few, the level itself is a matter of luck (1000: 5 ± 0.7 %)
-REPLICATES = 300  # of the bootstrap
 TELLING = 0.7  # AUROC, two-sided, from which a rule that is no accident is named
 FEWEST = 10  # cases of a class, and half as many patients, for an audit
 STRATA = 5  # of like cases
@@ -239,9 +240,7 @@ def _interval(
 ) -> tuple[float, float]:
     """Return the interval of one rule's AUROC by patient; it is not corrected for the number of rules."""
     if not column.is_text:
-        rating = {"rule": (column.values[known].astype(np.float64), math.nan)}
-        drawn = statistics.bootstrap(label[known], who[known].astype(str).tolist(), rating, REPLICATES)
-        return statistics.interval(drawn["rule"]["auroc"], LEVEL)
+        return auroc_interval(label[known], column.values[known].astype(np.float64), who[known], LEVEL)
     tables = _tables(column, label[:, None].astype(np.float64), who)
     without = []
     for own, (counts, others) in enumerate((tables, tables[::-1])):
@@ -251,8 +250,13 @@ def _interval(
                 fewer[text] -= 1
                 (left,) = _told_by_texts(*((others, fewer) if own else (fewer, others))).tolist()
                 without += [left] * round(count)
-    low, high = statistics.jackknife(value, np.array(without), LEVEL)
-    return max(0.0, low), min(1.0, high)
+    return _around(value, np.array(without))
+
+
+def _around(value: float, without: Floats) -> tuple[float, float]:
+    """Return the jackknife interval of an AUROC, clipped to [0, 1], from what it is without each of the patients."""
+    half = statistics.jackknife_error(without) * float(student.ppf((1 + LEVEL) / 2, max(1, len(without) - 1)))
+    return (math.nan, math.nan) if math.isnan(half) else (max(0.0, value - half), min(1.0, value + half))
 
 
 def _follows(column: Column, normals: NDArray[np.bool_], score: Floats) -> float:
@@ -287,10 +291,9 @@ def _stratified(label: Labels, who: NDArray[np.intp], column: Column, score: Flo
     value = wins / pairs
     rest = pairs - won[1]
     without = np.where(rest > 0, (wins - won[0]) / np.maximum(rest, 1), value)
-    low, high = statistics.jackknife(float(value), without, LEVEL)
+    low, high = _around(float(value), without)
     all_pairs = float(label.sum() * (label == 0).sum())
-    entry = {"value": float(value), "low": max(0.0, low), "high": min(1.0, high)}
-    return {"auroc": entry, "pairs": pairs / all_pairs}
+    return {"auroc": {"value": float(value), "low": low, "high": high}, "pairs": pairs / all_pairs}
 
 
 def _strata(column: Column) -> Iterator[NDArray[np.intp]]:
