@@ -67,7 +67,7 @@ def bytes_per_pixel(facts: Facts) -> float | None:
 
 
 def blocks(facts: Facts) -> float | None:
-    """JPEG blocks, as read."""
+    """JPEG blocks."""
     return facts.get("blocks")
 
 
