@@ -143,6 +143,7 @@ class Provenance(TypedDict, total=False):
     evaluated: list[dict[str, Any]]
     accepted_changes: list[Change]
     wandb: dict[str, str]
+    mlflow: dict[str, str]
 
 
 class Figure(TypedDict, total=False):
@@ -316,6 +317,45 @@ class Classes(TypedDict, total=False):
     calibration: Calibration
 
 
+class Shortcut(TypedDict, total=False):
+    """A rule of one number a case, and how well it tells the classes apart."""
+
+    name: str
+    title: str
+    kind: Literal["greys", "places", "textures", "files", "names"]
+    text: bool
+    auroc: Figure
+    told: Number
+    p: Number
+    chance: Number
+    alarm: bool
+    follows: Number
+
+
+class Stratum(TypedDict, total=False):
+    """The detector among cases that are alike by a rule; `pairs` is their share of all pairs."""
+
+    name: str
+    title: str
+    auroc: Figure
+    pairs: Number
+
+
+class Shortcuts(TypedDict, total=False):
+    """The shortcut audit of the test split."""
+
+    cases: Counts
+    of: Counts
+    patients: Whole
+    unit: Literal["image", "patch", "case"]
+    exchanges: Whole
+    level: Annotated[float, Range("(0, 1)")]
+    rules: list[Shortcut]
+    constant: list[str]
+    score: Number
+    strata: list[Stratum]
+
+
 class Metrics(TypedDict, total=False):
     """metrics.json."""
 
@@ -323,6 +363,7 @@ class Metrics(TypedDict, total=False):
     threshold: Threshold
     detector: Figures
     baselines: dict[str, Figures | None]
+    baseline_notes: list[str]
     trivial: dict[str, dict[str, Number]] | None
     versus_baselines: Comparison | None
     components: Components | None
@@ -332,6 +373,7 @@ class Metrics(TypedDict, total=False):
     unit: Unit
     pixels: Pixels | None
     classes: Classes
+    shortcuts: Shortcuts | None
 
 
 def read_provenance(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.store import Store
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.tables import csv_lines
+from anomaly_lab.pipeline.alike import sheet
+from anomaly_lab.reports import images
+from anomaly_lab.pipeline.shortcuts import audit_of_data
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
@@ -36,6 +39,8 @@ SHARED = (
     "remarks",
     "audit",
     "classes",
+    "in_no_split",
+    "groups",
 )  # facts with a place of their own on the data sheet
 OTHER = (
     "root",
@@ -123,7 +128,9 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
             name: _exhibits(data, split, shown & (named == name)) for name in _ordered(named[shown])[:MAX_CLASSES]
         },
         store=_store(data),
+        alike=images.png_uri(picture) if (picture := sheet(data, facts["audit"])) else "",
         settings=_nameless(_settings(data, facts, scans is not None and scans.volumes), data.folder),
+        shortcuts=audit_of_data(data, split),
     )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment
 
+from anomaly_lab.evaluation.baselines.fitted import kinds
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import charts, classes, html, images
+from anomaly_lab.reports import charts, classes, html, images, likeness, shortcuts
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.reports.gallery import FIXED_CASES
 from anomaly_lab.reports.html import Banner, whole, without_folders
@@ -44,6 +45,7 @@ SECTIONS = {
     "generator": "What the generator draws",
     "quality": "Quality of the images",
     "data": "Data",
+    "shortcuts": "Shortcuts",
     "audit": "Leakage audit",
     "method": "How the numbers were computed",
     "record": "Run details",
@@ -79,6 +81,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
     threshold = (record.metrics.get("threshold") or {}).get("value")
     pixels = record.metrics.get("pixels") or {}
     of_classes = record.metrics.get("classes") or {}
+    notice = shortcuts.banners(record.metrics.get("shortcuts"))
     page = (
         _environment()
         .get_template("run_report.html.j2")
@@ -86,7 +89,12 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             record=record,
             metrics=record.metrics,
             provenance=record.provenance,
-            banners=[*banners(record.provenance, record.metrics), *stalled(record.log), *classes.banners(of_classes)],
+            banners=[
+                *banners(record.provenance, record.metrics),
+                *stalled(record.log),
+                *notice,
+                *classes.banners(of_classes),
+            ],
             verdict=verdict(record.metrics),
             gains=gains(record.metrics),
             contenders=charts.contenders(record.metrics),
@@ -100,6 +108,8 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             class_galleries=classes.galleries(of_classes, record.gallery, record.classes),
             galleries=GALLERIES,
             counterparts=record.counterparts,
+            shortcut_panels=shortcuts.panels(record.metrics.get("shortcuts") or {}),
+            shortcut_notice=notice,
         )
     )
     write_atomic(run / "report.html", page)
@@ -262,9 +272,11 @@ def _environment() -> Environment:
         "metric_names": METRICS,
         "rule_names": RULES,
         "baseline_names": charts.BASELINE_NAMES,
+        "baseline_rules": {name: kind.rule for name, kind in kinds().items()},
         "class_figures": classes.FIGURES,
         "class_means": classes.OVER_CLASSES,
         "class_rules": classes.RULES,
+        **likeness.GLOBALS,
         "heat_bar": images.data_uri(images.heat(np.tile(np.linspace(0, 1, 200), (8, 1)))),
     }
     return environment
