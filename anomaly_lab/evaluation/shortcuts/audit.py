@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from anomaly_lab.metrics import statistics
+from anomaly_lab.metrics import joint, statistics
+from anomaly_lab.metrics.joint import Sample
 from anomaly_lab.metrics.ranking import Floats, Labels, auroc
 
 LEVEL = 0.95
 EXCHANGES = 2000  # of the labels; with few, the level itself is a matter of luck (1000: 5 ± 0.7 %)
-REPLICATES = 300  # of the bootstrap
 TELLING = 0.7  # AUROC, two-sided, from which a rule that is no accident is named
 FEWEST = 10  # cases of a class, and half as many patients, for an audit
 STRATA = 5  # of like cases
@@ -239,9 +239,8 @@ def _interval(
 ) -> tuple[float, float]:
     """Return the interval of one rule's AUROC by patient; it is not corrected for the number of rules."""
     if not column.is_text:
-        rating = {"rule": (column.values[known].astype(np.float64), math.nan)}
-        drawn = statistics.bootstrap(label[known], who[known].astype(str).tolist(), rating, REPLICATES)
-        return statistics.interval(drawn["rule"]["auroc"], LEVEL)
+        found = joint.auroc([Sample(label[known], column.values[known].astype(np.float64), who[known])], LEVEL)
+        return found.low, found.high
     tables = _tables(column, label[:, None].astype(np.float64), who)
     without = []
     for own, (counts, others) in enumerate((tables, tables[::-1])):
@@ -251,8 +250,7 @@ def _interval(
                 fewer[text] -= 1
                 (left,) = _told_by_texts(*((others, fewer) if own else (fewer, others))).tolist()
                 without += [left] * round(count)
-    low, high = statistics.jackknife(value, np.array(without), LEVEL)
-    return max(0.0, low), min(1.0, high)
+    return statistics.jackknife(value, np.array(without), LEVEL)
 
 
 def _follows(column: Column, normals: NDArray[np.bool_], score: Floats) -> float:
@@ -289,7 +287,7 @@ def _stratified(label: Labels, who: NDArray[np.intp], column: Column, score: Flo
     without = np.where(rest > 0, (wins - won[0]) / np.maximum(rest, 1), value)
     low, high = statistics.jackknife(float(value), without, LEVEL)
     all_pairs = float(label.sum() * (label == 0).sum())
-    entry = {"value": float(value), "low": max(0.0, low), "high": min(1.0, high)}
+    entry = {"value": float(value), "low": low, "high": high}
     return {"auroc": entry, "pairs": pairs / all_pairs}
 
 
