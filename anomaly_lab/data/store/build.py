@@ -117,9 +117,9 @@ class Writer:
             self.rows += len(images)
         if self.masks is not None:
             self.masks.pad(self.rows)
-        facts = {"label": case.label, "normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
+        counts = {"normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
+        facts = {"label": case.label, **counts, "header": self._of_files((case.image, *case.slices))}
         histograms = _histograms(scan, cut) if self._keeps_histograms(case) else {}
-        facts |= {"file": self._of_files((case.image, *case.slices))}
         self._note(case, _facts(scan, cut) | facts | histograms)
 
     def _keeps_histograms(self, case: Case) -> bool:
