@@ -132,7 +132,15 @@ def test_likeness_groups_and_cases_in_no_split_are_shown(tmp_path):
     content = sheet(facts=facts(audit=AUDIT | {"likeness": found}, groups=groups, in_no_split=aside), alike="data:,x")
     page = write_datasheet(tmp_path / "sheet.html", content).read_text()
     assert HOSTILE not in page
-    for words in ("13 of 25 judged", "of 99 normals, 52", "AUROC .871", ".988", "Likeness of normals", "a rule"):
+    for words in (
+        "13 of 25 judged",
+        "of 99 normals, 52",
+        "AUROC .871",
+        ".988",
+        ".12 to .90",
+        "Likeness of normals",
+        "a rule",
+    ):
         assert words in page
     assert "3 cases are in no split" in page
 
