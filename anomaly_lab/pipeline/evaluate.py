@@ -18,6 +18,7 @@ from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
+from anomaly_lab.pipeline.alike import note_likeness
 from anomaly_lab.pipeline.sheets import write_sheets
 from anomaly_lab.reports.gallery import FIXED_CASES
 
@@ -84,6 +85,7 @@ def evaluate_run(
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
     write_sheets(run / "samples", detector, data.seed)
+    note_likeness(run, data)
 
 
 def _class_table(scores: Scores, data: PatchDataModule, rows: np.ndarray, probability: np.ndarray) -> ClassTable:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomaly_lab.experiment.record import Likeness, check
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, banners, clipping, intensities, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
@@ -115,34 +114,6 @@ def test_a_sheet_of_what_is_not_stored_has_no_histograms(tmp_path: Path):
     text = page(tmp_path, sheet(scans=None, galleries={}))
     assert text.count("No image has been read yet") == 2
     assert "None." in text
-
-
-def test_likeness_groups_and_cases_in_no_split_are_shown(tmp_path):
-    points = [{"apart": lag, "low": 0.4, "median": 0.9 - lag / 100, "high": 1.0} for lag in (1, 10, 20)]
-    near = {"pairs": 99, "alike": 52, "threshold": 0.8, "p": 0.0005, "together": True, "judged": 25, "leaking": 13}
-    found = {
-        "nearest": {"test_normal": {"count": 25, "low": 0.1234, "median": 0.5, "high": 0.9}},
-        "auroc": {"value": 0.8712, "low": None, "high": None},
-        "worst": [{"ids": [HOSTILE, "b"], "splits": ["test", "train"], "likeness": 0.9876}],
-        "neighbours": near | {"curve": points},
-    }
-    check(found, Likeness)
-    groups = {"rule": "a rule", "thresholds": {"normal": 0.8}, "groups": [["a", HOSTILE]], "patients": 3}
-    aside = {"count": 3, "ids": [HOSTILE, "x", "y"]}
-    content = sheet(facts=facts(audit=AUDIT | {"likeness": found}, groups=groups, in_no_split=aside), alike="data:,x")
-    page = write_datasheet(tmp_path / "sheet.html", content).read_text()
-    assert HOSTILE not in page
-    for words in (
-        "13 of 25 judged",
-        "of 99 normals, 52",
-        "AUROC .871",
-        ".988",
-        ".12 to .90",
-        "Likeness of normals",
-        "a rule",
-    ):
-        assert words in page
-    assert "3 cases are in no split" in page
 
 
 AUDIT = facts()["audit"]
