@@ -28,7 +28,6 @@ from anomaly_lab.experiment.quality import FILE as QUALITY_FILE
 from anomaly_lab.experiment.schema import TARGET, locate
 from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
-from anomaly_lab.pipeline.alike import note_likeness
 from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say, warn
 from anomaly_lab.pipeline.evaluate import evaluate_run
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
@@ -153,7 +152,6 @@ def train(
             marks = (config.budget, *(["twin"] if data.source == "twin" else []))
             run = place or run_folder.new_place(config.runs, config.name, marks)
             _make_run_folder(_Work(config, run, facts, data, detector, callbacks), start)
-            note_likeness(run, data)
             announce(run, facts, data.where_to_get)
             held.enter_context(run_folder.locked(run))
         run, facts = processes.from_first((run, facts))
@@ -330,7 +328,6 @@ def evaluate(
         _mark_stale(run)  # until scores, metrics and configuration agree again
         evaluate_run(run, _evaluation(config), data, detector, scored)
         identity.note_data(run, data, "evaluate", asked)
-        note_likeness(run, data)
         _note_evaluation(run, config, overrides, weights)
         return _reported(run)
 
