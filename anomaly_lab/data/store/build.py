@@ -190,6 +190,7 @@ def _facts(scan: Scan, cut: CutScan) -> dict[str, Any]:
         "white": None if scan.affine is not None else int(np.iinfo(scan.pixels.dtype).max),
         "clipped": round(cut.scan.clipped, 6),
         "lesion": None if scan.mask is None else int(np.count_nonzero(scan.mask)),
+        **({"uncropped": True} if scan.uncropped else {}),
     }
 
 

@@ -27,11 +27,10 @@ def remarks(scans: Iterable[Mapping[str, Any]]) -> list[str]:
         >>> remarks([scan])[0][:43]
         '1 anomalous scan with an empty mask (a.png)'
     """
+    scans = [scan for scan in scans if "skipped" not in scan]
     empty, brightest, shares = list[str](), list[float](), list[float]()
     sizes: tuple[list[float], list[float]] = [], []  # by label
     for scan in scans:
-        if "skipped" in scan:
-            continue
         sizes[scan["label"]].append(float(np.prod(scan["size"])))
         if scan["lesion"] == 0 and scan["label"] == 1:
             empty.append(scan["case"])
@@ -56,7 +55,18 @@ def remarks(scans: Iterable[Mapping[str, Any]]) -> list[str]:
             f"Most lesions cover more than half of their scan ({np.median(shares):.0%} in the middle). If the masks "
             "are black on white, say so (data.picture.mask_values=[0])."
         )
-    return found + _told_by_size(*sizes)
+    return found + _not_cropped([scan["case"] for scan in scans if scan.get("uncropped")]) + _told_by_size(*sizes)
+
+
+def _not_cropped(cases: list[str]) -> list[str]:
+    """Return which scans were to be cropped and stayed whole."""
+    if not cases:
+        return []
+    some = ", ".join(cases[:NAMED]) + " …" * (len(cases) > NAMED)
+    return [
+        f"{_counted(len(cases), 'scan')} not cropped ({some}): nothing that data.crop looks for was found, and they "
+        "stay whole. Look at them, or choose another crop."
+    ]
 
 
 def _told_by_size(normal: list[float], anomalous: list[float]) -> list[str]:
