@@ -16,6 +16,17 @@ from anomaly_lab.lesions.planting import TUNING, plant
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.types import Batch, Prediction, UserError
 
+RULES = {  # a first look at a detector that reconstructs
+    "own": ScoreRule(),
+    "mean": ScoreRule("map", pool="mean"),
+    "smooth": ScoreRule("map", smooth=2.0),
+    "smooth, by place": ScoreRule("map", smooth=2.0, standardise="place"),
+    "bright": ScoreRule("map", smooth=2.0, sign="bright"),
+    "bright, by place": ScoreRule("map", smooth=2.0, sign="bright", standardise="place"),
+    "dark": ScoreRule("map", smooth=2.0, sign="dark"),
+    "dark, by place": ScoreRule("map", smooth=2.0, sign="dark", standardise="place"),
+}
+
 
 class Trial(NamedTuple):
     """The lesions by which rules are compared.
@@ -78,7 +89,9 @@ def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: I
     if not len(normals) or not kinds or not len(seeds):
         raise UserError("rules are compared on validation normals with planted lesions, and there are none")
     kept = list(measured) if any(rule.standardise == "place" for rule in rules.values()) else []
-    fitted = {name: MapScore.fit(rule, score, kept) for name, rule in rules.items() if rule.source == "map"}
+    fitted = {
+        name: MapScore.fit(rule, score, kept, normals.device) for name, rule in rules.items() if rule.source == "map"
+    }
     plain = _scores(fitted, rules, score, normals)
     found: dict[str, dict[str, list[float]]] = {name: {} for name in rules}
     for kind in kinds:

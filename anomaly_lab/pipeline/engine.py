@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,13 +20,16 @@ from anomaly_lab.callbacks.record import peak_memory
 from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.evaluation.map_score import MapScore
+from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
+from anomaly_lab.evaluation.planted import RULES, Ranked, Trial, rank
 from anomaly_lab.experiment import checkpoint_files, fingerprint, record, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation, ScoreRule
 from anomaly_lab.experiment.quality import FILE as QUALITY_FILE
 from anomaly_lab.experiment.schema import TARGET, locate
+from anomaly_lab.lesions.lesion import Lesion
+from anomaly_lab.lesions.planting import TUNING
 from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say, warn
@@ -335,6 +338,45 @@ def evaluate(
         identity.note_data(run, data, "evaluate", asked)
         _note_evaluation(run, config, overrides, weights)
         return _reported(run)
+
+
+@quiet_lightning()
+def rank_scores(
+    path: str,
+    rules: Mapping[str, ScoreRule] = RULES,
+    seeds: Sequence[int] = range(5),
+    kinds: Sequence[Lesion] = TUNING,
+    asked: DataAsked = AS_RECORDED,
+) -> list[Ranked]:
+    """Rank rules for a trained run's score by lesions planted on its validation normals; nothing of it is changed.
+
+    Args:
+        path: the run folder.
+        rules: the rules by name, as the section `score` has them.
+        seeds: of the planting.
+        kinds: of lesions; those of HELD_BACK check a choice, once.
+        asked: where the run's data lie now, and whether changes of them are accepted.
+
+    Returns:
+        The rules, best first.
+
+    Raises:
+        UserError: as `evaluate`, or the detector has no map, or none with a sign; leave those rules out.
+
+    Examples:
+        >>> rank_scores("runs/ganomaly_headct/20260101-120000-laptop-1a2b")[0].name  # doctest: +SKIP
+        'bright, by place'
+    """
+    _refuse_several("rank_scores")
+    run = run_folder.open_run(path)
+    config = configuration.recall(run / "config.yaml")
+    data, detector, _ = _trained(run, config, asked)
+    normals = list(data.images("val"))
+    if not normals:
+        raise UserError(f"{run}: it has no validation normals to plant lesions on; set data.split.val_fraction")
+    detector.to(device := device_for(config.trainer.accelerator))
+    trial = Trial(torch.cat(normals).to(device), seeds, kinds)
+    return rank(rules, detector.score, trial, [images.to(device) for images in data.images("train", MAX_NORMALS)])
 
 
 def _trained(

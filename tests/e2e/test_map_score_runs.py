@@ -9,8 +9,10 @@ from PIL import Image
 from pipeline.conftest import settings
 
 from anomaly_lab.evaluation.map_score import FILE
+from anomaly_lab.evaluation.planted import RULES
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint, record
+from anomaly_lab.lesions.planting import TUNING
 from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.types import UserError
@@ -65,6 +67,14 @@ def test_a_trained_run_is_judged_by_its_maps_and_by_its_own_score_again(folder: 
     engine.evaluate(str(run), ["score.from=detector"])
     assert recorded(run) == pytest.approx(own, rel=1e-6)
     assert not (run / FILE).exists()
+
+
+def test_rules_are_ranked_without_a_test_case(trained: Path) -> None:
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    ranked = engine.rank_scores(str(trained), seeds=(0,))
+    assert {rule.name for rule in ranked} == {*RULES}
+    assert all(0 <= rule.auroc <= 1 and {*rule.kinds} <= {kind.name for kind in TUNING} for rule in ranked)
+    assert {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()} == before
 
 
 def test_a_score_that_cannot_be_is_refused_in_one_line(folder: Path) -> None:
