@@ -192,13 +192,13 @@ def _jackknife(value: float, without: Floats, patients: int, least: float = 0.0,
 
     `patients` is the number of those with a lesion.
     """
+    low, high = statistics.jackknife(value, without, level, patients, least)
     error = statistics.jackknife_error(without)
-    if patients < joint.FEWEST or math.isnan(error):
-        return math.nan, math.nan, math.nan
+    if math.isnan(low):
+        return low, high, math.nan
     if error < 1e-12:
-        return *joint.without_spread(value, patients, least, level), joint.p_without_spread(value, patients)
-    half = float(stats.t.ppf((1 + level) / 2, patients - 1)) * error
-    return *joint.ends(value, half, least), 2 * float(stats.t.sf(abs(value) / error, patients - 1))
+        return low, high, joint.p_without_spread(value, patients)
+    return low, high, 2 * float(stats.t.sf(abs(value) / error, patients - 1))
 
 
 def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -> Threshold:

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import sparse, stats
 
+from anomaly_lab.metrics import joint
 from anomaly_lab.metrics.ranking import ROUNDING, Floats, Labels
 from anomaly_lab.metrics.thresholds import rates
 
@@ -85,6 +86,35 @@ def jackknife_error(without: Floats) -> float:
     """
     k = len(without)
     return math.sqrt((k - 1) / k * float(np.square(without - without.mean()).sum())) if k > 1 else math.nan
+
+
+def jackknife(
+    value: float, without: Floats, level: float = 0.95, patients: int | None = None, least: float = 0.0
+) -> tuple[float, float]:
+    """Return the interval (low, high) of a metric; nan with fewer than `joint.FEWEST` patients.
+
+    Student's quantile; a share within (0, 1) on the logit scale; where nothing varies, as in `joint.without_spread`.
+
+    Args:
+        value: the metric of all patients.
+        without: the metric with each of the K patients left out, [K].
+        level: coverage of the interval.
+        patients: number of patients that matter, if only some of the K do.
+        least: smallest value it can have: 0 of a share, -1 of a difference of shares.
+
+    Examples:
+        >>> [round(end, 3) for end in jackknife(0.5, np.array([0.45, 0.55, 0.5, 0.5, 0.5, 0.5]))]
+        [0.34, 0.66]
+        >>> jackknife(0.5, np.array([0.4, 0.6]))  # two patients
+        (nan, nan)
+    """
+    error = jackknife_error(without)
+    count = len(without) if patients is None else patients
+    if count < joint.FEWEST or math.isnan(error) or math.isnan(value):
+        return math.nan, math.nan
+    if error < 1e-12:
+        return joint.without_spread(value, count, least, level)
+    return joint.ends(value, float(stats.t.ppf((1 + level) / 2, count - 1)) * error, least)
 
 
 def draw_weights(

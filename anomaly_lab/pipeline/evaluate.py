@@ -19,6 +19,8 @@ from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
+from anomaly_lab.pipeline.alike import note_likeness
+from anomaly_lab.pipeline.console import warn
 from anomaly_lab.pipeline.sheets import write_sheets
 from anomaly_lab.pipeline.shortcuts import audit_of_run
 from anomaly_lab.reports.gallery import FIXED_CASES
@@ -83,12 +85,15 @@ def evaluate_run(
         metrics["classes"] = evaluate_classes(table, scores, told, threshold, evaluation.replicates)
         run_folder.write_atomic(run / FILE, table.to_csv())
     run_folder.write_json(run / "metrics.json", metrics)
+    if remark := metrics["intervals"]["remark"]:
+        warn(remark)
     chosen = _extremes(scores, metrics["threshold"]["value"])
     chosen += [(kind, i) for kind, i in _fixed(scores) if i not in {extreme for _, extreme in chosen}]
     chosen += _of_classes(table, metrics["classes"]) if table is not None else []
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
     write_sheets(run / "samples", detector, data.seed)
+    note_likeness(run, data)
 
 
 def _fitted(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> Baselines | None:

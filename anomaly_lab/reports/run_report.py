@@ -96,6 +96,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
                 *classes.banners(of_classes),
             ],
             verdict=verdict(record.metrics),
+            gains=gains(record.metrics),
             contenders=charts.contenders(record.metrics),
             pointers=charts.contenders({"detector": pixels, "baselines": pixels.get("baselines")}),
             comparison=charts.comparison(record.metrics) if record.metrics else [],
@@ -163,9 +164,9 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
     budget = provenance.get("budget")
     if budget and budget != "paper":
         notices.append(Banner("note", f"Reduced budget: {budget}", _budget(provenance)))
-    warning = (metrics.get("threshold") or {}).get("warning")
-    if warning:
-        notices.append(Banner("warning", "Threshold", str(warning)))
+    said = {"Few patients": ("intervals", "remark"), "Threshold": ("threshold", "warning")}
+    found = {title: (metrics.get(part) or {}).get(key) for title, (part, key) in said.items()}
+    notices += [Banner("warning", title, str(text)) for title, text in found.items() if text]
     health = provenance.get("health") or {}
     if health.get("collapsed"):
         text = (
@@ -226,6 +227,21 @@ def verdict(metrics: dict[str, Any]) -> Banner:
     if (difference.get("low") or 0) <= 0:
         return Banner("open", "Better than the baselines, but not clearly", text)
     return Banner("good", "Better than the baselines", text)
+
+
+def gains(metrics: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Return the detector's AUROC minus that of each baseline, with its interval; of an older run, of the best one.
+
+    Args:
+        metrics: content of metrics.json.
+
+    Examples:
+        >>> gains({"versus_baselines": {"best": "pca_32", "difference": {"value": 0.1, "low": 0.0, "high": 0.2}}})
+        {'pca_32': {'value': 0.1, 'low': 0.0, 'high': 0.2}}
+    """
+    versus = metrics.get("versus_baselines") or {}
+    each = versus.get("each") or {versus.get("best"): versus.get("difference") or {}}
+    return {name: gain for name, gain in each.items() if gain.get("value") is not None}
 
 
 def calls(scores: list[Row]) -> dict[str, int]:

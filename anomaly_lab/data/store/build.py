@@ -197,6 +197,7 @@ def _facts(scan: Scan, cut: CutScan) -> dict[str, Any]:
         "clipped": round(cut.scan.clipped, 6),
         "lesion": None if scan.mask is None else int(np.count_nonzero(scan.mask)),
         "blocks": None if scan.affine is not None else block_edges(scan.pixels[..., :MAX_SIDE, :MAX_SIDE]),
+        **({"uncropped": True} if scan.uncropped else {}),
     }
 
 

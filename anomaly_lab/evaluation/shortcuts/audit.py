@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from scipy.stats import t as student
 
 from anomaly_lab.metrics import statistics
 from anomaly_lab.metrics.comparison import auroc_interval
@@ -250,13 +249,7 @@ def _interval(
                 fewer[text] -= 1
                 (left,) = _told_by_texts(*((others, fewer) if own else (fewer, others))).tolist()
                 without += [left] * round(count)
-    return _around(value, np.array(without))
-
-
-def _around(value: float, without: Floats) -> tuple[float, float]:
-    """Return the jackknife interval of an AUROC, clipped to [0, 1], from what it is without each of the patients."""
-    half = statistics.jackknife_error(without) * float(student.ppf((1 + LEVEL) / 2, max(1, len(without) - 1)))
-    return (math.nan, math.nan) if math.isnan(half) else (max(0.0, value - half), min(1.0, value + half))
+    return statistics.jackknife(value, np.array(without), LEVEL)
 
 
 def _follows(column: Column, normals: NDArray[np.bool_], score: Floats) -> float:
@@ -291,7 +284,7 @@ def _stratified(label: Labels, who: NDArray[np.intp], column: Column, score: Flo
     value = wins / pairs
     rest = pairs - won[1]
     without = np.where(rest > 0, (wins - won[0]) / np.maximum(rest, 1), value)
-    low, high = _around(float(value), without)
+    low, high = statistics.jackknife(float(value), without, LEVEL)
     all_pairs = float(label.sum() * (label == 0).sum())
     return {"auroc": {"value": float(value), "low": low, "high": high}, "pairs": pairs / all_pairs}
 

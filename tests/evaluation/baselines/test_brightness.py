@@ -8,7 +8,9 @@ from anomaly_lab.evaluation.baselines.baseline import Facts
 from anomaly_lab.evaluation.baselines.brightness import Brightness
 
 
-@pytest.mark.parametrize(("direction", "expected"), [("bright", [0.2, 0.6]), ("dark", [-0.2, -0.6]), (None, [0.1, 0.5])])
+@pytest.mark.parametrize(
+    ("direction", "expected"), [("bright", [0.2, 0.6]), ("dark", [-0.2, -0.6]), (None, [0.1, 0.5])]
+)
 def test_scores_by_hand(direction, expected):
     baseline = Brightness()
     baseline.fit(torch.tensor([0.0, 0.1, 0.9]).view(3, 1, 1, 1).expand(3, 1, 4, 4), Facts(brightness=direction))

@@ -27,7 +27,7 @@ def test_it_is_pca_of_blurred_images():
 
 
 def test_a_width_that_hides_noise_tells_planted_lesions_better():
-    found = separations(normals(60, 0.25), [0.01, 1.5])
+    found = separations(normals(60, 0.05), [0.01, 1.5])
     assert found[1.5] > found[0.01] + 0.05
 
 
@@ -48,7 +48,9 @@ def test_the_planted_normals_do_not_train_the_axes(monkeypatch):
     from anomaly_lab.evaluation.baselines import low_pass_pca as module
 
     axes_of = module.principal_axes
-    monkeypatch.setattr(module, "principal_axes", lambda x, mean, count: (trained.append(x), axes_of(x, mean, count))[1])
+    monkeypatch.setattr(
+        module, "principal_axes", lambda x, mean, count: (trained.append(x), axes_of(x, mean, count))[1]
+    )
     images = normals(9, 0.1)
     separations(images, [1.0])
     rows = low_pass(images, 1.0).flatten(1)
