@@ -83,7 +83,7 @@ class DenoisingAE(Detector):
         seen = foreground(image)
         noise = coarse_noise(image, self.settings.cells) * (2 * self.settings.noise)  # for pixels in [-1, 1]
         error = (self.unet(image + noise * seen).float() - image) * seen
-        loss = error.square().mean()
+        loss: Tensor = error.square().mean()
         self.track({"train/denoising": loss})
         return loss
 

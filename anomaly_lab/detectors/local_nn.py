@@ -1,4 +1,4 @@
-"""Local nearest neighbour: what a pretrained classifier sees at a place, against all normals at that place and beside it.
+"""Local nearest neighbour: what a classifier of photographs sees at a place, against all normals there and beside it.
 
 The memory of normal features is that of Cohen, Hoshen 2020 (SPADE, arXiv:2005.02357) and of Roth, Pemula, Zepeda,
 Schölkopf, Brox, Gehler 2021 (PatchCore, arXiv:2106.08265). ≠ paper: both look for the nearest feature anywhere in the
@@ -22,8 +22,8 @@ class LocalNN(PlaceDetector):
     Args:
         patch_size: height and width of the image, pixels.
         in_channels: 1 or 3; grey images are repeated to three channels.
-        backbone, weights, stages, side, samples, batch_size, share, map_sigma: as for PlaceDetector. The time of a
-            score grows with `samples`.
+        backbone, weights, stages, side, unit, samples, batch_size, share, map_sigma: as for PlaceDetector. The time of
+            a score grows with `samples`.
         reach: how many places away a normal's feature may lie, along each axis.
 
     Examples:
@@ -44,16 +44,17 @@ class LocalNN(PlaceDetector):
         backbone: BackboneName = "efficientnet_lite0",
         weights: str = "package",
         stages: Annotated[tuple[int, ...], Range("[1, 4]", counts=range(1, 5))] = (2,),
-        side: Annotated[int, Range("[0, 2048]")] = 224,
+        side: Annotated[int, Range("[0, 2048]")] = 0,
+        unit: bool = False,
         samples: Count = 300,
         batch_size: Annotated[int, Range("[1, 65536]")] = 64,
         reach: Annotated[int, Range("[0, 16]")] = 1,
-        share: Fraction = 1.0,
+        share: Fraction = 0.05,
         map_sigma: Annotated[float, Range("[0, 100]")] = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.assemble(backbone, stages, side, patch_size)
+        self.assemble()
         self.places = PlaceBank(samples, self.features.num_features, self.features.grid, reach)
 
     def described(self, image: Tensor) -> Tensor:
@@ -61,4 +62,4 @@ class LocalNN(PlaceDetector):
 
         They pass one by one: how a convolution rounds depends on its batch, and distances to a twin are all rounding.
         """
-        return torch.cat([super(LocalNN, self).described(single) for single in image.split(1)])
+        return torch.cat([super(LocalNN, self).described(single) for single in torch.split(image, 1)])

@@ -20,9 +20,9 @@ class PaDiM(PlaceDetector):
     Args:
         patch_size: height and width of the image, pixels.
         in_channels: 1 or 3; grey images are repeated to three channels.
-        backbone, weights, stages, side, samples, batch_size, share, map_sigma: as for PlaceDetector.
+        backbone, weights, stages, side, unit, samples, batch_size, share, map_sigma: as for PlaceDetector.
         dimensions: number of features, drawn at random, that are kept of each place; 0 for all.
-        regularisation: epsilon added to the variances.
+        regularisation: what is added to the variances, in shares of their mean (≠ paper: .01 itself).
 
     Examples:
         >>> from anomaly_lab import detectors
@@ -43,17 +43,18 @@ class PaDiM(PlaceDetector):
         backbone: BackboneName = "efficientnet_lite0",
         weights: str = "package",
         stages: Annotated[tuple[int, ...], Range("[1, 4]", counts=range(1, 5))] = (2,),
-        side: Annotated[int, Range("[0, 2048]")] = 224,
+        side: Annotated[int, Range("[0, 2048]")] = 0,
+        unit: bool = False,
         samples: Count = 1000,
         batch_size: Annotated[int, Range("[1, 65536]")] = 64,
         dimensions: Annotated[int, Range("[0, 4096]")] = 0,
         regularisation: Annotated[float, Range("(0, 1000000]")] = 0.01,
-        share: Fraction = 0.0,
+        share: Fraction = 0.05,
         map_sigma: Annotated[float, Range("[0, 100]")] = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.assemble(backbone, stages, side, patch_size)
+        self.assemble()
         features = self.features.num_features
         # PaDiM, section 3.3: a random choice of features does better than principal components
         kept = torch.randperm(features)[: dimensions or features].sort().values

@@ -74,6 +74,37 @@ class Evaluation:
 
 
 @dataclass
+class ScoreRule:
+    """What the anomaly score is made of.
+
+    Attributes:
+        source: "detector", the method's own score; "map", what its anomaly map shows, by the settings below. It is
+            written `score.from` as well.
+        smooth: standard deviation of a Gaussian by which the map is smoothed, in pixels of a picture with sides of 64.
+        sign: side of image − reconstruction that counts: "bright", what is brighter than its reconstruction, "dark", or
+            "both". A detector that does not reconstruct has a map without a sign, and takes "both".
+        standardise: "place" subtracts the mean of normals at every place and divides by their standard deviation there:
+            where normals are never redrawn well, a bad copy means little.
+        normals: by which places are measured: "training", which leaves the validation normals to the threshold, or
+            "validation", where each of them is judged by the others.
+        pool: the score of a map is its "mean", its "max" or the mean of the share `top` of its highest values.
+        top: share of the pixels for "top".
+
+    Examples:
+        >>> ScoreRule("map", sign="bright").pool
+        'top'
+    """
+
+    source: Literal["detector", "map"] = "detector"
+    smooth: Annotated[float, Range("[0, 64]")] = 0.0
+    sign: Literal["both", "bright", "dark"] = "both"
+    standardise: Literal["none", "place"] = "none"
+    normals: Literal["training", "validation"] = "training"
+    pool: Literal["mean", "top", "max"] = "top"
+    top: Annotated[float, Range("(0, 1]")] = 0.01
+
+
+@dataclass
 class Experiment:
     """Sections of an experiment; data, detector, trainer and each callback name a class by `_target_`.
 
@@ -91,6 +122,7 @@ class Experiment:
             the processor cannot keep a GPU busy. Losses agree with those of "never" to rounding. Scores are always
             computed without it.
         callbacks: the callbacks by name.
+        score: what the anomaly score is made of: the detector's own, or its map.
         evaluation: threshold, confidence intervals and unit of the evaluation.
         runs: parent folder of the run folders.
         start_from: run folder for a warm start: its networks and fake pool are reused; None trains from scratch.
@@ -107,6 +139,7 @@ class Experiment:
     trainer: Any = field(default_factory=lambda: {TARGET: "pytorch_lightning.Trainer"})
     compile: Compile = "never"
     callbacks: dict[str, Any] = field(default_factory=dict)
+    score: ScoreRule = field(default_factory=ScoreRule)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runs: str = "runs"
     start_from: str | None = None

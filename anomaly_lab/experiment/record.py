@@ -42,8 +42,82 @@ class Pair(TypedDict):
     splits: list[str]
 
 
+class Alike(TypedDict):
+    """A judged picture and the training picture that is most like it, with their splits."""
+
+    ids: list[str]
+    splits: list[str]
+    likeness: Number
+
+
+class Spread(TypedDict):
+    """Likeness of pictures to the training pictures that are most like them."""
+
+    count: Whole
+    low: Number
+    median: Number
+    high: Number
+
+
+class Apart(TypedDict):
+    """Quartiles of the likeness of files so many places apart in the listing."""
+
+    apart: Whole
+    low: float
+    median: float
+    high: float
+
+
+class Neighbours(TypedDict):
+    """Likeness of normals that follow each other in the listing."""
+
+    pairs: Whole
+    alike: Whole
+    threshold: float
+    p: float
+    together: bool
+    judged: Whole
+    leaking: Whole
+    curve: list[Apart]
+
+
+class Told(TypedDict):
+    """AUROC of a number alone, with its interval; None where there are too few patients for one."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class Likeness(TypedDict):
+    """Likeness of judged pictures to those of the training, and of neighbours in the listing."""
+
+    nearest: dict[str, Spread]
+    auroc: Told | None
+    worst: list[Alike]
+    neighbours: Neighbours | None
+
+
+class Groups(TypedDict):
+    """Patients that were joined because their pictures are alike."""
+
+    rule: str
+    thresholds: dict[str, float]
+    groups: list[list[str]]
+    patients: Whole
+
+
+class Listed(TypedDict):
+    """Cases in no split: their number, and the ids of the first of them."""
+
+    count: Whole
+    ids: list[str]
+
+
 class Audit(TypedDict, total=False):
     """Findings of the leakage audit."""
+
+    likeness: Likeness | None
 
     identical: list[Pair]
     near_identical: list[Pair]
@@ -65,6 +139,8 @@ class DataFacts(TypedDict, total=False):
     census: dict[str, Whole]
     official: dict[str, Whole]
     skipped: list[dict[str, str]]
+    in_no_split: Listed
+    groups: Groups
     audit: Audit
 
 

@@ -1,4 +1,4 @@
-"""The U-Net of the denoising autoencoder by Kascenas et al. 2022: standardised weights, SiLU, group norm, no batch norm.
+"""The U-Net of the denoising autoencoder by Kascenas et al. 2022: standardised weights, SiLU, group norm.
 
 Four levels joined by 2×2 averages on the way down and by transposed convolutions on the way up; layers as in the
 authors' code. At width 64 it has 7.7 million parameters.

@@ -1,4 +1,4 @@
-"""Normality place by place: what a pretrained classifier sees at each place of an image, and how far that is from normal.
+"""Normality place by place: what a pretrained classifier sees at each place, and how far that is from normal.
 
 Two descriptions of the normals at a place: one Gaussian (Defard, Setkov, Loesch, Audigier 2020, PaDiM), or the normals
 themselves, of which the nearest counts (Cohen, Hoshen 2020, SPADE; Roth et al. 2021, PatchCore).
@@ -29,6 +29,8 @@ class PlaceFeatures(nn.Module):
         stages: numbers of the stages whose outputs are used, from 1; they are resized to the finest grid.
         side: pixels to which the shorter side of an image is resized; 0 leaves images as they are.
         patch_size: height and width of the image.
+        unit: whether the features of a place are divided by their length, so that distances compare their directions
+            alone; the length mostly follows contrast.
 
     Attributes:
         num_features: channels of all stages together.
@@ -40,8 +42,11 @@ class PlaceFeatures(nn.Module):
         (torch.Size([2, 40, 8, 8]), (8, 8))
     """
 
-    def __init__(self, backbone: str, stages: Sequence[int], side: int, patch_size: Sequence[int]) -> None:
+    def __init__(
+        self, backbone: str, stages: Sequence[int], side: int, patch_size: Sequence[int], unit: bool = False
+    ) -> None:
         super().__init__()
+        self.unit = unit
         architecture = ARCHITECTURES[backbone]
         if not stages or not all(1 <= stage <= len(architecture.ends) for stage in stages):
             raise ValueError(f"stages={tuple(stages)}: {backbone} has the stages 1 to {len(architecture.ends)}")
@@ -70,7 +75,8 @@ class PlaceFeatures(nn.Module):
             image = F.interpolate(image, size=self.size, mode="bilinear", antialias=True)
         taps = self.frozen(self.normalised((image.expand(-1, 3, -1, -1) + 1) / 2))
         chosen = [taps[tap] for tap in self.taps]
-        return torch.cat([h if h.shape[2:] == self.grid else _resized(h, self.grid) for h in chosen], 1)
+        features = torch.cat([h if h.shape[2:] == self.grid else _resized(h, self.grid) for h in chosen], 1)
+        return F.normalize(features, dim=1) if self.unit else features
 
 
 def _resized(h: Tensor, size: Sequence[int]) -> Tensor:
@@ -85,7 +91,7 @@ class PlaceGaussian(nn.Module):
     Args:
         num_features: F.
         grid: number of places, height and width.
-        regularisation: epsilon that `learn` adds to the variances (PaDiM, eq. 1: .01).
+        regularisation: what `learn` adds to the variances, in shares of their mean (PaDiM, eq. 1: .01 itself).
 
     Examples:
         >>> places = PlaceGaussian(num_features=1, grid=(1, 1), regularisation=0.0)
@@ -104,7 +110,7 @@ class PlaceGaussian(nn.Module):
         self.grid, self.regularisation = tuple(grid), regularisation
         places = math.prod(grid)
         self.register_buffer("mean", torch.zeros(places, num_features))
-        # First the sums of products of deviations from the mean, then the inverses of the covariances' Cholesky factors.
+        # First the sums of products of deviations from the mean, then the inverse Cholesky factors of the covariances
         self.register_buffer("matrices", torch.zeros(places, num_features, num_features))
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))
         self.count = 0
@@ -131,7 +137,8 @@ class PlaceGaussian(nn.Module):
         covariance = self.matrices.double() if self.matrices.device.type != "mps" else self.matrices.cpu().double()
         covariance = covariance / max(1, self.count - 1)
         eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-        factor, fault = torch.linalg.cholesky_ex(covariance + self.regularisation * eye)
+        added = self.regularisation * covariance.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-12)
+        factor, fault = torch.linalg.cholesky_ex(covariance + added * eye)
         if bool(fault.any()):
             raise UserError(
                 f"the covariance of {self.count} normals is singular at {int((fault > 0).sum())} places: raise "
@@ -141,7 +148,8 @@ class PlaceGaussian(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         whitened = (_by_place(features) - self.mean[:, None]) @ self.matrices.mT
-        return whitened.norm(dim=2).T.reshape(-1, *self.grid)
+        distances: Tensor = whitened.norm(dim=2).T.reshape(-1, *self.grid)
+        return distances
 
 
 class PlaceBank(nn.Module):
@@ -175,7 +183,7 @@ class PlaceBank(nn.Module):
         padded = F.pad(rows, (self.reach,) * 4, value=math.inf)
         nearest = torch.full((len(features), *self.grid), math.inf, device=features.device)
         for image, best in zip(features, nearest, strict=True):
-            for part in padded.split(max(1, AT_ONCE // math.prod(rows.shape[1:]))):
+            for part in torch.split(padded, max(1, AT_ONCE // math.prod(rows.shape[1:]))):
                 for dy in range(2 * self.reach + 1):
                     for dx in range(2 * self.reach + 1):
                         moved = part[:, :, dy : dy + height, dx : dx + width]

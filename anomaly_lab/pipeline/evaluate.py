@@ -19,6 +19,7 @@ from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
+from anomaly_lab.pipeline.alike import note_likeness
 from anomaly_lab.pipeline.console import warn
 from anomaly_lab.pipeline.sheets import write_sheets
 from anomaly_lab.pipeline.shortcuts import audit_of_run
@@ -92,6 +93,7 @@ def evaluate_run(
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
     write_sheets(run / "samples", detector, data.seed)
+    note_likeness(run, data)
 
 
 def _fitted(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> Baselines | None:

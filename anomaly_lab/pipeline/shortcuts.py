@@ -101,8 +101,9 @@ def _audited(data: PatchDataModule, units: _Units, score: NDArray[np.float64] | 
     if not is_enough(units.label, units.patient):
         return None
     found = audit(units.label, units.patient, _of_pixels(data, units) | _of_files(data, units), score)
-    found = without_nan(found | {"of": units.of, "unit": units.name})
-    return found | {key: [without_nan(entry) for entry in found[key]] for key in ("rules", "strata") if key in found}
+    content: dict[str, Any] = without_nan(found | {"of": units.of, "unit": units.name})
+    lists = {key: [without_nan(entry) for entry in found[key]] for key in ("rules", "strata") if key in found}
+    return content | lists
 
 
 def _unit(data: PatchDataModule) -> str:
@@ -167,8 +168,8 @@ def _of_files(data: PatchDataModule, units: _Units) -> dict[str, Column]:
         f"files.{name}": Column(title_of(rule), "files", _numbers([rule(facts[own]) for own in of_unit]))
         for name, rule in rules_of(files).items()
     }
-    for field in sorted({field for own in facts.values() for field in own["file"]}):
-        said = [facts[own]["file"].get(field) for own in of_unit]
+    for field in sorted({field for own in facts.values() for field in own["header"]}):
+        said = [facts[own]["header"].get(field) for own in of_unit]
         title = "bytes" if field == "bytes" else f"header: {field}"
         columns |= _column(f"files.header.{field}", title, said)
     written = _numbers([facts[own].get("written") for own in of_unit])
@@ -211,9 +212,9 @@ def _facts(data: PatchDataModule, wanted: set[str]) -> dict[str, dict[str, Any]]
 def _complete(known: Mapping[str, Any], case: Case, shared: bool) -> dict[str, Any]:
     fact = dict(known)
     if shared:  # such as the digits of MNIST: the file's bytes are not theirs
-        return fact | {"file": {}}
-    if "file" not in fact:
-        fact["file"] = file_facts((case.image, *case.slices))
+        return fact | {"header": {}}
+    if "header" not in fact:
+        fact["header"] = file_facts((case.image, *case.slices))
     if "size" not in fact and case.image.suffix.lower() in pictures.SUFFIXES:
         with suppress(UserError):
             fact["size"] = case.box[2:] if case.box else pictures.picture_size(case.image)

@@ -109,6 +109,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             galleries=GALLERIES,
             counterparts=record.counterparts,
             shortcut_panels=shortcuts.panels(record.metrics.get("shortcuts") or {}),
+            shortcut_habits=shortcuts.panels_of_detector(record.metrics.get("shortcuts") or {}),
             shortcut_notice=notice,
         )
     )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from anomaly_lab.reports.charts import Panel, figure, rate
 from anomaly_lab.reports.html import Banner
-from anomaly_lab.reports.svg import Axis, Deviation, Interval, deviation_plot, interval_plot
+from anomaly_lab.reports.svg import Axis, Deviation, Interval, deviation_plot, interval_plot, shortened
 
 KINDS = {
     "greys": ("Greys and colours", "series-0"),
     "places": ("Places", "series-0"),
     "textures": ("Detail, noise, compression", "series-0"),
     "files": ("Files and their headers", "series-1"),
-    "names": ("Names and dates, which no detector sees", "series-2"),
+    "names": ("Names and dates (not seen)", "series-2"),
 }
 DRAWN = 14  # rules of a kind in a chart; the table has all
 NAMED = 2  # rules in a sentence, or one of each kind if these are more
@@ -32,8 +33,8 @@ def banners(found: Found | None) -> list[Banner]:
     Examples:
         >>> rule = {"name": "files.width", "title": "width", "kind": "files", "auroc": {"value": 0.2}}
         >>> found = {"rules": [rule | {"told": 0.8, "alarm": True}], "unit": "image"}
-        >>> banners(found)[0].text[:81]
-        'This set can be told apart by the width of the file (AUROC .80, higher in normal '
+        >>> banners(found)[0].text[:74]
+        'This set can be told apart by the width of the file (AUROC .80, higher in '
     """
     if not found:
         return []
@@ -45,22 +46,25 @@ def banners(found: Found | None) -> list[Banner]:
     units = UNITS[found.get("unit", "image")]
     words = [_words(rule, units) for rule in named]
     more = len(alarms) - len(named)
-    text = f"This set can be told apart by {_list(words, more)}. "
-    if alarms[0]["kind"] == "files":
+    which = "The test split" if "score" in found else "This set"
+    text = f"{which} can be told apart by {_list(words, more)}. "
+    if any(rule["kind"] == "files" for rule in named):
         text += (
-            "No anomaly is needed for that: a detector that scores no higher may be a ruler, and traces of sizes and "
-            "formats outlast a resizing. Bring all files to one size and compression by the same path, and compare."
+            "What a file is like is no anomaly: a detector that scores no higher may be a ruler, and traces of sizes "
+            "and formats outlast a resizing. Bring all files to one size and compression by the same path, and compare."
         )
     else:
         text += (
             "That may be the anomaly itself or how the classes were made; a detector that scores no higher has learnt "
             "no more than this one number."
         )
+    if found.get("score") is not None:
+        text += f" This detector has {rate(found['score'], 2)}."
     return [Banner("warning", "A shortcut", text)]
 
 
 def panels(found: Found) -> list[Panel]:
-    """Draw the strongest rules of each kind and, of a run, how the detector's score follows them.
+    """Draw the strongest rules of each kind.
 
     Args:
         found: result of the shortcut audit.
@@ -90,29 +94,53 @@ def panels(found: Found) -> list[Panel]:
         rest = len(rules) - len(rows)
         note = f"{rest} weaker rule{'s' * (rest > 1)} in the table below." if rest else ""
         drawn.append(Panel(title, deviation_plot(rows, Axis("AUROC", 0, 1), ("normal", "anomalous")), note))
-    return drawn + _of_detector(found)
+    return drawn
 
 
-def _of_detector(found: Found) -> list[Panel]:
-    """Draw how the detector's score follows rules, and its AUROC among like cases; nothing without a detector."""
+def panels_of_detector(found: Found) -> list[Panel]:
+    """Draw how a detector's score follows rules, and its AUROC among like cases; empty without a detector.
+
+    Args:
+        found: result of the shortcut audit.
+
+    Examples:
+        >>> stratum = {"title": "width", "auroc": {"value": 0.6}, "pairs": 0.2}
+        >>> [panel.title for panel in panels_of_detector({"score": 0.8, "strata": [stratum]})]
+        ['The detector among like cases']
+    """
     drawn = []
     followed = [r for r in found.get("rules", ()) if r.get("follows") is not None and r["kind"] != "names"]
     followed.sort(key=lambda rule: -abs(rule["follows"]))
     if followed:
-        rows = [Deviation(r["title"], r["follows"], None, None, 0.0, "", "series-0") for r in followed[:DRAWN]]
-        note = "Rank correlation of the score with each rule within the normal test cases; a strong one is a habit."
+        chance = 1.96 / math.sqrt(max(1, found["cases"]["normal"] - 1))  # of a rank correlation, each by itself
+        rows = [
+            Deviation(
+                r["title"].removeprefix("header: "),
+                r["follows"],
+                None,
+                None,
+                min(1.0, chance),
+                "",
+                "series-0" if abs(r["follows"]) > chance else "quiet",
+            )
+            for r in followed[:DRAWN]
+        ]
+        note = (
+            "Rank correlation of the score with each rule within the normal test cases, where there is nothing to "
+            "find. Pale bar: where 95 % of unrelated rules lie, each by itself."
+        )
         plot = deviation_plot(rows, Axis("Spearman’s correlation", -1, 1), ("score falls", "rises"))
         drawn.append(Panel("What the score follows in normals", plot, note))
     if found.get("strata"):
         rows_of = [Interval("All test cases", found["score"], None, None, rate(found["score"]), "series-0")]
         for stratum in found["strata"]:
             entry = stratum["auroc"]
-            name = f"Like {stratum['title']}"
+            name = f"Like {shortened(stratum['title'])}, {100 * (stratum.get('pairs') or 0):.0f} %"
             values = entry.get("value"), entry.get("low"), entry.get("high")
             rows_of.append(Interval(name, *values, figure(entry), "series-0"))
         note = (
             "The detector’s AUROC over pairs of cases in the same fifth of a rule’s values. Where it falls to "
-            "guessing, the detector knew no more than the rule."
+            "guessing, the detector knew no more than the rule. Percent: share of all pairs."
         )
         drawn.append(Panel("The detector among like cases", interval_plot(rows_of, ("guessing .500", 0.5)), note))
     return drawn

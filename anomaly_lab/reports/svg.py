@@ -260,8 +260,7 @@ def deviation_plot(rows: Sequence[Deviation], axis: Axis, ends: tuple[str, str])
     parts += [*frame.x_axis(), f'<path class="chance" d="M{frame.px(middle):.1f} {top - 4}V{bottom}"/>']
     for i, r in enumerate(rows):
         y = top + row * i + 10
-        name = r.name if len(r.name) < 27 else f"{r.name[:24]}…"
-        parts += [_text(left - 8, y + 4, name, "end strong" if r.text else "end")]
+        parts += [_text(left - 8, y + 4, shortened(r.name), "end strong" if r.text else "end")]
         near, far = (frame.px(min(max(middle + s * r.chance, axis.low), axis.high)) for s in (-1, 1))
         parts += [f'<path class="noise" d="M{near:.1f} {y}H{far:.1f}"/>']
         if r.low is not None and r.high is not None:
@@ -338,6 +337,16 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
                 parts += [_text(x + side / 2, y + tall / 2 + 4, str(count), "middle")]
     rows = (f"{name}: {', '.join(map(str, cells))}" for name, cells in zip(names, counts, strict=True))
     return _svg(f"confusion matrix; {'; '.join(rows)}", top + k * tall + 4, parts)
+
+
+def shortened(name: str, longest: int = 22) -> str:
+    """Return a name that fits beside a row of a chart.
+
+    Examples:
+        >>> shortened("width"), shortened("ManufacturerModelName, if any")
+        ('width', 'ManufacturerModelName…')
+    """
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def tick_label(value: float) -> str:

@@ -8,7 +8,7 @@ from anomaly_lab.detectors.local_nn import LocalNN
 from anomaly_lab.types import UserError
 
 TOY = Toy({"weights": "random", "side": 64, "stages": (1,), "samples": 64, "batch_size": 16})
-SMALL = {"weights": "random", "side": 0, "samples": 8, "batch_size": 4}
+SMALL = {"weights": "random", "side": 0, "samples": 8, "batch_size": 4, "share": 1.0}
 
 
 @pytest.mark.parametrize("reach", [0, 1, 2])

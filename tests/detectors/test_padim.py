@@ -23,9 +23,9 @@ def test_distances_are_those_of_each_places_gaussian(fit: Fit) -> None:
     assert x.shape == (24, 5, 8, 8)
     others = smooth(3, seed=2)
     y = detector.described(others).double().numpy()
-    expected = np.empty((3, 8, 8))
+    variance, expected = x.var(0, ddof=1).mean(), np.empty((3, 8, 8))
     for i, j in np.ndindex(8, 8):
-        mean, covariance = x[..., i, j].mean(0), np.cov(x[..., i, j].T) + 0.01 * np.eye(5)
+        mean, covariance = x[..., i, j].mean(0), np.cov(x[..., i, j].T) + 0.01 * variance * np.eye(5)
         gap = y[..., i, j] - mean
         expected[:, i, j] = np.sqrt(np.einsum("bf,fg,bg->b", gap, np.linalg.inv(covariance), gap))
     found = detector.places(detector.described(others))

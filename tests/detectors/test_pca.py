@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from sklearn.decomposition import PCA as Reference
+from sklearn import decomposition
 from toys import Fit, Toy, smooth
 
 from anomaly_lab.detectors.pca import PCA
@@ -24,7 +24,7 @@ def test_scores_and_maps_are_scikit_learns(fit: Fit, blur: float) -> None:
 
     seen = detector.subspace.bank.gathered.double()
     x, y = seen.numpy(), blurred(others).reshape(20, -1)
-    pca = Reference(7, svd_solver="full").fit(x)
+    pca = decomposition.PCA(7, svd_solver="full").fit(x)
     residual = y - pca.inverse_transform(pca.transform(y))
     prediction = detector.score({"image": others})
     torch.testing.assert_close(

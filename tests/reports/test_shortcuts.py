@@ -5,7 +5,7 @@ import pytest
 
 from anomaly_lab.evaluation.protocol import without_nan
 from anomaly_lab.evaluation.shortcuts.audit import Column, audit
-from anomaly_lab.reports.shortcuts import DRAWN, banners, panels
+from anomaly_lab.reports.shortcuts import DRAWN, banners, panels, panels_of_detector
 
 from .conftest import HOSTILE
 
@@ -32,6 +32,7 @@ def test_without_an_alarm_nothing_is_said():
 def test_the_strongest_of_each_kind_is_named_and_the_others_are_counted():
     others = [rule("height", value=0.79), rule("mean grey", "greys", 0.25), rule("noise", "textures", 0.72)]
     said = text(rule(), *others)
+    assert text(rule(), score=0.7).endswith(" This detector has .70.")
     assert said.startswith(
         "This set can be told apart by the width of the file (AUROC .80, higher in anomalous images)"
     )
@@ -63,13 +64,12 @@ def test_a_chart_for_each_kind_shows_the_strongest_and_counts_the_rest():
 
 def test_a_run_shows_what_its_score_follows_and_the_detector_among_like_cases():
     stratum = {"name": "x", "title": "width", "auroc": {"value": 0.6, "low": 0.5, "high": 0.7}, "pairs": 0.2}
-    drawn = panels(found(rule(follows=-0.7), score=0.8, strata=[stratum]))
-    assert [panel.title for panel in drawn][1:] == [
-        "What the score follows in normals",
-        "The detector among like cases",
-    ]
-    assert "Like width" in drawn[2].svg
-    assert ".600 [.50, .70]" in drawn[2].svg
+    followed, among = panels_of_detector(found(rule(follows=-0.7), score=0.8, strata=[stratum]))
+    assert followed.title == "What the score follows in normals"
+    assert "width −0.7" in followed.svg
+    assert "Like width, 20 %" in among.svg
+    assert ".600 [.50, .70]" in among.svg
+    assert panels_of_detector(found(rule())) == []
 
 
 @pytest.mark.parametrize("values", [np.full(40, np.nan), np.arange(40.0), np.repeat([0.0, 1.0], 20)])
@@ -82,6 +82,6 @@ def test_whatever_an_audit_finds_can_be_drawn_and_no_text_is_code(values):
     }
     result = audit(label, [str(i) for i in range(40)], columns, np.random.default_rng(0).normal(label))
     result = without_nan(result) | {k: [without_nan(entry) for entry in result[k]] for k in ("rules", "strata")}
-    for panel in panels(result):
+    for panel in [*panels(result), *panels_of_detector(result)]:
         ET.fromstring(panel.svg)
         assert "nan" not in panel.svg

@@ -76,8 +76,9 @@ def audit(
     compared = checked
     if len(checked) > COMPARED:
         compared = np.sort(np.random.default_rng(0).permutation(checked)[:COMPARED])
-    same = _identical(store, checked)
-    near = [] if isinstance(store, LazyStore) else _near(store, compared)
+    owner = _owners(store, declared)
+    same = _identical(store, checked, owner)
+    near = [] if isinstance(store, LazyStore) else _near(store, compared, owner)
     near = [(i, j, d) for i, j, d in near if (i, j) not in same]
 
     def describe(*members: int) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def audit(
         "crossing": sum(int(number[i] != number[j]) for i, j in [*same, *((i, j) for i, j, _ in near)]),
         "checked": len(checked),
         "compared": len(compared),
-        "likeness": _likeness(store, rows, declared) if isinstance(store, Store) else None,
+        "likeness": _likeness(store, rows, owner) if isinstance(store, Store) else None,
     }
 
 
@@ -115,11 +116,17 @@ def leaks(found: Mapping[str, Any]) -> list[str]:
         f"Neighbouring files look like pictures of one patient: of {near['pairs']} normals, {near['alike']} are more "
         f"like the next than 95 % of those far apart are (by chance: {near['pairs'] / 20:.0f}; p = {near['p']:g}), and "
         f"{near['leaking']} of {near['judged']} judged normals have such a neighbour that trains. Figures are better "
-        "than on new patients; data.group=likeness makes one patient of them."
+        "than on new patients; data.group=likeness keeps such files together, where patients do not cross splits."
     ]
 
 
-def _likeness(store: Store, rows: Mapping[str, np.ndarray], declared: Mapping[str, str] | None) -> dict[str, Any]:
+def _owners(store: Store | LazyStore, declared: Mapping[str, str] | None) -> np.ndarray:
+    """Return the patient of every row as the data set names them: pictures that were joined are still two."""
+    columns = store.index.columns
+    return np.array(columns["patient"] if declared is None else [declared[case] for case in columns["case"]])
+
+
+def _likeness(store: Store, rows: Mapping[str, np.ndarray], owner: np.ndarray) -> dict[str, Any]:
     """Return how alike judged pictures are to those that train, and neighbours to each other."""
     ids, patients = np.array(store.index.columns["id"]), np.array(store.index.columns["patient"])
     trained = _some(rows.get("train", np.empty(0, np.int64)), TRAINED)
@@ -128,7 +135,8 @@ def _likeness(store: Store, rows: Mapping[str, np.ndarray], declared: Mapping[st
     kinds |= {"test_normal": test[store.labels[test] == 0], "test_anomalous": test[store.labels[test] == 1]}
     result: dict[str, Any] = {"nearest": {}, "auroc": None, "worst": [], "neighbours": None}
     if len(trained):
-        pictures, highest, pairs = _small(store, trained), dict[str, np.ndarray](), []
+        pictures, highest = _small(store, trained), dict[str, np.ndarray]()
+        pairs: list[tuple[float, int, int, str]] = []
         for kind, members in kinds.items():
             judged = _some(members, JUDGED)
             which, highest[kind] = likeness.nearest(_small(store, judged), pictures)
@@ -146,7 +154,7 @@ def _likeness(store: Store, rows: Mapping[str, np.ndarray], declared: Mapping[st
             for value, i, j, split in sorted(pairs, reverse=True)[:WORST]
         ]
         result["auroc"] = _told_by_distance(highest, kinds, patients)
-    result["neighbours"] = _neighbours(store, rows, declared)
+    result["neighbours"] = _neighbours(store, rows, owner)
     return result
 
 
@@ -166,12 +174,8 @@ def _told_by_distance(
     return {"value": round(auroc(label, score), 4), "low": low, "high": high}
 
 
-def _neighbours(
-    store: Store, rows: Mapping[str, np.ndarray], declared: Mapping[str, str] | None
-) -> dict[str, Any] | None:
+def _neighbours(store: Store, rows: Mapping[str, np.ndarray], owner: np.ndarray) -> dict[str, Any] | None:
     """Compare normal patients who follow each other in the listing; None if there are too few."""
-    cases = store.index.columns["case"]
-    owner = np.array(store.index.columns["patient"] if declared is None else [declared[case] for case in cases])
     normal = np.flatnonzero((store.labels == 0) & ~store.index.has_role("random"))
     _, first, number = np.unique(owner[normal], return_index=True, return_inverse=True)
     place = np.argsort(np.argsort(first))[number]  # of each normal row's patient in the listing
@@ -184,7 +188,9 @@ def _neighbours(
     found = likeness.neighbours(_small(store, chosen), stretches)
     if found is None:
         return None
-    trains, judged = (np.unique(place[np.isin(normal, part)]) for part in (rows.get("train", []), rows.get("test", [])))
+    trains, judged = (
+        np.unique(place[np.isin(normal, rows.get(name, np.empty(0, np.int64)))]) for name in ("train", "test")
+    )
     judged = _some(judged, JUDGED)
     beside = np.concatenate([np.stack([judged, judged + step]) for step in (-1, 1)], axis=1)
     beside = beside[:, np.isin(beside[1], trains)]
@@ -220,23 +226,23 @@ def _shared_patients(store: Store | LazyStore, rows: dict[str, np.ndarray]) -> l
     return sorted(set().union(*(first & second for first, second in combinations(patients_of, 2))))
 
 
-def _identical(store: Store | LazyStore, rows: np.ndarray) -> set[tuple[int, int]]:
+def _identical(store: Store | LazyStore, rows: np.ndarray, owner: np.ndarray) -> set[tuple[int, int]]:
     """Return pairs of rows (first < second); of more than two equal pictures, the first with each of the others."""
-    hashes, patients = store.index.columns["sha256"], store.index.columns["patient"]
+    hashes = store.index.columns["sha256"]
     groups = defaultdict(list)
     for row in rows.tolist():
         groups[hashes[row]].append(row)
     pairs = ((group[0], other) for group in groups.values() for other in group[1:])
-    return {(i, j) for i, j in pairs if patients[i] != patients[j]}
+    return {(i, j) for i, j in pairs if owner[i] != owner[j]}
 
 
-def _near(store: Store, rows: np.ndarray) -> list[tuple[int, int, float]]:
+def _near(store: Store, rows: np.ndarray, owner: np.ndarray) -> list[tuple[int, int, float]]:
     """Return pairs (first < second, distance) closer than TOLERANCE, nearest first; very long lists are cut."""
     chunks = [rows[i : i + _ROWS_AT_ONCE] for i in range(0, len(rows), _ROWS_AT_ONCE)]
     if not chunks:
         return []
     thumbnails = np.concatenate([_thumbnails(store, chunk) for chunk in chunks])
-    patients = np.unique(np.array(store.index.columns["patient"])[rows], return_inverse=True)[1]
+    patients = np.unique(owner[rows], return_inverse=True)[1]
     squares = (thumbnails**2).mean(1)
     pairs = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):

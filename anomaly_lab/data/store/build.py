@@ -117,9 +117,9 @@ class Writer:
             self.rows += len(images)
         if self.masks is not None:
             self.masks.pad(self.rows)
-        facts = {"label": case.label, "normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
+        counts = {"normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
+        facts = {"label": case.label, **counts, "header": self._of_files((case.image, *case.slices))}
         histograms = _histograms(scan, cut) if self._keeps_histograms(case) else {}
-        facts |= {"file": self._of_files((case.image, *case.slices))}
         self._note(case, _facts(scan, cut) | facts | histograms)
 
     def _keeps_histograms(self, case: Case) -> bool:
@@ -197,6 +197,7 @@ def _facts(scan: Scan, cut: CutScan) -> dict[str, Any]:
         "clipped": round(cut.scan.clipped, 6),
         "lesion": None if scan.mask is None else int(np.count_nonzero(scan.mask)),
         "blocks": None if scan.affine is not None else block_edges(scan.pixels[..., :MAX_SIDE, :MAX_SIDE]),
+        **({"uncropped": True} if scan.uncropped else {}),
     }
 
 

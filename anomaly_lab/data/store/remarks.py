@@ -23,10 +23,9 @@ def remarks(scans: Iterable[Mapping[str, Any]]) -> list[str]:
         >>> remarks([scan])[0][:43]
         '1 anomalous scan with an empty mask (a.png)'
     """
+    scans = [scan for scan in scans if "skipped" not in scan]
     empty, brightest, shares = list[str](), list[float](), list[float]()
     for scan in scans:
-        if "skipped" in scan:
-            continue
         if scan["lesion"] == 0 and scan["label"] == 1:
             empty.append(scan["case"])
         elif scan["lesion"]:
@@ -50,7 +49,18 @@ def remarks(scans: Iterable[Mapping[str, Any]]) -> list[str]:
             f"Most lesions cover more than half of their scan ({np.median(shares):.0%} in the middle). If the masks "
             "are black on white, say so (data.picture.mask_values=[0])."
         )
-    return found
+    return found + _not_cropped([scan["case"] for scan in scans if scan.get("uncropped")])
+
+
+def _not_cropped(cases: list[str]) -> list[str]:
+    """Return which scans were to be cropped and stayed whole."""
+    if not cases:
+        return []
+    some = ", ".join(cases[:NAMED]) + " …" * (len(cases) > NAMED)
+    return [
+        f"{_counted(len(cases), 'scan')} not cropped ({some}): nothing that data.crop looks for was found, and they "
+        "stay whole. Look at them, or choose another crop."
+    ]
 
 
 def _counted(number: int, noun: str) -> str:

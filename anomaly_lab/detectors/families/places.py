@@ -1,7 +1,6 @@
-"""Base class of methods that compare what a pretrained classifier sees at a place with what it sees there in normals."""
+"""Base class of methods that compare what a pretrained classifier sees at a place with what it sees in normals."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ class PlaceDetector(Detector):
             `random` to draw them, for a trial.
         stages: the stages of the classifier whose outputs are used, from 1; the last of four has a stride of 32.
         side: pixels to which the shorter side of an image is resized for the classifier; 0 for none.
+        unit: whether features are divided by their length at each place, so that only directions are compared.
         samples: number of images to gather. If there are fewer normals, some are gathered repeatedly.
         batch_size: size of a mini-batch, from which the number of iterations of `gather` follows.
         share: fraction of the places, those with the largest distances, whose mean is the score: 1 for the mean of all,
@@ -38,9 +38,10 @@ class PlaceDetector(Detector):
     features: PlaceFeatures
     places: PlaceGaussian | PlaceBank
 
-    def assemble(self, backbone: str, stages: Sequence[int], side: int, patch_size: Sequence[int]) -> None:
-        """Create the classifier."""
-        self.features = PlaceFeatures(backbone, stages, side, patch_size)
+    def assemble(self) -> None:
+        """Create the classifier by the settings."""
+        p = self.settings
+        self.features = PlaceFeatures(p.backbone, p.stages, p.side, p.patch_size, p.unit)
 
     def described(self, image: Tensor) -> Tensor:
         """Return the features [B, F, *grid] of images [B, C, H, W], in float32."""

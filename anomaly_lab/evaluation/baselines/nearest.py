@@ -1,5 +1,7 @@
 """Nearest neighbour: how far an image, made small, is from the most alike training normal."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,5 +41,5 @@ class Nearest(Baseline):
 def _small(image: Tensor) -> Tensor:
     """Return an image [C, *S] by mean values of its parts, float64 [D]."""
     sides = tuple(min(side, SIDES[image.ndim - 1]) for side in image.shape[1:])
-    shrink = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
-    return shrink(image[None].double(), sides).flatten()  # type: ignore[operator]
+    shrink: Callable[..., Tensor] = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
+    return shrink(image[None].double(), sides).flatten()

@@ -6,11 +6,11 @@ from anomaly_lab.evaluation.baselines.baseline import Facts
 from anomaly_lab.evaluation.baselines.places import _PlaceBaseline
 from anomaly_lab.networks.places import PlaceGaussian
 
-REGULARISATION = 0.01  # added to the variances (PaDiM, eq. 1)
+REGULARISATION = 0.01  # added to the variances, in shares of their mean
 
 
 class GaussianOfPlaces(_PlaceBaseline):
-    """Mean over the places of the Mahalanobis distance to the normals' features there.
+    """Mahalanobis distance to the normals' features at the same place, mean of the farthest twentieth of the places.
 
     Examples:
         >>> GaussianOfPlaces.reason_against((64, 64, 64), Facts()).strip()  # there are no features of volumes
@@ -18,7 +18,7 @@ class GaussianOfPlaces(_PlaceBaseline):
     """
 
     title, noun = "Features, Gaussian at each place", "per-place Gaussian"
-    rule = "ImageNet features at each place, Mahalanobis distance to those of the normals there; mean over the places"
+    rule = "ImageNet features at each place, Mahalanobis distance to the normals there; mean of the farthest 5 %"
 
     places: PlaceGaussian
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from anomaly_lab.evaluation.baselines.baseline import Baseline, Facts
 from anomaly_lab.networks.places import PlaceBank, PlaceFeatures, PlaceGaussian, pooled
 
-BACKBONE, STAGE, SIDE = "efficientnet_lite0", 3, 224
+BACKBONE, STAGE, SIDE = "efficientnet_lite0", 2, 64  # a place for 8 pixels; larger images are shrunk
+SHARE = 0.05  # of the places, the farthest, whose mean distance is the score
 SAMPLED = 200  # training normals of which features are computed
 LEAST_SIDE = 16  # pixels; a smaller picture has too few places that differ
 
@@ -49,7 +50,7 @@ shared_features = lru_cache(maxsize=1)(SharedFeatures)
 
 
 class _PlaceBaseline(Baseline):
-    """How far features are at each place from those of the normals; the mean over all places is the score."""
+    """How far features are at each place from those of the normals; the mean of the farthest is the score."""
 
     @classmethod
     def reason_against(cls, size: tuple[int, ...], facts: Facts) -> str:
@@ -70,7 +71,7 @@ class _PlaceBaseline(Baseline):
         self.note = f"{len(features)} of {len(normals)} training normals, {height}×{width} places"
 
     def score(self, image: Tensor) -> float:
-        return float(pooled(self.distances(image), 1.0))
+        return float(pooled(self.distances(image), SHARE))
 
     def map(self, image: Tensor) -> Tensor:
         size = tuple(image.shape[1:])

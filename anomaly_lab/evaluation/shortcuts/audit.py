@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from anomaly_lab.metrics import joint, statistics
-from anomaly_lab.metrics.joint import Sample
+from anomaly_lab.metrics import statistics
+from anomaly_lab.metrics.comparison import auroc_interval
 from anomaly_lab.metrics.ranking import Floats, Labels, auroc
 
 LEVEL = 0.95
@@ -80,7 +80,7 @@ def title_of(rule: Callable[..., Any]) -> str:
         'mean of the middle'
     """
     title = (rule.__doc__ or rule.__name__).splitlines()[0].removesuffix(".")
-    return title[0].lower() + title[1:]
+    return title if title[1].isupper() else title[0].lower() + title[1:]  # "JPEG" stays
 
 
 def audit(
@@ -239,8 +239,7 @@ def _interval(
 ) -> tuple[float, float]:
     """Return the interval of one rule's AUROC by patient; it is not corrected for the number of rules."""
     if not column.is_text:
-        found = joint.auroc([Sample(label[known], column.values[known].astype(np.float64), who[known])], LEVEL)
-        return found.low, found.high
+        return auroc_interval(label[known], column.values[known].astype(np.float64), who[known], LEVEL)
     tables = _tables(column, label[:, None].astype(np.float64), who)
     without = []
     for own, (counts, others) in enumerate((tables, tables[::-1])):
@@ -287,8 +286,7 @@ def _stratified(label: Labels, who: NDArray[np.intp], column: Column, score: Flo
     without = np.where(rest > 0, (wins - won[0]) / np.maximum(rest, 1), value)
     low, high = statistics.jackknife(float(value), without, LEVEL)
     all_pairs = float(label.sum() * (label == 0).sum())
-    entry = {"value": float(value), "low": low, "high": high}
-    return {"auroc": entry, "pairs": pairs / all_pairs}
+    return {"auroc": {"value": float(value), "low": low, "high": high}, "pairs": pairs / all_pairs}
 
 
 def _strata(column: Column) -> Iterator[NDArray[np.intp]]:

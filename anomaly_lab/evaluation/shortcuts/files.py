@@ -1,6 +1,6 @@
 """Rules on files: each public function turns the facts of one scan's file into a number, a text, or None.
 
-The facts are those that a store keeps of every scan: `size`, `spacing`, `range`, `blocks`, and under `file` what the
+The facts are those that a store keeps of every scan: `size`, `spacing`, `range`, `blocks`, and under `header` what the
 file says of itself (`bytes`, and fields of its header that name nobody). Every such field is a rule without a function.
 A new rule is a new function. The first line of its docstring is its name on the pages.
 """
@@ -62,23 +62,18 @@ def coarsest_spacing(facts: Facts) -> float | None:
 
 def bytes_per_pixel(facts: Facts) -> float | None:
     """Bytes per pixel."""
-    size, count = (facts.get("file") or {}).get("bytes"), pixels(facts)
+    size, count = (facts.get("header") or {}).get("bytes"), pixels(facts)
     return size / count if size and count else None
 
 
 def blocks(facts: Facts) -> float | None:
-    """Blocks of JPEG, as read."""
+    """JPEG blocks, as read."""
     return facts.get("blocks")
 
 
 def lowest(facts: Facts) -> float | None:
     """Lowest value."""
     return facts["range"][0] if facts.get("range") else None
-
-
-def highest(facts: Facts) -> float | None:
-    """Highest value."""
-    return facts["range"][1] if facts.get("range") else None
 
 
 def _axis(facts: Facts, axis: int, axes: int) -> float | None:

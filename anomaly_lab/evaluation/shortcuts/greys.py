@@ -16,22 +16,22 @@ def mean(view: View) -> float:
 
 
 def deviation(view: View) -> float:
-    """Contrast (sd of grey)."""
+    """Contrast."""
     return float(view.grey.std())
 
 
 def percentile_1(view: View) -> float:
-    """1st percentile of grey."""
+    """1st percentile."""
     return view.percentile(1)
 
 
 def percentile_5(view: View) -> float:
-    """5th percentile of grey."""
+    """5th percentile."""
     return view.percentile(5)
 
 
 def percentile_25(view: View) -> float:
-    """25th percentile of grey."""
+    """25th percentile."""
     return view.percentile(25)
 
 
@@ -41,27 +41,27 @@ def percentile_50(view: View) -> float:
 
 
 def percentile_75(view: View) -> float:
-    """75th percentile of grey."""
+    """75th percentile."""
     return view.percentile(75)
 
 
 def percentile_95(view: View) -> float:
-    """95th percentile of grey."""
+    """95th percentile."""
     return view.percentile(95)
 
 
 def percentile_99(view: View) -> float:
-    """99th percentile of grey."""
+    """99th percentile."""
     return view.percentile(99)
 
 
 def black(view: View) -> float:
-    """Share of black pixels."""
+    """Share of black."""
     return float(view.counts[0] / view.counts.sum())
 
 
 def white(view: View) -> float:
-    """Share of white pixels."""
+    """Share of white."""
     return float(view.counts[-1] / view.counts.sum())
 
 

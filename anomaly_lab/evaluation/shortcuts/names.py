@@ -34,19 +34,19 @@ class Names(NamedTuple):
 
 
 def file_number(names: Names) -> Floats:
-    """Number in the file name."""
+    """Number in file name."""
     return _numbers([name.rsplit(".", 1)[0] for name in names.file])
 
 
 def patient_number(names: Names) -> Floats:
-    """Number of the patient."""
+    """Patient number."""
     given = _numbers(names.patient)
     ours = np.array([re.fullmatch(OURS, name) is not None for name in names.patient])
     return np.where(ours, np.nan, given)
 
 
 def place(names: Names) -> Floats:
-    """Place in order of names."""
+    """Order of the names."""
     ranks = _ranks([_natural(name) for name in names.file])
     return np.where([name == "" for name in names.file], np.nan, ranks)
 
@@ -81,5 +81,5 @@ def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
 
 def _ranks(keys: Sequence[tuple[object, ...]]) -> Floats:
     """Return the place of each key among the different ones, from 0."""
-    order = {key: rank for rank, key in enumerate(sorted(set(keys)))}  # type: ignore[type-var]  # keys of one kind
+    order = {key: rank for rank, key in enumerate(sorted(set(keys)))}
     return np.array([order[key] for key in keys], np.float64)

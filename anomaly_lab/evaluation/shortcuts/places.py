@@ -18,12 +18,12 @@ def middle(view: View) -> float:
 
 
 def middle_peak(view: View) -> float:
-    """Middle’s 99th percentile."""
+    """Peak of the middle."""
     return view.middle.percentile(99)
 
 
 def middle_dark(view: View) -> float:
-    """Middle half’s 5th percentile."""
+    """Darkest of the middle."""
     return view.half.percentile(5)
 
 
@@ -40,22 +40,22 @@ def middle_minus_border(view: View) -> float:
 
 
 def top_left(view: View) -> float:
-    """Mean of top left corner."""
+    """Top left corner."""
     return view.corner(top=True, left=True)
 
 
 def top_right(view: View) -> float:
-    """Mean of top right corner."""
+    """Top right corner."""
     return view.corner(top=True, left=False)
 
 
 def bottom_left(view: View) -> float:
-    """Mean of lower left corner."""
+    """Bottom left corner."""
     return view.corner(top=False, left=True)
 
 
 def bottom_right(view: View) -> float:
-    """Mean of lower right corner."""
+    """Bottom right corner."""
     return view.corner(top=False, left=False)
 
 
@@ -66,13 +66,13 @@ def corner_spread(view: View) -> float:
 
 
 def left_minus_right(view: View) -> float:
-    """Left minus right half."""
+    """Left minus right."""
     half = view.grey.shape[-1] // 2
     return float(view.grey[..., :half].mean() - view.grey[..., -half:].mean()) if half else 0.0
 
 
 def top_minus_bottom(view: View) -> float:
-    """Top minus bottom half."""
+    """Top minus bottom."""
     half = view.grey.shape[-2] // 2
     return float(view.grey[..., :half, :].mean() - view.grey[..., -half:, :].mean()) if half else 0.0
 

@@ -15,17 +15,17 @@ DIM = 0.05  # of full scale; noise is measured where it is brighter, since backg
 
 
 def sharpness(view: View) -> float | None:
-    """Sharpness (Laplacian sd)."""
+    """Sharpness."""
     return float(view.laplacian.std()) if view.laplacian.size else None
 
 
 def detail(view: View) -> float | None:
-    """Detail (mean Laplacian)."""
+    """Fine detail."""
     return float(np.abs(view.laplacian).mean()) if view.laplacian.size else None
 
 
 def noise(view: View) -> float | None:
-    """Noise (robust sd)."""
+    """Noise."""
     high = np.diff(np.diff(view.grey, 2, axis=-1), 2, axis=-2)  # Immerkaer 1996
     lit = view.grey[..., 1:-1, 1:-1] > DIM
     if not high.size:
@@ -35,12 +35,12 @@ def noise(view: View) -> float | None:
 
 
 def blockiness(view: View) -> float | None:
-    """Blocks of JPEG, as seen."""
+    """JPEG blocks, as seen."""
     return block_edges(view.image)
 
 
 def compressed(view: View) -> float:
-    """Compressed size, as seen."""
+    """Compressed size."""
     steps = np.diff(view.image, axis=-1, prepend=np.zeros((), view.image.dtype))  # as PNG's filter “sub”
     parts = np.ascontiguousarray(steps).view(np.uint8).reshape(-1, view.image.itemsize).T  # high and low bytes apart
     return len(zlib.compress(parts.tobytes(), 1)) / view.image.size

@@ -36,14 +36,15 @@ class View:
     @cached_property
     def levels(self) -> NDArray[np.unsignedinteger]:
         """Mean over the channels, rounded, [*S], in the picture's type."""
-        if len(self.image) == 1:
-            return self.image[0]
-        return np.rint(self.image.mean(0, dtype=np.float32)).astype(self.image.dtype)
+        rounded = self.image[0]
+        if len(self.image) > 1:
+            rounded = np.rint(self.image.mean(0, dtype=np.float32)).astype(self.image.dtype)
+        return np.asarray(rounded)
 
     @cached_property
     def grey(self) -> Floats:
         """Mean over the channels in [0, 1], [*S]."""
-        return self.levels.astype(np.float32) / self.white
+        return np.asarray(self.levels.astype(np.float32) / np.float32(self.white))
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:

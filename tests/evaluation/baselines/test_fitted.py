@@ -96,5 +96,6 @@ def test_nothing_to_fit_and_nothing_to_score():
 
 def test_every_baseline_has_its_names():
     for name, kind in kinds().items():
-        assert kind.title and kind.noun and kind.rule and titles()[name] == kind.title
+        assert all((kind.title, kind.noun, kind.rule))
+        assert titles()[name] == kind.title
         assert not kind.rule.endswith(".")

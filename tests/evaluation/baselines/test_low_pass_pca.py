@@ -27,7 +27,7 @@ def test_it_is_pca_of_blurred_images():
 
 
 def test_a_width_that_hides_noise_tells_planted_lesions_better():
-    found = separations(normals(60, 0.25), [0.01, 1.5])
+    found = separations(normals(60, 0.05), [0.01, 1.5])
     assert found[1.5] > found[0.01] + 0.05
 
 

@@ -12,7 +12,7 @@ def test_the_detector_says_the_same():
     normals, others = torch.rand(6, 1, 32, 32), torch.rand(3, 1, 32, 32)
     baseline = GaussianOfPlaces()
     baseline.fit(normals, Facts())
-    detector = PaDiM((32, 32), stages=(STAGE,), side=SIDE, samples=6, batch_size=6, share=1.0)
+    detector = PaDiM((32, 32), stages=(STAGE,), side=SIDE, samples=6, batch_size=6, share=0.05)
     detector.load_pretrained()
     detector.places.gather(detector.described(normals))
     detector.learn()

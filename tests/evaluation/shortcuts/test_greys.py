@@ -25,7 +25,7 @@ def test_every_rule_says_a_finite_number_or_nothing_of_any_picture(shape, dtype)
 def test_titles_are_short_and_different():
     titles = [title_of(rule) for rule in RULES.values()]
     assert len({*titles}) == len(titles) > 25
-    assert all(2 < len(title) < 30 for title in titles)
+    assert all(2 < len(title) < 23 for title in titles)
 
 
 def test_colours_are_told_and_grey_has_none():
