@@ -330,7 +330,7 @@ def _fewest_of(mean: str, measures: Measures, fewest: Mapping[str, Sequence[int]
     """Return the fewest patients that a class in a mean over classes rests on; 0 if there is no class in it."""
     figure = MEANS[mean]
     counted = measures.ranked if figure in PER_CLASS[:3] else measures.present
-    return min((fewest[figure][k] for k in np.flatnonzero(counted)), default=0)
+    return min((fewest[figure][k] for k in np.flatnonzero(counted).tolist()), default=0)
 
 
 def _patients(part: ClassTable, value: int) -> list[int]:

@@ -11,10 +11,11 @@ are there).
   so that the covariance of two runs is a sum over patients of products of such sums (DeLong et al. 1988 for two scores
   of one split; Obuchowski 1997, Biometrics 53, 567-578, for patients with several cases, of one class or both). Other
   metrics have the covariance of their bootstrap replicates, in which the same patients are drawn for all runs.
-- Both together: s²/R + C, with the variance s² of the runs and the mean covariance C of two of them. It is never less
-  than what averaging the patients' sums over the runs gives, which would be all if the trainings did not vary. Folds,
-  which judge no patient in common, have C = 0, and their least variance is that of LeDell, Petersen and van der Laan
-  2015 (Electronic Journal of Statistics 9, 1583-1607).
+- Both together: s²/R + C, with the variance s² of the runs and the mean covariance C of two of them, and a share of
+  what the patients do not explain of s², because the training cases are drawn from the same patients (`redrawn`).
+  It is never less than what averaging the patients' sums over the runs gives, which would be all if the trainings did
+  not vary. Folds, which judge no patient in common, have C = 0, and their least variance is that of LeDell, Petersen
+  and van der Laan 2015 (Electronic Journal of Statistics 9, 1583-1607).
 
 Scores of different runs are never ranked against each other. A share has its interval on the logit scale, which keeps
 it within 0 and 1 and holds what it says near them (Pepe 2003, The Statistical Evaluation of Medical Tests, §5.2.4); a
@@ -42,6 +43,7 @@ from anomaly_lab.metrics.ranking import Floats, Labels
 
 Patients = NDArray[np.generic]  # [N], name or number of the patient of each case
 FEWEST = 5  # patients of a class that an interval needs
+LEVEL = 0.95  # coverage of intervals
 NOTHING = 1e-24  # a variance below it is one of 0, but for rounding
 
 
@@ -134,7 +136,7 @@ def from_replicates(
     replicated: Floats,
     patients: tuple[int, int],
     least: float = 0.0,
-    level: float = 0.95,
+    share: float = 0.0,
 ) -> Estimate:
     """Return the mean of another metric of runs, or of a difference, with its interval.
 
@@ -144,7 +146,7 @@ def from_replicates(
             it is nan for any of them do not count.
         patients: number of normal and of anomalous patients.
         least: smallest value it can have: 0 of a share, -1 of a difference of shares.
-        level: coverage of the interval.
+        share: what `redrawn` says of the runs.
 
     Examples:
         >>> drawn = 0.8 + 0.05 * np.random.default_rng(0).normal(size=(1, 4000))
@@ -156,9 +158,8 @@ def from_replicates(
     runs = len(values)
     covariance = np.cov(known).reshape(runs, runs) if known.shape[1] > 1 else np.full((runs, runs), math.nan)
     fewest = min(patients)
-    return _estimate(
-        _Runs(np.array(values, np.float64), [(covariance, max(1, fewest - 1))], patients, fewest), least, level
-    )
+    parts = [(covariance, max(1, fewest - 1))]
+    return _estimate(_Runs(np.array(values, np.float64), parts, patients, fewest, share), least, LEVEL)
 
 
 def too_few(normal: int, anomalous: int) -> str | None:
@@ -178,6 +179,38 @@ def too_few(normal: int, anomalous: int) -> str | None:
         return None
     judged = f"{normal} normal and {anomalous} anomalous patients were judged"
     return f"No intervals: {judged}, and an interval needs {FEWEST} of each."
+
+
+def redrawn(normals: Sequence[Patients]) -> float:
+    """Return the number of normal patients that are tested over that of those that train, from who is tested.
+
+    If all runs draw m of M at random, two of them share m² / M. As n runs draw their training cases from the same
+    patients, they vary less than runs with others would: Nadeau and Bengio (2003, Machine Learning 52, eq. 9) add this
+    share of the trainings' variance. It is 0 for folds, and for runs with more than half in common, which are of one
+    split and do not tell.
+
+    Args:
+        normals: of each run its normal patients.
+
+    Examples:
+        >>> round(redrawn([np.arange(0, 20), np.arange(15, 35)]), 3)  # 5 of 20, so that 20 of 80 are drawn: 20 / 60
+        0.333
+        >>> redrawn([np.arange(25)] * 3), redrawn([np.arange(25), np.arange(25, 50)])
+        (0.0, 0.0)
+    """
+    everyone, place = np.unique(np.concatenate([np.empty(0, np.intp), *normals]), return_inverse=True)
+    judged = np.zeros((len(normals), len(everyone)), bool)
+    judged[np.repeat(np.arange(len(normals)), [len(names) for names in normals]), place] = True
+    return _redrawn(judged)
+
+
+def _redrawn(judged: NDArray[np.bool_]) -> float:
+    """Return what `redrawn` says, from which patients each run judged, [R, K]."""
+    runs, common = len(judged), judged.astype(np.float64) @ judged.T
+    if runs < 2 or not common.trace():
+        return 0.0
+    part = float(common.sum() - common.trace()) / (runs - 1) / float(common.trace())  # m / M
+    return part / (1 - part) if part <= 0.5 else 0.0
 
 
 def count_patients(label: Labels, patient: Patients) -> tuple[int, int]:
@@ -247,13 +280,15 @@ def p_without_spread(difference: float, patients: int) -> float:
 class _Runs(NamedTuple):
     """Values of runs [R], their covariances [R, R] in parts with degrees of freedom, and who was judged.
 
-    `patients` are the numbers of normal and of anomalous ones, `pairs` that of pairs of both that share no patient.
+    `patients` are the numbers of normal and of anomalous ones, `pairs` that of pairs of both that share no patient,
+    `share` what `redrawn` says.
     """
 
     values: Floats
     parts: list[tuple[Floats, int]]
     patients: tuple[int, int]
     pairs: int
+    share: float = 0.0
 
 
 def _of_placements(samples: Sequence[Sample], placed: Sequence[tuple[float, Floats]]) -> _Runs:
@@ -283,7 +318,8 @@ def _of_placements(samples: Sequence[Sample], placed: Sequence[tuple[float, Floa
         (of_class @ of_class.T + both, count - 1) for of_class, count in zip(sums, (normal, anomalous), strict=True)
     ]
     values = np.array([value for value, _ in placed])
-    return _Runs(values, parts, (normal, anomalous), min(normal, anomalous, len(everyone) // 2))
+    pairs = min(normal, anomalous, len(everyone) // 2)
+    return _Runs(values, parts, (normal, anomalous), pairs, _redrawn(judged[0]))
 
 
 def _unbiased(count: NDArray[np.integer]) -> Floats:
@@ -294,23 +330,25 @@ def _unbiased(count: NDArray[np.integer]) -> Floats:
 
 def _estimate(runs: _Runs, least: float, level: float, trainings: bool = True) -> Estimate:
     """Return the mean of runs with its interval; of the trained models as given, unless `trainings` vary, too."""
-    values, parts, patients, pairs = runs
+    values, parts, patients, pairs, share = runs
     number, value = len(values), float(values.mean()) if len(values) else math.nan
     means = [float(covariance.mean()) if number else math.nan for covariance, _ in parts]
     if min(patients) < FEWEST or not math.isfinite(value + sum(means)):
         return Estimate(value, math.nan, math.nan, math.nan, patients, math.nan, math.nan)
-    of_patients, of_runs, shared = max(0.0, sum(means)), 0.0, 0.0
+    of_patients, of_runs, shared, of_training = max(0.0, sum(means)), 0.0, 0.0, 0.0
     if number > 1 and trainings:
         covariance = np.sum([part for part, _ in parts], axis=0)
         of_runs = float(values.var(ddof=1)) / number
         shared = float(covariance.sum() - covariance.trace()) / (number * (number - 1))
-    variance = max(of_patients, of_runs + shared)
+        beyond = number * of_runs - float(covariance.trace()) / number + shared  # what the patients do not explain
+        of_training = share * max(0.0, beyond)
+    variance = max(of_patients, of_runs + shared) + of_training
     if variance < NOTHING:
         p = 1.0 if value == 0 else min(1.0, 2 * (1 + abs(value)) ** -pairs)  # pairs alike, with a mean of 0 over all
         return Estimate(
             value, *without_spread(value, pairs, least, level), p if least else math.nan, patients, 0.0, 0.0
         )
-    freedom = _freedom(variance, of_runs, number - 1, means, [freedom for _, freedom in parts])
+    freedom = _freedom(variance, of_runs + of_training, number - 1, means, [freedom for _, freedom in parts])
     low, high = ends(value, float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(variance), least)
     p = 2 * float(stats.t.sf(abs(value) / math.sqrt(variance), freedom)) if least else math.nan
     return Estimate(value, low, high, p, patients, math.sqrt(of_patients), math.sqrt(variance - of_patients))

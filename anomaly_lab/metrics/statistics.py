@@ -13,6 +13,7 @@ replaced by FINEST classes of rank.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,7 +175,7 @@ class WeightedMetrics:
         kind = self._kind = np.float32 if len(label) < 2**22 else np.float64
         cases = np.arange(len(label), dtype=np.int32)
         self._sums = sparse.csc_array((np.ones(len(label), kind), (row, cases)), (3 * self._levels + 1, len(label)))
-        self._called = np.stack([(label == value) & (score > threshold) for value in (1, 0)]).astype(kind)
+        self._called: NDArray[Any] = np.stack([(label == value) & (score > threshold) for value in (1, 0)]).astype(kind)
 
     def __call__(self, weight: NDArray[np.int32]) -> dict[str, Floats]:
         """Return metric -> [R].
@@ -182,7 +183,7 @@ class WeightedMetrics:
         Args:
             weight: how often each case counts in each of R replicates, [N, R].
         """
-        counts = weight.astype(self._kind)
+        counts: NDArray[Any] = weight.astype(self._kind)
         w, between = np.split((self._sums @ counts).astype(np.float64), [self._levels])
         tp, fp = (self._called @ counts).astype(np.float64)
         passed, detected = np.cumsum(between, axis=0), np.cumsum(w, axis=0)

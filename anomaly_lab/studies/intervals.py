@@ -47,7 +47,7 @@ def over_runs(runs: Sequence[Result], metrics: Sequence[str], own: str = "") -> 
         patients = _patients(members)
         values, replicated = _measured(members, others, own)
         for metric in others:
-            estimate = joint.from_replicates(values[metric], replicated[metric], patients)
+            estimate = joint.from_replicates(values[metric], replicated[metric], patients, share=_redrawn(members))
             if len(runs) == 1:  # as in the run's own report
                 fewest = min(patients)
                 low, high = interval_of(values[metric].item(), replicated[metric][0], fewest, fewest)
@@ -92,8 +92,9 @@ def over_pairs(pairs: Sequence[tuple[Result, Result]], metrics: Sequence[str], o
         values, replicated = _measured(members, others, own)
         for metric in others:
             differences, drawn = values[metric][::2] - values[metric][1::2], replicated[metric]
-            found[metric] = joint.from_replicates(differences, drawn[::2] - drawn[1::2], _patients(members), least=-1.0)
-            if not np.ptp(drawn[::2] - drawn[1::2]) and not differences.any():  # they decide alike
+            gained, patients = drawn[::2] - drawn[1::2], _patients(members)
+            found[metric] = joint.from_replicates(differences, gained, patients, -1.0, _redrawn(members[::2]))
+            if not np.ptp(gained) and not differences.any():  # they decide alike
                 found[metric] = found[metric]._replace(low=0.0, high=0.0, p=1.0)
     return found
 
@@ -114,6 +115,11 @@ def _patients(members: Sequence[Member]) -> tuple[int, int]:
     """Return the number of normal and of anomalous patients that any of the runs judged."""
     label = np.concatenate([run.label[cases] for run, cases in members])
     return joint.count_patients(label, np.concatenate([run.patient[cases] for run, cases in members]))
+
+
+def _redrawn(members: Sequence[Member]) -> float:
+    """Return the share of test patients over those that train, as `joint.redrawn` tells it from the normal ones."""
+    return joint.redrawn([run.patient[cases][run.label[cases] == 0] for run, cases in members])
 
 
 def _measured(

@@ -284,7 +284,7 @@ def coverage(n, times, folds=5):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [60, 400])
 def test_intervals_of_folds_cover_what_they_say(n):
-    for_new_patients, corrected, plain = coverage(n, times=600)
+    for_new_patients, corrected, plain = coverage(n, times=400)
     assert 0.92 < for_new_patients < 0.985
     assert corrected > 0.92
     assert plain < corrected - 0.04

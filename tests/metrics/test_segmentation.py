@@ -11,6 +11,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from anomaly_lab.metrics.segmentation import BINS, SAMPLE, PixelHistograms, bin_edges, pointing
+from anomaly_lab.metrics.statistics import jackknife
 
 
 def slow_pro(maps, masks, limit):
@@ -207,3 +208,23 @@ def test_pro_of_heavy_tails_is_the_exact_one():
     maps, masks = heavy("exp", (3, 20, 24))
     masks[0, 10:12, 8:12] = True
     assert counted(maps, masks).pro() == pytest.approx(slow_pro(maps, masks, 0.3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patients", [5, 10])
+def test_the_jackknifes_interval_holds_for_new_patients(patients):
+    """Lesions of each patient stand out more or less, and their maps are brighter or darker."""
+
+    def people(random, n):
+        masks = np.zeros((n, 1, 16, 16), bool)
+        masks[:, :, 4:9, 5:11] = True
+        found, brighter = random.normal(1.3, 0.5, (n, 1, 1, 1)), random.normal(0, 0.4, (n, 1, 1, 1))
+        return random.normal(size=masks.shape) + found * masks + brighter, masks
+
+    random, held = np.random.default_rng(patients), 0
+    truth = pointing(*people(random, 3000), np.zeros(3000, int)).figures["auroc"]
+    for _ in range(300):
+        found = pointing(*people(random, patients), np.arange(patients))
+        low, high = jackknife(found.figures["auroc"], found.without["auroc"], patients=found.lesioned)
+        held += low <= truth <= high
+    assert 0.91 <= held / 300 <= 0.99, held / 300

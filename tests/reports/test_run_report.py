@@ -101,6 +101,29 @@ def test_the_verdict_stands_on_the_page(fake_run: Path) -> None:
     assert fake_metrics()["versus_baselines"]["sentence"] in text
 
 
+def test_every_baseline_is_compared_and_older_records_say_that_they_are(fake_run: Path, edit: EditFile) -> None:
+    older = page(fake_run)
+    assert "made by an older version" in older
+    assert older.count("AUROC minus") == 1
+    each = {"pca_32": {"value": 0.065, "low": -0.012, "high": 0.143, "p": 0.0004}, "other": {"value": 0.1, "p": None}}
+    new = {"versus_baselines": fake_metrics()["versus_baselines"] | {"each": each}}
+    new["intervals"] = {"patients": {"normal": 40, "anomalous": 60}, "remark": None}
+    edit(fake_run / "metrics.json", lambda content: content.update(new))
+    text = page(fake_run)
+    assert "made by an older version" not in text
+    assert "For new patients, level 0.95" in text
+    assert text.count("AUROC minus") == 2
+    assert "p < .001" in text or "p &lt; .001" in text
+
+
+def test_few_patients_are_said_where_intervals_would_stand(fake_run: Path, edit: EditFile) -> None:
+    few = "No intervals: 3 normal and 40 anomalous patients were judged, and an interval needs 5 of each."
+    edit(fake_run / "metrics.json", lambda content: content.update(intervals={"remark": few}))
+    text = page(fake_run)
+    assert text.count(few) == 3  # the banner, the caption below the figures, the record at the end
+    assert "% confidence interval" not in text
+
+
 def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditFile) -> None:
     assert "rule “top_k”" not in page(fake_run)
     edit(fake_run / "metrics.json", lambda content: content.update(unit={"judged": "case", "rule": "top_k"}))
