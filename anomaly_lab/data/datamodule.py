@@ -26,6 +26,8 @@ from anomaly_lab.data.batches import (
     chunks,
 )
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
+from anomaly_lab.data.preprocessing.crop import VERSION as CROPS
+from anomaly_lab.data.preprocessing.crop import Crop, cropped
 from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Picture, Preprocessing, Volume, to_float
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
@@ -154,6 +156,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
             number of images is that of "images".
         classes: names of the classes that a supervised detector tells apart.
+        brightness: whether anomalies are "bright" or "dark" against normal tissue, by knowledge of the field and not by
+            these labels; None if there is none. A baseline uses it.
         include: kinds of DICOM objects that are scans to this data set although usually they are none.
         implied: settings that run folders of older versions lack, with the values that these runs had.
         source: "real" or "twin", set by the constructor.
@@ -186,6 +190,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     twin_version: ClassVar[int] = 1
     version: ClassVar[int] = 1
     official: ClassVar[dict[str, int]] = {}
+    brightness: Literal["bright", "dark"] | None = None
     include: Sequence[str] = ()
     implied: ClassVar[dict[str, Any]] = {}
 
@@ -200,6 +205,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         seed: Seed = 0,
         picture: Picture = Picture(),
         volume: Volume | None = None,
+        crop: Crop = "none",
         cut: PatchSampling | None = None,
         augment: Augmentation | None = None,
         split: Split = Split(),
@@ -224,6 +230,10 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             seed: seed of split, sampling and augmentation.
             picture: how pictures and their masks are read, and the size to which they are resized.
             volume: axes, spacing and intensity range of volumes; None for the defaults of Volume.
+            crop: crops every scan to what it shows, before it is resized: "head", "breast" and "fundus" to its largest
+                region that is not black (with a small margin for a head), "foreground" to what differs from the grey
+                of its border, "margins" to what is left without white and black rows and columns at its edges. A volume
+                is cropped to one box for all of its slices. A scan that shows nothing of the kind stays whole.
             cut: selection of the windows that become patches; None makes a whole picture one patch, and cuts volumes
                 by the defaults of PatchSampling.
             augment: augmentation of training images; None for no augmentation.
@@ -257,6 +267,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.preprocessing = Preprocessing(
             self.patch_size if cut is None and picture.size is None else picture.size, picture.fit, volume or Volume()
         )
+        self.cropping: Crop = crop
         self.patch_sampling = cut
         within = cut is not None and cut.label == "mask"
         self.supervision, self.target_type, self.classes = supervision, target_type, tuple(classes)
@@ -315,6 +326,10 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     def known_mask(self, image: Path, source: Path) -> Path | None:
         """Return the mask of a scan that is no part of the data set, if one lies where those of the data set do."""
         return None
+
+    def read_cropped(self, case: Case) -> Scan:
+        """Read a case with its mask and crop it as `crop` says."""
+        return cropped(self.read(case), self.cropping)
 
     def read_new(self, case: Case) -> Scan:
         """Read a scan that is no part of the data set, and its mask, which is a picture or volume of the same size."""
@@ -563,13 +578,14 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         """Return the plan of the store of these cases."""
         reading = {name: value for name, value in vars(self.picture).items() if value != getattr(Rules(), name, value)}
         versions = {"version": self.version, "readers": READERS}
-        protocol = {"class": type(self).__qualname__, **versions, **reading, **self.protocol()}
+        crop = {} if self.cropping == "none" else {"crop_to": self.cropping, "crops": CROPS}
+        protocol = {"class": type(self).__qualname__, **versions, **reading, **crop, **self.protocol()}
         first = bool(cases) and is_deep(cases[0].image)  # without a store, all files are assumed to be like the first
         return StorePlan(
             name=self.name,
             root=self.folder,
             cases=cases,
-            read=self.read,
+            read=self.read_cropped,
             preprocessing=self.preprocessing,
             patch_sampling=self.patch_sampling,
             patch_size=self.patch_size,
@@ -706,7 +722,10 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         if trained:
             foreground = math.ulp(0.0) if trained.foreground else 0.0  # the smallest positive fraction: any foreground
             patch_sampling = PatchSampling(overlap=trained.overlap, plane=trained.plane, foreground=foreground)
-        return replace(self.plan([]), patch_sampling=patch_sampling, bits=bits, read=self.read_new)
+        return replace(self.plan([]), patch_sampling=patch_sampling, bits=bits, read=self._read_new_cropped)
+
+    def _read_new_cropped(self, case: Case) -> Scan:
+        return cropped(self.read_new(case), self.cropping)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about the data for the record and the report."""

@@ -219,6 +219,7 @@ class Provenance(TypedDict, total=False):
     evaluated: list[dict[str, Any]]
     accepted_changes: list[Change]
     wandb: dict[str, str]
+    mlflow: dict[str, str]
 
 
 class Figure(TypedDict, total=False):
@@ -227,6 +228,7 @@ class Figure(TypedDict, total=False):
     value: Number
     low: Number
     high: Number
+    p: Number
 
 
 Figures = dict[str, Figure | Number]
@@ -244,11 +246,12 @@ class Threshold(TypedDict, total=False):
 
 
 class Comparison(TypedDict, total=False):
-    """The detector against the best baseline."""
+    """The detector against the best baseline, and against each, with p-values after Holm's correction."""
 
     best: str
     difference: Figure
     beaten: bool
+    each: dict[str, Figure]
     sentence: str
 
 
@@ -273,6 +276,7 @@ class Pixels(TypedDict, total=False):
 
     num_masks: Whole
     patients: Whole
+    remark: Name
     auroc: Figure | Number
     pro: Figure | Number
     baselines: dict[str, Figures]
@@ -292,6 +296,13 @@ class Bootstrap(TypedDict, total=False):
 
     replicates: Whole
     level: Annotated[float, Range("(0, 1)")]
+
+
+class Intervals(TypedDict, total=False):
+    """The patients that intervals rest on, and a sentence if they are too few for any."""
+
+    patients: Counts
+    remark: Name
 
 
 class ClassCounts(TypedDict, total=False):
@@ -382,6 +393,45 @@ class Classes(TypedDict, total=False):
     calibration: Calibration
 
 
+class Shortcut(TypedDict, total=False):
+    """A rule of one number a case, and how well it tells the classes apart."""
+
+    name: str
+    title: str
+    kind: Literal["greys", "places", "textures", "files", "names"]
+    text: bool
+    auroc: Figure
+    told: Number
+    p: Number
+    chance: Number
+    alarm: bool
+    follows: Number
+
+
+class Stratum(TypedDict, total=False):
+    """The detector among cases that are alike by a rule; `pairs` is their share of all pairs."""
+
+    name: str
+    title: str
+    auroc: Figure
+    pairs: Number
+
+
+class Shortcuts(TypedDict, total=False):
+    """The shortcut audit of the test split."""
+
+    cases: Counts
+    of: Counts
+    patients: Whole
+    unit: Literal["image", "patch", "case"]
+    exchanges: Whole
+    level: Annotated[float, Range("(0, 1)")]
+    rules: list[Shortcut]
+    constant: list[str]
+    score: Number
+    strata: list[Stratum]
+
+
 class Metrics(TypedDict, total=False):
     """metrics.json."""
 
@@ -389,14 +439,17 @@ class Metrics(TypedDict, total=False):
     threshold: Threshold
     detector: Figures
     baselines: dict[str, Figures | None]
+    baseline_notes: list[str]
     trivial: dict[str, dict[str, Number]] | None
     versus_baselines: Comparison | None
     components: Components | None
     oracle: dict[str, dict[str, Number]] | None
     bootstrap: Bootstrap
+    intervals: Intervals
     unit: Unit
     pixels: Pixels | None
     classes: Classes
+    shortcuts: Shortcuts | None
 
 
 def read_provenance(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class HeadCT(PatchDataModule):
     """
 
     name = "headct"
+    brightness = "bright"  # fresh blood in CT
     where_to_get = (
         "get 'head-ct-hemorrhage' from Kaggle (felipekitamura) and lay it out as head_ct/head_ct/000.png "
         "to 199.png with labels.csv beside the outer head_ct"
