@@ -21,7 +21,7 @@ SERIES = (0.4, 0.7, 0.9, 0.9, 0.6)  # of five epochs: the third is the first wit
 def settings(tmp_path: Path, *overrides: str) -> DictConfig:
     """ganomaly_headct on a folder of thirteen pictures: five epochs of two iterations, all checkpoints kept."""
     if not (tmp_path / "headct").exists():
-        write_headct(tmp_path / "headct")
+        write_headct(tmp_path / "headct", 20)
     places = [
         f"runs={tmp_path / 'runs'}",
         f"data.root={tmp_path / 'headct'}",
@@ -29,8 +29,7 @@ def settings(tmp_path: Path, *overrides: str) -> DictConfig:
     ]
     sizes = [
         "data.patch_size=[32,32]",
-        "data.protocol=random",
-        "data.split.train_normals=8",
+        "data.split.train_normals=15",
         "data.split.val_fraction=0.25",
         "data.batch_size=4",
     ]

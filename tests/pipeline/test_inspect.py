@@ -24,6 +24,7 @@ def headct(tmp_path: Path, **changes) -> HeadCT:
     if not root.exists():
         write_headct(root)
     arguments = {"root": str(root), "patch_size": (8, 8), "batch_size": 4, "train_normals": 8, "val_fraction": 0.2}
+    arguments |= {"protocol": "random"}
     return HeadCT(**sections(**(arguments | {"store_dir": str(tmp_path / "store")} | changes)))
 
 
@@ -150,6 +151,7 @@ def settings(tmp_path: Path, *overrides: str):
         f"data.store.folder={tmp_path / 'store'}",
     ]
     sizes = ["data.patch_size=[8,8]", "data.split.train_normals=8", "data.split.val_fraction=0.25", "data.batch_size=4"]
+    sizes.append("data.protocol=random")
     return config.load_data("headct", ["budget=smoke", *places, *sizes, *overrides])
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from data.conftest import write_headct
 from pipeline.conftest import settings
 
+from anomaly_lab.data.datasets.headct import LEAKS
 from anomaly_lab.pipeline.provenance import provenance, published
 from anomaly_lab.pipeline.training import construct
 
@@ -21,7 +22,7 @@ def test_it_says_what_runs_on_what(tmp_path: Path) -> None:
     assert facts["detector"]["phases"] == {"gan": 10, "encoder": 10}
     assert facts["detector"]["parameters"]["critic"] == sum(p.numel() for p in detector.critic.parameters())
     assert facts["detector"]["begun_with"] == {"weights": "w.pth"}
-    assert facts["detector"]["caveats"] == []
+    assert facts["detector"]["caveats"] == [LEAKS]  # of random splits of Head-CT, and no other
     assert set(facts["code"]) == {"training", "evaluation"}
     assert "started_from" not in facts
     assert facts["versions"]["torch"]
@@ -35,7 +36,7 @@ def test_every_switch_and_every_borrowed_caveat_is_owned_up_to(tmp_path: Path) -
     facts = provenance(config, data, detector, {}, {"run": "x", "caveats": ["callbacks.other: chosen"]})
     caveats = facts["detector"]["caveats"]
     assert [caveat.partition(":")[0] for caveat in caveats] == [
-        "evaluation.threshold=test_max_f1", "callbacks.best_test_epoch", "callbacks.other",
+        "data.protocol=random", "evaluation.threshold=test_max_f1", "callbacks.best_test_epoch", "callbacks.other",
     ]  # fmt: skip
     assert facts["started_from"]["run"] == "x"
 
