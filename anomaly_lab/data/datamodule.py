@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, cast, get_args
@@ -35,7 +36,8 @@ from anomaly_lab.data.readers.files import crop, is_deep, read_scan
 from anomaly_lab.data.readers.pictures import Rules
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import has_plain_name, name_of
-from anomaly_lab.data.splitting.audit import audit
+from anomaly_lab.data.splitting import likeness
+from anomaly_lab.data.splitting.audit import audit, leaks
 from anomaly_lab.data.splitting.classes import UNKNOWN, Classes, Coded, Labels
 from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
 from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits, whole
@@ -69,12 +71,14 @@ from anomaly_lab.types import (
 )
 
 Supervision = Literal["none", "labels"]
+Group = Literal["patient", "likeness"]
 TargetType = Literal["multiclass", "multilabel"]
 CROSSING = (
     "Pictures, not patients, were split: patients are in several splits, and figures better than on new patients."
 )
 Role = Literal["scan", "mask", "other"]  # of a file, for a data set that it is no part of
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the training images may take
+MAX_LISTED = 200  # cases in no split that are named; all are counted
 MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation
 
 
@@ -152,7 +156,10 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
             number of images is that of "images".
         classes: names of the classes that a supervised detector tells apart.
+        brightness: whether anomalies are "bright" or "dark" against normal tissue, by knowledge of the field and not by
+            these labels; None if there is none. A baseline uses it.
         include: kinds of DICOM objects that are scans to this data set although usually they are none.
+        implied: settings that run folders of older versions lack, with the values that these runs had.
         source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
 
@@ -183,7 +190,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     twin_version: ClassVar[int] = 1
     version: ClassVar[int] = 1
     official: ClassVar[dict[str, int]] = {}
+    brightness: Literal["bright", "dark"] | None = None
     include: Sequence[str] = ()
+    implied: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
@@ -200,6 +209,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         cut: PatchSampling | None = None,
         augment: Augmentation | None = None,
         split: Split = Split(),
+        group: Group = "patient",
         supervision: Supervision = "none",
         target_type: TargetType = "multiclass",
         classes: tuple[str, ...] = ("normal", "anomalous"),
@@ -228,6 +238,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 by the defaults of PatchSampling.
             augment: augmentation of training images; None for no augmentation.
             split: assignment of patients to training, validation and test.
+            group: "likeness" joins patients whose pictures are alike into one: neighbours in the listing, if a test
+                finds them alike, and nearly identical pictures. Every file is read for it, once more.
             supervision: "labels" lets labelled anomalies train, for detectors that learn from them: the patients of all
                 classes are assigned to training, validation and test. "none" keeps all of them for the test.
             target_type: with labels, "multiclass" for cases that are of exactly one of `classes` (others are left out,
@@ -262,6 +274,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         supervised = supervision == "labels"
         self.labelling = Classes(self.classes, target_type == "multilabel") if supervised else None
         self.split_rule = SplitRule(**vars(split), seed=seed, within=within, supervised=supervised)
+        self.group = group
+        self.grouping: dict[str, Any] = {}
         self.limits = limits.given() if limits else {}
         self.augmentation = augment
         if augment and len(self.patch_size) == 3:
@@ -351,6 +365,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             self._make_twin()
         cases = self._listed()
         self.listed = [case.id for case in cases]
+        self.declared = {case.id: case.patient for case in cases}
+        if self.group == "likeness":
+            cases = self._grouped(cases)
         if self._recorded is None:
             self._open_drawn(cases, tolerant=stage == "inspect")
         else:
@@ -409,6 +426,20 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 f"{self.folder}: the data are not those that the run began with: {changes}; if they lie elsewhere say "
                 "--data-root DIR, to go on with what is left of them in the recorded split --accept-changed-data"
             )
+
+    def _grouped(self, cases: Sequence[Case]) -> list[Case]:
+        """Return the cases with the patients that are left when those whose pictures are alike are one."""
+        pictures: dict[str, np.ndarray] = {}
+        for case in cases:
+            with suppress(UserError):  # an unreadable picture resembles none; the store says what is wrong with it
+                pictures[case.id] = likeness.standardised(self.compared(case)[None])[0]
+        facts = ([getattr(case, name) for case in cases] for name in ("id", "label", "patient"))
+        patients, self.grouping = likeness.grouped(pictures, *facts)
+        return [replace(case, patient=patient) for case, patient in zip(cases, patients, strict=True)]
+
+    def compared(self, case: Case) -> Tensor:
+        """Return the picture of a case by which `data.group=likeness` compares it, float32 [C, *S]."""
+        return torch.from_numpy(np.asarray(self.read(replace(case, mask=None)).pixels, np.float32))
 
     def _open_store(self, cases: Sequence[Case]) -> None:
         self.store_plan = plan = self.plan(cases)
@@ -701,6 +732,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         labels, patients = self.store.labels, np.array(self.store.index.columns["patient"])
         rows_of = whole(self.rows)
         count = {name: Counter(labels[rows].tolist()) for name, rows in rows_of.items()}
+        found = audit(self.store, {"": np.arange(len(labels))} if self.unsplit else rows_of, self.declared)
         return {
             "name": self.name,
             "source": self.source,
@@ -718,10 +750,17 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "official": self.official,
             "skipped": list(self.store.skipped),
             "left_out": dict(self.left_out.most_common()),
-            "remarks": [*remarks(self.store.scans()), *self._remarks_on_classes()],
-            "audit": audit(self.store, {"": np.arange(len(labels))} if self.unsplit else rows_of),
+            "in_no_split": self._in_no_split(),
+            "remarks": [*remarks(self.store.scans()), *self._remarks_on_classes(), *leaks(found)],
+            "audit": found,
+            **({"groups": self.grouping} if self.grouping else {}),
             **({"classes": self._facts_of_classes()} if self.labelling else {}),
         }
+
+    def _in_no_split(self) -> dict[str, Any]:
+        """Count and name the cases that the split leaves out."""
+        out = [] if self.unsplit else [case for case, split in self.split.items() if not split]
+        return {"count": len(out), "ids": out[:MAX_LISTED]}
 
     def _facts_of_classes(self) -> dict[str, Any]:
         """Return the classes to tell apart, and how many rows of each split are of each, are not, or may be."""

@@ -5,6 +5,7 @@ The signature of a class is the schema of its section, see `schema`; no other li
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from anomaly_lab.types import Count, Name, Range, Seed, UserError
 Compile = Literal["never", "networks", "graphs"]
 CaseScore = Literal["none", "max", "mean", "top_k"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
+FeatureBaselines = Literal["auto", "always", "never"]
 OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # keys accepted for a data set without a detector
 DATA_FOLDER = "ANOMALY_DATA"  # variable with the folder above the data sets, in whose default roots it stands
 SECTIONS = ("data", "detector", "trainer")  # sections that name a class by _target_, as every callback does
@@ -54,6 +56,9 @@ class Evaluation:
         case_score: unit of the evaluation: "none" evaluates patches individually; the others evaluate cases by the
             "max" or the "mean" of their patches' scores, or by the mean of the highest `top_k` ("top_k").
         top_k: number of patches for "top_k".
+        feature_baselines: whether baselines on features of a pretrained network are fitted as well, which need the
+            extra `features` and some hundredths of a second for each scored image: "auto" for up to 5 000 images,
+            "always" or "never".
 
     Examples:
         >>> Evaluation(case_score="top_k", top_k=5).threshold
@@ -65,6 +70,7 @@ class Evaluation:
     replicates: Count = 2000
     case_score: CaseScore = "none"
     top_k: Count = 10
+    feature_baselines: FeatureBaselines = "auto"
 
 
 @dataclass
@@ -206,7 +212,17 @@ def recall(path: Path, overrides: Sequence[str] = (), takes: Sequence[str] = ())
             asked = _parse(overrides)
             _refuse_other_keys(asked, takes)
             config = merged(config, asked)
+        _imply(config.data)
         return _complete(config, callbacks)
+
+
+def _imply(data: Any) -> None:
+    """Set what the run folder of an older version does not say to what its data set did then."""
+    if not isinstance(data, DictConfig) or TARGET not in data:
+        return
+    for name, value in getattr(locate(data[TARGET], "data"), "implied", {}).items():
+        if name not in data:
+            data[name] = value
 
 
 def _refuse_other_keys(asked: DictConfig, takes: Sequence[str]) -> None:
@@ -386,8 +402,9 @@ def _how_to_name(callback: str, used: Sequence[str]) -> str:
     if meant := did_you_mean(callback, used):
         return meant
     known = catalogue.classes("anomaly_lab.callbacks")
-    base = known["RunCallback"]
-    paths = [f"{kind.__module__}.{name}" for name, kind in known.items() if issubclass(kind, base) and kind is not base]
+    base = known.pop("RunCallback")
+    fit = {name: kind for name, kind in known.items() if issubclass(kind, base) and not inspect.isabstract(kind)}
+    paths = [f"{kind.__module__}.{name}" for name, kind in fit.items()]
     return f" One is added by its class, callbacks.{callback}._target_=…: {', '.join(paths)}"
 
 

@@ -39,10 +39,13 @@ NAMES_AND_PLACES = (  # keys without effect on the numbers: names, locations and
 )
 DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value they imply
     "evaluation.threshold": "normal_quantile",
+    "evaluation.feature_baselines": "auto",
     "start_phase": "gan",
     "compile": "never",
     "data.store.device": "auto",
     "data.split.by": "patient",
+    "data.group": "patient",
+    "data.protocol": "random",
     "data.crop": "none",
 }
 OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used
@@ -164,7 +167,7 @@ def _module(name: str) -> str | None:
         return None
     tree = ast.parse(path.read_bytes())
     imports: set[str] = set()
-    body = _Content(imports).visit(tree)
+    body = _Content(name, imports).visit(tree)
     reached = sorted(_imported(line) for line in imports)
     return _digest(json.dumps([ast.dump(body), reached]))
 
@@ -179,17 +182,41 @@ def _imported(line: str) -> str:
     return f"{_module(module) or module}:{name}"
 
 
-class _Content(ast.NodeTransformer):
-    """Transformer that removes docstrings and imports from a syntax tree; collects imports as `module:name`."""
+def _found_by(module: str, package: str) -> set[str]:
+    """Return the imports by which `catalogue.classes(package)` of a module finds classes, as `module:`.
 
-    def __init__(self, imports: set[str]) -> None:
-        self.imports = imports
+    Only what a module finds in its own room makes up its numbers, such as baselines; others only name what there is.
+    """
+    if not package.startswith(module.rpartition(".")[0]):
+        return set()
+    folder = PACKAGE.joinpath(*package.split(".")[1:])
+    found = {f"{package}.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}
+    return {f"{name}:" for name in found - {module}}
+
+
+class _Content(ast.NodeTransformer):
+    """Transformer that removes docstrings and imports from a syntax tree; collects imports as `module:name`.
+
+    What `catalogue.classes("package")` imports counts as imported.
+    """
+
+    def __init__(self, module: str, imports: set[str]) -> None:
+        self.module, self.imports = module, imports
 
     def visit_Import(self, node: ast.Import) -> None:  # name required by ast
         self.imports |= {f"{alias.name}:" for alias in node.names}
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         self.imports |= {f"{node.module}:{alias.name}" for alias in node.names}
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # name required by ast
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="catalogue"), attr="classes"),
+                args=[ast.Constant(value=str() as package)],
+            ):
+                self.imports |= _found_by(self.module, package)
+        return self.generic_visit(node)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
