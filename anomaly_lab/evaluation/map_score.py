@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -184,8 +184,8 @@ class MapScore:
         return flat.topk(count, 1).values.mean(1)
 
 
-_SIDES = {
-    "both": torch.abs,
+_SIDES: dict[str, Callable[[Tensor], Tensor]] = {
+    "both": lambda values: values.abs(),
     "bright": lambda values: values.clamp(min=0),
     "dark": lambda values: (-values).clamp(min=0),
 }

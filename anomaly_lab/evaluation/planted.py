@@ -68,7 +68,8 @@ def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: I
         rules: the rules to compare, by name; one whose source is "detector" is the detector's own score.
         score: the detector's own `score`.
         trial: normals and what is planted on them.
-        measured: normals by which places are standardised, in batches.
+        measured: normals by which places are standardised, in batches; whatever a rule's `normals`, they should be
+            others than those of the trial, for what is planted on a normal is not to be judged by itself.
 
     Returns:
         The rules, best first.

@@ -23,6 +23,7 @@ DEFAULTS = {  # of sections that listed only what was not a default
     f"data.{section}.{name}": value for section, content in SECTIONS.items() for name, value in asdict(content).items()
 }
 DEFAULTS["data.patient"] = None  # of DICOM, which took it from headers alone
+DEFAULTS["data.crop"] = "none"  # of every set but MIAS, which alone could crop
 CHANGED = {  # values that were slips: the twin had too few images for the batch of this budget
     ("data.twin.size", f"{name} paper"): 400
     for name in (
