@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy_scores import example
 
-from anomaly_lab.evaluation.baselines import Baselines
+from anomaly_lab.evaluation.baselines.fitted import Baselines
 from anomaly_lab.metrics.segmentation import pointing
 from anomaly_lab.pipeline.evaluate import GALLERY_CASES, _extremes, _fixed, _pixels
 from anomaly_lab.reports.gallery import FIXED_CASES
