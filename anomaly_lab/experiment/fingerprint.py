@@ -44,6 +44,9 @@ DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value the
     "compile": "never",
     "data.store.device": "auto",
     "data.split.by": "patient",
+    "data.group": "patient",
+    "data.protocol": "random",
+    "data.crop": "none",
 }
 OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used
 ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed
@@ -122,6 +125,8 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
             node = below if isinstance(below, dict) else {}
         if key not in DEFAULTS_OF_NEW_KEYS or node.get(last) == DEFAULTS_OF_NEW_KEYS[key]:
             node.pop(last, None)
+    if (kept.get("score") or {}).get("source", "detector") == "detector":  # the other settings have no effect then
+        kept.pop("score", None)
     data = kept.get("data")
     if isinstance(data, dict) and data.get("supervision", "none") == "none":
         for key in OF_SUPERVISION:

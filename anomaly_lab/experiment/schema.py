@@ -328,6 +328,9 @@ def in_current_keys(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         >>> in_current_keys({"seed": 0, "data": {"root": "a", "twin_size": 60}})
         ({'seed': 0, 'data': {'root': 'a', 'twin': {'size': 60}}}, {'data.twin_size': 'data.twin.size'})
     """
+    score = tree.get("score")
+    if isinstance(score, Mapping) and "from" in score:  # how one says it; no attribute in Python can have that name
+        tree = {**tree, "score": {"source" if name == "from" else name: value for name, value in score.items()}}
     data, used = tree.get("data"), {}
     if not isinstance(data, Mapping):
         return dict(tree), {}

@@ -19,7 +19,10 @@ from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
+from anomaly_lab.pipeline.alike import note_likeness
+from anomaly_lab.pipeline.console import warn
 from anomaly_lab.pipeline.sheets import write_sheets
+from anomaly_lab.pipeline.shortcuts import audit_of_run
 from anomaly_lab.reports.gallery import FIXED_CASES
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
@@ -73,6 +76,7 @@ def evaluate_run(
     scored_unit = "patch" if evaluation.case_score == "none" else "case"
     metrics["unit"] = {"scored": scored_unit, "rule": evaluation.case_score, "top_k": evaluation.top_k}
     metrics["pixels"] = _pixels(scored, data, fitted)
+    metrics["shortcuts"] = audit_of_run(data, scores, np.concatenate(list(splits.values())), scored_unit == "case")
     metrics["baseline_notes"] = list(fitted.notes) if fitted else []
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     if table is not None:
@@ -81,12 +85,15 @@ def evaluate_run(
         metrics["classes"] = evaluate_classes(table, scores, told, threshold, evaluation.replicates)
         run_folder.write_atomic(run / FILE, table.to_csv())
     run_folder.write_json(run / "metrics.json", metrics)
+    if remark := metrics["intervals"]["remark"]:
+        warn(remark)
     chosen = _extremes(scores, metrics["threshold"]["value"])
     chosen += [(kind, i) for kind, i in _fixed(scores) if i not in {extreme for _, extreme in chosen}]
     chosen += _of_classes(table, metrics["classes"]) if table is not None else []
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
     write_sheets(run / "samples", detector, data.seed)
+    note_likeness(run, data)
 
 
 def _fitted(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> Baselines | None:
