@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 from scipy.stats import rankdata
 
+from anomaly_lab.evaluation.baselines.fitted import kinds
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import ThresholdRule
 from anomaly_lab.metrics import joint, ranking, statistics, thresholds
@@ -317,7 +318,7 @@ def _sentence(
     value, low, high = difference["value"], difference["low"], difference["high"]
     if math.isnan(value):
         return "The detector cannot be compared with a baseline: all test cases have the same label."
-    name = {"mean_image": "mean-image", "pca_32": "PCA-32"}.get(best[0], best[0])
+    name = kinds()[best[0]].noun if best[0] in kinds() else best[0]
     verdict = "beats" if value > 0 else "does not beat"
     compared = f"The detector {verdict} the {name} baseline: AUROC {_short(auroc[0])} against {_short(auroc[1])}"
     if few:

@@ -179,6 +179,8 @@ class PlaceBank(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         rows = self.bank.gathered
+        if not len(rows):
+            return torch.full((len(features), *self.grid), math.inf, device=features.device)
         height, width = self.grid
         padded = F.pad(rows, (self.reach,) * 4, value=math.inf)
         nearest = torch.full((len(features), *self.grid), math.inf, device=features.device)
