@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import ThresholdRule
+from anomaly_lab.experiment.purpose import quantile_of
 from anomaly_lab.metrics import ranking, statistics, thresholds
 from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.metrics.segmentation import Pointing
@@ -37,7 +38,7 @@ CONFIDENCE = 0.95
 
 def evaluate_scores(
     scores: Scores,
-    quantile: float = 0.95,
+    purpose: str | float = "rule_in",
     replicates: int = 2000,
     seed: int = 0,
     rule: ThresholdRule = "normal_quantile",
@@ -46,7 +47,8 @@ def evaluate_scores(
 
     Args:
         scores: all validation and test cases.
-        quantile: fraction of normals that should score at or below the threshold.
+        purpose: what the threshold is for, or the share of normals that should score at or below it, see
+            `experiment.purpose`; decided before any result.
         replicates: number of bootstrap replicates; patients are drawn.
         seed: of the bootstrap.
         rule: how the threshold is set, for the detector and for each baseline.
@@ -73,7 +75,10 @@ def evaluate_scores(
         raise UserError("scores: there is no case of the test split to evaluate; check data.split.file")
     label, patient = scores.label[test], np.array(scores.patient)[test].tolist()
     columns = {"detector": scores.score, **scores.baselines}
-    cutoffs = {name: _threshold(rule, scores, values, quantile) for name, values in columns.items()}
+    cutoffs = {
+        name: _threshold(rule, scores, values, quantile_of(purpose), scores.probabilities and name == "detector")
+        for name, values in columns.items()
+    }
     ratings = {name: (values[test], cutoffs[name].value) for name, values in columns.items()}
     replicated = statistics.bootstrap(label, patient, ratings, replicates, seed)
     tables = {name: _table(label, *ratings[name], replicated[name]) for name in columns}
@@ -82,7 +87,12 @@ def evaluate_scores(
     content: dict[str, Any] = without_nan(
         {
             "counts": {split: _counts(scores, split) for split in ("val", "test")},
-            "threshold": {"rule": RULES[rule], "uses_test": rule in CAVEATS, **cutoffs["detector"]._asdict()},
+            "threshold": {
+                "rule": RULES[rule],
+                "uses_test": rule in CAVEATS,
+                "purpose": purpose if isinstance(purpose, str) and rule not in CAVEATS else None,
+                **_fields(cutoffs["detector"]),
+            },
             "detector": tables.pop("detector"),
             "baselines": tables,
             "trivial": {
@@ -171,7 +181,7 @@ def _jackknife(value: float, without: Floats, least: float = 0.0) -> dict[str, f
     return {"value": value, "low": low, "high": high}
 
 
-def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -> Threshold:
+def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float, probabilities: bool) -> Threshold:
     """Set the threshold on `values` [N], scores of the detector or a baseline; two rules use only the test split."""
     test = scores.of("test")
     if rule == "test_max_f1":
@@ -179,7 +189,13 @@ def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: fl
     if rule == "test_min_max":
         low, high = float(values[test].min()), float(values[test].max())
         return Threshold(low + RANGE_FRACTION * (high - low), math.nan, 0)
-    return thresholds.normal_quantile(values[scores.normals], quantile)
+    patient = np.array(scores.patient)[scores.normals].tolist()
+    return thresholds.from_normals(values[scores.normals], quantile, patient, probabilities)
+
+
+def _fields(threshold: Threshold) -> dict[str, Any]:
+    low, high = threshold.specificity or (math.nan, math.nan)
+    return threshold._asdict() | {"specificity": {"low": low, "high": high}}
 
 
 def _table(label: Labels, score: Floats, threshold: float, replicated: Mapping[str, Floats]) -> dict[str, Any]:

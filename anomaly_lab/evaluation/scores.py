@@ -33,6 +33,7 @@ class Scores:
         score: the detector's raw scores, [N], finite; higher = more anomalous.
         baselines: name -> scores of a baseline, [N], finite.
         components: name -> a term of the detector's score, [N], finite.
+        probabilities: whether `score` is a probability, so that no threshold lies above 1.
 
     Raises:
         UserError: an id occurs twice, or a score is not finite.
@@ -52,6 +53,7 @@ class Scores:
     score: Floats
     baselines: dict[str, Floats] = field(default_factory=dict)
     components: dict[str, Floats] = field(default_factory=dict)
+    probabilities: bool = False
 
     def __post_init__(self) -> None:
         """Validate the rows: unique ids, finite scores."""
@@ -131,7 +133,8 @@ class Scores:
             for columns in (self.baselines, self.components)
         )
         patient, split = (np.array(values)[highest].tolist() for values in (self.patient, self.split))
-        return Scores([str(id) for id in ids], patient, split, label, score, baselines, components), highest
+        names = [str(id) for id in ids]
+        return Scores(names, patient, split, label, score, baselines, components, self.probabilities), highest
 
     def p_values(self) -> Floats:
         """Return each case's conformal p-value against the validation normals, [N]; NaN without validation normals.

@@ -20,7 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from anomaly_lab.experiment.schema import TARGET, locate, moved
+from anomaly_lab.experiment.purpose import quantile_of
+from anomaly_lab.experiment.schema import KEYS, TARGET, locate, moved
 from anomaly_lab.types import UserError
 
 Purpose = Literal["training", "evaluation"]
@@ -39,6 +40,8 @@ NAMES_AND_PLACES = (  # keys without effect on the numbers: names, locations and
 )
 DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value they imply
     "evaluation.threshold": "normal_quantile",
+    "evaluation.prevalence": 0.05,
+    "evaluation.scans_per_day": 100,
     "start_phase": "gan",
     "compile": "never",
     "data.store.device": "auto",
@@ -83,7 +86,8 @@ def difference(config: Mapping[str, Any], other: Mapping[str, Any]) -> str | Non
         >>> difference({"detector": None, "evaluation": {"top_k": 5}}, {"detector": None, "evaluation": {"top_k": 10}})
         'evaluation.top_k'
     """
-    return next(_differences(_effective(config), _effective(other)), None)
+    key = next(_differences(_effective(config), _effective(other)), None)
+    return KEYS.get(key, key) if key else None
 
 
 def of_code(config: Mapping[str, Any]) -> dict[str, str]:
@@ -121,6 +125,9 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
             node = below if isinstance(below, dict) else {}
         if key not in DEFAULTS_OF_NEW_KEYS or node.get(last) == DEFAULTS_OF_NEW_KEYS[key]:
             node.pop(last, None)
+    evaluation = kept.get("evaluation")
+    if isinstance(evaluation, dict) and "purpose" in evaluation:  # an older record has the quantile itself
+        evaluation["quantile"] = quantile_of(evaluation.pop("purpose"))
     data = kept.get("data")
     if isinstance(data, dict) and data.get("supervision", "none") == "none":
         for key in OF_SUPERVISION:

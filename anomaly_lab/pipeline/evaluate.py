@@ -11,6 +11,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.baselines import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
+from anomaly_lab.evaluation.decisions import decisions_in_use
 from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, without_nan
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
@@ -37,7 +38,7 @@ def evaluate_run(
 
     Args:
         run: the run folder.
-        evaluation: rule and quantile of the threshold, bootstrap replicates, patches or cases.
+        evaluation: rule and purpose of the threshold, bootstrap replicates, patches or cases.
         data: the data set, set up.
         detector: the trained detector, which computes reconstructions and maps for the galleries.
         scored: result of `training.score_all`, with every validation and test case once.
@@ -61,16 +62,18 @@ def evaluate_run(
         score=scored["score"][place],
         baselines=baselines,
         components=dict(zip(detector.components, terms, strict=True)),
+        probabilities="probability" in scored,
     )
     table = _class_table(scores, data, rows, scored["probability"][place]) if "probability" in scored else None
     if evaluation.case_score != "none":
         table = table and table.by_case(facts["case"], scores.label, data.target_type == "multiclass")
         scores, highest = scores.by_case(facts["case"], evaluation.case_score, evaluation.top_k)
         rows = rows[highest]
-    metrics = evaluate_scores(scores, evaluation.quantile, evaluation.replicates, rule=evaluation.threshold)
+    metrics = evaluate_scores(scores, evaluation.purpose, evaluation.replicates, rule=evaluation.threshold)
     scored_unit = "patch" if evaluation.case_score == "none" else "case"
     metrics["unit"] = {"scored": scored_unit, "rule": evaluation.case_score, "top_k": evaluation.top_k}
     metrics["pixels"] = _pixels(scored, data, fitted)
+    metrics["decisions"] = decisions_in_use(metrics, evaluation.prevalence, evaluation.scans_per_day)
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     if table is not None:
         told = Supervision(data.target_type, dict(zip(data.classes, data.class_counts()[:, 0].tolist(), strict=True)))

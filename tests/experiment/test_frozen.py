@@ -30,7 +30,7 @@ CHANGED = {  # values that were slips: the twin had too few images for the batch
         *(f"{detector}_tsukazaki" for detector in ("autoencoder", "fanogan", "ganomaly", "vae")),
     )
 }
-NEW_WORDS = {("detector.backbone", "dcgan"): "adgan"}
+NEW_WORDS = {("detector.backbone", "dcgan"): "adgan", ("evaluation.purpose", "0.95"): "rule_in"}
 
 
 @cache
