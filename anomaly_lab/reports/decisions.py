@@ -14,9 +14,9 @@ from anomaly_lab.reports.html import whole
 from anomaly_lab.reports.svg import Axis, Series, line_chart, padded
 
 PURPOSES = {  # the names of `experiment.purpose` in words
-    "rule_in": "rule in: an alarm is acted upon, so false alarms are to be few",
-    "screening": "screening: few anomalies are to be missed, and every alarm gets a second look",
-    "rule_out": "rule out: what raises no alarm is not looked at, so hardly an anomaly may be missed",
+    "rule_in": "an alarm is acted upon, so false alarms are to be few",
+    "screening": "few anomalies are to be missed, and every alarm gets a second look",
+    "rule_out": "what raises no alarm is not looked at, so hardly an anomaly may be missed",
 }
 METHODS = {
     "order_statistic": "one of their scores by rank",
@@ -25,7 +25,7 @@ METHODS = {
 }
 IN_USE = {
     "alarms": "Alarms a day",
-    "found": "of them anomalies found",
+    "found": "Anomalies found a day",
     "missed": "Anomalies missed a day",
     "ppv": "An alarm is right (PPV)",
     "npv": "Silence is right (NPV)",
@@ -144,7 +144,7 @@ def net_benefit_panel(metrics: Mapping[str, Any]) -> Panel | None:
         Series("", [0.0, last], [0.0, 0.0], "reference"),
     ]
     lines = [line._replace(y=[y if y >= least else math.nan for y in line.y]) for line in [*idle, *lines]]
-    axis = Axis("probability of an anomaly from which on you would look", 0, last)
+    axis = Axis("probability from which on you would look", 0, last)
     note = (
         "Anomalies found per 1000 scans, less the false alarms at their price, at a prevalence of "
         f"{_percentage(prevalence)}. At .1 on the axis, one finding is worth nine false alarms. The highest line is "
