@@ -92,6 +92,7 @@ def evaluate_scores(
                 "uses_test": rule in CAVEATS,
                 "purpose": purpose if isinstance(purpose, str) and rule not in CAVEATS else None,
                 **_fields(cutoffs["detector"]),
+                "num_cross_fitted": int((scores.of("crossfit") & scores.normals).sum()) if rule not in CAVEATS else 0,
             },
             "detector": tables.pop("detector"),
             "baselines": tables,

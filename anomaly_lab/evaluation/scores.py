@@ -28,7 +28,7 @@ class Scores:
     Attributes:
         id: unique case ids.
         patient: patient of each case; the bootstrap draws patients.
-        split: "val" (validation normals) or "test".
+        split: "val" (validation normals), "test", or "crossfit" (training normals, scored by fits without them).
         label: [N], 0 normal, 1 anomalous.
         score: the detector's raw scores, [N], finite; higher = more anomalous.
         baselines: name -> scores of a baseline, [N], finite.
@@ -149,9 +149,19 @@ class Scores:
 
     @property
     def normals(self) -> NDArray[np.bool_]:
-        """Mask of the validation normals, [N], the only cases that may set the threshold; uses no test label."""
+        """Mask of the normals that may set the threshold, [N]: of validation, and cross-fitted; uses no test label."""
         normal: NDArray[np.bool_] = self.label == 0
-        return self.of("val") & normal
+        return ~self.of("test") & normal
+
+    def joined(self, other: "Scores") -> "Scores":
+        """Return the rows of both, which have the same columns."""
+        lists = (getattr(self, name) + getattr(other, name) for name in ("id", "patient", "split"))
+        label, score = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("label", "score"))
+        columns = (
+            {name: np.concatenate([mine[name], theirs[name]]) for name in mine}
+            for mine, theirs in ((self.baselines, other.baselines), (self.components, other.components))
+        )
+        return Scores(*lists, label, score, *columns, self.probabilities)
 
     def of(self, split: str) -> NDArray[np.bool_]:
         """Return a mask of the cases of a split, [N]."""
@@ -166,10 +176,10 @@ def _texts(values: Floats) -> list[str]:
 
 def _numbers(row: Mapping[str, str], where: str) -> dict[str, float]:
     """Return the numbers of a row: label, score and baselines."""
-    if row["split"] not in ("val", "test") or row["label"] not in ("0", "1"):
+    if row["split"] not in ("val", "test", "crossfit") or row["label"] not in ("0", "1"):
         raise UserError(
-            f"{where}: split must be val or test and label 0 or 1, not {row['split']!r} and {row['label']!r}; "
-            "evaluate the run to write it again"
+            f"{where}: split must be val, test or crossfit and label 0 or 1, not {row['split']!r} and "
+            f"{row['label']!r}; evaluate the run to write it again"
         )
     try:
         return {name: float(row[name]) for name in row if name in ("label", "score") or name not in COLUMNS}

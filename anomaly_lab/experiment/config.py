@@ -35,6 +35,7 @@ from anomaly_lab.types import Count, Name, Range, Seed, UserError
 
 Compile = Literal["never", "networks", "graphs"]
 CaseScore = Literal["none", "max", "mean", "top_k"]
+Reference = Literal["validation", "crossfit"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
 OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # keys accepted for a data set without a detector
 DATA_FOLDER = "ANOMALY_DATA"  # variable with the folder above the data sets, in whose default roots it stands
@@ -53,6 +54,9 @@ class Evaluation:
         purpose: what the threshold of "normal_quantile" is for, decided before any result: "rule_in" (an alarm is acted
             upon: .95 of the normals stay below), "screening" (few missed, alarms get a second look: .8), "rule_out"
             (what is silent is not looked at: .5), or such a quantile in (0, 1).
+        reference: the normals that "normal_quantile" goes by: those of "validation", or with "crossfit" the training
+            normals as well, each scored by a fit that has not seen its patient. Only for detectors that are fitted in
+            seconds (kernel methods without learnt features); the baselines then do the same.
         replicates: number of bootstrap replicates for the confidence intervals.
         case_score: unit of the evaluation: "none" evaluates patches individually; the others evaluate cases by the
             "max" or the "mean" of their patches' scores, or by the mean of the highest `top_k` ("top_k").
@@ -68,6 +72,7 @@ class Evaluation:
 
     threshold: ThresholdRule = "normal_quantile"
     purpose: Annotated[float | int | str, Purpose()] = "rule_in"
+    reference: Reference = "validation"
     replicates: Count = 2000
     case_score: CaseScore = "none"
     top_k: Count = 10

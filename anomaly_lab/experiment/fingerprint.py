@@ -40,6 +40,7 @@ NAMES_AND_PLACES = (  # keys without effect on the numbers: names, locations and
 )
 DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value they imply
     "evaluation.threshold": "normal_quantile",
+    "evaluation.reference": "validation",
     "evaluation.prevalence": 0.05,
     "evaluation.scans_per_day": 100,
     "start_phase": "gan",

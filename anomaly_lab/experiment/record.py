@@ -174,6 +174,7 @@ class Threshold(TypedDict, total=False):
     method: Name
     num_normals: Whole
     num_patients: Whole
+    num_cross_fitted: Whole
     specificity: Ends
     warning: Name
 

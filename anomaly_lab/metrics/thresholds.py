@@ -226,7 +226,7 @@ def confusion_metrics(label: Labels, predicted: NDArray[np.bool_]) -> dict[str, 
 
 
 def rates(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
-    """Return accuracy, balanced accuracy, precision, recall, specificity and F1 of (weighted) counts of one shape.
+    """Return balanced accuracy, recall, specificity, precision, accuracy and F1 of (weighted) counts of one shape.
 
     A share of nothing is defined as 0: precision is 0 if nothing is called anomalous, and balanced accuracy is at most
     0.5 if there is only one class.
@@ -244,11 +244,11 @@ def rates(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
     """
     recall, specificity = _share(tp, tp + fn), _share(tn, tn + fp)
     return {
-        "accuracy": _share(tp + tn, tp + fp + tn + fn),
         "balanced_accuracy": (recall + specificity) / 2,
-        "precision": _share(tp, tp + fp),
         "recall": recall,
         "specificity": specificity,
+        "precision": _share(tp, tp + fp),
+        "accuracy": _share(tp + tn, tp + fp + tn + fn),
         "f1": _share(2 * tp, 2 * tp + fp + fn),
     }
 

@@ -38,7 +38,7 @@ from anomaly_lab.pipeline.console import (
     say,
     warn,
 )
-from anomaly_lab.pipeline.evaluate import evaluate_run
+from anomaly_lab.pipeline.evaluate import evaluate_run, refuse_reference
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
 from anomaly_lab.pipeline.judging import evaluate_each, evaluate_recorded, figures_of, runs_below, source_of
 from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
@@ -145,6 +145,7 @@ def train(
         if place and processes.is_first:
             run_folder.refuse_taken(place)
         data, detector = construct(config)
+        refuse_reference(_evaluation(config), detector)
         pretrained = detector.load_pretrained()
         start = WarmStart.open(config.start_from, config.start_phase) if config.start_from else None
         if start:

@@ -11,6 +11,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.baselines import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
+from anomaly_lab.evaluation.crossfit import Score, cross_fitted
 from anomaly_lab.evaluation.decisions import decisions_in_use
 from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, without_nan
 from anomaly_lab.evaluation.scores import Scores
@@ -21,6 +22,7 @@ from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
 from anomaly_lab.pipeline.sheets import write_sheets
 from anomaly_lab.reports.gallery import FIXED_CASES
+from anomaly_lab.types import UserError
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
 READ_IMAGES = 256  # images that are read at once
@@ -64,6 +66,11 @@ def evaluate_run(
         components=dict(zip(detector.components, terms, strict=True)),
         probabilities="probability" in scored,
     )
+    if evaluation.reference == "crossfit":
+        refuse_reference(evaluation, detector)
+        others, reference = _cross_fitted(data, detector)
+        rows, scores = np.concatenate([rows, others]), scores.joined(reference)
+        facts = {name: np.array(data.store.index.columns[name])[rows] for name in facts}
     table = _class_table(scores, data, rows, scored["probability"][place]) if "probability" in scored else None
     if evaluation.case_score != "none":
         table = table and table.by_case(facts["case"], scores.label, data.target_type == "multiclass")
@@ -87,6 +94,47 @@ def evaluate_run(
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
     write_sheets(run / "samples", detector, data.seed)
+
+
+def refuse_reference(evaluation: Evaluation, detector: Detector) -> None:
+    """Refuse cross-fitting with a detector that takes longer than seconds, or whose features have seen all normals.
+
+    Raises:
+        UserError: so it is.
+    """
+    if evaluation.reference == "crossfit" and not detector.refits:
+        raise UserError(
+            f"evaluation.reference=crossfit: {type(detector).__name__} cannot be fitted again in seconds for a fold; "
+            "use evaluation.reference=validation"
+        )
+
+
+def _cross_fitted(data: PatchDataModule, detector: Detector) -> tuple[np.ndarray, Scores]:
+    """Return the training rows, and their scores by fits of detector and baselines without them."""
+    rows = data.rows["train"]
+    if len(rows) > MAX_IMAGES:
+        raise UserError(
+            f"evaluation.reference=crossfit is for few normals, and there are {len(rows)} training images (at most "
+            f"{MAX_IMAGES}); use evaluation.reference=validation"
+        )
+    facts = {name: np.array(data.store.index.columns[name])[rows].tolist() for name in ("id", "patient")}
+
+    def fit(images: torch.Tensor) -> Score:
+        fitted, baselines = detector.refitted(images), Baselines.fit([images])
+
+        def score(others: torch.Tensor) -> dict[str, np.ndarray]:
+            parts = others.split(data.scoring_batch_size)
+            found = (fitted.score({"image": part.to(detector.device)}).anomaly_score.cpu() for part in parts)
+            own = {name: values.numpy() for name, values in baselines.scores(parts).items()}
+            return {"": torch.cat(list(found)).double().numpy()} | own
+
+        return score
+
+    scored = cross_fitted(torch.cat(list(data.images("train"))), facts["patient"], fit)
+    own = scored.pop("")
+    return rows, Scores(
+        **facts, split=["crossfit"] * len(rows), label=data.store.labels[rows], score=own, baselines=scored
+    )
 
 
 def _class_table(scores: Scores, data: PatchDataModule, rows: np.ndarray, probability: np.ndarray) -> ClassTable:

@@ -70,7 +70,7 @@ def evaluate_recorded(run: Path, before: Evaluation, evaluation: Evaluation) -> 
     Examples:
         >>> evaluate_recorded(run, Evaluation(), Evaluation(purpose="screening"))  # doctest: +SKIP
     """
-    for key in ("case_score", "top_k"):
+    for key in ("case_score", "top_k", "reference"):
         was, now = getattr(before, key), getattr(evaluation, key)
         if was != now:
             raise UserError(

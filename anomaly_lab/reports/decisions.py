@@ -55,7 +55,11 @@ def of_threshold(threshold: Mapping[str, Any]) -> str:
     normals, patients = threshold["num_normals"], threshold.get("num_patients")
     of_patients = f" of {whole(patients)} patients" if patients and patients != normals else ""
     text = f"{purpose} ({share})" if purpose else share
-    text += f", from {whole(normals)} validation normals{of_patients}"
+    fitted = threshold.get("num_cross_fitted") or 0
+    kind = (
+        f"normals{of_patients}, {whole(fitted)} of them cross-fitted" if fitted else f"validation normals{of_patients}"
+    )
+    text += f", from {whole(normals)} {kind}"
     if method := METHODS.get(str(threshold.get("method"))):
         text += f" by {method}"
     ends = threshold.get("specificity") or {}
