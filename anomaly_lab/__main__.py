@@ -193,9 +193,10 @@ def evaluate(
     """
     from anomaly_lab.pipeline import engine
     from anomaly_lab.pipeline.identity import DataAsked
+    from anomaly_lab.pipeline.judging import runs_below
 
     asked = DataAsked(data_root, accept_changed_data)
-    if engine.runs_below(Path(run)):
+    if runs_below(Path(run)):
         if not engine.evaluate_all(run, overrides or [], asked, checkpoint):
             raise typer.Exit(INCOMPLETE)
         return

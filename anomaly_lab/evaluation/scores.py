@@ -155,13 +155,13 @@ class Scores:
 
     def joined(self, other: "Scores") -> "Scores":
         """Return the rows of both, which have the same columns."""
-        lists = (getattr(self, name) + getattr(other, name) for name in ("id", "patient", "split"))
+        id, patient, split = (getattr(self, name) + getattr(other, name) for name in ("id", "patient", "split"))
         label, score = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("label", "score"))
-        columns = (
+        baselines, components = (
             {name: np.concatenate([mine[name], theirs[name]]) for name in mine}
             for mine, theirs in ((self.baselines, other.baselines), (self.components, other.components))
         )
-        return Scores(*lists, label, score, *columns, self.probabilities)
+        return Scores(id, patient, split, label, score, baselines, components, self.probabilities)
 
     def of(self, split: str) -> NDArray[np.bool_]:
         """Return a mask of the cases of a split, [N]."""

@@ -693,7 +693,7 @@ def _note_evaluation(
     run: Path,
     config: DictConfig,
     overrides: Sequence[str],
-    before: Mapping[str, float | None],
+    figures: Mapping[str, float | None],
     weights: Path | None = None,
 ) -> None:
     """Record what a run was evaluated with: settings, figures before, checkpoint, and the fingerprint of the code.
@@ -710,7 +710,7 @@ def _note_evaluation(
     if changed:
         stored.evaluation = config.evaluation
         run_folder.write_atomic(run / "config.yaml", configuration.show(stored))
-    entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "before": dict(before)}
+    entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "before": dict(figures)}
     if weights is None:
         entry["scores"] = "recorded"
         run_folder.update_provenance(run, evaluated=[*facts.get("evaluated", []), entry])

@@ -123,7 +123,7 @@ def _cross_fitted(data: PatchDataModule, detector: Detector) -> tuple[np.ndarray
         fitted, baselines = detector.refitted(images), Baselines.fit([images])
 
         def score(others: torch.Tensor) -> dict[str, np.ndarray]:
-            parts = others.split(data.scoring_batch_size)
+            parts = torch.split(others, data.scoring_batch_size)
             found = (fitted.score({"image": part.to(detector.device)}).anomaly_score.cpu() for part in parts)
             own = {name: values.numpy() for name, values in baselines.scores(parts).items()}
             return {"": torch.cat(list(found)).double().numpy()} | own

@@ -97,8 +97,8 @@ def evaluate_recorded(run: Path, before: Evaluation, evaluation: Evaluation) -> 
     run_folder.write_json(run / "metrics.json", metrics)
     if gallery and threshold is not None:
         gallery["kind"] = _outcomes(gallery["id"].tolist(), gallery["kind"].tolist(), scores, threshold)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **gallery)
+        buffer, arrays = io.BytesIO(), dict[str, Any](gallery)
+        np.savez_compressed(buffer, **arrays)
         run_folder.write_atomic(run / "samples" / "gallery.npz", buffer.getvalue())
 
 

@@ -128,19 +128,20 @@ def net_benefit_panel(metrics: Mapping[str, Any]) -> Panel | None:
     """
     prevalence = (metrics.get("decisions") or {}).get("prevalence")
     rated = [
-        (name, style, pair)
+        (name, style, sensitivity, specificity)
         for name, style, figures in contenders(dict(metrics))
-        if None not in (pair := [(figures.get(key) or {}).get("value") for key in ("recall", "specificity")])
+        for sensitivity, specificity in [((figures.get(key) or {}).get("value") for key in ("recall", "specificity"))]
+        if sensitivity is not None and specificity is not None
     ]
     if prevalence is None or not rated or rated[0][1] != "series-0":
         return None
-    last = min(MAX_PROBABILITY, 1.3 * max(_worth_it(*pair, prevalence) for _, _, pair in rated))
+    last = min(MAX_PROBABILITY, 1.3 * max(_worth_it(found, spared, prevalence) for _, _, found, spared in rated))
     at = np.linspace(0, last, POINTS).tolist()
 
     def benefit(sensitivity: float, specificity: float) -> list[float]:
         return [1000 * net_benefit(sensitivity, specificity, prevalence, p) for p in at]
 
-    lines = [Series(name, at, benefit(*pair), style) for name, style, pair in rated[:3]]
+    lines = [Series(name, at, benefit(found, spared), style) for name, style, found, spared in rated[:3]]
     _, most = padded([0.0, 1000 * prevalence])
     least = -0.15 * most  # what costs more than that is no policy, and would flatten the rest
     idle = [

@@ -78,7 +78,7 @@ class FeatureBankDetector(Detector):
         other.features = self.features
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            for part in image.split(self.settings.batch_size):
+            for part in torch.split(image, self.settings.batch_size):
                 other.machine.gather(other.featured(part.to(self.device)))
             other.learn()
         return other
