@@ -23,12 +23,15 @@ FORMER = {  # what settings were called in version 0.1.0
     "data.split.val_fraction": "data.val_fraction",
     "data.twin.size": "data.twin_size",
 }
+NEW = ("data.protocol",)  # which version 0.1.0 did not have
 SECONDS = 120  # after which a command hangs, on a busy machine
 
 
 def settings(values: Mapping[str, object]) -> list[str]:
     """Overrides `key=value` as the tree calls them."""
-    return [f"{FORMER.get(key, key) if OLD else key}={value}" for key, value in values.items()]
+    return [
+        f"{FORMER.get(key, key) if OLD else key}={value}" for key, value in values.items() if not (OLD and key in NEW)
+    ]
 
 
 def die_at(event: str, name: str, number: int = 1) -> str:

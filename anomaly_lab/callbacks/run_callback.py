@@ -26,7 +26,7 @@ class RunCallback(pl.Callback):
     The section names its class by `_target_`, so every argument of its constructor has a default. Lightning's hooks are
     called on every rank and every epoch: what writes returns unless `trainer.is_global_zero`. A callback writes into
     the run folder, `trainer.default_root_dir`, and nowhere else; its pictures `samples/<callback>/<iteration>.png` are
-    shown in the report and mirrored to W&B.
+    shown in the report and on dashboards.
 
     Attributes:
         changes_scores: whether the callback can change the weights or scores of a run. One that only displays or

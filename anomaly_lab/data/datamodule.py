@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, cast, get_args
@@ -25,6 +26,8 @@ from anomaly_lab.data.batches import (
     chunks,
 )
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
+from anomaly_lab.data.preprocessing.crop import VERSION as CROPS
+from anomaly_lab.data.preprocessing.crop import Crop, cropped
 from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Picture, Preprocessing, Volume, to_float
 from anomaly_lab.data.preprocessing.volume_augmentation import VolumeAugmentation
@@ -33,7 +36,8 @@ from anomaly_lab.data.readers.files import crop, is_deep, read_scan
 from anomaly_lab.data.readers.pictures import Rules
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import has_plain_name, name_of
-from anomaly_lab.data.splitting.audit import audit
+from anomaly_lab.data.splitting import likeness
+from anomaly_lab.data.splitting.audit import audit, leaks
 from anomaly_lab.data.splitting.classes import UNKNOWN, Classes, Coded, Labels
 from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
 from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits, whole
@@ -67,12 +71,14 @@ from anomaly_lab.types import (
 )
 
 Supervision = Literal["none", "labels"]
+Group = Literal["patient", "likeness"]
 TargetType = Literal["multiclass", "multilabel"]
 CROSSING = (
     "Pictures, not patients, were split: patients are in several splits, and figures better than on new patients."
 )
 Role = Literal["scan", "mask", "other"]  # of a file, for a data set that it is no part of
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the training images may take
+MAX_LISTED = 200  # cases in no split that are named; all are counted
 MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation
 
 
@@ -150,7 +156,10 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         official: expected counts of the complete official data set, by the names of `census`; they are compared if the
             number of images is that of "images".
         classes: names of the classes that a supervised detector tells apart.
+        brightness: whether anomalies are "bright" or "dark" against normal tissue, by knowledge of the field and not by
+            these labels; None if there is none. A baseline uses it.
         include: kinds of DICOM objects that are scans to this data set although usually they are none.
+        implied: settings that run folders of older versions lack, with the values that these runs had.
         source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
 
@@ -181,7 +190,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     twin_version: ClassVar[int] = 1
     version: ClassVar[int] = 1
     official: ClassVar[dict[str, int]] = {}
+    brightness: Literal["bright", "dark"] | None = None
     include: Sequence[str] = ()
+    implied: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
@@ -194,9 +205,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         seed: Seed = 0,
         picture: Picture = Picture(),
         volume: Volume | None = None,
+        crop: Crop = "none",
         cut: PatchSampling | None = None,
         augment: Augmentation | None = None,
         split: Split = Split(),
+        group: Group = "patient",
         supervision: Supervision = "none",
         target_type: TargetType = "multiclass",
         classes: tuple[str, ...] = ("normal", "anomalous"),
@@ -217,10 +230,16 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             seed: seed of split, sampling and augmentation.
             picture: how pictures and their masks are read, and the size to which they are resized.
             volume: axes, spacing and intensity range of volumes; None for the defaults of Volume.
+            crop: crops every scan to what it shows, before it is resized: "head", "breast" and "fundus" to its largest
+                region that is not black (with a small margin for a head), "foreground" to what differs from the grey
+                of its border, "margins" to what is left without white and black rows and columns at its edges. A volume
+                is cropped to one box for all of its slices. A scan that shows nothing of the kind stays whole.
             cut: selection of the windows that become patches; None makes a whole picture one patch, and cuts volumes
                 by the defaults of PatchSampling.
             augment: augmentation of training images; None for no augmentation.
             split: assignment of patients to training, validation and test.
+            group: "likeness" joins patients whose pictures are alike into one: neighbours in the listing, if a test
+                finds them alike, and nearly identical pictures. Every file is read for it, once more.
             supervision: "labels" lets labelled anomalies train, for detectors that learn from them: the patients of all
                 classes are assigned to training, validation and test. "none" keeps all of them for the test.
             target_type: with labels, "multiclass" for cases that are of exactly one of `classes` (others are left out,
@@ -248,12 +267,15 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.preprocessing = Preprocessing(
             self.patch_size if cut is None and picture.size is None else picture.size, picture.fit, volume or Volume()
         )
+        self.cropping: Crop = crop
         self.patch_sampling = cut
         within = cut is not None and cut.label == "mask"
         self.supervision, self.target_type, self.classes = supervision, target_type, tuple(classes)
         supervised = supervision == "labels"
         self.labelling = Classes(self.classes, target_type == "multilabel") if supervised else None
         self.split_rule = SplitRule(**vars(split), seed=seed, within=within, supervised=supervised)
+        self.group = group
+        self.grouping: dict[str, Any] = {}
         self.limits = limits.given() if limits else {}
         self.augmentation = augment
         if augment and len(self.patch_size) == 3:
@@ -305,6 +327,10 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         """Return the mask of a scan that is no part of the data set, if one lies where those of the data set do."""
         return None
 
+    def read_cropped(self, case: Case) -> Scan:
+        """Read a case with its mask and crop it as `crop` says."""
+        return cropped(self.read(case), self.cropping)
+
     def read_new(self, case: Case) -> Scan:
         """Read a scan that is no part of the data set, and its mask, which is a picture or volume of the same size."""
         scan = self.read(replace(case, mask=None))
@@ -339,6 +365,9 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             self._make_twin()
         cases = self._listed()
         self.listed = [case.id for case in cases]
+        self.declared = {case.id: case.patient for case in cases}
+        if self.group == "likeness":
+            cases = self._grouped(cases)
         if self._recorded is None:
             self._open_drawn(cases, tolerant=stage == "inspect")
         else:
@@ -397,6 +426,20 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 f"{self.folder}: the data are not those that the run began with: {changes}; if they lie elsewhere say "
                 "--data-root DIR, to go on with what is left of them in the recorded split --accept-changed-data"
             )
+
+    def _grouped(self, cases: Sequence[Case]) -> list[Case]:
+        """Return the cases with the patients that are left when those whose pictures are alike are one."""
+        pictures: dict[str, np.ndarray] = {}
+        for case in cases:
+            with suppress(UserError):  # an unreadable picture resembles none; the store says what is wrong with it
+                pictures[case.id] = likeness.standardised(self.compared(case)[None])[0]
+        facts = ([getattr(case, name) for case in cases] for name in ("id", "label", "patient"))
+        patients, self.grouping = likeness.grouped(pictures, *facts)
+        return [replace(case, patient=patient) for case, patient in zip(cases, patients, strict=True)]
+
+    def compared(self, case: Case) -> Tensor:
+        """Return the picture of a case by which `data.group=likeness` compares it, float32 [C, *S]."""
+        return torch.from_numpy(np.asarray(self.read(replace(case, mask=None)).pixels, np.float32))
 
     def _open_store(self, cases: Sequence[Case]) -> None:
         self.store_plan = plan = self.plan(cases)
@@ -535,13 +578,14 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         """Return the plan of the store of these cases."""
         reading = {name: value for name, value in vars(self.picture).items() if value != getattr(Rules(), name, value)}
         versions = {"version": self.version, "readers": READERS}
-        protocol = {"class": type(self).__qualname__, **versions, **reading, **self.protocol()}
+        crop = {} if self.cropping == "none" else {"crop_to": self.cropping, "crops": CROPS}
+        protocol = {"class": type(self).__qualname__, **versions, **reading, **crop, **self.protocol()}
         first = bool(cases) and is_deep(cases[0].image)  # without a store, all files are assumed to be like the first
         return StorePlan(
             name=self.name,
             root=self.folder,
             cases=cases,
-            read=self.read,
+            read=self.read_cropped,
             preprocessing=self.preprocessing,
             patch_sampling=self.patch_sampling,
             patch_size=self.patch_size,
@@ -678,13 +722,17 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         if trained:
             foreground = math.ulp(0.0) if trained.foreground else 0.0  # the smallest positive fraction: any foreground
             patch_sampling = PatchSampling(overlap=trained.overlap, plane=trained.plane, foreground=foreground)
-        return replace(self.plan([]), patch_sampling=patch_sampling, bits=bits, read=self.read_new)
+        return replace(self.plan([]), patch_sampling=patch_sampling, bits=bits, read=self._read_new_cropped)
+
+    def _read_new_cropped(self, case: Case) -> Scan:
+        return cropped(self.read_new(case), self.cropping)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about the data for the record and the report."""
         labels, patients = self.store.labels, np.array(self.store.index.columns["patient"])
         rows_of = whole(self.rows)
         count = {name: Counter(labels[rows].tolist()) for name, rows in rows_of.items()}
+        found = audit(self.store, {"": np.arange(len(labels))} if self.unsplit else rows_of, self.declared)
         return {
             "name": self.name,
             "source": self.source,
@@ -702,10 +750,17 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "official": self.official,
             "skipped": list(self.store.skipped),
             "left_out": dict(self.left_out.most_common()),
-            "remarks": [*remarks(self.store.scans()), *self._remarks_on_classes()],
-            "audit": audit(self.store, {"": np.arange(len(labels))} if self.unsplit else rows_of),
+            "in_no_split": self._in_no_split(),
+            "remarks": [*remarks(self.store.scans()), *self._remarks_on_classes(), *leaks(found)],
+            "audit": found,
+            **({"groups": self.grouping} if self.grouping else {}),
             **({"classes": self._facts_of_classes()} if self.labelling else {}),
         }
+
+    def _in_no_split(self) -> dict[str, Any]:
+        """Count and name the cases that the split leaves out."""
+        out = [] if self.unsplit else [case for case, split in self.split.items() if not split]
+        return {"count": len(out), "ids": out[:MAX_LISTED]}
 
     def _facts_of_classes(self) -> dict[str, Any]:
         """Return the classes to tell apart, and how many rows of each split are of each, are not, or may be."""

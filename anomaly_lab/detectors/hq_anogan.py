@@ -25,7 +25,7 @@ from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.pretrained import Normalisation
 from anomaly_lab.networks.psp import Backbone, BackboneName, StyleEncoder
 from anomaly_lab.networks.styles import COMPONENTS, NormalStyles
-from anomaly_lab.networks.teachers import Teacher
+from anomaly_lab.networks.teachers import PackagedTeacher, Teacher
 from anomaly_lab.types import (
     Channels,
     CodeLength,
@@ -97,9 +97,11 @@ class HQAnoGAN(GenerativeDetector):
         feature_weight: weight of the distance of D's last 4×4 maps in E's loss.
         norm_weight: weight of the mean distance of the styles from w̄. A small one lets E copy a lesion, a large one
             draws its images towards the mean normal.
-        teacher: network of the perceptual distance: D itself, or a classifier of torchvision.
-        teacher_weights: file of the classifier's weights, read when training starts; `random` draws them, for a trial.
-        teacher_input: normalisation that these weights expect.
+        teacher: network of the perceptual distance: D itself, a classifier of torchvision, or EfficientNet-Lite0, whose
+            weights the extra `features` installs.
+        teacher_weights: file of the classifier's weights, read when training starts; empty for those of the extra,
+            `random` draws them, for a trial.
+        teacher_input: normalisation that weights of torchvision's classifiers expect.
         truncation: psi, x̂ is drawn by w̄ + psi (w - w̄).
         score: a component, or the `sum` of all five in standard deviations of training normals: `image`, mean |x - x̂|;
             `perceptual`, the distance that E is trained on; `feature`, mean squared distance of D's last 4×4 maps;
@@ -129,7 +131,7 @@ class HQAnoGAN(GenerativeDetector):
     encoder: StyleEncoder
     averages: stylegan2.StyleGenerator
     normality: NormalStyles
-    teacher: Teacher | None
+    teacher: Teacher | PackagedTeacher | None
 
     def __init__(
         self,
@@ -155,7 +157,7 @@ class HQAnoGAN(GenerativeDetector):
         perceptual_weight: Weight = 0.8,
         feature_weight: Weight = 0.0,
         norm_weight: Weight = 0.005,
-        teacher: Literal["discriminator", "squeezenet1_0", "vgg16", "resnet18"] = "discriminator",
+        teacher: Literal["discriminator", "squeezenet1_0", "vgg16", "resnet18", "efficientnet_lite0"] = "discriminator",
         teacher_weights: str = "",
         teacher_input: Normalisation = "imagenet",
         truncation: Fraction = 1.0,
@@ -174,7 +176,10 @@ class HQAnoGAN(GenerativeDetector):
         self.encoder = StyleEncoder(Backbone(backbone, in_channels, encoder_width), side, styles, latent_dim)
         self.averages = copy.deepcopy(self.generator).requires_grad_(False)
         self.normality = NormalStyles(samples, styles, latent_dim, axes, side)
-        self.teacher = None if teacher == "discriminator" else Teacher(teacher, teacher_input)
+        if teacher == "discriminator":
+            self.teacher = None
+        else:
+            self.teacher = PackagedTeacher() if teacher == "efficientnet_lite0" else Teacher(teacher, teacher_input)
 
     def phases(self) -> tuple[Phase, ...]:
         p = self.settings
@@ -223,7 +228,8 @@ class HQAnoGAN(GenerativeDetector):
             return {"name": "discriminator", "weights": "", "sha256": None, "random": False}
         is_random = p.teacher_weights == "random"
         digest = None if is_random else self.teacher.load(p.teacher_weights)
-        return {"name": p.teacher, "weights": p.teacher_weights, "sha256": digest, "random": is_random}
+        weights = p.teacher_weights or "package"  # empty is refused above where no package has them
+        return {"name": p.teacher, "weights": weights, "sha256": digest, "random": is_random}
 
     @property
     def caveats(self) -> tuple[str, ...]:

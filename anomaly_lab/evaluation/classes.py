@@ -16,11 +16,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_lab.evaluation.protocol import CONFIDENCE, without_nan
+from anomaly_lab.evaluation.protocol import CONFIDENCE, interval_of, without_nan
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.tables import restored, to_csv
-from anomaly_lab.metrics import calibration, statistics, thresholds
+from anomaly_lab.metrics import calibration, joint, statistics, thresholds
 from anomaly_lab.metrics.classification import (
+    MEANS,
     PER_CLASS,
     Calls,
     Judged,
@@ -30,6 +31,7 @@ from anomaly_lab.metrics.classification import (
     most_probable,
     unweighted,
 )
+from anomaly_lab.metrics.joint import FEWEST, Sample
 from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.types import UserError
 
@@ -221,6 +223,12 @@ def evaluate_classes(
         drawn.append({rule: _against_normal(label, call, weight) for rule, (_, call) in calls.items()})
     replicated = {name: np.concatenate([block[name] for block in blocks], axis=-1) for name in figures}
     positive, negative = (_patients(test, value) for value in (1, 0))
+    fewest = {  # patients that a figure of each class rests on
+        figure: [min(pair) if figure in PER_CLASS[:3] else pair[0] for pair in zip(positive, negative, strict=True)]
+        for figure in PER_CLASS
+    }
+    patients = joint.count_patients(label, np.array(test.patient))
+    of_all = len(np.unique(test.patient))
     content: dict[str, Any] = {
         "task": supervision.task,
         "names": list(table.classes),
@@ -229,24 +237,26 @@ def evaluate_classes(
         "remarks": _remarks(table.classes, val, test, training, positive),
         "each": {
             name: {
-                figure: _estimate(
-                    figures[figure][k],
-                    replicated[figure][k],
-                    positive[k] > 1 and (negative[k] > 1 or figure not in PER_CLASS[:3]),
-                )
+                figure: _auroc(test, k)
+                if figure == "auroc"
+                else _estimate(figures[figure][k], replicated[figure][k], fewest[figure][k])
                 for figure in PER_CLASS
             }
             | {"prevalence": _share(test.target[:, k])}
             | ({"threshold": cuts[name]} if cuts else {})
             for k, name in enumerate(table.classes)
         },
-        **{name: _estimate(values, replicated[name]) for name, values in figures.items() if name not in PER_CLASS},
+        **{
+            name: _estimate(values, replicated[name], _fewest_of(name, measures, fewest) if name in MEANS else of_all)
+            for name, values in figures.items()
+            if name not in PER_CLASS
+        },
         "majority": _majority(test, training) if exclusive else None,
         "confusion": confusion(test.target, called).tolist() if exclusive else None,
         "anomalous": {
             rule: {"threshold": cut}
             | {
-                name: _estimate(value, np.concatenate([block[rule][name] for block in drawn]))
+                name: _estimate(value, np.concatenate([block[rule][name] for block in drawn]), min(patients))
                 for name, value in _against_normal(label, call, np.ones((len(label), 1))).items()
             }
             for rule, (cut, call) in calls.items()
@@ -302,11 +312,25 @@ def _against_normal(label: Labels, called: NDArray[np.bool_], weight: NDArray[An
     return unweighted(*(outcome.astype(np.float64) @ weight for outcome in outcomes))
 
 
-def _estimate(value: Floats, replicated: Floats, told: bool = True) -> dict[str, float]:
-    """Return a figure [1] with its interval over the replicates that have it; without one where it cannot be told."""
-    finite = replicated[np.isfinite(replicated)]
-    low, high = statistics.interval(finite, CONFIDENCE) if told and len(finite) else (math.nan, math.nan)
+def _estimate(value: Floats, replicated: Floats, patients: int) -> dict[str, float]:
+    """Return a figure [1] with its interval over the replicates that have it; `patients` is how many it rests on."""
+    low, high = interval_of(value.item(), replicated, patients, patients)
     return {"value": float(value.item()), "low": low, "high": high}
+
+
+def _auroc(test: ClassTable, k: int) -> dict[str, float]:
+    """Return the AUROC of a class with its closed interval."""
+    known = test.target[:, k] >= 0
+    label = (test.target[known, k] == 1).astype(np.int64)
+    found = joint.auroc([Sample(label, test.probability[known, k], np.array(test.patient)[known])], CONFIDENCE)
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _fewest_of(mean: str, measures: Measures, fewest: Mapping[str, Sequence[int]]) -> int:
+    """Return the fewest patients that a class in a mean over classes rests on; 0 if there is no class in it."""
+    figure = MEANS[mean]
+    counted = measures.ranked if figure in PER_CLASS[:3] else measures.present
+    return min((fewest[figure][k] for k in np.flatnonzero(counted)), default=0)
 
 
 def _patients(part: ClassTable, value: int) -> list[int]:
@@ -349,8 +373,11 @@ def _remarks(
             remarks.append(f"{name}: no test case has it; its average precision is undefined and no part of a mean.")
         elif not (target == 0).any():
             remarks.append(f"{name}: every test case has it; its average precision is undefined and no part of a mean.")
-        elif positive[k] == 1:
-            remarks.append(f"{name}: all its test cases are of one patient, so its intervals cannot be told.")
+        elif positive[k] < FEWEST:
+            of = "one patient" if positive[k] == 1 else f"{positive[k]} patients"
+            remarks.append(
+                f"{name}: its test cases are of {of}, and an interval needs {FEWEST}; nor have means over classes any."
+            )
         if not (val.target[:, k] == 1).any():
             remarks.append(f"{name}: no validation case has it, so validation says nothing of its probabilities.")
     return remarks

@@ -2,19 +2,28 @@
 
 `evaluate_scores` turns scores.csv into metrics.json and treats the baselines like the detector. Two further rules set
 the threshold on the test split, to reproduce published figures; their results carry a warning (`CAVEATS`).
+
+Intervals are for new patients. Those of AUROCs and of their differences are closed (`metrics.joint`), others are from
+the bootstrap, and with few patients of a class there is none. The best baseline is chosen by these very cases, so that
+its AUROC is flattered: the detector is compared with each of them, and the interval of the difference from the best
+allows for the choice (`_simultaneous`).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy import stats
 from scipy.stats import rankdata
 
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import ThresholdRule
 from anomaly_lab.experiment.purpose import quantile_of
-from anomaly_lab.metrics import ranking, statistics, thresholds
+from anomaly_lab.metrics import joint, ranking, statistics, thresholds
+from anomaly_lab.metrics.comparison import holm
+from anomaly_lab.metrics.joint import Patients, Sample
 from anomaly_lab.metrics.ranking import Floats, Labels
 from anomaly_lab.metrics.segmentation import Pointing
 from anomaly_lab.metrics.thresholds import Threshold
@@ -34,6 +43,8 @@ CAVEATS = {
 # Fixed threshold of the official GANomaly code, which scales the scores to [0, 1] over the test set.
 RANGE_FRACTION = 0.2
 CONFIDENCE = 0.95
+OF_ONE_CLASS = {"specificity": 0, "recall": 1, "sensitivity_at_95_specificity": 1}  # metric -> its class's label
+Ends = tuple[float, float, float]  # low end, high end, p-value of a difference
 
 
 def evaluate_scores(
@@ -55,7 +66,7 @@ def evaluate_scores(
 
     Returns:
         JSON-ready tables: counts, threshold, detector, baselines, trivial rules, versus_baselines, components, oracle,
-        bootstrap.
+        bootstrap, intervals.
 
     Raises:
         UserError: there are no test cases.
@@ -73,7 +84,8 @@ def evaluate_scores(
     test = scores.of("test")
     if not test.any():
         raise UserError("scores: there is no case of the test split to evaluate; check data.split.file")
-    label, patient = scores.label[test], np.array(scores.patient)[test].tolist()
+    label, (_, patient) = scores.label[test], np.unique(np.array(scores.patient)[test], return_inverse=True)
+    patients = joint.count_patients(label, patient)
     columns = {"detector": scores.score, **scores.baselines}
     cutoffs = {
         name: _threshold(rule, scores, values, quantile_of(purpose), scores.probabilities and name == "detector")
@@ -81,9 +93,11 @@ def evaluate_scores(
     }
     ratings = {name: (values[test], cutoffs[name].value) for name, values in columns.items()}
     replicated = statistics.bootstrap(label, patient, ratings, replicates, seed)
-    tables = {name: _table(label, *ratings[name], replicated[name]) for name in columns}
+    tables = {name: _table(Sample(label, score, patient), cut, replicated[name], patients)
+              for name, (score, cut) in ratings.items()}  # fmt: skip
     best_f1, best_threshold = thresholds.best_f1(label, scores.score[test])
     bootstrap = {"replicates": replicates, "unit": "patient", "strata": "label", "level": CONFIDENCE, "seed": seed}
+    judged = dict(zip(("normal", "anomalous"), patients, strict=True))
     content: dict[str, Any] = without_nan(
         {
             "counts": {split: _counts(scores, split) for split in ("val", "test")},
@@ -100,16 +114,19 @@ def evaluate_scores(
                 "all_anomalous": thresholds.confusion_metrics(label, np.ones_like(label, bool)),
                 "all_normal": thresholds.confusion_metrics(label, np.zeros_like(label, bool)),
             },
-            "versus_baselines": _versus_baselines(label, ratings, replicated),
+            "versus_baselines": _versus_baselines(
+                label, patient, {name: score for name, (score, _) in ratings.items()}
+            ),
             "oracle": {"best_f1": {"value": best_f1, "threshold": best_threshold}},
             "bootstrap": bootstrap,
-            **_components(scores, patient, replicates, seed),
+            "intervals": {"patients": judged, "remark": joint.too_few(*patients)},
+            **_components(scores, patient),
         }
     )
     return content
 
 
-def _components(scores: Scores, patient: list[str], replicates: int, seed: int) -> dict[str, Any]:
+def _components(scores: Scores, patient: Patients) -> dict[str, Any]:
     """Measure each term of the detector's score on the test split alone.
 
     Returns:
@@ -120,11 +137,9 @@ def _components(scores: Scores, patient: list[str], replicates: int, seed: int) 
     terms = {name: values[test] for name, values in scores.components.items()}
     if not terms:
         return {}
-    ratings = {name: (values, math.nan) for name, values in terms.items()}
-    replicated = statistics.bootstrap(scores.label[test], patient, ratings, replicates, seed)
-    auroc = {name: ranking.auroc(scores.label[test], values) for name, values in terms.items()}
+    label = scores.label[test]
     measured = {
-        "auroc": {name: _estimate(value, replicated[name]["auroc"]) for name, value in auroc.items()},
+        "auroc": {name: _auroc(Sample(label, values, patient)) for name, values in terms.items()},
         "correlation": {
             name: {other: _rank_correlation(terms[name], terms[other]) for other in terms} for name in terms
         },
@@ -146,40 +161,55 @@ def evaluate_maps(measured: Mapping[str, Pointing]) -> dict[str, Any]:
         measured: "detector" and each baseline by name, measured on the same pixels.
 
     Examples:
-        >>> detector = Pointing({"auroc": 0.9}, {"auroc": np.array([0.8, 0.9, 1.0])}, 3)  # three patients
-        >>> baseline = Pointing({"auroc": 0.7}, {"auroc": np.array([0.7, 0.7, 0.7])}, 3)
+        >>> auroc = {"auroc": np.array([0.88, 0.9, 0.9, 0.91, 0.91])}  # without each of five patients
+        >>> detector, baseline = Pointing({"auroc": 0.9}, auroc, 5, 5), Pointing({"auroc": 0.7}, auroc, 5, 5)
         >>> metrics = evaluate_maps({"detector": detector, "pca_32": baseline})
         >>> metrics["auroc"]["value"], metrics["versus_baselines"]["best"], metrics["versus_baselines"]["beaten"]
         (0.9, 'pca_32', True)
     """
-    tables = {
-        name: {metric: _jackknife(value, pointing.without[metric]) for metric, value in pointing.figures.items()}
-        for name, pointing in measured.items()
-    }
     detector = measured["detector"]
+    tables = {
+        name: {
+            metric: dict(zip(("value", "low", "high"), (value, *_jackknife(value, pointing.without[metric],
+                                                                           detector.lesioned)), strict=False))
+            for metric, value in pointing.figures.items()
+        }
+        for name, pointing in measured.items()
+    }  # fmt: skip
+    few = f"No intervals: {detector.lesioned} patients with a lesion were judged, and an interval needs {joint.FEWEST}."
     content: dict[str, Any] = {
         "num_masks": detector.num_masks,
         "patients": len(detector.without["auroc"]),
+        "remark": few if detector.lesioned < joint.FEWEST else None,
         "level": CONFIDENCE,
         **tables.pop("detector"),
     }
     if not tables:  # no normals trained, so that there are no baselines
         return dict(without_nan(content))
-    best = max(measured.keys() - {"detector"}, key=lambda name: (measured[name].figures["auroc"], name))
-    baseline = measured[best]
-    gain = detector.figures["auroc"] - baseline.figures["auroc"]
-    difference = _jackknife(gain, detector.without["auroc"] - baseline.without["auroc"], least=-1.0)
-    content |= {
-        "baselines": tables,
-        "versus_baselines": {"best": best, "difference": difference, "beaten": gain > 0},
+    gains = {name: detector.figures["auroc"] - measured[name].figures["auroc"] for name in tables}
+    ends = {
+        name: partial(
+            _jackknife, gain, detector.without["auroc"] - measured[name].without["auroc"], detector.lesioned, -1.0
+        )
+        for name, gain in gains.items()
     }
+    best, compared = _simultaneous(gains, ends)
+    content |= {"baselines": tables, "versus_baselines": {"best": best, **compared}}
     return dict(without_nan(content))
 
 
-def _jackknife(value: float, without: Floats, least: float = 0.0) -> dict[str, float]:
-    """Return a figure with its jackknife interval, clipped to [least, 1]; `without` leaves out a patient at a time."""
-    low, high = np.clip(statistics.jackknife(value, without, CONFIDENCE), least, 1.0).tolist()
-    return {"value": value, "low": low, "high": high}
+def _jackknife(value: float, without: Floats, patients: int, least: float = 0.0, level: float = CONFIDENCE) -> Ends:
+    """Return the jackknife interval of a figure, and its p-value against 0; `without` leaves out a patient at a time.
+
+    `patients` is the number of those with a lesion.
+    """
+    low, high = statistics.jackknife(value, without, level, patients, least)
+    error = statistics.jackknife_error(without)
+    if math.isnan(low):
+        return low, high, math.nan
+    if error < 1e-12:
+        return low, high, joint.p_without_spread(value, patients)
+    return low, high, 2 * float(stats.t.sf(abs(value) / error, patients - 1))
 
 
 def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float, probabilities: bool) -> Threshold:
@@ -199,52 +229,120 @@ def _fields(threshold: Threshold) -> dict[str, Any]:
     return threshold._asdict() | {"specificity": {"low": low, "high": high}}
 
 
-def _table(label: Labels, score: Floats, threshold: float, replicated: Mapping[str, Floats]) -> dict[str, Any]:
-    """Return every metric with its value and bootstrap interval."""
+def _table(
+    sample: Sample, threshold: float, replicated: Mapping[str, Floats], patients: tuple[int, int]
+) -> dict[str, Any]:
+    """Return every metric with its value and interval."""
+    label, score = sample.label, sample.score
     values = {
-        "auroc": ranking.auroc(label, score),
         "average_precision": ranking.average_precision(label, score),
         "sensitivity_at_95_specificity": ranking.sensitivity_at_specificity(label, score, 0.95),
     }
     if not math.isnan(threshold):
         values |= thresholds.confusion_metrics(label, score > threshold)
-    return {name: _estimate(values.get(name, math.nan), replicated[name]) for name in replicated}
+    table: dict[str, Any] = {"auroc": _auroc(sample)}
+    for name in replicated.keys() - table.keys():
+        k = patients[OF_ONE_CLASS[name]] if name in OF_ONE_CLASS else min(patients)
+        low, high = interval_of(values.get(name, math.nan), replicated[name], min(patients), k)
+        table[name] = {"value": values.get(name, math.nan), "low": low, "high": high}
+    return {name: table[name] for name in replicated}
 
 
-def _estimate(value: float, replicated: Floats) -> dict[str, float]:
-    low, high = statistics.interval(replicated, CONFIDENCE)
-    return {"value": value, "low": low, "high": high}
+def interval_of(value: float, replicated: Floats, fewest: int, alike: int) -> tuple[float, float]:
+    """Return the interval of a share from the bootstrap.
+
+    Args:
+        value: the share.
+        replicated: its replicates, [R]; those in which it is nan do not count.
+        fewest: number of patients of the class with the fewest; with less than `joint.FEWEST` there is no interval.
+        alike: number of patients that came out alike, if all replicates are the same.
+
+    Examples:
+        >>> [round(end, 3) for end in interval_of(1.0, np.ones(100), fewest=25, alike=25)]  # not [1, 1]
+        [0.863, 1.0]
+        >>> interval_of(0.5, np.linspace(0.4, 0.6, 101), fewest=4, alike=4)
+        (nan, nan)
+    """
+    known = replicated[np.isfinite(replicated)]
+    if fewest < joint.FEWEST or not len(known) or math.isnan(value):
+        return math.nan, math.nan
+    if np.ptp(known) < 1e-12:
+        return joint.without_spread(value, alike, level=CONFIDENCE)
+    return statistics.interval(known, CONFIDENCE)
 
 
-def _versus_baselines(
-    label: Labels, ratings: Mapping[str, tuple[Floats, float]], replicated: Mapping[str, Mapping[str, Floats]]
-) -> dict[str, Any] | None:
-    """Compare the detector with the better baseline on the same bootstrap replicates; None without baselines."""
-    auroc = {name: ranking.auroc(label, score) for name, (score, _) in ratings.items()}
+def _auroc(sample: Sample) -> dict[str, float]:
+    found = joint.auroc([sample], CONFIDENCE)
+    return {"value": ranking.auroc(sample.label, sample.score), "low": found.low, "high": found.high}
+
+
+def _versus_baselines(label: Labels, patient: Patients, scores: Mapping[str, Floats]) -> dict[str, Any] | None:
+    """Compare the detector with the best baseline, and with each, on the same cases; None without baselines."""
+    auroc = {name: ranking.auroc(label, score) for name, score in scores.items()}
     detector = auroc.pop("detector")
     if not auroc:
         return None
-    best = max(auroc, key=lambda name: auroc[name])
-    paired = replicated["detector"]["auroc"] - replicated[best]["auroc"]
-    difference = _estimate(detector - auroc[best], paired)
-    beaten = difference["value"] > 0
-    sentence = _sentence(best, detector, auroc[best], difference)
-    return {"best": best, "difference": difference, "beaten": beaten, "sentence": sentence}
+
+    def ends(name: str, level: float) -> Ends:
+        found = joint.auroc_difference([Sample(label, scores["detector"], patient, scores[name])], level)
+        return found.low, found.high, found.p
+
+    gains = {name: detector - value for name, value in auroc.items()}
+    best, compared = _simultaneous(gains, {name: partial(ends, name) for name in gains})
+    few = joint.too_few(*joint.count_patients(label, patient))
+    sentence = _sentence((best, len(auroc)), (detector, auroc[best]), compared["difference"], few)
+    return {"best": best, **compared, "sentence": sentence}
 
 
-def _sentence(best: str, detector: float, baseline: float, difference: Mapping[str, float]) -> str:
-    """Return the comparison as a sentence, from both AUROCs and their difference."""
+def _simultaneous(gains: Mapping[str, float], ends: Mapping[str, Callable[..., Ends]]) -> tuple[str, dict[str, Any]]:
+    """Return the best baseline, and the comparison with the one that is best among all patients, whichever that is.
+
+    To be better than the best is to be better than each (Berger 1982, Technometrics 24, 295-300): the interval's lower
+    end is the lowest of all differences' lower ends, which needs no correction. Its upper end is the lowest of the
+    upper ends, each at a level that is corrected for their number (Bonferroni).
+
+    Args:
+        gains: detector minus baseline, of each.
+        ends: interval and p-value of these by level.
+    """
+    best = min(gains, key=lambda name: gains[name] if gains[name] == gains[name] else math.inf)
+    each = {name: ends[name](level=CONFIDENCE) for name in gains}
+    low = min(low for low, _, _ in each.values())
+    high = min(ends[name](level=1 - (1 - CONFIDENCE) / len(gains))[1] for name in gains)
+    corrected = dict(zip(each, holm([p for _, _, p in each.values()]), strict=True))
+    return best, {
+        "difference": {"value": gains[best], "low": low, "high": high},
+        "beaten": gains[best] > 0,
+        "each": {
+            name: {"value": gains[name], "low": low, "high": high, "p": corrected[name]}
+            for name, (low, high, _) in each.items()
+        },
+    }
+
+
+def _sentence(
+    best: tuple[str, int], auroc: tuple[float, float], difference: Mapping[str, float], few: str | None
+) -> str:
+    """Return the comparison as a sentence.
+
+    Args:
+        best: name of the best baseline, and their number.
+        auroc: of the detector and of that baseline.
+        difference: of the two, with its interval.
+        few: why there is none.
+    """
     value, low, high = difference["value"], difference["low"], difference["high"]
     if math.isnan(value):
         return "The detector cannot be compared with a baseline: all test cases have the same label."
-    name = {"mean_image": "mean-image", "pca_32": "PCA-32"}.get(best, best)
+    name = {"mean_image": "mean-image", "pca_32": "PCA-32"}.get(best[0], best[0])
     verdict = "beats" if value > 0 else "does not beat"
+    compared = f"The detector {verdict} the {name} baseline: AUROC {_short(auroc[0])} against {_short(auroc[1])}"
+    if few:
+        return f"{compared} (difference {_short(value, '+')}). {few}"
     doubt = "excludes 0" if low > 0 or high < 0 else "includes 0, so these cases do not settle the comparison"
-    return (
-        f"The detector {verdict} the {name} baseline: AUROC {_short(detector)} against {_short(baseline)} "
-        f"(difference {_short(value, '+')}, 95 % interval {_short(low, '+')} to {_short(high, '+')}). "
-        f"The interval {doubt}."
-    )
+    chosen = f", which allows for the choice among {best[1]} baselines" if best[1] > 1 else ""
+    interval = f"95 % interval {_short(low, '+')} to {_short(high, '+')}{chosen}"
+    return f"{compared} (difference {_short(value, '+')}, {interval}). The interval {doubt}."
 
 
 def _short(value: float, sign: str = "") -> str:

@@ -5,6 +5,7 @@ The signature of a class is the schema of its section, see `schema`; no other li
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ Compile = Literal["never", "networks", "graphs"]
 CaseScore = Literal["none", "max", "mean", "top_k"]
 Reference = Literal["validation", "crossfit"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
+FeatureBaselines = Literal["auto", "always", "never"]
 OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # keys accepted for a data set without a detector
 DATA_FOLDER = "ANOMALY_DATA"  # variable with the folder above the data sets, in whose default roots it stands
 SECTIONS = ("data", "detector", "trainer")  # sections that name a class by _target_, as every callback does
@@ -64,6 +66,9 @@ class Evaluation:
         prevalence: share of anomalous scans where the detector would be used; for predictive values, alarms a day and
             net benefit. The test split's own share is no guide: it was put together.
         scans_per_day: scans a day there.
+        feature_baselines: whether baselines on features of a pretrained network are fitted as well, which need the
+            extra `features` and some hundredths of a second for each scored image: "auto" for up to 5 000 images,
+            "always" or "never".
 
     Examples:
         >>> Evaluation(case_score="top_k", top_k=5).threshold
@@ -78,6 +83,38 @@ class Evaluation:
     top_k: Count = 10
     prevalence: Annotated[float, Range("(0, 1)")] = 0.05
     scans_per_day: Count = 100
+    feature_baselines: FeatureBaselines = "auto"
+
+
+@dataclass
+class ScoreRule:
+    """What the anomaly score is made of.
+
+    Attributes:
+        source: "detector", the method's own score; "map", what its anomaly map shows, by the settings below. It is
+            written `score.from` as well.
+        smooth: standard deviation of a Gaussian by which the map is smoothed, in pixels of a picture with sides of 64.
+        sign: side of image − reconstruction that counts: "bright", what is brighter than its reconstruction, "dark", or
+            "both". A detector that does not reconstruct has a map without a sign, and takes "both".
+        standardise: "place" subtracts the mean of normals at every place and divides by their standard deviation there:
+            where normals are never redrawn well, a bad copy means little.
+        normals: by which places are measured: "training", which leaves the validation normals to the threshold, or
+            "validation", where each of them is judged by the others.
+        pool: the score of a map is its "mean", its "max" or the mean of the share `top` of its highest values.
+        top: share of the pixels for "top".
+
+    Examples:
+        >>> ScoreRule("map", sign="bright").pool
+        'top'
+    """
+
+    source: Literal["detector", "map"] = "detector"
+    smooth: Annotated[float, Range("[0, 64]")] = 0.0
+    sign: Literal["both", "bright", "dark"] = "both"
+    standardise: Literal["none", "place"] = "none"
+    normals: Literal["training", "validation"] = "training"
+    pool: Literal["mean", "top", "max"] = "top"
+    top: Annotated[float, Range("(0, 1]")] = 0.01
 
 
 @dataclass
@@ -98,6 +135,7 @@ class Experiment:
             the processor cannot keep a GPU busy. Losses agree with those of "never" to rounding. Scores are always
             computed without it.
         callbacks: the callbacks by name.
+        score: what the anomaly score is made of: the detector's own, or its map.
         evaluation: threshold, confidence intervals and unit of the evaluation.
         runs: parent folder of the run folders.
         start_from: run folder for a warm start: its networks and fake pool are reused; None trains from scratch.
@@ -114,6 +152,7 @@ class Experiment:
     trainer: Any = field(default_factory=lambda: {TARGET: "pytorch_lightning.Trainer"})
     compile: Compile = "never"
     callbacks: dict[str, Any] = field(default_factory=dict)
+    score: ScoreRule = field(default_factory=ScoreRule)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runs: str = "runs"
     start_from: str | None = None
@@ -186,7 +225,17 @@ def recall(path: Path, overrides: Sequence[str] = (), takes: Sequence[str] = ())
             asked = _parse(overrides)
             _refuse_other_keys(asked, takes)
             config = merged(config, asked)
+        _imply(config.data)
         return _complete(config, callbacks)
+
+
+def _imply(data: Any) -> None:
+    """Set what the run folder of an older version does not say to what its data set did then."""
+    if not isinstance(data, DictConfig) or TARGET not in data:
+        return
+    for name, value in getattr(locate(data[TARGET], "data"), "implied", {}).items():
+        if name not in data:
+            data[name] = value
 
 
 def _refuse_other_keys(asked: DictConfig, takes: Sequence[str]) -> None:
@@ -366,8 +415,9 @@ def _how_to_name(callback: str, used: Sequence[str]) -> str:
     if meant := did_you_mean(callback, used):
         return meant
     known = catalogue.classes("anomaly_lab.callbacks")
-    base = known["RunCallback"]
-    paths = [f"{kind.__module__}.{name}" for name, kind in known.items() if issubclass(kind, base) and kind is not base]
+    base = known.pop("RunCallback")
+    fit = {name: kind for name, kind in known.items() if issubclass(kind, base) and not inspect.isabstract(kind)}
+    paths = [f"{kind.__module__}.{name}" for name, kind in fit.items()]
     return f" One is added by its class, callbacks.{callback}._target_=…: {', '.join(paths)}"
 
 

@@ -43,10 +43,14 @@ DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value the
     "evaluation.reference": "validation",
     "evaluation.prevalence": 0.05,
     "evaluation.scans_per_day": 100,
+    "evaluation.feature_baselines": "auto",
     "start_phase": "gan",
     "compile": "never",
     "data.store.device": "auto",
     "data.split.by": "patient",
+    "data.group": "patient",
+    "data.protocol": "random",
+    "data.crop": "none",
 }
 OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used
 ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed
@@ -126,9 +130,9 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
             node = below if isinstance(below, dict) else {}
         if key not in DEFAULTS_OF_NEW_KEYS or node.get(last) == DEFAULTS_OF_NEW_KEYS[key]:
             node.pop(last, None)
-    evaluation = kept.get("evaluation")
-    if isinstance(evaluation, dict) and "purpose" in evaluation:  # an older record has the quantile itself
-        evaluation["quantile"] = quantile_of(evaluation.pop("purpose"))
+    _purpose_as_quantile(kept.get("evaluation"))
+    if (kept.get("score") or {}).get("source", "detector") == "detector":  # the other settings have no effect then
+        kept.pop("score", None)
     data = kept.get("data")
     if isinstance(data, dict) and data.get("supervision", "none") == "none":
         for key in OF_SUPERVISION:
@@ -141,6 +145,12 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     callbacks = kept.get("callbacks") or {}
     kept["callbacks"] = {name: node for name, node in callbacks.items() if node and _changes_scores(str(node[TARGET]))}
     return kept
+
+
+def _purpose_as_quantile(evaluation: object) -> None:
+    """Write the number that a purpose stands for, as older records have it."""
+    if isinstance(evaluation, dict) and "purpose" in evaluation:
+        evaluation["quantile"] = quantile_of(evaluation.pop("purpose"))
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -169,7 +179,7 @@ def _module(name: str) -> str | None:
         return None
     tree = ast.parse(path.read_bytes())
     imports: set[str] = set()
-    body = _Content(imports).visit(tree)
+    body = _Content(name, imports).visit(tree)
     reached = sorted(_imported(line) for line in imports)
     return _digest(json.dumps([ast.dump(body), reached]))
 
@@ -184,17 +194,41 @@ def _imported(line: str) -> str:
     return f"{_module(module) or module}:{name}"
 
 
-class _Content(ast.NodeTransformer):
-    """Transformer that removes docstrings and imports from a syntax tree; collects imports as `module:name`."""
+def _found_by(module: str, package: str) -> set[str]:
+    """Return the imports by which `catalogue.classes(package)` of a module finds classes, as `module:`.
 
-    def __init__(self, imports: set[str]) -> None:
-        self.imports = imports
+    Only what a module finds in its own room makes up its numbers, such as baselines; others only name what there is.
+    """
+    if not package.startswith(module.rpartition(".")[0]):
+        return set()
+    folder = PACKAGE.joinpath(*package.split(".")[1:])
+    found = {f"{package}.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}
+    return {f"{name}:" for name in found - {module}}
+
+
+class _Content(ast.NodeTransformer):
+    """Transformer that removes docstrings and imports from a syntax tree; collects imports as `module:name`.
+
+    What `catalogue.classes("package")` imports counts as imported.
+    """
+
+    def __init__(self, module: str, imports: set[str]) -> None:
+        self.module, self.imports = module, imports
 
     def visit_Import(self, node: ast.Import) -> None:  # name required by ast
         self.imports |= {f"{alias.name}:" for alias in node.names}
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         self.imports |= {f"{node.module}:{alias.name}" for alias in node.names}
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # name required by ast
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="catalogue"), attr="classes"),
+                args=[ast.Constant(value=str() as package)],
+            ):
+                self.imports |= _found_by(self.module, package)
+        return self.generic_visit(node)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)

@@ -42,8 +42,82 @@ class Pair(TypedDict):
     splits: list[str]
 
 
+class Alike(TypedDict):
+    """A judged picture and the training picture that is most like it, with their splits."""
+
+    ids: list[str]
+    splits: list[str]
+    likeness: Number
+
+
+class Spread(TypedDict):
+    """Likeness of pictures to the training pictures that are most like them."""
+
+    count: Whole
+    low: Number
+    median: Number
+    high: Number
+
+
+class Apart(TypedDict):
+    """Quartiles of the likeness of files so many places apart in the listing."""
+
+    apart: Whole
+    low: float
+    median: float
+    high: float
+
+
+class Neighbours(TypedDict):
+    """Likeness of normals that follow each other in the listing."""
+
+    pairs: Whole
+    alike: Whole
+    threshold: float
+    p: float
+    together: bool
+    judged: Whole
+    leaking: Whole
+    curve: list[Apart]
+
+
+class Told(TypedDict):
+    """AUROC of a number alone, with its interval; None where there are too few patients for one."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class Likeness(TypedDict):
+    """Likeness of judged pictures to those of the training, and of neighbours in the listing."""
+
+    nearest: dict[str, Spread]
+    auroc: Told | None
+    worst: list[Alike]
+    neighbours: Neighbours | None
+
+
+class Groups(TypedDict):
+    """Patients that were joined because their pictures are alike."""
+
+    rule: str
+    thresholds: dict[str, float]
+    groups: list[list[str]]
+    patients: Whole
+
+
+class Listed(TypedDict):
+    """Cases in no split: their number, and the ids of the first of them."""
+
+    count: Whole
+    ids: list[str]
+
+
 class Audit(TypedDict, total=False):
     """Findings of the leakage audit."""
+
+    likeness: Likeness | None
 
     identical: list[Pair]
     near_identical: list[Pair]
@@ -65,6 +139,8 @@ class DataFacts(TypedDict, total=False):
     census: dict[str, Whole]
     official: dict[str, Whole]
     skipped: list[dict[str, str]]
+    in_no_split: Listed
+    groups: Groups
     audit: Audit
 
 
@@ -143,6 +219,7 @@ class Provenance(TypedDict, total=False):
     evaluated: list[dict[str, Any]]
     accepted_changes: list[Change]
     wandb: dict[str, str]
+    mlflow: dict[str, str]
 
 
 class Figure(TypedDict, total=False):
@@ -151,6 +228,7 @@ class Figure(TypedDict, total=False):
     value: Number
     low: Number
     high: Number
+    p: Number
 
 
 Figures = dict[str, Figure | Number]
@@ -200,11 +278,12 @@ class Decisions(TypedDict, total=False):
 
 
 class Comparison(TypedDict, total=False):
-    """The detector against the best baseline."""
+    """The detector against the best baseline, and against each, with p-values after Holm's correction."""
 
     best: str
     difference: Figure
     beaten: bool
+    each: dict[str, Figure]
     sentence: str
 
 
@@ -229,6 +308,7 @@ class Pixels(TypedDict, total=False):
 
     num_masks: Whole
     patients: Whole
+    remark: Name
     auroc: Figure | Number
     pro: Figure | Number
     baselines: dict[str, Figures]
@@ -248,6 +328,13 @@ class Bootstrap(TypedDict, total=False):
 
     replicates: Whole
     level: Annotated[float, Range("(0, 1)")]
+
+
+class Intervals(TypedDict, total=False):
+    """The patients that intervals rest on, and a sentence if they are too few for any."""
+
+    patients: Counts
+    remark: Name
 
 
 class ClassCounts(TypedDict, total=False):
@@ -338,6 +425,45 @@ class Classes(TypedDict, total=False):
     calibration: Calibration
 
 
+class Shortcut(TypedDict, total=False):
+    """A rule of one number a case, and how well it tells the classes apart."""
+
+    name: str
+    title: str
+    kind: Literal["greys", "places", "textures", "files", "names"]
+    text: bool
+    auroc: Figure
+    told: Number
+    p: Number
+    chance: Number
+    alarm: bool
+    follows: Number
+
+
+class Stratum(TypedDict, total=False):
+    """The detector among cases that are alike by a rule; `pairs` is their share of all pairs."""
+
+    name: str
+    title: str
+    auroc: Figure
+    pairs: Number
+
+
+class Shortcuts(TypedDict, total=False):
+    """The shortcut audit of the test split."""
+
+    cases: Counts
+    of: Counts
+    patients: Whole
+    unit: Literal["image", "patch", "case"]
+    exchanges: Whole
+    level: Annotated[float, Range("(0, 1)")]
+    rules: list[Shortcut]
+    constant: list[str]
+    score: Number
+    strata: list[Stratum]
+
+
 class Metrics(TypedDict, total=False):
     """metrics.json."""
 
@@ -345,15 +471,18 @@ class Metrics(TypedDict, total=False):
     threshold: Threshold
     detector: Figures
     baselines: dict[str, Figures | None]
+    baseline_notes: list[str]
     trivial: dict[str, dict[str, Number]] | None
     versus_baselines: Comparison | None
     components: Components | None
     oracle: dict[str, dict[str, Number]] | None
     bootstrap: Bootstrap
+    intervals: Intervals
     unit: Unit
     pixels: Pixels | None
     decisions: Decisions | None
     classes: Classes
+    shortcuts: Shortcuts | None
 
 
 def read_provenance(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:

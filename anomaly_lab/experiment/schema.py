@@ -329,6 +329,9 @@ def in_current_keys(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         >>> in_current_keys({"seed": 0, "data": {"root": "a", "twin_size": 60}})
         ({'seed': 0, 'data': {'root': 'a', 'twin': {'size': 60}}}, {'data.twin_size': 'data.twin.size'})
     """
+    score = tree.get("score")
+    if isinstance(score, Mapping) and "from" in score:  # how one says it; no attribute in Python can have that name
+        tree = {**tree, "score": {"source" if name == "from" else name: value for name, value in score.items()}}
     current, used = dict(tree), dict[str, str]()
     for section in {key.partition(".")[0] for key in KEYS}:
         values = tree.get(section)

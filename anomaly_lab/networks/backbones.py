@@ -150,7 +150,7 @@ def load(parts: Sequence[Stages], weights: str) -> str:
     """Read the weights of a backbone; those of the classifier behind it stay in the file.
 
     Args:
-        parts: all stages of one backbone.
+        parts: stages of one backbone; weights of its other stages stay in the file, too.
         weights: file of a state dict of the whole classifier or of the backbone, or `package`, the installed package's.
 
     Returns:
@@ -167,7 +167,10 @@ def load(parts: Sequence[Stages], weights: str) -> str:
             f"{', package for the installed weights' if name == 'efficientnet_lite0' else ''}, or random"
         )
     wanted = dict(pair for part in parts for pair in part.named_as_in_files())
-    read = read_weights(file, wanted, _origin(name), ARCHITECTURES[name].head)
+    with torch.device("meta"):
+        others = {*Stages(name).names} - {layer for part in parts for layer in part.names}
+    head = ARCHITECTURES[name].head + tuple(f"{layer}." for layer in sorted(others))
+    read = read_weights(file, wanted, _origin(name), head)
     with torch.no_grad():
         for key, value in wanted.items():
             value.copy_(read[key])

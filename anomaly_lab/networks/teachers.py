@@ -1,6 +1,6 @@
 """Teacher networks: frozen image classifiers of torchvision, with the outputs of four layers tapped.
 
-Their weights are read from a local file and never downloaded; random weights are for trials.
+Their weights are read from a local file or an installed package and never downloaded; random weights are for trials.
 """
 
 from collections import OrderedDict
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from anomaly_lab.networks.backbones import draw, torchvision_network
+from anomaly_lab.networks.backbones import ARCHITECTURES, Stages, draw, load, torchvision_network
 from anomaly_lab.networks.pretrained import Normalisation, Normalised, digest, read_weights
 from anomaly_lab.types import UserError
 
@@ -108,6 +108,47 @@ class Teacher(nn.Module):
             h = layer(h)
             if name in self.backbone.taps:
                 taps.append(h)
+        return taps
+
+
+class PackagedTeacher(nn.Module):
+    """Frozen EfficientNet-Lite0, whose weights a package brings: RGB image [B, 3, H, W] in [0, 1] -> its four stages.
+
+    Gradients flow to the image.
+
+    Examples:
+        >>> [tuple(tap.shape) for tap in PackagedTeacher()(torch.zeros(1, 3, 64, 64))]  # random weights: see `load`
+        [(1, 24, 16, 16), (1, 40, 8, 8), (1, 112, 4, 4), (1, 1280, 2, 2)]
+    """
+
+    name = "efficientnet_lite0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalised, self.stages = Normalised(ARCHITECTURES[self.name].normalisation), Stages(self.name)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "PackagedTeacher":
+        return super().train(False)
+
+    def load(self, file: str) -> str:
+        """Read the weights from a file; those of the installed package if its name is empty.
+
+        Returns:
+            The first 16 hex digits of the file's SHA-256.
+
+        Raises:
+            UserError: the file or the package is missing or contains something else.
+        """
+        try:
+            return load([self.stages], file or "package")
+        except UserError as error:  # whose words are those of a classifier's settings
+            said = str(error).replace("detector.weights", "detector.teacher_weights")
+            raise UserError(said.replace("detector.backbone", "detector.teacher")) from error
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        taps: list[Tensor] = self.stages(self.normalised(image))
         return taps
 
 

@@ -142,6 +142,9 @@ def announce_data(facts: dict[str, Any]) -> None:
     if facts["left_out"]:
         others = ", ".join(f"{count} {suffix}" for suffix, count in facts["left_out"].items())
         say(f"data: files of other kinds, left out: {others}")
+    if out := facts.get("in_no_split", {}).get("count"):
+        some = ", ".join(facts["in_no_split"]["ids"][:5]) + (", …" if out > 5 else "")
+        say(f"data: in no split, neither trained on nor judged: {out} ({some})")
     for remark in facts["remarks"]:
         warn(remark)
     audit = facts["audit"]

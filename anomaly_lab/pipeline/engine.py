@@ -20,12 +20,16 @@ from anomaly_lab.callbacks.record import peak_memory
 from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
+from anomaly_lab.evaluation.planted import RULES, Ranked, Trial, rank
 from anomaly_lab.experiment import checkpoint_files, fingerprint, record, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
-from anomaly_lab.experiment.config import Evaluation
+from anomaly_lab.experiment.config import Evaluation, ScoreRule
 from anomaly_lab.experiment.quality import FILE as QUALITY_FILE
 from anomaly_lab.experiment.schema import TARGET, locate
+from anomaly_lab.lesions.lesion import Lesion
+from anomaly_lab.lesions.planting import TUNING
 from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import (
@@ -54,6 +58,7 @@ from anomaly_lab.pipeline.training import (
     emulates_bfloat16,
     precision_for,
     score_all,
+    score_by,
     trainer_for,
 )
 from anomaly_lab.pipeline.warm_start import WarmStart
@@ -64,7 +69,7 @@ from anomaly_lab.types import FailedElsewhereError, Schedule, Stopped, UserError
 
 MAX_NAMED = 5  # files that were not scored and are named on the console
 LOADING = tuple(f"data.store.{name}" for name in ("folder", "num_workers", "scoring_batch_size", "on_bad"))
-EVALUATE = ("evaluation", "trainer.accelerator", *LOADING)  # what may be said otherwise of a run that exists
+EVALUATE = ("evaluation", "score", "trainer.accelerator", *LOADING)  # what may be said otherwise of a run that exists
 QUALITY = ("trainer.accelerator", *LOADING)
 RESUME = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "callbacks", *LOADING)
 
@@ -312,9 +317,9 @@ def evaluate(
 
     Args:
         path: the run folder.
-        overrides: `key=value` words, of the keys in EVALUATE alone; those of `evaluation` are kept in the run's
-            configuration, since its metrics are theirs from then on. Besides, `scores=recorded` evaluates scores.csv as
-            it stands, without data and checkpoint.
+        overrides: `key=value` words, of the keys in EVALUATE alone; those of `evaluation` and `score` are kept in the
+            run's configuration, since its metrics are theirs from then on. Besides, `scores=recorded` evaluates
+            scores.csv as it stands, without data and checkpoint.
         asked: where the run's data lie now, and whether changes of them are accepted.
         checkpoint: name of a checkpoint other than the run's last, or how it begins; the report then says so.
 
@@ -345,7 +350,10 @@ def _evaluated(
             if checkpoint or asked != AS_RECORDED:
                 raise UserError("scores=recorded asks neither data nor a checkpoint; leave out what names them")
             run_folder.remove_partial_files(run)
-            settings = _evaluation(configuration.recall(run / "config.yaml"))
+            stored = configuration.recall(run / "config.yaml")
+            if stored.score != config.score:
+                raise UserError("score: the recorded scores are of other settings; leave out scores=recorded")
+            settings = _evaluation(stored)
             _mark_stale(run)  # for good: the baselines are as they were recorded
             evaluate_recorded(run, settings, _evaluation(config))
             _note_evaluation(run, config, overrides, before)
@@ -353,9 +361,12 @@ def _evaluated(
         data, detector, weights = _trained(run, config, asked, checkpoint)
         run_folder.remove_partial_files(run)
         with Meter("scoring", "batch") as meter:
-            scored = score_all(data, detector, device=device_for(config.trainer.accelerator), progress=meter.show)
+            device = device_for(config.trainer.accelerator)
+            measured_places = score_by(_score_rule(config), data, detector, device)
+            scored = score_all(data, detector, device=device, progress=meter.show)
         assert scored is not None, "a single process scores all cases"
         _mark_stale(run)  # until scores, metrics and configuration agree again
+        _keep_places(run, measured_places)
         evaluate_run(run, _evaluation(config), data, detector, scored)
         identity.note_data(run, data, "evaluate", asked)
         _note_evaluation(run, config, overrides, before, weights)
@@ -394,6 +405,45 @@ def evaluate_all(
 
     judged = evaluate_each(Path(path), runs_below(Path(path)), one, quiet)
     return not any(each.error for each in judged)
+
+
+@quiet_lightning()
+def rank_scores(
+    path: str,
+    rules: Mapping[str, ScoreRule] = RULES,
+    seeds: Sequence[int] = range(5),
+    kinds: Sequence[Lesion] = TUNING,
+    asked: DataAsked = AS_RECORDED,
+) -> list[Ranked]:
+    """Rank rules for a trained run's score by lesions planted on its validation normals; nothing of it is changed.
+
+    Args:
+        path: the run folder.
+        rules: the rules by name, as the section `score` has them.
+        seeds: of the planting.
+        kinds: of lesions; those of HELD_BACK check a choice, once.
+        asked: where the run's data lie now, and whether changes of them are accepted.
+
+    Returns:
+        The rules, best first.
+
+    Raises:
+        UserError: as `evaluate`, or the detector has no map, or none with a sign; leave those rules out.
+
+    Examples:
+        >>> rank_scores("runs/ganomaly_headct/20260101-120000-laptop-1a2b")[0].name  # doctest: +SKIP
+        'bright, by place'
+    """
+    _refuse_several("rank_scores")
+    run = run_folder.open_run(path)
+    config = configuration.recall(run / "config.yaml")
+    data, detector, _ = _trained(run, config, asked)
+    normals = list(data.images("val"))
+    if not normals:
+        raise UserError(f"{run}: it has no validation normals to plant lesions on; set data.split.val_fraction")
+    detector.to(device := device_for(config.trainer.accelerator))
+    trial = Trial(torch.cat(normals).to(device), seeds, kinds)
+    return rank(rules, detector.score, trial, [images.to(device) for images in data.images("train", MAX_NORMALS)])
 
 
 def _trained(
@@ -591,12 +641,14 @@ def _fit_and_evaluate(
             trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         began = time.perf_counter()
         with Meter("scoring", "batch", silent=not processes.is_first) as meter:
+            measured_places = score_by(_score_rule(config), data, detector, trainer.strategy.root_device)
             scored = score_all(data, detector, work.callbacks, trainer.strategy.root_device, meter.show)
         if scored is not None:
             run_folder.update_provenance(run, scoring_seconds=time.perf_counter() - began, peak_gb=peak_memory())
             callbacks = [callback for callback in work.callbacks if isinstance(callback, RunCallback)]
             for callback in callbacks:
                 callback.on_scored(run, data, detector, scored)
+            _keep_places(run, measured_places)
             evaluate_run(run, _evaluation(config), data, detector, scored)
             _conclude(run, detector, callbacks)
         processes.wait()
@@ -703,12 +755,13 @@ def _note_evaluation(
     facts = record.read_provenance(run)
     stored = configuration.recall(run / "config.yaml")
     changed = {
-        str(key): {"from": stored.evaluation[key], "to": config.evaluation[key]}
-        for key in config.evaluation
-        if stored.evaluation[key] != config.evaluation[key]
+        f"{above}{key}": {"from": stored[section][key], "to": config[section][key]}
+        for section, above in (("evaluation", ""), ("score", "score."))
+        for key in config[section]
+        if stored[section][key] != config[section][key]
     }
     if changed:
-        stored.evaluation = config.evaluation
+        stored.evaluation, stored.score = config.evaluation, config.score
         run_folder.write_atomic(run / "config.yaml", configuration.show(stored))
     entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "before": dict(figures)}
     if weights is None:
@@ -749,6 +802,17 @@ def _evaluation(config: DictConfig) -> Evaluation:
     settings: Any = OmegaConf.to_object(config.evaluation)
     assert isinstance(settings, Evaluation)
     return settings
+
+
+def _score_rule(config: DictConfig) -> ScoreRule:
+    rule: Any = OmegaConf.to_object(config.score)
+    assert isinstance(rule, ScoreRule)
+    return rule
+
+
+def _keep_places(run: Path, measured: MapScore | None) -> None:
+    """Save what the score's rule measured on normals; nothing of an earlier rule is left."""
+    (measured or MapScore(ScoreRule())).save(run)
 
 
 def _beginning(config: DictConfig, detector: Detector) -> int:

@@ -9,7 +9,8 @@ import torch
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.evaluation.baselines import MAX_IMAGES, Baselines
+from anomaly_lab.evaluation.baselines.baseline import Facts
+from anomaly_lab.evaluation.baselines.fitted import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
 from anomaly_lab.evaluation.crossfit import Score, cross_fitted
 from anomaly_lab.evaluation.decisions import decisions_in_use
@@ -20,12 +21,16 @@ from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
+from anomaly_lab.pipeline.alike import note_likeness
+from anomaly_lab.pipeline.console import warn
 from anomaly_lab.pipeline.sheets import write_sheets
+from anomaly_lab.pipeline.shortcuts import audit_of_run
 from anomaly_lab.reports.gallery import FIXED_CASES
 from anomaly_lab.types import UserError
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
 READ_IMAGES = 256  # images that are read at once
+MOST_DESCRIBED = 5000  # images to score up to which features are computed by themselves: some minutes on one core
 CLASS_CASES = 3  # cases of each class that are found, missed and mistaken for it
 
 
@@ -53,7 +58,7 @@ def evaluate_run(
     place = np.searchsorted(scored["row"], rows)
     terms = scored["components"][place].T if "components" in scored else ()
     batches = (batch for split in splits for batch in data.images(split))
-    fitted = Baselines.fit(data.images("train", at_most=MAX_IMAGES)) if len(data.rows["train"]) else None
+    fitted = _fitted(data, evaluation, len(rows))
     baselines = {name: values.numpy() for name, values in fitted.scores(batches).items()} if fitted else {}
     facts = {name: np.array(data.store.index.columns[name])[rows] for name in ("id", "case", "patient")}
     scores = Scores(
@@ -68,7 +73,7 @@ def evaluate_run(
     )
     if evaluation.reference == "crossfit":
         refuse_reference(evaluation, detector)
-        others, reference = _cross_fitted(data, detector)
+        others, reference = _cross_fitted(data, detector, _facts(data, evaluation, len(rows)))
         rows, scores = np.concatenate([rows, others]), scores.joined(reference)
         facts = {name: np.array(data.store.index.columns[name])[rows] for name in facts}
     table = _class_table(scores, data, rows, scored["probability"][place]) if "probability" in scored else None
@@ -81,6 +86,8 @@ def evaluate_run(
     metrics["unit"] = {"scored": scored_unit, "rule": evaluation.case_score, "top_k": evaluation.top_k}
     metrics["pixels"] = _pixels(scored, data, fitted)
     metrics["decisions"] = decisions_in_use(metrics, evaluation.prevalence, evaluation.scans_per_day)
+    metrics["shortcuts"] = audit_of_run(data, scores, np.concatenate(list(splits.values())), scored_unit == "case")
+    metrics["baseline_notes"] = list(fitted.notes) if fitted else []
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     if table is not None:
         told = Supervision(data.target_type, dict(zip(data.classes, data.class_counts()[:, 0].tolist(), strict=True)))
@@ -88,12 +95,27 @@ def evaluate_run(
         metrics["classes"] = evaluate_classes(table, scores, told, threshold, evaluation.replicates)
         run_folder.write_atomic(run / FILE, table.to_csv())
     run_folder.write_json(run / "metrics.json", metrics)
+    if remark := metrics["intervals"]["remark"]:
+        warn(remark)
     chosen = _extremes(scores, metrics["threshold"]["value"])
     chosen += [(kind, i) for kind, i in _fixed(scores) if i not in {extreme for _, extreme in chosen}]
     chosen += _of_classes(table, metrics["classes"]) if table is not None else []
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
     write_sheets(run / "samples", detector, data.seed)
+    note_likeness(run, data)
+
+
+def _fitted(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> Baselines | None:
+    """Fit the baselines to the training normals; None if there are none."""
+    if not len(data.rows["train"]):
+        return None
+    return Baselines.fit(data.images("train", at_most=MAX_IMAGES), _facts(data, evaluation, num_scored))
+
+
+def _facts(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> Facts:
+    wanted = evaluation.feature_baselines
+    return Facts(data.brightness, wanted == "always" or (wanted == "auto" and num_scored <= MOST_DESCRIBED))
 
 
 def refuse_reference(evaluation: Evaluation, detector: Detector) -> None:
@@ -109,7 +131,7 @@ def refuse_reference(evaluation: Evaluation, detector: Detector) -> None:
         )
 
 
-def _cross_fitted(data: PatchDataModule, detector: Detector) -> tuple[np.ndarray, Scores]:
+def _cross_fitted(data: PatchDataModule, detector: Detector, about: Facts) -> tuple[np.ndarray, Scores]:
     """Return the training rows, and their scores by fits of detector and baselines without them."""
     rows = data.rows["train"]
     if len(rows) > MAX_IMAGES:
@@ -120,7 +142,7 @@ def _cross_fitted(data: PatchDataModule, detector: Detector) -> tuple[np.ndarray
     facts = {name: np.array(data.store.index.columns[name])[rows].tolist() for name in ("id", "patient")}
 
     def fit(images: torch.Tensor) -> Score:
-        fitted, baselines = detector.refitted(images), Baselines.fit([images])
+        fitted, baselines = detector.refitted(images), Baselines.fit([images], about)
 
         def score(others: torch.Tensor) -> dict[str, np.ndarray]:
             parts = torch.split(others, data.scoring_batch_size)

@@ -202,7 +202,7 @@ def _read(data: PatchDataModule, cases: Iterable[Case]) -> Iterator[dict[str, An
     """Yield the facts that a store would have of these pictures; those that cannot be read are passed over."""
     for case in cases:
         with contextlib.suppress(UserError):
-            scan = data.read(case)
+            scan = data.read_cropped(case)
             low, high = intensities(scan)
             yield {"file": case.image.name, "size": scan.shape, "spacing": scan.spacing, "range": [low, high]}
 

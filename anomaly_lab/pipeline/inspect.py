@@ -16,6 +16,10 @@ from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.data.store.store import Store
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.tables import csv_lines
+from anomaly_lab.pipeline.alike import sheet
+from anomaly_lab.pipeline.console import say
+from anomaly_lab.pipeline.shortcuts import audit_of_data
+from anomaly_lab.reports import images, shortcuts
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
@@ -36,6 +40,8 @@ SHARED = (
     "remarks",
     "audit",
     "classes",
+    "in_no_split",
+    "groups",
 )  # facts with a place of their own on the data sheet
 OTHER = (
     "root",
@@ -74,7 +80,10 @@ def inspect(folder: Path, experiment: str, data: PatchDataModule, facts: dict[st
         raise UserError(f"cannot create {folder}: {error.strerror}; set runs=<folder>") from error
     split = splits_of_rows(data)
     run_folder.write_atomic(folder / "manifest.csv", _manifest(data, split))
-    return write_datasheet(folder / "datasheet.html", collect(experiment, data, facts, split))
+    content = collect(experiment, data, facts, split)
+    for notice in shortcuts.banners(content.shortcuts):
+        say(f"{notice.title}: {notice.text}")
+    return write_datasheet(folder / "datasheet.html", content)
 
 
 def splits_of_rows(data: PatchDataModule) -> Names:
@@ -123,7 +132,9 @@ def collect(experiment: str, data: PatchDataModule, facts: dict[str, Any], split
             name: _exhibits(data, split, shown & (named == name)) for name in _ordered(named[shown])[:MAX_CLASSES]
         },
         store=_store(data),
+        alike=images.png_uri(picture) if (picture := sheet(data, facts["audit"])) else "",
         settings=_nameless(_settings(data, facts, scans is not None and scans.volumes), data.folder),
+        shortcuts=audit_of_data(data, split),
     )
 
 

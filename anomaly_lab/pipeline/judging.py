@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from anomaly_lab.reports.gallery import read_gallery
 from anomaly_lab.types import Stopped, UserError
 
 Source = Literal["anew", "recorded"]
+OF_PICTURES = ("pixels", "shortcuts", "baseline_notes")  # parts of metrics.json that scores alone cannot give
 TABLE = "evaluated.csv"  # in the folder of the runs
 OUTCOMES = {(1, True): "tp", (0, True): "fp", (0, False): "tn", (1, False): "fn"}  # by label and call
 FIGURES = {"auroc": "AUROC", "threshold": "threshold", "balanced_accuracy": "balanced accuracy"}
@@ -85,7 +86,7 @@ def evaluate_recorded(run: Path, before: Evaluation, evaluation: Evaluation) -> 
     metrics = evaluate_scores(scores, evaluation.purpose, evaluation.replicates, rule=evaluation.threshold)
     unit = "patch" if evaluation.case_score == "none" else "case"
     metrics["unit"] = {"scored": unit, "rule": evaluation.case_score, "top_k": evaluation.top_k}
-    metrics["pixels"] = recorded.get("pixels")
+    metrics = {key: figures for key, figures in recorded.items() if key in OF_PICTURES} | metrics
     metrics["decisions"] = decisions_in_use(metrics, evaluation.prevalence, evaluation.scans_per_day)
     threshold = metrics["threshold"]["value"]
     if told:
@@ -97,7 +98,8 @@ def evaluate_recorded(run: Path, before: Evaluation, evaluation: Evaluation) -> 
     run_folder.write_json(run / "metrics.json", metrics)
     if gallery and threshold is not None:
         gallery["kind"] = _outcomes(gallery["id"].tolist(), gallery["kind"].tolist(), scores, threshold)
-        buffer, arrays = io.BytesIO(), dict[str, Any](gallery)
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {**gallery}
         np.savez_compressed(buffer, **arrays)
         run_folder.write_atomic(run / "samples" / "gallery.npz", buffer.getvalue())
 

@@ -280,7 +280,7 @@ class _Work:
                 _write_picture(self._folder.file(f"maps/{scored.case.id}.map.png"), scored)
             else:
                 path = self._folder.file(f"maps/{scored.case.id}.map.nii.gz")
-                save_map(path, scored.anomaly_map, scored.scan.affine, scored.case.image)
+                save_map(path, scored.anomaly_map, scored.scan.own_grid.affine, scored.case.image)
         except UserError as error:
             return [f"its map cannot be written: {error}"]
         except OSError as error:

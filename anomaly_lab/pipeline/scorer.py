@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.preprocessing.crop import cropped
 from anomaly_lab.data.preprocessing.patches import shares
 from anomaly_lab.data.preprocessing.transforms import Preprocessing, to_float
 from anomaly_lab.data.readers.files import find_cases
@@ -26,12 +27,14 @@ from anomaly_lab.data.readers.pictures import as_picture
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.store.plan import CutScan
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.evaluation.maps import whole_map
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.evaluation.stitching import Rule, case_scores, score_maps
 from anomaly_lab.experiment import checkpoint_files, record, run_folder
 from anomaly_lab.experiment import config as configuration
+from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.metrics.thresholds import conformal_p_values
 from anomaly_lab.pipeline.expected_input import ExpectedInput
 from anomaly_lab.pipeline.training import construct
@@ -86,7 +89,7 @@ class ScoredScan:
             undone = self.preprocessing.undo(self.map_seen, self.scan.shape)
             return undone if self.scan.origin is None else self.scan.origin.back(undone)
         assert self.cut.scan.affine is not None
-        own: NDArray[np.float32] = onto(self.map_seen[None], self.cut.scan.affine, self.scan.affine, self.scan.shape)[0]
+        own: NDArray[np.float32] = onto(self.map_seen[None], self.cut.scan.affine, *self.scan.own_grid)[0]
         return own
 
 
@@ -183,6 +186,8 @@ class Scorer:
         config.data.source = "twin"  # avoids looking for the training files, which are not needed
         data, detector = construct(config)
         load_weights(run, detector)
+        if config.score.source == "map":
+            detector.rescored = MapScore.load(ScoreRule(**dict(config.score)), run)
         scores = Scores.read(run / "scores.csv")
         bits = facts["data"].get("bits")
         if bits is None:  # a run of an older version
@@ -280,7 +285,7 @@ class Scorer:
         if isinstance(source, Case):
             scan, remarks = self._scan(source)
         else:
-            scan = Scan(as_picture(source, self.data.in_channels, self.data.picture))
+            scan = cropped(Scan(as_picture(source, self.data.in_channels, self.data.picture)), self.data.cropping)
         objections = self.expected.objections(case, scan)
         if objections and not anyway:
             raise UserError(

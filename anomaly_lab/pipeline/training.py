@@ -18,8 +18,10 @@ from anomaly_lab.callbacks.run_callback import Columns, RunCallback
 from anomaly_lab.callbacks.scoring import ValidationScore
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
 from anomaly_lab.evaluation.scoring import Scored, score_batches
 from anomaly_lab.experiment import config as configuration
+from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.pipeline.distributed import OneNetworkAtATime, chosen_strategy
 from anomaly_lab.types import Batch, UserError
 
@@ -148,6 +150,41 @@ def score_all(
         parts.append(columns)
         progress(len(parts), len(loader))
     return _by_row(gathered, data) if (gathered := _gathered(parts)) is not None else None
+
+
+def score_by(
+    rule: ScoreRule, data: PatchDataModule, detector: Detector, device: torch.device | str = "cpu"
+) -> MapScore | None:
+    """Let a trained detector score as `score` says; places are measured on normals where the rule asks for it.
+
+    All ranks call this, and measure the same.
+
+    Args:
+        rule: the section `score`.
+        data: the data set, set up.
+        detector: the trained detector; its `score` follows the rule from now on.
+        device: device to score on.
+
+    Returns:
+        What was measured, to be saved with the run; None for the detector's own score.
+
+    Raises:
+        UserError: the detector has no map, or none with a sign, or places mean nothing since windows are scored.
+
+    Examples:
+        >>> score_by(ScoreRule("map", sign="bright"), data, detector)  # doctest: +SKIP
+    """
+    detector.rescored = None
+    if rule.source == "detector":
+        return None
+    if rule.standardise == "place" and data.patch_sampling is not None:
+        raise UserError(
+            "score.standardise=place: with data.cut a place is another one in every window; set score.standardise=none"
+        )
+    split = "train" if rule.normals == "training" else "val"
+    fitted = MapScore.fit(rule, detector.to(device).score, data.images(split, at_most=MAX_NORMALS), device)
+    detector.rescored = fitted
+    return fitted
 
 
 def precision_for(requested: Any) -> Any:

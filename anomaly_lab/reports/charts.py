@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from anomaly_lab.evaluation.baselines.fitted import titles
 from anomaly_lab.reports.svg import (
     Axis,
     Group,
@@ -22,7 +23,7 @@ from anomaly_lab.reports.svg import (
     tick_label,
 )
 
-BASELINE_NAMES = {"mean_image": "Mean-image distance", "pca_32": "PCA-32 reconstruction"}
+BASELINE_NAMES = titles()
 TERMS = {
     "train/critic": "Critic loss",
     "train/wasserstein": "Wasserstein estimate",

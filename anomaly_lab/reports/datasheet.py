@@ -13,8 +13,8 @@ from jinja2 import Environment
 from numpy.typing import NDArray
 
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import html, images
-from anomaly_lab.reports.charts import Panel, rate
+from anomaly_lab.reports import html, images, likeness, shortcuts
+from anomaly_lab.reports.charts import Panel, figure, rate
 from anomaly_lab.reports.html import Banner, number, whole
 from anomaly_lab.reports.scan_summary import Mixture, ScanSummary, common_axis
 from anomaly_lab.reports.svg import Axis, Group, Series, line_chart, stacked_histogram
@@ -25,6 +25,7 @@ SECTIONS = {
     "sizes": "Sizes and spacings",
     "numbers": "Intensities",
     "skipped": "Unreadable files",
+    "shortcuts": "Shortcuts",
     "audit": "Leakage audit",
     "store": "Store and settings",
 }
@@ -94,6 +95,8 @@ class Sheet:
         galleries: example patches of each class.
         store: facts about the store, by name.
         settings: values by group and name.
+        alike: data URI of judged normals above the training pictures that are most like them; empty for none.
+        shortcuts: result of the shortcut audit; None if a class has too few cases.
     """
 
     experiment: str
@@ -109,6 +112,8 @@ class Sheet:
     galleries: dict[str, list[Exhibit]] = field(default_factory=dict)
     store: dict[str, str] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alike: str = ""
+    shortcuts: dict[str, Any] | None = None
 
 
 def write_datasheet(path: Path, sheet: Sheet) -> Path:
@@ -147,6 +152,8 @@ def write_datasheet(path: Path, sheet: Sheet) -> Path:
             sizes=_sizes(scans) if scans else [],
             intensities=intensities(scans) if scans else [],
             clipping=clipping(scans) if scans else "",
+            shortcut_panels=shortcuts.panels(sheet.shortcuts) if sheet.shortcuts else [],
+            shortcut_notice=shortcuts.banners(sheet.shortcuts),
         )
     )
     write_atomic(path, page)
@@ -169,6 +176,7 @@ def banners(sheet: Sheet) -> list[Banner]:
         )
         notices.append(Banner("note", "Part of the official data set", text))
     notices += [Banner("warning", "Read with care", remark) for remark in facts["remarks"]]
+    notices += shortcuts.banners(sheet.shortcuts)
     if facts["unsplit"]:
         text = f"The data could not be split: {facts['unsplit']}."
         return [*notices, Banner("warning", "Training is not possible yet", text)]
@@ -335,6 +343,6 @@ def _words(value: Any) -> str:
 
 
 def _environment() -> Environment:
-    environment = html.environment(rate=rate, words=_words)
-    environment.globals |= {"sections": SECTIONS, "splits": SPLITS}
+    environment = html.environment(rate=rate, words=_words, figure=figure)
+    environment.globals |= {"sections": SECTIONS, "splits": SPLITS} | likeness.GLOBALS
     return environment

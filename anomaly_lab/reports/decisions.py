@@ -109,7 +109,7 @@ def table(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
         '13.5 [9.2, 18.8]'
     """
     decisions = metrics.get("decisions") or {}
-    baselines = decisions.get("baselines") or {}
+    baselines = _best(metrics, decisions.get("baselines") or {})
     shown = contenders({"detector": decisions.get("detector"), "baselines": baselines}) if decisions else []
     return [(name, style, {key: _cell(key, used.get(key)) for key in IN_USE}) for name, style, used in shown if used]
 
@@ -127,9 +127,10 @@ def net_benefit_panel(metrics: Mapping[str, Any]) -> Panel | None:
         3
     """
     prevalence = (metrics.get("decisions") or {}).get("prevalence")
+    compared = {**metrics, "baselines": _best(metrics, metrics.get("baselines") or {})}
     rated = [
         (name, style, sensitivity, specificity)
-        for name, style, figures in contenders(dict(metrics))
+        for name, style, figures in contenders(compared)
         for sensitivity, specificity in [((figures.get(key) or {}).get("value") for key in ("recall", "specificity"))]
         if sensitivity is not None and specificity is not None
     ]
@@ -141,7 +142,7 @@ def net_benefit_panel(metrics: Mapping[str, Any]) -> Panel | None:
     def benefit(sensitivity: float, specificity: float) -> list[float]:
         return [1000 * net_benefit(sensitivity, specificity, prevalence, p) for p in at]
 
-    lines = [Series(name, at, benefit(found, spared), style) for name, style, found, spared in rated[:3]]
+    lines = [Series(name, at, benefit(found, spared), style) for name, style, found, spared in rated]
     _, most = padded([0.0, 1000 * prevalence])
     least = -0.15 * most  # what costs more than that is no policy, and would flatten the rest
     idle = [
@@ -156,6 +157,12 @@ def net_benefit_panel(metrics: Mapping[str, Any]) -> Panel | None:
         "the best policy; the line at 0 is to look at nothing."
     )
     return Panel("Net benefit", line_chart(lines, axis, Axis("per 1000 scans", least, most), 260), note)
+
+
+def _best(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the baseline that the verdict is against, and no other: where it is named, else the first two."""
+    best = str((metrics.get("versus_baselines") or {}).get("best"))
+    return {best: baselines[best]} if best in baselines else dict(list(baselines.items())[:2])
 
 
 def _worth_it(sensitivity: float, specificity: float, prevalence: float) -> float:

@@ -28,7 +28,7 @@ from anomaly_lab.types import UserError
 
 GALLERY_CASES = 8  # cases per gallery at most
 GALLERY_BYTES = 2**32  # of a gallery's arrays in memory
-SHEETS = ("interpolation", "style_mixing")  # samples/<name>.png
+SHEETS = ("interpolation", "style_mixing", "most_alike")  # samples/<name>.png
 PARTS = ("image", "reconstruction", "anomaly_map", "mask")
 
 
@@ -49,7 +49,7 @@ class Record(NamedTuple):
         gallery: cases with their pictures by outcome: tp, fp, tn, fn, and those of `classes.SHOWN` for each class.
         classes: content of classes.csv; None for a run without labels.
         counterparts: the fixed cases, normals first, beside their reconstructions; None if there are none.
-        sheets: data URI of each sheet of generated images, by the names in SHEETS.
+        sheets: data URI of each sheet of images, by the names in SHEETS.
         quality: content of quality.json; empty where nothing was measured.
     """
 
@@ -170,7 +170,7 @@ def _pictures(folder: Path) -> dict[str, list[tuple[int, str]]]:
 
 
 def _sheets(folder: Path) -> dict[str, str]:
-    """Read the sheets of generated images that the evaluation has left."""
+    """Read the sheets of images that the run has left."""
     found = {name: folder / f"{name}.png" for name in SHEETS}
     return {name: images.png_uri(path.read_bytes()) for name, path in found.items() if _is_picture(path)}
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment
 
+from anomaly_lab.evaluation.baselines.fitted import kinds
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import charts, classes, decisions, html, images
+from anomaly_lab.reports import charts, classes, decisions, html, images, likeness, shortcuts
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.reports.gallery import FIXED_CASES
 from anomaly_lab.reports.html import Banner, whole, without_folders
@@ -44,6 +45,7 @@ SECTIONS = {
     "generator": "What the generator draws",
     "quality": "Quality of the images",
     "data": "Data",
+    "shortcuts": "Shortcuts",
     "audit": "Leakage audit",
     "method": "How the numbers were computed",
     "record": "Run details",
@@ -79,6 +81,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
     threshold = (record.metrics.get("threshold") or {}).get("value")
     pixels = record.metrics.get("pixels") or {}
     of_classes = record.metrics.get("classes") or {}
+    notice = shortcuts.banners(record.metrics.get("shortcuts"))
     page = (
         _environment()
         .get_template("run_report.html.j2")
@@ -86,8 +89,14 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             record=record,
             metrics=record.metrics,
             provenance=record.provenance,
-            banners=[*banners(record.provenance, record.metrics), *stalled(record.log), *classes.banners(of_classes)],
+            banners=[
+                *banners(record.provenance, record.metrics),
+                *stalled(record.log),
+                *notice,
+                *classes.banners(of_classes),
+            ],
             verdict=verdict(record.metrics),
+            gains=gains(record.metrics),
             contenders=charts.contenders(record.metrics),
             pointers=charts.contenders({"detector": pixels, "baselines": pixels.get("baselines")}),
             comparison=charts.comparison(record.metrics) if record.metrics else [],
@@ -101,6 +110,9 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             class_galleries=classes.galleries(of_classes, record.gallery, record.classes),
             galleries=GALLERIES,
             counterparts=record.counterparts,
+            shortcut_panels=shortcuts.panels(record.metrics.get("shortcuts") or {}),
+            shortcut_habits=shortcuts.panels_of_detector(record.metrics.get("shortcuts") or {}),
+            shortcut_notice=notice,
         )
     )
     write_atomic(run / "report.html", page)
@@ -154,9 +166,9 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
     budget = provenance.get("budget")
     if budget and budget != "paper":
         notices.append(Banner("note", f"Reduced budget: {budget}", _budget(provenance)))
-    warning = (metrics.get("threshold") or {}).get("warning")
-    if warning:
-        notices.append(Banner("warning", "Threshold", str(warning)))
+    said = {"Few patients": ("intervals", "remark"), "Threshold": ("threshold", "warning")}
+    found = {title: (metrics.get(part) or {}).get(key) for title, (part, key) in said.items()}
+    notices += [Banner("warning", title, str(text)) for title, text in found.items() if text]
     health = provenance.get("health") or {}
     if health.get("collapsed"):
         text = (
@@ -219,6 +231,21 @@ def verdict(metrics: dict[str, Any]) -> Banner:
     return Banner("good", "Better than the baselines", text)
 
 
+def gains(metrics: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Return the detector's AUROC minus that of each baseline, with its interval; of an older run, of the best one.
+
+    Args:
+        metrics: content of metrics.json.
+
+    Examples:
+        >>> gains({"versus_baselines": {"best": "pca_32", "difference": {"value": 0.1, "low": 0.0, "high": 0.2}}})
+        {'pca_32': {'value': 0.1, 'low': 0.0, 'high': 0.2}}
+    """
+    versus = metrics.get("versus_baselines") or {}
+    each = versus.get("each") or {versus.get("best"): versus.get("difference") or {}}
+    return {name: gain for name, gain in each.items() if gain.get("value") is not None}
+
+
 def calls(scores: list[Row]) -> dict[str, int]:
     """Count true and false positives and negatives of the test split; empty without a threshold.
 
@@ -251,9 +278,11 @@ def _environment() -> Environment:
         "purposes": decisions.PURPOSES,
         "in_use_names": decisions.IN_USE,
         "baseline_names": charts.BASELINE_NAMES,
+        "baseline_rules": {name: kind.rule for name, kind in kinds().items()},
         "class_figures": classes.FIGURES,
         "class_means": classes.OVER_CLASSES,
         "class_rules": classes.RULES,
+        **likeness.GLOBALS,
         "heat_bar": images.data_uri(images.heat(np.tile(np.linspace(0, 1, 200), (8, 1)))),
     }
     return environment

@@ -1,4 +1,4 @@
-"""Charts as SVG text: lines with bands, stacked histograms, dots with intervals, box plots.
+"""Charts as SVG text: lines with bands, stacked histograms, dots with intervals, deviations, box plots.
 
 Every chart is 340 pixels wide, so that its 12-pixel text stays legible on a phone; pages place several side by side.
 Colours come from the page: each mark has a CSS class (`series-0`, `anomalous`). All text is escaped.
@@ -69,6 +69,27 @@ class Group(NamedTuple):
 
     name: str
     values: Sequence[float]
+    style: str
+
+
+class Deviation(NamedTuple):
+    """A value on an axis with a middle, with its interval.
+
+    Attributes:
+        name: of the row.
+        value: of the dot.
+        low, high: of the interval; None without one.
+        chance: by so much values lie off the middle by chance; a pale bar.
+        text: the number as shown to the reader, on the free side of the row; empty for none.
+        style: CSS class.
+    """
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    chance: float
+    text: str
     style: str
 
 
@@ -215,6 +236,43 @@ def interval_plot(rows: Sequence[Interval], reference: tuple[str, float] | None 
     return _svg("; ".join(f"{r.name} {r.text}" for r in rows), height, parts)
 
 
+def deviation_plot(rows: Sequence[Deviation], axis: Axis, ends: tuple[str, str]) -> str:
+    """Draw dots to both sides of the middle of an axis, one row each, with what chance explains as a pale bar.
+
+    Args:
+        rows: from top to bottom.
+        axis: its middle is where nothing is told.
+        ends: words above its two ends.
+
+    Returns:
+        SVG text.
+
+    Examples:
+        >>> rows = [Deviation("width", 0.8, 0.7, 0.9, 0.1, ".800", "series-0")]
+        >>> deviation_plot(rows, Axis("AUROC", 0, 1), ("normal", "anomalous")).count("<circle")
+        1
+    """
+    row, top, left = 20, 24, 164
+    bottom = top + row * len(rows) + 4
+    frame = _Frame(axis, Axis("", 0, 1), bottom + BOTTOM, left)
+    middle = (axis.low + axis.high) / 2
+    parts = [_text(left, 12, f"← {ends[0]}", "muted"), _text(WIDTH - RIGHT, 12, f"{ends[1]} →", "end muted")]
+    parts += [*frame.x_axis(), f'<path class="chance" d="M{frame.px(middle):.1f} {top - 4}V{bottom}"/>']
+    for i, r in enumerate(rows):
+        y = top + row * i + 10
+        parts += [_text(left - 8, y + 4, shortened(r.name), "end strong" if r.text else "end")]
+        near, far = (frame.px(min(max(middle + s * r.chance, axis.low), axis.high)) for s in (-1, 1))
+        parts += [f'<path class="noise" d="M{near:.1f} {y}H{far:.1f}"/>']
+        if r.low is not None and r.high is not None:
+            parts += [f'<path class="whisker {r.style}" d="M{frame.px(r.low):.1f} {y}H{frame.px(r.high):.1f}"/>']
+        parts += [f'<circle class="dot {r.style}" cx="{frame.px(r.value):.1f}" cy="{y}" r="4.5"/>']
+        if r.text:
+            right = r.value < middle
+            parts += [_text(WIDTH - RIGHT if right else left, y + 4, r.text, "end strong" if right else "strong")]
+    label = f"{axis.label}: " + "; ".join(f"{r.name} {tick_label(r.value)}" for r in rows)
+    return _svg(label, bottom + BOTTOM, parts)
+
+
 def box_plot(rows: Sequence[Box], axis: Axis, mark: str) -> str:
     """Draw box plots with their dots on one axis, one per row.
 
@@ -279,6 +337,16 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
                 parts += [_text(x + side / 2, y + tall / 2 + 4, str(count), "middle")]
     rows = (f"{name}: {', '.join(map(str, cells))}" for name, cells in zip(names, counts, strict=True))
     return _svg(f"confusion matrix; {'; '.join(rows)}", top + k * tall + 4, parts)
+
+
+def shortened(name: str, longest: int = 22) -> str:
+    """Return a name that fits beside a row of a chart.
+
+    Examples:
+        >>> shortened("width"), shortened("ManufacturerModelName, if any")
+        ('width', 'ManufacturerModelName…')
+    """
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def tick_label(value: float) -> str:

@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from anomaly_lab.metrics import statistics
-from anomaly_lab.metrics.comparison import Summary, mean_interval, summary
-from anomaly_lab.studies.findings import REPLICATES, Findings, finite_interval
+from anomaly_lab.metrics.comparison import Summary, holm, summary
+from anomaly_lab.studies.findings import Findings
+from anomaly_lab.studies.intervals import over_pairs, over_runs, undefined
 from anomaly_lab.studies.plan import Repeat
-from anomaly_lab.studies.results import TITLES, Result, in_common
+from anomaly_lab.studies.results import TITLES, Result
 
 FIGURES = {
     "auroc": "AUROC",
@@ -27,6 +27,7 @@ COMPARED_METRICS = ("auroc", "balanced_accuracy", "accuracy", "f1")
 GAIN_METRICS = ("auroc", "balanced_accuracy", "f1", "accuracy")
 TRIVIAL = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
 GUESSING = 0.5  # AUROC of random guessing
+SIGNIFICANT = 0.05  # corrected p-value below which a difference is settled
 
 
 class Decision(NamedTuple):
@@ -37,8 +38,8 @@ class Decision(NamedTuple):
         kind: which of the three it is.
         rules: how the threshold was set, as metrics.json says; empty for a trivial rule.
         values: metric of FIGURES -> values of metrics.json by seed; NaN where the run had no threshold.
-        interval: metric -> bootstrap interval; only with a single run.
-        overlap: number of test patients over that of others, if the values are of folds.
+        interval: metric -> 95 % interval for new patients and new trainings; of a single run as it recorded it, for new
+            patients. A trivial rule has none.
     """
 
     name: str
@@ -47,16 +48,15 @@ class Decision(NamedTuple):
     rules: list[str]
     values: dict[str, list[float]]
     interval: dict[str, tuple[float, float]]
-    overlap: float = 0.0
 
     def figure(self, metric: str) -> Summary:
-        """Return mean, standard deviation and interval over the seeds; a single seed has its bootstrap interval.
+        """Return mean and standard deviation over the seeds, with the interval.
 
         Args:
             metric: of FIGURES.
         """
-        over_seeds = summary([value for value in self.values[metric] if not math.isnan(value)], overlap=self.overlap)
-        low, high = self.interval.get(metric, (over_seeds.low, over_seeds.high))
+        over_seeds = summary([value for value in self.values[metric] if not math.isnan(value)])
+        low, high = self.interval.get(metric, (math.nan, math.nan))
         return over_seeds._replace(low=low, high=high)
 
 
@@ -91,8 +91,8 @@ class Gain(NamedTuple):
     Attributes:
         values: differences, one per common seed, in the order of the seeds.
         mean: their mean.
-        low, high: 95 % interval: Student's over seeds, or for a single seed that of the paired bootstrap over test
-            cases.
+        low, high: 95 % interval for new patients and new trainings; of a single seed for new patients.
+        p: p-value against 0 after Holm's correction within the data set and the metric; NaN without one.
 
     Examples:
         >>> Gain([0.02, 0.06], mean=0.04, low=-0.21, high=0.29).settled
@@ -103,11 +103,12 @@ class Gain(NamedTuple):
     mean: float
     low: float
     high: float
+    p: float = math.nan
 
     @property
     def settled(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval excludes 0, also after the correction for several comparisons."""
+        return (self.low > 0 or self.high < 0) and not self.p >= SIGNIFICANT
 
 
 def decisions(findings: Findings, dataset: str) -> Decisions | None:
@@ -123,22 +124,15 @@ def decisions(findings: Findings, dataset: str) -> Decisions | None:
             table = decisions(findings, "headct")
             table.idle("accuracy")  # rows that are no more accurate than calling all images anomalous or all normal
     """
-    overlap = findings.overlap(dataset)
-
-    def decision(
-        name: str, title: str, kind: Literal["row", "baseline", "trivial"], runs: Mapping[Repeat, Result]
-    ) -> Decision:
-        return _decision(name, title, kind, runs)._replace(overlap=overlap)
-
-    rows = [decision(name, row.title, "row", findings.of(name, dataset)) for name, row in findings.rows.items()]
+    rows = [_decision(name, row.title, "row", findings.of(name, dataset)) for name, row in findings.rows.items()]
     rows = [row for row in rows if row.values["accuracy"]]
     if not rows:
         return None
     baselines = [
-        decision(name, findings.title(name), "baseline", findings.baseline(name, dataset))
+        _decision(name, findings.title(name), "baseline", findings.baseline(name, dataset))
         for name in findings.baselines
     ]
-    trivial = [decision(name, title, "trivial", _trivial(findings, name, dataset)) for name, title in TRIVIAL.items()]
+    trivial = [_decision(name, title, "trivial", _trivial(findings, name, dataset)) for name, title in TRIVIAL.items()]
     best = {
         metric: max(rule.figure(metric).mean for rule in trivial) for metric in COMPARED_METRICS if metric != "auroc"
     }
@@ -162,15 +156,13 @@ def gains(findings: Findings, dataset: str) -> dict[str, dict[str, Gain]]:
         >>> gains(Findings(study, runs), "set")["b"]["auroc"].mean  # 1.0 - 0.75
         0.25
     """
-    by_row = {}
-    for row, _, by_seed in findings.comparisons(dataset):
-        pairs, metrics = list(by_seed.values()), list(gained(findings))
-        by_row[row] = (
-            _over_repeats(pairs, metrics, findings.overlap(dataset))
-            if len(pairs) > 1
-            else _over_cases(*pairs[0], metrics)
-        )
-    return by_row
+    metrics = list(gained(findings))
+    found = {row: _gains(list(by_repeat.values()), metrics) for row, _, by_repeat in findings.comparisons(dataset)}
+    for metric in metrics:
+        corrected = holm([by_metric[metric].p for by_metric in found.values()])
+        for by_metric, p in zip(found.values(), corrected, strict=True):
+            by_metric[metric] = by_metric[metric]._replace(p=p)
+    return found
 
 
 def gained(findings: Findings) -> dict[str, str]:
@@ -193,6 +185,8 @@ def _decision(
     evaluated = [run for run in runs.values() if run.metrics.get("detector")]
     values = {metric: [_value(run, metric) for run in evaluated] for metric in FIGURES}
     interval = {metric: _interval(evaluated[0], metric) for metric in FIGURES} if len(evaluated) == 1 else {}
+    if len(evaluated) > 1 and kind != "trivial":
+        interval = _intervals(evaluated, values)
     rules = list(dict.fromkeys(run.rule for run in evaluated if run.rule))
     return Decision(name, title, kind, rules, values, interval)
 
@@ -218,39 +212,27 @@ def _interval(run: Result, metric: str) -> tuple[float, float]:
     return low, high
 
 
-def _over_repeats(pairs: list[tuple[Result, Result]], metrics: list[str], overlap: float) -> dict[str, Gain]:
-    """Return the differences over several repeats with Student's interval of their mean, which is corrected for folds.
+def _intervals(runs: list[Result], values: Mapping[str, list[float]]) -> dict[str, tuple[float, float]]:
+    """Return the interval of each metric over several runs; those without a threshold only count for the AUROC."""
+    deciding = [run for run, accuracy in zip(runs, values["accuracy"], strict=True) if not math.isnan(accuracy)]
+    found = over_runs(runs, ["auroc"])
+    if deciding:
+        found |= over_runs(deciding, [metric for metric in FIGURES if metric != "auroc"])
+    return {metric: (estimate.low, estimate.high) for metric, estimate in found.items()}
 
-    The first metric is the study's.
-    """
-    by_metric = {}
+
+def _gains(pairs: list[tuple[Result, Result]], metrics: list[str]) -> dict[str, Gain]:
+    """Return the difference of each metric over common repeats; the first metric is the study's."""
+    gains = {}
     for metric in metrics:
         both = ((_figure(a, metric, metrics), _figure(b, metric, metrics)) for a, b in pairs)
-        values = [d for of_a, of_b in both if not math.isnan(d := of_a - of_b)]
+        differences = [of_a - of_b for of_a, of_b in both]
+        known = [pair for pair, d in zip(pairs, differences, strict=True) if not math.isnan(d)]
+        values = [d for d in differences if not math.isnan(d)]
         mean = float(np.mean(values)) if values else math.nan
-        by_metric[metric] = Gain(values, mean, *mean_interval(values, overlap=overlap))
-    return by_metric
-
-
-def _over_cases(a: Result, b: Result, metrics: list[str]) -> dict[str, Gain]:
-    """Return the differences of a single repeat with bootstrap intervals over the patients that both runs evaluated."""
-    in_a, in_b = in_common(a, b)
-    differences = {metric: _figure(a, metric, metrics) - _figure(b, metric, metrics) for metric in metrics}
-    if not len(in_a):
-        return {metric: Gain([value], value, math.nan, math.nan) for metric, value in differences.items()}
-    ratings = {"a": (a.score[in_a], a.threshold), "b": (b.score[in_b], b.threshold)}
-    replicated = statistics.bootstrap(a.label[in_a], a.patient[in_a].tolist(), ratings, REPLICATES)
-    gains = {}
-    for metric, value in differences.items():
-        if metric in GAIN_METRICS and (metric != metrics[0] or "classes" not in a.metrics):
-            ends = statistics.interval(replicated["a"][metric] - replicated["b"][metric])
-        elif math.isnan(value):
-            ends = (math.nan, math.nan)
-        else:
-            drawn = (run.replicated(metric, REPLICATES, cases) for run, cases in ((a, in_a), (b, in_b)))
-            of_a, of_b = drawn
-            ends = finite_interval(of_a - of_b)
-        gains[metric] = Gain([value], value, *ends)
+        own = metric if metric == metrics[0] else ""
+        found = over_pairs(known, [metric], own).get(metric, undefined(mean))
+        gains[metric] = Gain(values, mean, found.low, found.high, found.p)
     return gains
 
 

@@ -17,19 +17,17 @@ from anomaly_lab.metrics.comparison import (
     Paired,
     Summary,
     agreement,
-    auroc_interval,
-    auroc_of_folds,
     delong_of_folds,
     holm,
     paired,
     summary,
 )
-from anomaly_lab.metrics.statistics import interval
+from anomaly_lab.metrics.joint import Estimate, Sample
 from anomaly_lab.reports.charts import BASELINE_NAMES
+from anomaly_lab.studies.intervals import over_pairs, over_runs, too_few, undefined
 from anomaly_lab.studies.plan import Fold, Key, Repeat, Row, Study
 from anomaly_lab.studies.results import TITLES, Result, in_common, within_split
 
-REPLICATES = 1000  # of the bootstrap
 MARK = " †"  # ends the title of a row with caveats or synthetic data
 
 
@@ -39,11 +37,11 @@ class Cell(NamedTuple):
     Attributes:
         values: the study's metric by seed, or by seed and fold.
         summary: mean, standard deviation and number of repeats.
-        low, high: 95 % interval of the mean over repeats, corrected for the training cases that folds share; for a
-            single run DeLong's interval or that of the bootstrap, over test cases.
+        low, high: 95 % interval of the mean over repeats, for new patients and new trainings; of a single run for new
+            patients. NaN with too few patients.
         paper: the metric in the publication; None if it has none.
-        pooled: mean over the folds with its 95 % interval over test cases, each of which is tested once a seed; several
-            seeds share the cases, so that the means of their ends are the interval's. None without all folds of a seed.
+        same_patients: Student's 95 % interval of the mean over repeats, for new splits of these patients only,
+            corrected for the training cases that folds share; NaN for a single run.
     """
 
     values: dict[Repeat, float]
@@ -51,7 +49,7 @@ class Cell(NamedTuple):
     low: float
     high: float
     paper: float | None
-    pooled: tuple[float, float, float] | None = None
+    same_patients: tuple[float, float] = (math.nan, math.nan)
 
 
 class Line(NamedTuple):
@@ -108,8 +106,10 @@ class Versus(NamedTuple):
 
     Attributes:
         dataset, row, base: the data set, the row, and the row it is compared with.
-        paired: tests over common repeats; a negative difference favours `base`.
+        paired: tests over common repeats, for these patients only; a negative difference favours `base`.
         t_holm, wilcoxon_holm: corrected p-values of these.
+        joint: the difference with its interval and test for new patients and new trainings.
+        joint_holm: its corrected p-value.
         seed: lowest common seed, on whose split, or folds, the two are compared case by case.
         cases: number of test cases that both evaluated there.
         delong: DeLong's test on these cases.
@@ -122,6 +122,8 @@ class Versus(NamedTuple):
     paired: Paired
     t_holm: float
     wilcoxon_holm: float
+    joint: Estimate
+    joint_holm: float
     seed: int
     cases: int
     delong: DeLong
@@ -316,25 +318,36 @@ class Findings:
                     by_row[name, dataset] = _cost(list(runs.values()))
         return by_row
 
+    def few(self) -> dict[str, str]:
+        """Return for each data set with too few patients for intervals the sentence that says so."""
+        runs = {d: [run for key, run in self.results.items() if key.dataset == d] for d in self.study.datasets}
+        return {dataset: sentence for dataset, of_all in runs.items() if (sentence := too_few(of_all))}
+
     def _tests(self, dataset: str) -> list[Versus]:
-        tests = []
+        tests, metric = [], self.study.metric
         for row, base, pairs in self.comparisons(dataset):
-            values = {repeat: [run.figure(self.study.metric) for run in pair] for repeat, pair in pairs.items()}
-            known = [pair for pair in values.values() if np.isfinite(pair).all() or self.study.metric == "auroc"]
+            values = {repeat: [run.figure(metric) for run in pair] for repeat, pair in pairs.items()}
+            known = {r: pair for r, pair in values.items() if np.isfinite(pair).all() or metric == "auroc"}
             if not known:
                 continue
-            over_repeats = paired([a for a, _ in known], [b for _, b in known], self.overlap(dataset))
+            of_row, of_base = ([pair[i] for pair in known.values()] for i in (0, 1))
+            over_repeats = paired(of_row, of_base, self.overlap(dataset))
+            jointly = over_pairs([pairs[repeat] for repeat in known], [metric], metric)
             seed, cases, split = _within_first_seed(pairs)
-            tests.append(Versus(dataset, row, base, over_repeats, math.nan, math.nan, seed, cases, split, math.nan))
+            tests.append(
+                Versus(dataset, row, base, over_repeats, math.nan, math.nan,
+                       jointly.get(metric, undefined(over_repeats.difference)), math.nan, seed, cases, split, math.nan)
+            )  # fmt: skip
         corrected = zip(
             holm([test.paired.t for test in tests]),
             holm([test.paired.wilcoxon for test in tests]),
+            holm([test.joint.p for test in tests]),
             holm([test.delong.p for test in tests]),
             strict=True,
         )
         return [
-            test._replace(t_holm=t, wilcoxon_holm=w, delong_holm=d)
-            for test, (t, w, d) in zip(tests, corrected, strict=True)
+            test._replace(t_holm=t, wilcoxon_holm=w, joint_holm=j, delong_holm=d)
+            for test, (t, w, j, d) in zip(tests, corrected, strict=True)
         ]
 
     def _cell(self, results: Mapping[Repeat, Result], dataset: str, paper: float | None = None) -> Cell:
@@ -343,55 +356,9 @@ class Findings:
         if metric != "auroc":
             values = {repeat: value for repeat, value in values.items() if math.isfinite(value)}
         over_repeats = summary(list(values.values()), overlap=self.overlap(dataset))
-        low, high = over_repeats.low, over_repeats.high
-        for repeat in values if len(values) == 1 else ():
-            result = results[repeat]
-            low, high = (
-                auroc_interval(result.label, result.score, result.patient)
-                if metric == "auroc"
-                else finite_interval(result.replicated(metric, REPLICATES))
-            )
-        return Cell(values, over_repeats, low, high, paper, self._pooled(results, values, dataset))
-
-    def _pooled(
-        self, results: Mapping[Repeat, Result], values: Mapping[Repeat, float], dataset: str
-    ) -> tuple[float, float, float] | None:
-        """Return the mean over folds with its interval over test cases, from the seeds of which all folds are there."""
-        seeds: dict[int, list[Result]] = {}
-        for repeat in values:
-            if isinstance(repeat, Fold):
-                seeds.setdefault(repeat.seed, []).append(results[repeat])
-        whole = [runs for runs in seeds.values() if len(runs) == self.study.folds_of(dataset)]
-        if not whole:
-            return None
-        low, value, high = np.mean([_over_folds(runs, self.study.metric) for runs in whole], axis=0).tolist()
-        return value, low, high
-
-
-def finite_interval(replicated: np.ndarray) -> tuple[float, float]:
-    """Return the percentile interval over the replicates that are defined; nan without any.
-
-    Examples:
-        >>> finite_interval(np.array([0.5, math.nan, 0.5]))
-        (0.5, 0.5)
-    """
-    finite = replicated[np.isfinite(replicated)]
-    return interval(finite) if len(finite) else (math.nan, math.nan)
-
-
-def _over_folds(runs: list[Result], metric: str) -> tuple[float, float, float]:
-    """Return low end, value and high end of the mean over the folds of a seed; patients are drawn within each fold."""
-    if metric == "auroc":
-        value, low, high = auroc_of_folds([(run.label, run.score, run.score, run.patient) for run in runs])
-        return low, value, high
-    drawn = np.mean([_shuffled(run.replicated(metric, REPLICATES), fold) for fold, run in enumerate(runs)], axis=0)
-    low, high = finite_interval(drawn)
-    return low, float(np.mean([run.figure(metric) for run in runs])), high
-
-
-def _shuffled(replicated: np.ndarray, fold: int) -> np.ndarray:
-    """Return the replicates in another order for each fold: draws of folds with as many patients would be alike."""
-    return np.random.default_rng(fold).permutation(replicated)
+        found = over_runs([results[repeat] for repeat in values], [metric], metric)[metric] if values else undefined(0)
+        same_patients = (over_repeats.low, over_repeats.high)
+        return Cell(values, over_repeats, found.low, found.high, paper, same_patients)
 
 
 def _within_first_seed(pairs: Mapping[Repeat, tuple[Result, Result]]) -> tuple[int, int, DeLong]:
@@ -404,8 +371,8 @@ def _within_first_seed(pairs: Mapping[Repeat, tuple[Result, Result]]) -> tuple[i
     for repeat, (a, b) in pairs.items():
         if isinstance(repeat, Fold) and repeat.seed == first.seed:
             in_a, in_b = in_common(a, b)
-            folds.append((a.label[in_a], a.score[in_a], b.score[in_b], a.patient[in_a]))
-    return first.seed, sum(len(label) for label, *_ in folds), delong_of_folds(folds)
+            folds.append(Sample(a.label[in_a], a.score[in_a], a.patient[in_a], b.score[in_b]))
+    return first.seed, sum(len(fold.label) for fold in folds), delong_of_folds(folds)
 
 
 def read_findings(study: Study, runs: Mapping[Key, Path], missing: Mapping[Key, str]) -> Findings:

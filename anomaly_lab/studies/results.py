@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -168,21 +169,61 @@ class Result:
             UserError: classes.csv is needed, and damaged.
         """
         cases = np.arange(len(self.id)) if cases is None else cases
-        label, score, patient = self.label[cases], self.score[cases], self.patient[cases].tolist()
-        if metric in METRICS:
-            return statistics.bootstrap(label, patient, {"": (score, self.threshold)}, replicates)[""][metric]
-        weights = statistics.draw_weights(label, patient, replicates, seed=0)
-        if "classes" in self.metrics and not metric.startswith(UNWEIGHTED):
+        measure = self.weighted([metric], cases, own=metric)
+        weights = statistics.draw_weights(self.label[cases], self.patient[cases].tolist(), replicates, seed=0)
+        return np.concatenate([measure(weight)[metric] for weight in weights])
+
+    def weighted(
+        self, metrics: Sequence[str], cases: np.ndarray, own: str = ""
+    ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+        """Return what computes metrics under weights [N, R] of the given N cases: metric -> [R].
+
+        Args:
+            metrics: of TITLES, or of the decisions at the threshold.
+            cases: indices of test cases.
+            own: of these the one that is of classes, if the run has any: `accuracy` may be either.
+
+        Raises:
+            UserError: classes.csv is needed, and damaged.
+        """
+        of_classes = [
+            metric for metric in metrics if metric in OF_CLASSES and metric == own and "classes" in self.metrics
+        ]
+        others = [metric for metric in metrics if metric not in of_classes]
+        label, score = self.label[cases], self.score[cases]
+        plain = statistics.WeightedMetrics(label, score, self.cut)
+        measures = None
+        if of_classes:
             target, probability, called, exclusive = self.judged
             measures = Measures(Judged(target[cases], probability[cases], called[cases], exclusive))
-            return np.concatenate([measures(weight)[OF_CLASSES[metric]] for weight in weights])
-        called, anomalous = score > self.threshold, label == 1
-        outcomes = np.stack([called & anomalous, called & ~anomalous, ~called & ~anomalous, ~called & anomalous])
-        blocks = [outcomes.astype(np.float64) @ weight for weight in weights]
-        tp, fp, tn, fn = np.concatenate(blocks, axis=1)
-        if metric.startswith(UNWEIGHTED):
-            return unweighted(tp, fp, tn, fn)[metric.removeprefix(UNWEIGHTED)]
-        return (tp + tn) / (tp + fp + tn + fn) if metric == "accuracy" else np.full(replicates, np.nan)
+        outcomes = np.stack([(score > self.cut) == above for above in (True, True, False, False)])
+        outcomes &= np.stack([label == value for value in (1, 0, 0, 1)])
+
+        def under(weight: np.ndarray) -> dict[str, np.ndarray]:
+            figures, known = measures(weight) if measures else {}, plain(weight)
+            found = {metric: figures[OF_CLASSES[metric]] for metric in of_classes}
+            for metric in others:
+                if metric.startswith(UNWEIGHTED):
+                    shares = unweighted(*(outcomes.astype(np.float64) @ weight))
+                    found[metric] = shares[metric.removeprefix(UNWEIGHTED)]
+                else:
+                    found[metric] = known.get(metric, np.full(weight.shape[1], np.nan))
+            return found
+
+        return under
+
+    @cached_property
+    def cut(self) -> float:
+        """The threshold; of a baseline, whose threshold is not recorded, one with the same decisions; NaN without one.
+
+        Its recall and specificity say how many cases lie above it, and those are the highest ones.
+        """
+        recall, specificity = (self.decided(name) for name in ("recall", "specificity"))
+        if not math.isnan(self.threshold) or math.isnan(recall + specificity):
+            return self.threshold
+        positives = int((self.label == 1).sum())
+        called = round(recall * positives + (1 - specificity) * (len(self.label) - positives))
+        return float(np.sort(self.score)[::-1][called]) if called < len(self.score) else -math.inf
 
     @cached_property
     def judged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:

@@ -29,6 +29,7 @@ def settings(tmp_path: Path, *overrides: str) -> DictConfig:
     ]
     sizes = [
         "data.patch_size=[32,32]",
+        "data.protocol=random",
         "data.split.train_normals=8",
         "data.split.val_fraction=0.25",
         "data.batch_size=4",

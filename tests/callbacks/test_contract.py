@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from inspect import signature
+from inspect import isabstract, signature
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def _classes() -> Iterator[type[pl.Callback]]:
                 yield found
 
 
-CLASSES = [found for found in _classes() if found is not RunCallback]
+CLASSES = [found for found in _classes() if found is not RunCallback and not isabstract(found)]
 HARMLESS = [found for found in CLASSES if not getattr(found, "changes_scores", True)]
 
 

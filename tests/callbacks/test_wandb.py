@@ -4,12 +4,15 @@ import getpass
 import json
 import platform
 import socket
+import struct
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from callbacks.conftest import append, told
 from PIL import Image
 
 from anomaly_lab.callbacks.wandb import WandB
@@ -21,6 +24,10 @@ class Dashboard:
     def __init__(self) -> None:
         self.lines: list[tuple[int, dict]] = []
         self.broken = False
+        self.experiment = self  # it is its own logger
+
+    def save(self) -> None:
+        pass
 
     def log(self, values: dict, step: int) -> None:
         if self.broken:
@@ -32,13 +39,47 @@ class Dashboard:
 def mirror(tmp_path: Path) -> tuple[WandB, Dashboard, SimpleNamespace]:
     (tmp_path / "samples").mkdir()
     callback, dashboard = WandB(), Dashboard()
-    callback._run, callback._read = dashboard, {"metrics.jsonl": 0, "timings.jsonl": 0}
+    callback.logger = dashboard
     return callback, dashboard, SimpleNamespace(default_root_dir=tmp_path)
 
 
-def append(folder: Path, iteration: int) -> None:
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"iteration": iteration, "train/critic": 1.5}) + "\n")
+def messages(file: Path) -> Iterator[bytes]:
+    """Yield the messages of an offline file: chunks in blocks of 32 KB, each behind its checksum, length and kind."""
+    content, message = file.read_bytes(), b""
+    place = 7  # behind the file's header
+    while place + 7 <= len(content):
+        left = 2**15 - place % 2**15
+        if left < 7:
+            place += left
+            continue
+        length, kind = struct.unpack("<HB", content[place + 4 : place + 7])
+        message += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield message
+            message = b""
+
+
+def test_the_file_has_the_values_of_the_record(run: Path) -> None:
+    """W&B's own messages have curves, summary, group, tags and the table of cases."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    told(WandB(mode="offline", tags=("trial",)), run)
+    (file,) = (run / "wandb").rglob("*.wandb")
+    curve, summary, runs = [], {}, []
+    for record in map(Record.FromString, messages(file)):
+        line = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        curve += [(line["_step"], line["train/critic"])] if "train/critic" in line else []
+        summary |= {
+            item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.summary.update
+        }
+        runs += [record.run] if record.HasField("run") else []
+    assert curve == [(10, 11.5), (20, 21.5)]
+    assert summary["test/auroc"] == 0.75
+    assert "one side only" in summary["caveats"]
+    assert (runs[0].run_group, runs[0].job_type) == ("toy", "train")
+    assert list(runs[0].tags) == ["twin", "smoke", "headct", "trial"]
+    assert list((run / "wandb").rglob("gallery*.table.json"))
 
 
 def test_lines_are_mirrored_once(mirror, tmp_path: Path) -> None:
@@ -48,7 +89,7 @@ def test_lines_are_mirrored_once(mirror, tmp_path: Path) -> None:
     callback.on_train_batch_end(trainer, None, None, None, 1)
     append(tmp_path, 4)
     callback.on_train_epoch_end(trainer, None)
-    assert [step for step, _ in dashboard.lines] == [2, 4]
+    assert [step for step, _ in dashboard.lines] == [2, 2, 4, 4]  # a line of each file
 
 
 def test_final_figures_are_mirrored_those_of_classes_too(mirror, tmp_path: Path) -> None:
@@ -58,9 +99,10 @@ def test_final_figures_are_mirrored_those_of_classes_too(mirror, tmp_path: Path)
     (tmp_path / "metrics.json").write_text(json.dumps({"detector": {"auroc": {"value": 0.75}}, "classes": classes}))
     callback.on_run_end(tmp_path)
     assert dashboard.summary == {
-        "test/auroc": {"value": 0.75},
-        "test/classes/macro_f1": {"value": 0.5},
-        "test/classes/mean_average_precision": {"value": 0.25},
+        "test/auroc": 0.75,
+        "classes/macro_f1": 0.5,
+        "classes/mean_average_precision": 0.25,
+        "caveats": [],
     }
 
 
@@ -98,8 +140,7 @@ def test_an_offline_run_says_nothing_of_the_machine_and_its_user(tmp_path: Path,
     append(run, 2)
     Image.new("L", (8, 8)).save(run / "samples" / "00000002.png")
     callback.on_train_epoch_end(trainer, None)
-    assert callback._run is not None
-    config = dict(callback._run.config)
+    config = dict(callback.run.config)
     callback.on_run_end(run)
     assert (config["data"], config["runs"]) == ({"root": "scans", "sizes": [1]}, "runs")
     (record,) = (run / "wandb").rglob("*.wandb")
@@ -140,7 +181,7 @@ def test_a_failure_is_told_once_and_ends_the_mirror(mirror, tmp_path: Path, caps
 
 def test_a_start_that_fails_does_not_stop_the_training(tmp_path: Path, monkeypatch, capsys) -> None:
     callback = WandB(mode="offline")
-    monkeypatch.setattr(callback, "_start", lambda folder: 1 / 0)
+    monkeypatch.setattr(callback, "begin", lambda folder, facts: 1 / 0)
     trainer = SimpleNamespace(is_global_zero=True, default_root_dir=tmp_path)
     callback.on_fit_start(trainer, None)
     callback.on_train_batch_end(trainer, None, None, None, 0)
@@ -150,4 +191,4 @@ def test_a_start_that_fails_does_not_stop_the_training(tmp_path: Path, monkeypat
 def test_other_ranks_have_no_run(tmp_path: Path) -> None:
     callback = WandB(mode="offline")
     callback.on_fit_start(SimpleNamespace(is_global_zero=False, default_root_dir=tmp_path), None)
-    assert callback._run is None
+    assert callback.logger is None

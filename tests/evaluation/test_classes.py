@@ -215,7 +215,22 @@ def test_positives_of_one_patient_have_no_interval_and_a_remark():
     metrics = evaluated(changed(table, scores, "test", target=only), scores, told)
     assert metrics["each"]["Wrench"]["average_precision"]["value"] is not None
     assert metrics["each"]["Wrench"]["average_precision"]["low"] is None
-    assert "Wrench: all its test cases are of one patient, so its intervals cannot be told." in metrics["remarks"]
+    assert metrics["mean_average_precision"]["low"] is None
+    assert metrics["each"]["Gun"]["average_precision"]["low"] is not None
+    words = "Wrench: its test cases are of one patient, and an interval needs 5; nor have means over classes any."
+    assert words in metrics["remarks"]
+
+
+def test_a_perfect_class_is_no_certainty():
+    """It used to stand there as 1.000 [1.000, 1.000]."""
+    table, scores, told = toy_classes.example("multilabel")
+    told_all = changed(table, scores, "test", probability=lambda probability: probability)
+    test = scores.of("test")
+    told_all.probability[test, 0] = np.where(table.target[test, 0] == 1, 0.9, 0.1)
+    gun = evaluated(told_all, scores, told)["each"]["Gun"]
+    for name in ("average_precision", "auroc", "recall"):
+        assert gun[name]["value"] == gun[name]["high"] == 1
+        assert 0.7 < gun[name]["low"] < 1
 
 
 def test_patches_become_cases():

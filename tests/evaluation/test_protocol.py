@@ -5,10 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import spearmanr
 from toy_scores import example, rows_of
 
-from anomaly_lab.evaluation.protocol import CAVEATS, RULES, evaluate_maps, evaluate_scores
+from anomaly_lab.evaluation.protocol import CAVEATS, RULES, _versus_baselines, evaluate_maps, evaluate_scores
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import ThresholdRule
 from anomaly_lab.experiment.record import Metrics, check
@@ -60,6 +61,7 @@ def test_the_whole_verdict():
     verdict = evaluate_scores(example(), replicates=300)
     assert set(verdict) == {
         "counts", "threshold", "detector", "baselines", "trivial", "versus_baselines", "oracle", "bootstrap",
+        "intervals",
     }  # fmt: skip
     assert verdict["counts"] == {
         "val": {"normal": 25, "anomalous": 0},
@@ -203,29 +205,114 @@ def test_no_anomalous_case_no_best_f1() -> None:
     assert verdict["detector"]["accuracy"]["value"] is None
 
 
-def pointing(auroc: float, without: list[float]) -> Pointing:
-    return Pointing({"auroc": auroc, "pro": 0.5}, {"auroc": np.array(without), "pro": np.full(len(without), 0.5)}, 2)
+def pointing(auroc: float, without: list[float], lesioned: int | None = None) -> Pointing:
+    figures, pro = {"auroc": auroc, "pro": 0.5}, np.full(len(without), 0.5)
+    return Pointing(figures, {"auroc": np.array(without), "pro": pro}, 2, lesioned or len(without))
 
 
 def test_maps_are_held_against_the_better_floor_patient_by_patient() -> None:
+    without = np.array([-0.02, 0.02, 0.0, 0.01, -0.01])
     table = evaluate_maps({
-        "detector": pointing(0.8, [0.78, 0.82, 0.8]),
-        "mean_image": pointing(0.85, [0.83, 0.87, 0.85]),
-        "pca_32": pointing(0.6, [0.6, 0.6, 0.6]),
+        "detector": pointing(0.8, list(0.8 + without)),
+        "mean_image": pointing(0.85, list(0.85 + without)),
+        "pca_32": pointing(0.6, [0.6] * 5),
     })  # fmt: skip
-    assert (table["patients"], table["num_masks"]) == (3, 2)
-    error = (2 / 3 * 2 * 0.02**2) ** 0.5
-    assert table["auroc"] == pytest.approx(
-        {"value": 0.8, "low": 0.8 - 1.96 * error, "high": 0.8 + 1.96 * error}, abs=1e-4
-    )
-    assert table["versus_baselines"]["best"] == "mean_image"
-    assert not table["versus_baselines"]["beaten"]
-    assert table["versus_baselines"]["difference"] == pytest.approx({"value": -0.05, "low": -0.05, "high": -0.05})
-    assert table["baselines"]["pca_32"]["pro"] == {"value": 0.5, "low": 0.5, "high": 0.5}
-
-
-def test_maps_of_one_patient_have_no_interval() -> None:
-    table = evaluate_maps({"detector": pointing(0.8, [float("nan")]), "pca_32": pointing(0.6, [float("nan")])})
-    assert table["auroc"] == {"value": 0.8, "low": None, "high": None}
-    assert table["versus_baselines"]["beaten"]
+    assert (table["patients"], table["num_masks"], table["remark"]) == (5, 2, None)
+    half = stats.t.ppf(0.975, 4) * (4 / 5 * 0.001) ** 0.5 / (0.8 * 0.2)  # on the logit scale
+    low, high = (1 / (1 + np.exp(-np.log(4) + sign * half)) for sign in (1, -1))
+    assert table["auroc"] == pytest.approx({"value": 0.8, "low": low, "high": high})
+    versus = table["versus_baselines"]
+    assert versus["best"] == "mean_image"
+    assert not versus["beaten"]
+    # the two differ by the same for all five patients, which is no certainty
+    assert versus["each"]["mean_image"]["low"] == pytest.approx(-0.05 * (q := 0.025 ** (1 / 5)) - (1 - q))
+    assert versus["difference"]["low"] == versus["each"]["mean_image"]["low"] < -0.05
+    assert versus["each"]["pca_32"]["low"] > 0
+    assert table["baselines"]["pca_32"]["pro"] == pytest.approx({"value": 0.5, "low": 0.5 * q, "high": 1 - 0.5 * q})
     json.dumps(table, allow_nan=False)
+    check({"pixels": table}, Metrics)
+
+
+@pytest.mark.parametrize(("without", "lesioned"), [([float("nan")], 1), ([0.8] * 9, 4)])
+def test_maps_of_few_patients_have_no_interval_but_a_sentence(without: list[float], lesioned: int) -> None:
+    few = [pointing(value, without, lesioned) for value in (0.8, 0.6)]
+    table = evaluate_maps({"detector": few[0], "pca_32": few[1]})
+    assert table["auroc"] == {"value": 0.8, "low": None, "high": None}
+    assert table["remark"] == f"No intervals: {lesioned} patients with a lesion were judged, and an interval needs 5."
+    assert table["versus_baselines"]["beaten"]
+    assert table["versus_baselines"]["difference"]["low"] is None
+    json.dumps(table, allow_nan=False)
+
+
+def grouped(normal: int, anomalous: int, cases: int = 4, shift: float = 1.0) -> Scores:
+    """Test patients with several cases each, and 20 validation normals."""
+    random = np.random.default_rng(2)
+    patient = [f"v{i}" for i in range(20)] + [f"p{i // cases}" for i in range((normal + anomalous) * cases)]
+    label = np.r_[np.zeros(20 + normal * cases, int), np.ones(anomalous * cases, int)]
+    score = random.normal(size=len(label)) + shift * label
+    split = ["val"] * 20 + ["test"] * (len(label) - 20)
+    baselines = {name: random.normal(size=len(label)) + 0.2 * label for name in ("mean_image", "pca_32")}
+    return Scores([f"{i}" for i in range(len(label))], patient, split, label, score, baselines, {"term": score})
+
+
+@pytest.mark.parametrize(("normal", "anomalous"), [(1, 1), (4, 30), (30, 4)])
+def test_few_patients_of_a_class_have_no_interval_but_a_sentence(normal: int, anomalous: int) -> None:
+    """They used to have intervals: one patient a class [.794, .794], three against five 1.000 [1.000, 1.000]."""
+    verdict = evaluate_scores(grouped(normal, anomalous), replicates=40)
+    tables = [verdict["detector"], *verdict["baselines"].values(), verdict["components"]["auroc"]]
+    tables += [verdict["versus_baselines"]["each"], {"": verdict["versus_baselines"]["difference"]}]
+    for entry in (entry for table in tables for entry in table.values()):
+        assert entry["value"] is not None
+        assert entry["low"] is entry["high"] is None
+    remark = verdict["intervals"]["remark"]
+    assert f"{normal} normal and {anomalous} anomalous patients" in remark
+    assert remark in verdict["versus_baselines"]["sentence"]
+    check(verdict, Metrics)
+    enough = evaluate_scores(grouped(5, 5), replicates=40)
+    assert enough["intervals"] == {"patients": {"normal": 5, "anomalous": 5}, "remark": None}
+    assert enough["detector"]["auroc"]["low"] is not None
+
+
+def test_nothing_is_certain_because_nothing_varies() -> None:
+    """Separated classes: AUROC, average precision, sensitivity and specificity of 1 have an interval, too."""
+    verdict = evaluate_scores(grouped(10, 12, cases=1, shift=50.0), replicates=40)
+    for name in ("auroc", "average_precision", "sensitivity_at_95_specificity", "recall"):
+        entry = verdict["detector"][name]
+        k = 12 if name in ("sensitivity_at_95_specificity", "recall") else 10
+        assert (entry["value"], entry["low"], entry["high"]) == (1.0, pytest.approx(0.025 ** (1 / k)), 1.0), name
+
+
+def test_to_be_better_than_the_best_is_to_be_better_than_each() -> None:
+    """The best of eight equal baselines is flattered by its choice: what it is worth elsewhere counts, too."""
+    random = np.random.default_rng(0)
+    scores = grouped(40, 40, cases=1)
+    baselines = {f"b{i}": random.normal(size=len(scores.label)) + 0.6 * scores.label for i in range(8)}
+    versus = evaluate_scores(dataclasses.replace(scores, baselines=baselines), replicates=20)["versus_baselines"]
+    each = versus["each"]
+    assert set(each) == set(baselines)
+    assert versus["best"] == min(each, key=lambda name: each[name]["value"])
+    assert versus["difference"]["value"] == each[versus["best"]]["value"]
+    assert versus["difference"]["low"] == min(entry["low"] for entry in each.values())
+    assert versus["difference"]["low"] <= versus["difference"]["value"] <= versus["difference"]["high"]
+    assert "allows for the choice among 8 baselines" in versus["sentence"]
+    alone = dataclasses.replace(scores, baselines={versus["best"]: baselines[versus["best"]]})
+    single = evaluate_scores(alone, replicates=20)["versus_baselines"]
+    assert single["difference"] | {"p": single["each"][versus["best"]]["p"]} == single["each"][versus["best"]]
+    assert "choice" not in single["sentence"]
+    assert each[versus["best"]]["p"] >= single["each"][versus["best"]]["p"]  # Holm's correction
+
+
+@pytest.mark.slow
+def test_the_verdict_over_eight_baselines_is_honest() -> None:
+    """A detector as good as the best of eight (all equal) is called better in few cases, and is covered."""
+    random, wrong, held = np.random.default_rng(0), 0, 0
+    label = np.r_[np.zeros(60, int), np.ones(60, int)]
+    patient = np.arange(120)
+    for _ in range(200):
+        case = random.normal(size=120)
+        scores = {name: case + random.normal(size=120) + label for name in ("detector", *"abcdefgh")}
+        difference = _versus_baselines(label, patient, scores)["difference"]
+        wrong += difference["low"] > 0
+        held += difference["low"] <= 0 <= difference["high"]
+    assert wrong <= 0.05 * 200
+    assert held >= 0.92 * 200

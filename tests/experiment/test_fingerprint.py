@@ -155,13 +155,31 @@ def test_another_package_in_an_import_matters(package):
 def test_the_real_package_is_followed_where_it_should_be():
     """Every module whose edit was once overlooked is reached, and those that only show are not."""
     reached = {purpose: modules_of(purpose) for purpose in ("training", "evaluation")}
-    for name in ("evaluation.stitching", "evaluation.scores", "evaluation.baselines", "evaluation.protocol",
+    for name in ("evaluation.stitching", "evaluation.scores", "evaluation.baselines.fitted", "evaluation.protocol",
                  "metrics.thresholds", "pipeline.evaluate", "experiment.config", "experiment.schema"):  # fmt: skip
         assert f"anomaly_lab.{name}" in reached["evaluation"]
     assert "anomaly_lab.experiment.schema" in reached["training"]
     assert "anomaly_lab.data.splitting.rows" in reached["training"]
     for name in ("callbacks.checkpoints", "callbacks.wandb", "reports.run_report", "studies.plan", "pipeline.engine"):
         assert f"anomaly_lab.{name}" not in reached["training"] | reached["evaluation"]
+
+
+def test_what_a_module_finds_in_its_own_room_is_followed():
+    """Baselines are imported by nobody; the callbacks that a message names are none of the code that trains."""
+    reached = modules_of("evaluation")
+    baselines = {path.stem for path in (fingerprint.PACKAGE / "evaluation" / "baselines").glob("[!_]*.py")}
+    assert {f"anomaly_lab.evaluation.baselines.{name}" for name in baselines} <= reached
+    assert "anomaly_lab.networks.places" in reached
+
+
+def test_an_edit_of_what_is_found_is_noticed(package):
+    (package / "metrics" / "thresholds.py").write_text(
+        "from anomaly_lab import catalogue\n\nFOUND = catalogue.classes('anomaly_lab.metrics')\n"
+        "FOREIGN = catalogue.classes('anomaly_lab.data')\ndef quantile(): return 0.95\n"
+    )
+    (package / "metrics" / "ranks.py").write_text("x = 1")
+    assert edited(package, "metrics/ranks.py", "x = 1", "x = 2") == {"evaluation"}
+    assert edited(package, "data/batches.py", "SIZE = 8", "SIZE = 16") == {"training"}
 
 
 def modules_of(purpose: str) -> set[str]:

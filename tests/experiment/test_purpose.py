@@ -20,7 +20,8 @@ def test_the_number_and_its_name_are_one_setting_and_the_old_name_works() -> Non
     same = [["evaluation.purpose=rule_in"], ["evaluation.purpose=.95"], ["evaluation.quantile=.95"], []]
     loaded = [config.load("kde_headct", ["budget=smoke", *words]) for words in same]
     plain = [{"evaluation": dict(each.evaluation), "detector": None} for each in loaded]
-    older = {"threshold": "normal_quantile", "quantile": 0.95, "replicates": 2000, "case_score": "none", "top_k": 10}
+    new = ("purpose", "reference", "prevalence", "scans_per_day")
+    older = {key: value for key, value in loaded[0].evaluation.items() if key not in new} | {"quantile": 0.95}
     plain.append({"evaluation": older, "detector": None})
     assert len({fingerprint.of_config(each) for each in plain}) == 1
     other = {"evaluation": dict(loaded[0].evaluation) | {"purpose": "screening"}, "detector": None}

@@ -214,4 +214,5 @@ def test_the_config_of_an_older_run_is_recalled_without_a_word(told):
     data = config.recall(older).data
     assert (data.split.train_normals, data.twin.size, data.store.enabled, data.volume) == (20, 60, True, None)
     assert data._target_ == "anomaly_lab.data.datasets.headct.HeadCT"
+    assert (data.protocol, data.group) == ("random", "patient")  # as it was then
     assert told() == []

@@ -152,7 +152,7 @@ def test_a_weight_is_the_case_that_many_times():
 def test_a_binary_class_is_what_the_other_modules_measure():
     label = TARGET[:, 0].astype(np.int64)
     weight = RANDOM.integers(0, 4, (N, 9)).astype(np.int32)
-    theirs = statistics.weighted_metrics(label, TIED[:, 0], 0.5, weight)
+    theirs = statistics.WeightedMetrics(label, TIED[:, 0], 0.5)(weight)
     ours = Measures(Judged(TARGET[:, :1], TIED[:, :1], TIED[:, :1] > 0.5, exclusive=False))(weight)
     for name in ("average_precision", "auroc", "precision", "recall", "f1"):
         assert ours[name][0] == pytest.approx(theirs[name])

@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from anomaly_lab.metrics import ranking
+from anomaly_lab.metrics import joint, ranking
 from anomaly_lab.metrics.comparison import (
     agreement,
     auroc_interval,
-    auroc_of_folds,
     delong,
     delong_of_folds,
     holm,
@@ -20,6 +19,7 @@ from anomaly_lab.metrics.comparison import (
     paired,
     summary,
 )
+from anomaly_lab.metrics.joint import Sample
 from anomaly_lab.metrics.ranking import auroc
 
 
@@ -31,10 +31,11 @@ def by_all_pairs(label, a, b):
         fields.append((x > y) + 0.5 * (x == y))
     v10 = np.array([psi.mean(1) for psi in fields])
     v01 = np.array([psi.mean(0) for psi in fields])
-    covariance = np.cov(v10) / v10.shape[1] + np.cov(v01) / v01.shape[1]
     contrast = np.array([1, -1])
+    parts = [contrast @ np.cov(v) @ contrast / v.shape[1] for v in (v10, v01)]
+    freedom = sum(parts) ** 2 / sum(part**2 / (v.shape[1] - 1) for part, v in zip(parts, (v10, v01), strict=True))
     areas = v10.mean(1)
-    return areas, contrast @ areas, math.sqrt(contrast @ covariance @ contrast)
+    return areas, contrast @ areas, math.sqrt(sum(parts)), freedom  # Welch and Satterthwaite's degrees of freedom
 
 
 def made_up(n=60, seed=0, coarse=False):
@@ -47,11 +48,11 @@ def made_up(n=60, seed=0, coarse=False):
 @pytest.mark.parametrize("coarse", [False, True], ids=["no ties", "many ties"])
 def test_delong_is_the_definition_over_all_pairs(coarse):
     label, a, b = made_up(coarse=coarse)
-    areas, difference, error = by_all_pairs(label, a, b)
+    areas, difference, error, freedom = by_all_pairs(label, a, b)
     result = delong(label, a, b)
     assert (result.a, result.b) == pytest.approx(tuple(areas))
-    assert (result.low, result.high) == pytest.approx((difference - 1.959964 * error, difference + 1.959964 * error))
-    assert result.p == pytest.approx(math.erfc(abs(difference) / error / math.sqrt(2)))
+    assert (result.low, result.high) == pytest.approx(stats.t.interval(0.95, freedom, difference, error))
+    assert result.p == pytest.approx(2 * stats.t.cdf(-abs(difference) / error, freedom))
 
 
 def test_delong_agrees_with_the_rank_auroc_and_does_not_ask_who_comes_first():
@@ -67,10 +68,12 @@ def test_delong_of_the_same_order_is_no_difference():
     assert delong(label, a, np.exp(a)) == (pytest.approx(auroc(label, a)), pytest.approx(auroc(label, a)), 0, 0, 1)
 
 
-def test_delong_needs_two_cases_of_each_class():
-    result = delong(np.array([0, 0, 1]), np.array([0.0, 1, 2]), np.array([0.0, 2, 1]))
-    assert (result.a, result.b) == (1.0, 0.5)
+def test_delong_needs_five_cases_of_each_class():
+    label = np.repeat([0, 1], [20, 4])
+    result = delong(label, np.arange(24.0), -np.arange(24.0))
+    assert (result.a, result.b) == (1.0, 0.0)
     assert math.isnan(result.p)
+    assert math.isnan(result.low)
     assert math.isnan(delong(np.array([0, 0]), np.zeros(2), np.zeros(2)).a)
 
 
@@ -99,15 +102,15 @@ def test_names_of_patients_are_as_good_as_numbers_and_one_case_each_is_the_plain
     assert delong(label, a, b, names) == pytest.approx(delong(label, a, b))
 
 
-def test_variance_over_patients_is_obuchowskis_sums_by_hand():
+def test_variance_over_patients_is_obuchowskis_sums_by_hand(monkeypatch):
     label, score = np.array([1, 1, 0, 0, 1, 0]), np.array([3.0, 1, 0, 2, 5, 4])
     patient = np.array([0, 0, 0, 1, 1, 2])  # anomalous of patients 0 and 1, normal of 0, 1 and 2
     area = (2 + 1 + 3) / 9
     found, spared = {0: (2 + 1) / 3 - 2 * area, 1: 1 - area}, {0: 1 - area, 1: 2 / 3 - area, 2: 1 / 3 - area}
     variance = 2 / (1 * 3**2) * sum(x**2 for x in found.values()) + 3 / (2 * 3**2) * sum(x**2 for x in spared.values())
     variance += 2 * 3 / (2 * 3 * 3) * (found[0] * spared[0] + found[1] * spared[1])
-    low, high = auroc_interval(label, score, patient, level=0.5)
-    assert (low, high) == pytest.approx((area - 0.67449 * variance**0.5, area + 0.67449 * variance**0.5), abs=1e-5)
+    monkeypatch.setattr(joint, "FEWEST", 2)
+    assert joint.auroc([Sample(label, score, patient)]).error_of_patients == pytest.approx(variance**0.5)
 
 
 def test_interval_over_patients_covers_the_truth_and_over_their_images_does_not():
@@ -123,10 +126,13 @@ def test_interval_over_patients_covers_the_truth_and_over_their_images_does_not(
     assert hits[1] / 300 < 0.75
 
 
-def test_patients_must_be_two_of_each_class():
-    label, score = np.array([0, 0, 1, 1]), np.array([0.0, 2, 1, 3])
-    assert math.isnan(auroc_interval(label, score, np.array([0, 1, 2, 2]))[0])
-    assert math.isnan(delong(label, score, score[::-1], np.array([0, 0, 1, 2])).p)
+def test_patients_must_be_five_of_each_class():
+    label, score = np.repeat([0, 1], 10), np.arange(20.0) % 13
+    for few in (label, 1 - label):
+        patient = np.where(few == 1, np.arange(20) % 4, 10 + np.arange(20))
+        assert math.isnan(auroc_interval(label, score, patient)[0])
+        assert math.isnan(delong(label, score, score[::-1], patient).p)
+    assert not math.isnan(auroc_interval(label, score, np.arange(20) // 2)[0])
 
 
 def test_summary_by_hand():
@@ -209,33 +215,34 @@ def test_the_corrected_test_of_folds():
 def folds_of(seed, k=4, n=30):
     random = np.random.default_rng(seed)
     label = np.arange(n) % 2
-    return [(label, random.normal(size=n) + label, random.normal(size=n) + 0.5 * label, None) for _ in range(k)]
+    return [Sample(label, random.normal(size=n) + label, None, random.normal(size=n) + 0.5 * label) for _ in range(k)]
 
 
 def test_one_fold_is_the_plain_test():
-    ((label, a, b, patient),) = folds_of(0, k=1)
-    assert delong_of_folds([(label, a, b, patient)]) == pytest.approx(delong(label, a, b))
-    assert auroc_of_folds([(label, a, b, patient)])[1:] == pytest.approx(auroc_interval(label, a))
+    (fold,) = folds_of(0, k=1)
+    assert delong_of_folds([fold]) == pytest.approx(delong(fold.label, fold.score, fold.other))
+    assert joint.auroc([fold])[1:3] == pytest.approx(auroc_interval(fold.label, fold.score))
 
 
 def test_folds_are_independent_samples_of_cases():
     """Four copies of a fold, each with other patients: the same means, half the error."""
-    (label, a, b, _), *_ = folds_of(1)
-    one, four = delong(label, a, b), delong_of_folds([(label, a, b, None)] * 4)
-    assert (four.a, four.b) == pytest.approx((one.a, one.b))
-    assert four.high - four.low == pytest.approx((one.high - one.low) / 2)
+    fold, *_ = folds_of(1)
+    one, four = (joint.auroc_difference([fold] * k, trainings=False) for k in (1, 4))
+    assert four.value == pytest.approx(one.value)
+    assert four.error_of_patients == pytest.approx(one.error_of_patients / 2)
+    assert (delong_of_folds([fold] * 4).low, delong_of_folds([fold] * 4).p) == (four.low, four.p)
 
 
 def test_scores_of_different_folds_are_never_ranked_against_each_other():
     folds = folds_of(2)
-    moved = [(label, a + 100 * i, b * 10**i, patient) for i, (label, a, b, patient) in enumerate(folds)]
+    moved = [fold._replace(score=fold.score + 100 * i, other=fold.other * 10**i) for i, fold in enumerate(folds)]
     assert delong_of_folds(moved) == pytest.approx(delong_of_folds(folds))
 
 
 def test_no_fold_and_a_fold_of_one_class_have_no_figure():
     assert math.isnan(delong_of_folds([]).a)
-    label, a, b, _ = folds_of(3)[0]
-    assert math.isnan(auroc_of_folds([(np.zeros_like(label), a, b, None), (label, a, b, None)])[0])
+    fold = folds_of(3)[0]
+    assert math.isnan(joint.auroc([fold._replace(label=np.zeros_like(fold.label)), fold]).value)
 
 
 def cross_validated(random, folds, n=60, features=6, shift=0.55):
@@ -254,30 +261,30 @@ def cross_validated(random, folds, n=60, features=6, shift=0.55):
         score = x[test] @ w
         aurocs.append(ranking.auroc(label[test], score))
         truths.append(stats.norm.cdf(w @ direction / math.sqrt(2) / np.linalg.norm(w)))
-        samples.append((label[test], score, score, None))
+        samples.append(Sample(label[test], score))
     return aurocs, truths, samples
 
 
 def coverage(n, times, folds=5):
-    """How often intervals hold what they are for: corrected and plain the method, those of folds the trained models."""
+    """How often intervals hold the method's AUROC: for new patients and trainings, corrected for folds, and plain."""
     random = np.random.default_rng(0)
-    truths, corrected, plain, models = [], [], [], []
+    truths, intervals = [], []
     for _ in range(times):
         aurocs, of_models, samples = cross_validated(random, folds, n)
         truths.append(np.mean(of_models))
-        corrected.append(mean_interval(aurocs, overlap=1 / (folds - 1)))
-        plain.append(mean_interval(aurocs))
-        _, low, high = auroc_of_folds(samples)
-        models.append(low <= truths[-1] <= high)
+        found = joint.auroc(samples)
+        intervals.append(
+            [(found.low, found.high), mean_interval(aurocs, overlap=1 / (folds - 1)), mean_interval(aurocs)]
+        )
+    low, high = np.array(intervals).T  # [3, times] each
     truth = np.mean(truths)  # expected AUROC of the method, trained on so many cases
-    held = (np.mean([low <= truth <= high for low, high in intervals]) for intervals in (corrected, plain))
-    return (*held, np.mean(models))
+    return ((low <= truth) & (truth <= high)).mean(1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "of_models"), [(60, 0.87), (400, 0.91)])
-def test_intervals_of_folds_cover_what_they_say(n, of_models):
-    corrected, plain, models = coverage(n, times=600)
+@pytest.mark.parametrize("n", [60, 400])
+def test_intervals_of_folds_cover_what_they_say(n):
+    for_new_patients, corrected, plain = coverage(n, times=600)
+    assert 0.92 < for_new_patients < 0.985
     assert corrected > 0.92
     assert plain < corrected - 0.04
-    assert of_models < models < 0.97

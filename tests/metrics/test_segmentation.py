@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from anomaly_lab.metrics.segmentation import PixelHistograms, pointing
+from anomaly_lab.metrics.segmentation import BINS, SAMPLE, PixelHistograms, bin_edges, pointing
 
 
 def slow_pro(maps, masks, limit):
@@ -45,7 +45,7 @@ def example(shape, seed, levels=64):
 
 
 def counted(maps, masks, **options):
-    pixels = PixelHistograms(float(maps.min()), float(maps.max()), **options)
+    pixels = PixelHistograms(bin_edges(maps[:, None], masks[:, None], **options))
     for value, mask in zip(maps, masks, strict=True):
         pixels.update(torch.from_numpy(value)[None, None], torch.from_numpy(mask)[None, None])
     return pixels
@@ -75,7 +75,7 @@ def test_pro_by_hand():
     # ten normal pixels, a lesion of one pixel and one of four, half of which is found before any normal
     maps = torch.tensor([[5.0, 0, 4, 4, 1, 1, 0, 0, 3, 2, 0, 0, 0, 0, 0]])
     mask = torch.tensor([[1, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]]).bool()
-    pixels = PixelHistograms(0, 5)
+    pixels = PixelHistograms(np.arange(6.0))
     pixels.update(maps[None, None], mask[None, None])
     # (fpr, overlap): (0, .75), (.1, .75), (.2, .75), then the rest of the lesion at 1: (.2, 1), (1, 1)
     assert pixels.pro(0.3) == pytest.approx((0.2 * 0.75 + 0.1 * 1.0) / 0.3)
@@ -83,7 +83,7 @@ def test_pro_by_hand():
 
 def test_lesions_touching_at_a_corner_are_one():
     mask = torch.eye(2).bool()[None, None]
-    pixels = PixelHistograms(0, 1)
+    pixels = PixelHistograms(np.linspace(0, 1, 9))
     pixels.update(torch.rand(1, 1, 2, 2), mask)
     assert pixels.overlap.sum() == pytest.approx(1)
 
@@ -113,9 +113,8 @@ def test_batches_add_up_in_any_order():
     forward, backward, together = (
         counted(maps, masks),
         counted(maps[::-1], masks[::-1]),
-        PixelHistograms(0, 1),
+        PixelHistograms(bin_edges(maps[:, None], masks[:, None])),
     )
-    together.low, together.scale = forward.low, forward.scale
     together.update(torch.from_numpy(maps)[:, None], torch.from_numpy(masks)[:, None])
     assert forward.auroc() == backward.auroc() == together.auroc()
     assert forward.pro() == pytest.approx(backward.pro(), abs=1e-12)
@@ -131,7 +130,7 @@ def test_nan_without_lesions_or_without_normal_pixels():
 
 
 def test_refuses_what_it_cannot_count():
-    pixels = PixelHistograms(0, 1)
+    pixels = PixelHistograms(np.linspace(0, 1, 9))
     with pytest.raises(ValueError, match="its mask"):
         pixels.update(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 5).bool())
     with pytest.raises(ValueError, match="not finite"):
@@ -144,7 +143,7 @@ def test_pointing_without_a_patient_is_counting_all_others():
     maps[:3] = 1 - maps[:3]
     patient = np.array(["b", "a", "c", "c", "a", "d"])
     found = pointing(maps, masks, patient)
-    assert found.num_masks == 4
+    assert (found.num_masks, found.lesioned) == (4, 3)
     assert found.figures == {
         "auroc": counted(maps[:, 0], masks[:, 0]).auroc(),
         "pro": pytest.approx(counted(maps[:, 0], masks[:, 0]).pro()),
@@ -161,3 +160,50 @@ def test_pointing_without_the_only_lesion_is_undefined():
     masks[0] = False
     without = pointing(maps[:, None], masks[:, None], np.arange(3)).without
     assert [math.isnan(value) for value in without["auroc"]] == [False, True, False]
+
+
+def heavy(kind, shape=(24, 64, 64)):
+    """Maps whose values a linear scale would press into a few bins, and lesions in a third of the images."""
+    random = np.random.default_rng(7)
+    masks = np.zeros(shape, bool)
+    masks[::3, 10:22, 8:30] = True
+    maps = random.normal(size=shape) + 1.5 * masks
+    if kind == "exp":
+        maps = np.exp(3 * maps)
+    elif kind == "one pixel":
+        maps.flat[5] = 1e5
+    elif kind == "both ends":
+        maps.flat[:4] = [-1e300, 1e300, -1e30, np.finfo(np.float32).min]
+    elif kind == "tiny differences":
+        maps = 1.0 + 1e-9 * maps
+    elif kind == "mostly zero":
+        maps = np.where(maps < 1.2, 0.0, np.exp(4 * maps))
+    elif kind == "Cauchy":
+        maps = random.standard_cauchy(shape) + 1.5 * masks
+    return maps, masks
+
+
+@pytest.mark.parametrize("kind", ["exp", "one pixel", "both ends", "tiny differences", "mostly zero", "Cauchy"])
+def test_heavy_tails_are_as_well_resolved_as_any_values(kind):
+    maps, masks = heavy(kind)
+    pixels = counted(maps, masks)
+    assert pixels.bins <= BINS
+    assert pixels.auroc() == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-3)
+    ranks = np.unique(maps, return_inverse=True)[1].reshape(maps.shape).astype(float)  # the metrics of ranks alone
+    assert pixels.auroc() == pytest.approx(counted(ranks, masks).auroc(), abs=1e-9)
+    assert pixels.pro() == pytest.approx(counted(ranks, masks).pro(), abs=1e-9)
+
+
+def test_bins_from_a_sample_are_fine_enough(monkeypatch):
+    monkeypatch.setattr("anomaly_lab.metrics.segmentation.SAMPLE", SAMPLE // 16)
+    maps, masks = heavy("exp", (60, 64, 64))
+    assert (~masks).sum() > SAMPLE // 16
+    whole, sampled = roc_auc_score(masks.ravel(), maps.ravel()), counted(maps, masks)
+    assert sampled.auroc() == pytest.approx(whole, abs=1e-3)
+    assert (sampled.normal.sum(), sampled.anomalous.sum()) == ((~masks).sum(), masks.sum())
+
+
+def test_pro_of_heavy_tails_is_the_exact_one():
+    maps, masks = heavy("exp", (3, 20, 24))
+    masks[0, 10:12, 8:12] = True
+    assert counted(maps, masks).pro() == pytest.approx(slow_pro(maps, masks, 0.3))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torchvision.models import squeezenet1_0
 
+from anomaly_lab.networks.efficientnet_lite import EfficientNetLite0
 from anomaly_lab.networks.pretrained import Normalised
-from anomaly_lab.networks.teachers import Teacher
+from anomaly_lab.networks.teachers import PackagedTeacher, Teacher
 from anomaly_lab.types import UserError
 
 
@@ -33,6 +34,19 @@ def test_taps_are_torchvisions_layers(tmp_path: Path, image: Tensor) -> None:
     assert teacher.load(str(file)) == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     for depth, tap in zip((3, 7, 12, 13), teacher(image), strict=True):
         assert torch.equal(tap, network.features[:depth](image))
+
+
+def test_taps_of_the_packaged_teacher_end_in_the_classifiers_features(tmp_path: Path, image: Tensor) -> None:
+    network = EfficientNetLite0().eval()
+    file = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), file)
+    teacher = PackagedTeacher().train()  # which has batch norm, and stays in eval mode
+    assert teacher.load(str(file)) == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    seen: list[Tensor] = []
+    network._dropout.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    network(Normalised("tensorflow")(image))
+    torch.testing.assert_close(teacher(image)[-1].mean((2, 3)), seen[0])
+    assert not any(p.requires_grad for p in teacher.parameters())
 
 
 def test_its_trunk_sees_what_its_weights_expect() -> None:

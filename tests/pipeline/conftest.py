@@ -17,4 +17,5 @@ def words(tmp_path: Path) -> list[str]:
     places = {"runs": tmp_path / "runs", "data.root": tmp_path / "headct", "data.store.folder": tmp_path / "store"}
     sizes = {"data.patch_size": "[32,32]", "data.batch_size": 4, "detector.width": 4}
     split = {"data.split.train_normals": 8, "data.split.val_fraction": 0.25}
+    split |= {"data.protocol": "random", "data.group": "patient"}  # as of any data set
     return ["budget=smoke", *(f"{key}={value}" for key, value in (places | sizes | split).items())]

@@ -141,6 +141,22 @@ def test_what_must_be_known_stands_above(changes: dict[str, Any], title: str, wo
     assert words in banner.text
 
 
+def test_a_shortcut_stands_above_and_has_a_section(tmp_path: Path):
+    rule = {"name": "files.width", "title": "width", "kind": "files", "p": 0.01, "chance": 0.1, "alarm": True}
+    rule |= {"auroc": {"value": 0.83, "low": 0.7, "high": 0.9}, "told": 0.83}
+    counts = {"normal": 25, "anomalous": 100}
+    found = {"cases": counts, "of": counts, "patients": 99, "unit": "image", "rules": [rule], "constant": ["bits"]}
+    (banner,) = banners(sheet(shortcuts=found))
+    assert banner.text.startswith("This set can be told apart by the width of the file (AUROC .83")
+    text = page(tmp_path, sheet(shortcuts=found))
+    assert "The same in all: bits" in text
+    assert "This detector" not in text
+    assert "Not looked for" in page(tmp_path, sheet())
+    assert "No rule of one number that a detector could see" in page(
+        tmp_path, sheet(shortcuts=found | {"rules": [rule | {"alarm": False}]})
+    )
+
+
 def test_nothing_to_warn_of():
     assert banners(sheet()) == []
     assert banners(sheet(facts=facts(official={"images": 40}))) == []

@@ -274,3 +274,32 @@ def test_broken_metrics_are_named(fake_run: Path) -> None:
     (fake_run / "metrics.json").write_text(json.dumps(fake_metrics())[:-9])
     with pytest.raises(UserError, match=r"metrics\.json cannot be read .* make evaluate"):
         write_report(fake_run)
+
+
+def test_shortcuts_stand_above_and_have_a_section(fake_run: Path, edit: EditFile) -> None:
+    assert 'id="shortcuts"' not in page(fake_run)  # a run from before the audit
+    width = {"name": "files.width", "title": HOSTILE, "kind": "files", "p": 0.0001, "chance": 0.1, "alarm": True}
+    width |= {"auroc": {"value": 0.83, "low": 0.7, "high": 0.9}, "told": 0.83, "follows": 0.41, "text": False}
+    counts = {"normal": 25, "anomalous": 100}
+    stratum = {
+        "name": "files.width",
+        "title": HOSTILE,
+        "auroc": {"value": 0.6, "low": None, "high": None},
+        "pairs": 0.2,
+    }
+    found = {
+        "cases": counts,
+        "of": counts | {"anomalous": 1234},
+        "patients": 99,
+        "unit": "image",
+        "constant": [HOSTILE],
+    }
+    found |= {"rules": [width], "score": 0.79, "strata": [stratum]}
+    edit(fake_run / "metrics.json", lambda metrics: metrics.update(shortcuts=found))
+    text = page(fake_run)
+    assert text.index("A shortcut.") < text.index('<section id="verdict">') < text.index('<section id="shortcuts">')
+    assert HOSTILE not in text
+    for words in ("This detector has .79", "drawn from 25 and 1\u202f234", "&lt; .001", ">.41<", "The same in all"):
+        assert words in text, words
+    edit(fake_run / "metrics.json", lambda metrics: metrics.update(shortcuts=None))
+    assert "Not looked for" in page(fake_run)

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
 from study_runs import judged, write_run
 
 from anomaly_lab.experiment.run_folder import read_json, write_json
-from anomaly_lab.studies.decisions import decisions, gains
+from anomaly_lab.metrics.joint import Sample, auroc_difference
+from anomaly_lab.studies.decisions import Gain, decisions, gains
 from anomaly_lab.studies.findings import read_findings
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
 
@@ -109,13 +109,17 @@ def test_a_run_without_threshold_has_dashes_and_one_without_record_no_row(tmp_pa
     assert math.isnan(gains(findings, "set")["poor"]["f1"].mean)
 
 
-def test_gains_pair_the_seeds_with_students_interval(findings):
+def test_gains_pair_the_seeds_and_are_corrected_for_their_number(findings):
     gain = gains(findings, "set")["poor"]["auroc"]
     ours, theirs = ([run.figure() for run in findings.of(row, "set").values()] for row in ("poor", "good"))
     assert gain.values == pytest.approx(np.subtract(ours, theirs))
-    low, high = stats.ttest_rel(ours, theirs).confidence_interval()
-    assert (gain.low, gain.high) == (pytest.approx(low), pytest.approx(high))
+    pairs = zip(findings.of("poor", "set").values(), findings.of("good", "set").values(), strict=True)
+    found = auroc_difference([Sample(a.label, a.score, a.patient, b.score) for a, b in pairs])
+    assert (gain.low, gain.high) == (found.low, found.high)
     assert gain.settled
+    both = [gains(findings, "set")[row]["auroc"] for row in ("poor", "mean_image")]
+    assert min(both, key=lambda each: each.p).p == pytest.approx(2 * found.p)  # Holm's correction of two
+    assert not Gain([0.02], 0.02, low=0.001, high=0.04, p=0.06).settled
     assert list(gains(findings, "set")) == ["poor", "mean_image"]  # neither the reference nor a row without runs
 
 

@@ -12,7 +12,9 @@ from study_runs import small_study, write_run
 
 from anomaly_lab.evaluation.classes import evaluate_classes
 from anomaly_lab.experiment.run_folder import write_json
-from anomaly_lab.metrics.comparison import auroc_of_folds, delong_of_folds, summary
+from anomaly_lab.metrics import joint
+from anomaly_lab.metrics.comparison import delong_of_folds, summary
+from anomaly_lab.metrics.joint import Sample
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.studies import plan
 from anomaly_lab.studies.decisions import decisions, gains
@@ -96,7 +98,7 @@ def test_a_single_fold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         plan.load("one")
 
 
-def test_the_mean_over_folds_has_both_intervals(tmp_path: Path) -> None:
+def test_the_mean_over_folds_has_its_interval_and_students_beside_it(tmp_path: Path) -> None:
     findings = read_findings(in_folds(), runs_of(tmp_path, {"good": 1.5}), {})
     cell = findings.lines[0].cells["set"]
     runs = list(findings.of("good", "set").values())
@@ -104,17 +106,18 @@ def test_the_mean_over_folds_has_both_intervals(tmp_path: Path) -> None:
     assert list(cell.values) == [Fold(0, fold) for fold in range(FOLDS)]
     assert list(cell.values.values()) == values
     corrected = summary(values, overlap=1 / (FOLDS - 1))
-    assert (cell.low, cell.high) == (corrected.low, corrected.high)
-    assert cell.pooled == pytest.approx(
-        auroc_of_folds([(run.label, run.score, run.score, run.patient) for run in runs])
-    )
+    assert cell.same_patients == (corrected.low, corrected.high)
+    found = joint.auroc([Sample(run.label, run.score, run.patient) for run in runs])
+    assert (cell.low, cell.high) == (found.low, found.high)
 
 
 def test_scores_of_two_folds_are_never_ranked_against_each_other(tmp_path: Path) -> None:
     findings = read_findings(in_folds(), runs_of(tmp_path, {"good": 1.5, "fair": 0.5}), {})
     moved = {key: replace(run, score=run.score * 10.0**key.fold) for key, run in findings.results.items()}
     other = replace(findings, results=moved)
-    assert other.lines[0].cells["set"].pooled == pytest.approx(findings.lines[0].cells["set"].pooled)
+    cells = [each.lines[0].cells["set"] for each in (other, findings)]
+    assert (cells[0].low, cells[0].high) == pytest.approx((cells[1].low, cells[1].high))
+    assert other.tests()[0].joint[:4] == pytest.approx(findings.tests()[0].joint[:4])
     assert other.tests()[0].delong == pytest.approx(findings.tests()[0].delong)
 
 
@@ -122,36 +125,33 @@ def test_rows_are_compared_fold_by_fold(tmp_path: Path) -> None:
     findings = read_findings(in_folds(), runs_of(tmp_path, {"good": 1.5, "fair": 0.5}), {})
     test = findings.tests()[0]
     pairs = [(findings.of("fair", "set")[Fold(0, k)], findings.of("good", "set")[Fold(0, k)]) for k in range(FOLDS)]
+    samples = [Sample(a.label, a.score, a.patient, b.score) for a, b in pairs]
     assert test.paired.n == FOLDS
     assert math.isnan(test.paired.wilcoxon)
     assert test.cases == sum(len(a.label) for a, _ in pairs)
-    assert test.delong == pytest.approx(delong_of_folds([(a.label, a.score, b.score, a.patient) for a, b in pairs]))
+    assert test.delong == pytest.approx(delong_of_folds(samples))
+    assert test.joint == joint.auroc_difference(samples)
     gain = gains(findings, "set")["fair"]["auroc"]
-    plain = gains(replace(findings, study=replace(findings.study, folds=0)), "set")["fair"]["auroc"]
     assert gain.mean == pytest.approx(test.paired.difference)
-    ratio = (gain.high - gain.low) / (plain.high - plain.low)
-    assert ratio == pytest.approx(math.sqrt((1 / FOLDS + 1 / (FOLDS - 1)) / (1 / FOLDS)))
+    assert (gain.low, gain.high) == (test.joint.low, test.joint.high)
 
 
-def test_a_missing_fold_leaves_nothing_to_pool(tmp_path: Path) -> None:
+def test_a_missing_fold_leaves_the_others(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, {"good": 1.5})
     del runs[Key("good", "set", 0, 2)]
     cell = read_findings(in_folds(), runs, {Key("good", "set", 0, 2): "it broke"}).lines[0].cells["set"]
     assert cell.summary.n == FOLDS - 1
-    assert cell.pooled is None
+    assert cell.low < cell.summary.mean < cell.high
 
 
-def test_several_seeds_of_folds_are_pooled_by_seed(tmp_path: Path) -> None:
+def test_several_seeds_of_folds_share_their_patients(tmp_path: Path) -> None:
     findings = read_findings(in_folds(), runs_of(tmp_path, {"good": 1.5}, seeds=2), {})
     cell = findings.lines[0].cells["set"]
     assert cell.summary.n == 2 * FOLDS
-    both = [
-        auroc_of_folds(
-            [(r.label, r.score, r.score, r.patient) for k, r in findings.of("good", "set").items() if k[0] == s]
-        )
-        for s in range(2)
-    ]
-    assert cell.pooled == pytest.approx(np.mean(both, axis=0))
+    patients = len({name for run in findings.of("good", "set").values() for name in run.patient})
+    found = joint.auroc([Sample(r.label, r.score, r.patient) for r in findings.of("good", "set").values()])
+    assert (cell.low, cell.high) == (found.low, found.high)
+    assert sum(found.patients) == patients  # not once for every seed
 
 
 def test_the_page_says_what_the_intervals_of_folds_are(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_the_page_says_what_the_intervals_of_folds_are(tmp_path: Path) -> None:
     for said in ("Nadeau and Bengio", "LeDell"):
         assert said in text
         assert said in made
-    assert "test cases [" in text
+    assert "these patients only [" in text
     assert "Results by fold" in text
     assert table.runs_csv(findings).splitlines()[0].startswith("row,dataset,seed,fold,auroc")
     assert table.runs_csv(findings).splitlines()[1].startswith("good,set,0,0,")
@@ -203,15 +203,11 @@ def test_a_paired_interval_of_the_same_run_is_nothing(tmp_path: Path) -> None:
     assert (gain.mean, gain.low, gain.high) == (0, 0, 0)
 
 
-def test_folds_of_another_metric_are_pooled_by_the_bootstrap(tmp_path: Path) -> None:
+def test_folds_of_another_metric_are_drawn_together(tmp_path: Path) -> None:
     findings = labelled_findings(tmp_path, "multilabel", "map", folds=3)
     cell = findings.lines[0].cells["set"]
-    assert cell.pooled is not None
-    value, low, high = cell.pooled
-    assert low < value < high
-    assert value == pytest.approx(cell.summary.mean)
-    single = findings.of("sharp", "set")[Fold(0, 0)].replicated("map", 500)
-    assert high - low < np.nanquantile(single, 0.975) - np.nanquantile(single, 0.025)  # three times the cases
+    assert cell.low < cell.summary.mean < cell.high
+    assert cell.same_patients[0] < cell.summary.mean < cell.same_patients[1]
 
 
 def test_each_class_stands_beside_its_published_value(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class BraTS2017(PatchDataModule):
         if modality not in MODALITIES:
             raise UserError(f"data.modality={modality}: takes one of {', '.join(MODALITIES)}")
         self.grades, self.modality = tuple(grades), modality
+        self.brightness = "bright" if modality in ("flair", "t2") else None  # oedema
 
     def cases(self, root: Path) -> list[Case]:
         """List the subjects of the selected grades, in the order of their names."""

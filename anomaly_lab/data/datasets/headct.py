@@ -1,25 +1,51 @@
-"""Head-CT haemorrhage (Kaggle `head-ct-hemorrhage`, F. Kitamura): 200 slices of 200 patients, half of them anomalous.
+"""Head-CT haemorrhage (Kaggle `head-ct-hemorrhage`, F. Kitamura): 200 slices, half of them anomalous.
 
 Layout: `head_ct/head_ct/NNN.png` (or `head_ct/NNN.png`) and `labels.csv` with the columns `id, hemorrhage` (with the
 space), where id is the number of the file. The synthetic twin adds `masks/NNN.png`, the lesion of every anomalous
-slice. Protocol of the source: training on normals only; 75 normals train, 25 normal and 100 anomalous slices are the
-test split.
+slice.
+
+The owner calls them slices of 200 patients, but neighbouring files are mostly slices of one head. Two protocols:
+
+- "blocks" (default): 25 normals that follow each other are judged, files 100–124, 125–149, 150–174 or 175–199, by the
+  seed modulo 4 or by `data.split.fold` of `folds=4`, and all haemorrhages with each of them. Normals within two files
+  of a judged one, or of its patient, are left out. The validation normals follow each other, too, and are kept apart
+  in the same way.
+- "random", that of publications: 75 normals drawn at random train or validate, 25 and all haemorrhages are judged.
+  Neighbours are on both sides, which every page says.
+
+Patients are groups of slices that are alike (`data.group=likeness`, see `splitting/likeness.py`), compared after
+cropping each to the box of its head. With `data.supervision=labels` these are dealt to the splits, without blocks.
 """
 
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from anomaly_lab.data.datamodule import PatchDataModule
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_lab.data.datamodule import Group, PatchDataModule
+from anomaly_lab.data.readers.files import read_scan
 from anomaly_lab.data.readers.tree import is_seen
 from anomaly_lab.data.twins.headct import write_twin
 from anomaly_lab.experiment.tables import open_table
 from anomaly_lab.types import Case, UserError
 
+SIDE = 64  # slices are compared as SIDE x SIDE pictures of the head
+DARK = 0.1  # of white: darker pixels are no part of the head
+LEAKS = (
+    "data.protocol=random: neighbouring files of Head-CT are slices of one head, and some of them train while others "
+    "are judged. Figures are better than on new patients; data.protocol=blocks keeps them apart."
+)
+
 
 class HeadCT(PatchDataModule):
-    """Head-CT slices, one per patient.
+    """Head-CT slices; the patients are groups of slices that are alike.
 
     Examples:
         >>> import tempfile
@@ -31,11 +57,47 @@ class HeadCT(PatchDataModule):
     """
 
     name = "headct"
+    brightness = "bright"  # fresh blood in CT
     where_to_get = (
         "get 'head-ct-hemorrhage' from Kaggle (felipekitamura) and lay it out as head_ct/head_ct/000.png "
         "to 199.png with labels.csv beside the outer head_ct"
     )
     twin_version = 1
+    implied: ClassVar[dict[str, Any]] = {"protocol": "random", "group": "patient"}
+
+    def __init__(
+        self, *, protocol: Literal["blocks", "random"] = "blocks", group: Group = "likeness", **arguments: Any
+    ) -> None:
+        """Set the options of this data set.
+
+        Args:
+            protocol: "blocks" judges normals that follow each other, so that no slice of a judged head trains;
+                "random" draws slices, as publications do: it leaks, which every page says.
+            group: "likeness" makes one patient of slices that are alike, "patient" takes each slice for a patient.
+            **arguments: arguments of PatchDataModule.
+        """
+        super().__init__(group=group, **arguments)
+        self.leaks = protocol == "random"
+        self.split_rule = replace(self.split_rule, **({"by": "image"} if self.leaks else {"blocks": True}))
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Warnings to print wherever numbers on these data appear."""
+        return (LEAKS,) if self.leaks and self.split_rule.file is None else super().caveats
+
+    def compared(self, case: Case) -> Tensor:
+        """Return the head of a slice, cut out and stretched to SIDE x SIDE, so that no setting changes who is alike.
+
+        The head is the largest connected part of what is brighter than DARK.
+        """
+        picture = read_scan(replace(case, mask=None), 1).pixels[0]
+        white = float(np.iinfo(picture.dtype).max if picture.dtype.kind == "u" else 1)
+        _, _, boxes, _ = cv2.connectedComponentsWithStats((picture > DARK * white).astype(np.uint8))
+        if len(boxes) > 1:  # the first is the background
+            x, y, width, height, _ = boxes[1 + int(boxes[1:, cv2.CC_STAT_AREA].argmax())].tolist()
+            picture = picture[y : y + height, x : x + width]
+        head = cv2.resize(picture.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        return torch.from_numpy(head)[None]
 
     def cases(self, root: Path) -> list[Case]:
         """List the slices with their labels, in the order of their numbers."""

@@ -45,6 +45,7 @@ class ISIC2016(PatchDataModule):
     """
 
     name = "isic2016"
+    brightness = "dark"  # pigment on skin
     where_to_get = (
         "get part 1 of the ISBI 2016 challenge from challenge.isic-archive.com and lay the training data out as "
         f"{PICTURES}/ISIC_0000000.jpg and {MASKS}/ISIC_0000000{_SUFFIX}"

@@ -61,6 +61,7 @@ class MIAS(PatchDataModule):
     """
 
     name = "mias"
+    brightness = "bright"  # dense masses and calcifications
     where_to_get = WHERE_TO_GET
     twin_version = 1
     version = 1

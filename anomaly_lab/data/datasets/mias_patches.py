@@ -47,6 +47,7 @@ class MIASPatches(PatchDataModule):
     """
 
     name = "mias_patches"
+    brightness = "bright"  # dense masses and calcifications
     where_to_get = WHERE_TO_GET
     twin_version = 1
     version = 1

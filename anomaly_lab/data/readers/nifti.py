@@ -113,6 +113,35 @@ def read_nifti_mask(
     return lesion[None]
 
 
+def header_facts(path: Path) -> dict[str, float | str]:
+    """Return how a file codes its volume: type of its voxels, rescaling, and which forms say where it lies.
+
+    Raises:
+        UserError: the file is unreadable.
+
+    Examples:
+        >>> import tempfile
+        >>> import nibabel as nib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "scan.nii.gz"
+        ...     nib.save(nib.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.eye(4)), path)
+        ...     header_facts(path)["voxels"]
+        'int16'
+    """
+    import nibabel as nib
+
+    with _reading(path):
+        image: Any = nib.load(regular(path))
+        header = image.header
+        facts: dict[str, float | str] = {"voxels": str(header.get_data_dtype()), "bits": int(header["bitpix"])}
+        slope = float(image.dataobj.slope)
+        return facts | {
+            "slope": slope if math.isfinite(slope) else 1.0,
+            "qform_code": int(header["qform_code"]),
+            "sform_code": int(header["sform_code"]),
+        }
+
+
 def save_map(path: Path, values: np.ndarray, affine: np.ndarray, source: Path | None = None) -> None:
     """Write a map as NIfTI, float32, where its scan lies, with nothing of any other header in it.
 

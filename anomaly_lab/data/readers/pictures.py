@@ -139,6 +139,30 @@ def is_deep(path: Path) -> bool:
         return False  # the full read, which follows, reports the error
 
 
+def header_facts(path: Path) -> dict[str, float | str]:
+    """Return how a file codes its picture: format, colours, bits a channel, pixels an inch, and tables of JPEG.
+
+    Raises:
+        UserError: the file is unreadable.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "a.png"
+        ...     Image.new("RGB", (4, 3)).save(path)
+        ...     header_facts(path)
+        {'format': 'PNG', 'colours': 'RGB', 'bits': 8}
+    """
+    with _opened(path, Rules()) as image:
+        bits = 32 if image.mode == "F" else 16 if _is_deep(image) else 1 if image.mode == "1" else 8
+        facts: dict[str, float | str] = {"format": str(image.format), "colours": image.mode, "bits": bits}
+        if dpi := image.info.get("dpi"):
+            facts["dpi"] = round(float(dpi[0]), 2)
+        if tables := getattr(image, "quantization", None):  # the larger, the stronger the compression
+            facts["quantisation"] = sum(tables[min(tables)]) / 64
+    return facts
+
+
 @contextmanager
 def _opened(path: Path, rules: Rules) -> Iterator[Image.Image]:
     """Yield a picture whose header is read; whatever breaks on the way becomes a UserError that names the file."""

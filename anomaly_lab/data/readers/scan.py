@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -56,6 +56,18 @@ class Origin:
         return pairs
 
 
+class Grid(NamedTuple):
+    """The voxels of a volume: how many there are, and where.
+
+    Examples:
+        >>> Grid(np.eye(4), (2, 3, 4)).shape
+        (2, 3, 4)
+    """
+
+    affine: np.ndarray
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Scan:
     """One case in memory, as stored in its file, before any preprocessing.
@@ -68,6 +80,8 @@ class Scan:
         foreground: bool [1, *S], True inside the imaged object; None lets the preprocessing determine it.
         window: display window (centre, width) from the file, in the units of `pixels`, or None.
         origin: where the pixels lie in the picture of the file; None if they are that picture.
+        whole: the grid of the volume that this one was cropped from; None if it was not.
+        uncropped: whether the scan was to be cropped and nothing was found to crop it to.
 
     Examples:
         >>> Scan(np.zeros((1, 64, 64, 20)), affine=np.diag([0.5, 0.5, 5.0, 1.0])).spacing
@@ -80,6 +94,14 @@ class Scan:
     foreground: np.ndarray | None = None
     window: tuple[float, float] | None = None
     origin: Origin | None = None
+    whole: Grid | None = None
+    uncropped: bool = False
+
+    @property
+    def own_grid(self) -> Grid:
+        """The grid of the volume of the file."""
+        assert self.affine is not None
+        return self.whole or Grid(self.affine, self.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:

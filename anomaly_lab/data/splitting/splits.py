@@ -17,6 +17,7 @@ from anomaly_lab.experiment.tables import open_table, restored
 from anomaly_lab.types import Case, Range, Seed, UserError, refuse_out_of_range
 
 SPLITS = ("train", "val", "test")
+MARGIN = 2  # places in the listing by which training keeps away from a judged block
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Split:
         fold: the fold used as test split, from 0; the normals of the other folds train, and with
             `data.supervision=labels` their anomalies, too.
         contamination: fraction of anomalous cases among the training cases, to study contaminated training data.
-        file: CSV file with the columns id, split, which replaces the random split.
+        file: CSV file with the columns id, split, which replaces the random split; an empty split leaves a case out.
         by: "patient" keeps all pictures of a patient in one split. "image" lets patients cross splits, as some
             published studies do: a switch for reproduction only, which every page mentions.
         test_fraction: fraction of the patients of each class that are tested, with `data.supervision=labels`.
@@ -68,6 +69,7 @@ class SplitRule(Split):
         seed: seed of every draw.
         within: whether labels are per patch, so that normal patches of anomalous patients may train, too.
         supervised: whether labelled anomalies are in train and val, too.
+        blocks: whether normals that follow each other are judged, because neighbours may be one patient.
 
     Examples:
         >>> str(SplitRule(train_normals=75, seed=1))
@@ -77,6 +79,7 @@ class SplitRule(Split):
     seed: Seed = 0
     within: bool = False
     supervised: bool = False
+    blocks: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +92,9 @@ class SplitRule(Split):
     def __str__(self) -> str:
         drawn = f"test_fraction={self.test_fraction:g}" if self.supervised else f"train_normals={self.train_normals:g}"
         how = f"fold {self.fold} of {self.folds}" if self.folds else drawn
+        if self.blocks and not self.supervised:
+            how = f"block {self.fold} of {self.folds}" if self.folds else f"the block of the seed, {drawn}"
+            how += f", normals within ±{MARGIN} files of it or of its patients left out"
         hidden = f", contamination={self.contamination:g}" if self.contamination else ""
         crossing = ", by image: patients cross splits" if self.by == "image" else ""
         labelled = ", patients of all classes train" if self.supervised else ""
@@ -122,7 +128,7 @@ def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
         raise UserError("no case is anomalous, so detectors cannot be evaluated; check the labels")
     split: dict[str, str] = {}
     if free := [case for case in cases if not case.split]:
-        split |= (_folds if rule.folds else _drawn)(free, rule, anomalous)
+        split |= (_blocks if rule.blocks else _folds if rule.folds else _drawn)(free, rule, anomalous)
     if fixed := [case for case in cases if case.split]:
         split |= _official(fixed, rule)
     return _contaminated(cases, rule, split)
@@ -306,6 +312,48 @@ def _folds(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[
     return {case.id: "test" if fold[case.patient] == rule.fold else split.get(case.patient, "") for case in cases}
 
 
+def _blocks(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[str, str]:
+    """Judge a block of normals that follow each other, and all anomalous cases; nothing close to the block is used.
+
+    The normals are cut into `rule.folds` blocks, or as many as make a block of those that `rule.train_normals` spares,
+    and the one of the fold, or of the seed modulo their number, is judged. The first normals behind it validate, those
+    behind the last block being the first ones again, and the others train. Left out are normals at most MARGIN places
+    from a judged one, or of its patient; and of those that would train, the ones that are so close to a validation
+    normal.
+    """
+    normal = [case for case in cases if case.label == 0]
+    count = round(rule.train_normals if rule.train_normals >= 1 else rule.train_normals * len(normal))
+    number = rule.folds or (round(len(normal) / (len(normal) - count)) if 0 < count < len(normal) else 1)
+    block = rule.fold if rule.folds else rule.seed % number
+    judged = np.array_split(np.arange(len(normal)), number)[block].tolist()
+
+    def apart(places: Sequence[int], chosen: Sequence[int]) -> list[int]:
+        near = {place + step for place in chosen for step in range(-MARGIN, MARGIN + 1)}
+        patients = {normal[place].patient for place in chosen}
+        return [place for place in places if place not in near and normal[place].patient not in patients]
+
+    behind = [] if not judged else [*range(judged[-1] + 1, len(normal)), *range(judged[0])]
+    free = [place for place in apart(behind, judged) if rule.within or normal[place].patient not in anomalous]
+    val = free[: _held_out(rule, len(free))]
+    train = apart(free[len(val) :], val)
+    if number < 2 or not train or not judged:
+        raise UserError(
+            f"{len(normal)} normals cannot be cut into blocks by data.split.{_how_many(rule)}: at least two blocks are "
+            f"needed, and normals that are more than {MARGIN} files from the judged ones and none of their patients; "
+            "change it"
+        )
+    names = {
+        normal[place].id: name
+        for name, places in (("train", train), ("val", val), ("test", judged))
+        for place in places
+    }
+    return {case.id: "test" if case.label else names.get(case.id, "") for case in cases}
+
+
+def _how_many(rule: SplitRule) -> str:
+    return f"folds={rule.folds}" if rule.folds else f"train_normals={rule.train_normals:g}"
+
+
 def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str]) -> dict[str, str]:
     """Move anomalous patients to train until their cases reach the contamination.
 
@@ -343,7 +391,9 @@ def _held_out(rule: SplitRule, count: int) -> int:
 
 
 def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> dict[str, str]:
-    r"""Read the split from a CSV file with the columns id, split (train, val or test) and one row per case.
+    r"""Read the split from a CSV file with the columns id, split (train, val, test or nothing) and one row per case.
+
+    A case whose split is empty is left out: it neither trains nor is it judged.
 
     Args:
         cases: all cases of the data set.
@@ -368,7 +418,7 @@ def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> di
     for fault, ids in (("unknown ids", splits.keys() - known), ("no row for the ids", known - splits.keys())):
         if ids:
             raise UserError(f"{path}: {fault} {_listing(ids)}; ids look like {min(known)}, correct the file")
-    misplaced = [case.id for case in cases if case.label == 1 and splits[case.id] != "test" and not within]
+    misplaced = [case.id for case in cases if case.label == 1 and splits[case.id] in ("train", "val") and not within]
     if misplaced:
         raise UserError(
             f"{path}: anomalous cases in train or val, which take normals only: {_listing(misplaced)}; "
@@ -376,10 +426,14 @@ def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> di
         )
     splits_of = defaultdict(set)
     for case in cases:
-        splits_of[case.patient].add(splits[case.id])
+        if splits[case.id]:
+            splits_of[case.patient].add(splits[case.id])
     divided = [case.id for case in cases if len(splits_of[case.patient]) > 1]
     if divided:
-        raise UserError(f"{path}: a patient is in two splits, cases {_listing(divided)}; keep them in one split")
+        raise UserError(
+            f"{path}: a patient is in two splits, cases {_listing(divided)}; keep them in one split, leave one out "
+            "by an empty split, or say data.split.by=image, which every page then mentions"
+        )
     return splits
 
 
@@ -391,8 +445,11 @@ def _read(path: Path) -> dict[str, str]:
             if not {"id", "split"} <= set(rows.fieldnames or []):
                 raise UserError(f"{path}: a split file needs the columns id,split; it has {rows.fieldnames}")
             for row in rows:
-                if row["split"] not in SPLITS:
-                    raise UserError(f"{path}, line {rows.line_num}: split is {row['split']!r}, not one of {SPLITS}")
+                if row["split"] not in (*SPLITS, ""):
+                    raise UserError(
+                        f"{path}, line {rows.line_num}: split is {row['split']!r}, not one of {SPLITS} or empty, which "
+                        "leaves a case out"
+                    )
                 id = restored(row["id"])  # as the manifest and scores.csv have it
                 if id in splits:
                     raise UserError(f"{path}, line {rows.line_num}: id {id} appears twice; keep one row")

@@ -16,6 +16,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +24,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from anomaly_lab.data.readers.header_facts import file_facts
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.store.disk import resumed_folder
 from anomaly_lab.data.store.index import COLUMNS
 from anomaly_lab.data.store.plan import CutScan, StorePlan
+from anomaly_lab.evaluation.shortcuts.view import block_edges
 from anomaly_lab.experiment.regular import regular
 from anomaly_lab.types import Case, UserError
 
 BINS = 64  # bins of the intensity histograms
+MAX_SIDE = 1024  # pixels of a picture in which traces of JPEG are looked for, from the top left
 MAX_HISTOGRAM_SCANS = 1000  # approximate number of scans per label whose histograms are kept, sampled by id
 
 
@@ -73,6 +77,7 @@ class Writer:
     def __init__(self, work: Path, plan: StorePlan) -> None:
         self.work, self.plan = work, plan
         self._per_label = Counter(case.label for case in plan.cases)
+        self._of_files = lru_cache(maxsize=1)(file_facts)  # one file may contain many cases
 
     def __enter__(self) -> Writer:
         lines = _whole_lines(self.work / "cases.jsonl")
@@ -112,7 +117,8 @@ class Writer:
             self.rows += len(images)
         if self.masks is not None:
             self.masks.pad(self.rows)
-        facts = {"label": case.label, "normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
+        counts = {"normal": int((windows.label == 0).sum()), "windows": len(windows.label)}
+        facts = {"label": case.label, **counts, "header": self._of_files((case.image, *case.slices))}
         histograms = _histograms(scan, cut) if self._keeps_histograms(case) else {}
         self._note(case, _facts(scan, cut) | facts | histograms)
 
@@ -190,6 +196,8 @@ def _facts(scan: Scan, cut: CutScan) -> dict[str, Any]:
         "white": None if scan.affine is not None else int(np.iinfo(scan.pixels.dtype).max),
         "clipped": round(cut.scan.clipped, 6),
         "lesion": None if scan.mask is None else int(np.count_nonzero(scan.mask)),
+        "blocks": None if scan.affine is not None else block_edges(scan.pixels[..., :MAX_SIDE, :MAX_SIDE]),
+        **({"uncropped": True} if scan.uncropped else {}),
     }
 
 

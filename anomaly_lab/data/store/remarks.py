@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_lab.metrics.ranking import auroc
-
 FAINT = 1 / 8  # of the range of a picture's type, which the brightest pixel of all pictures should reach
 LARGE = 0.5  # share of a picture; where most lesions are larger, the masks are suspected to be inverted
 NAMED = 5  # scans that are named
-TELLING = 0.75  # AUROC of the size of a scan alone, from which it is named
-FEWEST_SCANS = 10  # of a class, for an AUROC to be looked at
 
 
 def remarks(scans: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -27,12 +23,9 @@ def remarks(scans: Iterable[Mapping[str, Any]]) -> list[str]:
         >>> remarks([scan])[0][:43]
         '1 anomalous scan with an empty mask (a.png)'
     """
+    scans = [scan for scan in scans if "skipped" not in scan]
     empty, brightest, shares = list[str](), list[float](), list[float]()
-    sizes: tuple[list[float], list[float]] = [], []  # by label
     for scan in scans:
-        if "skipped" in scan:
-            continue
-        sizes[scan["label"]].append(float(np.prod(scan["size"])))
         if scan["lesion"] == 0 and scan["label"] == 1:
             empty.append(scan["case"])
         elif scan["lesion"]:
@@ -56,22 +49,17 @@ def remarks(scans: Iterable[Mapping[str, Any]]) -> list[str]:
             f"Most lesions cover more than half of their scan ({np.median(shares):.0%} in the middle). If the masks "
             "are black on white, say so (data.picture.mask_values=[0])."
         )
-    return found + _told_by_size(*sizes)
+    return found + _not_cropped([scan["case"] for scan in scans if scan.get("uncropped")])
 
 
-def _told_by_size(normal: list[float], anomalous: list[float]) -> list[str]:
-    """Return that the number of pixels tells the classes apart, if it does: then an AUROC proves nothing."""
-    if min(len(normal), len(anomalous)) < FEWEST_SCANS:
+def _not_cropped(cases: list[str]) -> list[str]:
+    """Return which scans were to be cropped and stayed whole."""
+    if not cases:
         return []
-    label = np.repeat([0, 1], [len(normal), len(anomalous)])
-    value = auroc(label, np.array(normal + anomalous))
-    if max(value, 1 - value) < TELLING:
-        return []
-    which, told = "Anomalous" if value > 0.5 else "Normal", max(value, 1 - value)
+    some = ", ".join(cases[:NAMED]) + " …" * (len(cases) > NAMED)
     return [
-        f"{which} scans have more pixels: their number alone tells the classes apart with AUROC {told:.2f}. A detector "
-        "that scores no higher may be a ruler, and traces of the size outlast a resizing. Bring all files to one size "
-        "and compression by the same path, and compare."
+        f"{_counted(len(cases), 'scan')} not cropped ({some}): nothing that data.crop looks for was found, and they "
+        "stay whole. Look at them, or choose another crop."
     ]
 
 

@@ -39,6 +39,8 @@ class Detector(pl.LightningModule, ABC):
         clip_norm: maximum gradient norm of a network; None disables clipping.
         uncompiled: names of networks that `torch.compile` leaves alone: their forward pass is differentiated twice, as
             by a gradient penalty through autograd, or their graph serves two backward passes.
+        rescored: turns image and prediction into the prediction that `score` returns, where the score is made of the
+            map; None for the detector's own.
         compilation: how `torch.compile` is called for the other networks; None for not at all.
 
     Examples:
@@ -81,6 +83,7 @@ class Detector(pl.LightningModule, ABC):
     clip_norm: float | None = None
     uncompiled: tuple[str, ...] = ()
     compilation: dict[str, Any] | None = None
+    rescored: Callable[[Tensor, Prediction], Prediction] | None = None
     iteration: Tensor
 
     def __init__(self) -> None:
@@ -347,7 +350,9 @@ class Detector(pl.LightningModule, ABC):
         """
         self.eval()
         with torch.autocast(self.device.type, enabled=False), rounding(self.device, strict=True):
-            return self.predict(batch["image"].float())
+            image = batch["image"].float()
+            own = self.predict(image)
+            return own if self.rescored is None else self.rescored(image, own)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Any:
         return self.score(batch)

@@ -16,6 +16,7 @@ from anomaly_lab.reports.html import Banner, whole
 from anomaly_lab.studies.decisions import FIGURES, decisions, gained, gains
 from anomaly_lab.studies.findings import Findings
 from anomaly_lab.studies.health import relations
+from anomaly_lab.studies.intervals import over_runs, undefined
 from anomaly_lab.studies.page import plots, table
 from anomaly_lab.studies.page.gallery import CASES_PER_CLASS, gallery
 from anomaly_lab.studies.results import METRICS, Result
@@ -100,16 +101,17 @@ def unweighted(findings: Findings) -> dict[str, list[tuple[str, dict[str, Summar
         runs = {name: findings.of(name, dataset) for name in findings.rows}
         runs |= {name: findings.baseline(name, dataset) for name in findings.baselines}
         by_dataset[dataset] = [
-            (findings.title(name), {title: _over(of_name.values(), f"unweighted_{title.lower()}", findings, dataset)
+            (findings.title(name), {title: _over(of_name.values(), f"unweighted_{title.lower()}")
                                     for title in ("Precision", "Recall", "F1")})
             for name, of_name in runs.items() if of_name
         ]  # fmt: skip
     return by_dataset
 
 
-def _over(runs: Iterable[Result], metric: str, findings: Findings, dataset: str) -> Summary:
-    values = [value for run in runs if not math.isnan(value := run.figure(metric))]
-    return summary(values, overlap=findings.overlap(dataset))
+def _over(runs: Iterable[Result], metric: str) -> Summary:
+    known = [run for run in runs if not math.isnan(run.figure(metric))]
+    found = over_runs(known, [metric], metric)[metric] if known else undefined(math.nan)
+    return summary([run.figure(metric) for run in known])._replace(low=found.low, high=found.high)
 
 
 def banners(findings: Findings) -> list[Banner]:
@@ -139,6 +141,8 @@ def banners(findings: Findings) -> list[Banner]:
     if stale:
         text = f"The runs of {', '.join(stale)} were made with different versions of the code."
         notices.append(Banner("warning", "Mixed code", text))
+    for dataset, sentence in findings.few().items():
+        notices.append(Banner("warning", f"Few patients: {findings.study.datasets[dataset].title}", sentence))
     if findings.missing:
         text = f"Runs without a result: {len(findings.missing)}; they are listed at the end."
         notices.append(Banner("warning", "Incomplete", text))

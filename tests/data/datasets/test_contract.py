@@ -26,6 +26,10 @@ from PIL import Image
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.datasets.dicom import Dicom
+from anomaly_lab.data.datasets.folder import Folder
+from anomaly_lab.data.datasets.headct import HeadCT
+from anomaly_lab.data.datasets.isic2016 import ISIC2016
+from anomaly_lab.data.datasets.nifti import Nifti
 from anomaly_lab.data.readers.files import is_deep
 from anomaly_lab.data.readers.nifti import is_nifti
 from anomaly_lab.data.readers.scan import Scan
@@ -93,6 +97,29 @@ def test_what_a_data_set_promises(kind: type[PatchDataModule], tmp_path: Path) -
     check_twin(data, root)
     check_pipes(data, root)
     check_litter(data, root)
+
+
+@pytest.mark.parametrize("kind", [HeadCT, Folder, ISIC2016, Nifti, Dicom], ids=lambda kind: kind.__name__)
+def test_what_a_data_set_promises_cropped(kind: type[PatchDataModule], tmp_path: Path) -> None:
+    """Pictures, and volumes with their geometry; the store is another one, and that of whole scans keeps its name."""
+    root = tmp_path / "files"
+    whole_scans = twin_of(kind, root)
+    data = made(kind, root, ["data.crop=foreground"])
+    cases = data.cases(root)
+    assert data.plan(cases).key != whole_scans.plan(cases).key
+    assert "crop_to" not in whole_scans.plan(cases).protocol
+    smaller = 0
+    for case in cases[::7]:
+        before, scan = data.read(case), data.read_cropped(case)
+        assert (scan.mask is None) == (before.mask is None)
+        assert scan.mask is None or scan.mask.shape[1:] == scan.shape
+        smaller += scan.shape != before.shape
+        if scan.affine is not None and before.affine is not None:
+            assert scan.own_grid.shape == before.shape
+            assert np.array_equal(scan.own_grid.affine, before.affine)
+    data.setup("inspect")
+    assert np.isfinite(data.store.batch(np.arange(2))["image"].numpy()).all()
+    assert smaller or any("not cropped" in remark for remark in data.facts()["remarks"])
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomaly_lab.data.splitting.classes import Classes
-from anomaly_lab.data.splitting.splits import Split, SplitRule, split_by_file, split_by_seed, split_supervised
+from anomaly_lab.data.splitting.splits import MARGIN, Split, SplitRule, split_by_file, split_by_seed, split_supervised
 from anomaly_lab.types import Case, UserError
 
 
@@ -61,6 +61,54 @@ def test_users_file_is_followed(tmp_path):
     path = tmp_path / "split.csv"
     path.write_text("id, split\n000,test\n001,train\n002,val\n")
     assert split_by_file(_cases([1, 0, 0]), path) == {"000": "test", "001": "train", "002": "val"}
+
+
+def test_a_case_whose_split_is_empty_is_left_out(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("id,split\n000,\n001,train\n002,\n003,test\n")
+    cases = _cases([1, 0, 0, 1], ["a", "b", "b", "c"])  # also one whose patient trains
+    assert split_by_file(cases, path) == {"000": "", "001": "train", "002": "", "003": "test"}
+
+
+@given(st.lists(st.booleans(), min_size=30, max_size=90), st.integers(2, 6), st.integers(0, 9), st.integers(0, 9))
+def test_blocks_are_judged_once_each_and_nothing_near_them_is_used(alone, folds, seed, step):
+    starts = [number if own or not number else -1 for number, own in enumerate(alone)]
+    group = [max(start for start in starts[: number + 1] if start >= 0) for number in range(len(starts))]
+    cases = _cases([1] * 4 + [0] * len(alone), [f"odd{i}" for i in range(4)] + [f"p{start}" for start in group])
+    tested = []
+    for fold in range(folds):
+        rule = SplitRule(folds=folds, fold=fold, val_fraction=step / 20, seed=seed, blocks=True)
+        try:
+            split = split_by_seed(cases, rule)
+        except UserError:
+            return  # every patient reaches into the block
+        assert [split[case.id] for case in cases[:4]] == ["test"] * 4
+        places = {
+            name: [i for i, case in enumerate(cases[4:]) if split[case.id] == name] for name in ("train", "val", "test")
+        }
+        for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+            assert not {group[i] for i in places[one]} & {group[i] for i in places[other]}
+            assert all(abs(i - j) > MARGIN for i in places[one] for j in places[other])
+        assert bool(places["val"]) == bool(step)
+        tested += places["test"]
+    assert tested == list(range(len(alone)))
+
+
+def test_blocks_of_head_ct():
+    normals = range(100, 200)
+    for seed in range(8):
+        split = split_by_seed(HEADCT, SplitRule(75, 0.1, seed=seed, blocks=True))
+        first = 100 + 25 * (seed % 4)
+        assert [i for i in normals if split[f"{i:03d}"] == "test"] == list(range(first, first + 25))
+        assert _counts(split)[0] in (62, 64)
+        assert _counts(split)[1:] == [7, 125]
+
+
+@pytest.mark.parametrize("rule", [{"train_normals": 100}, {"train_normals": 0.2}, {"folds": 2}, {"folds": 1000}])
+def test_blocks_that_leave_nobody_are_refused(rule):
+    few = _cases([1, 0, 0, 0])
+    with pytest.raises(UserError, match=r"blocks by data\.split\."):
+        split_by_seed(few, SplitRule(**rule, blocks=True))
 
 
 FAULTS = {

@@ -120,3 +120,11 @@ def test_store_deleted_while_it_is_built_is_said(plan, tmp_path):
 
     with pytest.raises(UserError, match="another process deleted files"):
         open_or_build(replace(plan, read=deleting), tmp_path / "store", "fail")
+
+
+def test_the_facts_of_a_file_are_kept_beside_its_name(plan, tmp_path):
+    store = open_or_build(plan, tmp_path / "store", "skip")
+    for case, facts in zip(plan.cases, store.scans(), strict=True):
+        assert facts["file"] == case.image.name
+        assert facts["header"]["bytes"] == case.image.stat().st_size
+        assert facts["header"]["bits"] == 8

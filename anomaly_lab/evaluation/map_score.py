@@ -1,0 +1,203 @@
+"""Scores from anomaly maps: what the map of a detector shows, smoothed, on one side, place by place, pooled.
+
+A reconstruction often finds what the detector's own score throws away. From the signed difference of image and
+reconstruction, or the detector's map where it does not reconstruct, this makes another map and a score of it. Nothing
+is trained; with `standardise` the mean and deviation of the map at every place are measured on normals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_lab.evaluation.scoring import Score
+from anomaly_lab.experiment.config import ScoreRule
+from anomaly_lab.experiment.run_folder import write_atomic
+from anomaly_lab.lesions.lesion import smoothed
+from anomaly_lab.types import Batch, Prediction, UserError
+
+FILE = "score.npz"  # in the run folder: what was measured on the normals
+SIDE = 64  # pixels; `smooth` is given for a picture with sides of that length
+MAX_NORMALS = 1000  # normals on which the places are measured, at most
+
+
+@dataclass
+class MapScore:
+    """Turns a prediction into one whose map and score follow a rule.
+
+    Attributes:
+        rule: the settings.
+        count: number of normals that were measured; 0 if none were needed.
+        mean: of the map at every place, [1, *S].
+        squares: sum of the squared distances from it, [1, *S].
+        known: digests of the images measured: each of them is judged by the others, as a new image is.
+
+    Examples:
+        >>> image = torch.zeros(1, 1, 8, 8)
+        >>> image[0, 0, 2, 3] = 0.5
+        >>> flat = Prediction(torch.zeros(1), reconstruction=torch.zeros(1, 1, 8, 8))
+        >>> bright, dark = (MapScore(ScoreRule("map", sign=sign, pool="max")) for sign in ("bright", "dark"))
+        >>> bright(image, flat).anomaly_score.tolist(), dark(image, flat).anomaly_score.tolist()
+        ([0.5], [0.0])
+    """
+
+    rule: ScoreRule
+    count: int = 0
+    mean: Tensor | None = None
+    squares: Tensor | None = None
+    known: set[str] = field(default_factory=set)
+
+    @classmethod
+    def fit(
+        cls, rule: ScoreRule, score: Score, images: Iterable[Tensor], device: torch.device | str = "cpu"
+    ) -> MapScore:
+        """Measure the places on normals, if the rule needs it.
+
+        Args:
+            rule: the settings.
+            score: a detector's `score`, its own.
+            images: normals in batches [B, C, *S].
+            device: where the detector's weights are.
+
+        Raises:
+            UserError: the rule needs a reconstruction or a map that the detector does not have, or there are fewer than
+                two normals.
+        """
+        fitted = cls(rule)
+        if rule.standardise == "none":
+            return fitted
+        for image in images:
+            there = image.to(device)
+            values = fitted._signed(there, score(Batch(image=there))).cpu().double()
+            for one, value in zip(image, values, strict=True):
+                fitted._add(one, value)
+        if fitted.count < 2:
+            raise UserError(
+                f"score.standardise=place: it takes two normals at least to measure places, and score.normals="
+                f"{rule.normals} gives {fitted.count}; set score.standardise=none"
+            )
+        return fitted
+
+    def __call__(self, image: Tensor, prediction: Prediction) -> Prediction:
+        """Return the prediction with another score and map.
+
+        Args:
+            image: [B, C, *S] in [-1, 1].
+            prediction: the detector's own, of these images.
+
+        Raises:
+            UserError: the rule needs a reconstruction or a map that the detector does not have.
+        """
+        values = self._signed(image, prediction)
+        if self.mean is not None:
+            values = torch.stack([self._standardised(*pair) for pair in zip(image, values, strict=True)])
+        shown = _SIDES[self.rule.sign if prediction.reconstruction is not None else "bright"](values)
+        return prediction._replace(anomaly_score=self._pooled(shown), anomaly_map=shown)
+
+    def save(self, run: Path) -> None:
+        """Write what was measured into a run folder; an earlier file is replaced, or removed if nothing was."""
+        if self.mean is None or self.squares is None:
+            (run / FILE).unlink(missing_ok=True)
+            return
+        buffer, known = io.BytesIO(), np.array(sorted(self.known))
+        np.savez_compressed(buffer, count=self.count, mean=self.mean, squares=self.squares, known=known)
+        write_atomic(run / FILE, buffer.getvalue())
+
+    @classmethod
+    def load(cls, rule: ScoreRule, run: Path) -> MapScore:
+        """Read what was measured for a run.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        if rule.standardise == "none":
+            return cls(rule)
+        try:
+            with np.load(run / FILE, allow_pickle=False) as kept:
+                mean, squares = (torch.from_numpy(kept[name]).double() for name in ("mean", "squares"))
+                return cls(rule, int(kept["count"]), mean, squares, set(kept["known"].tolist()))
+        except (OSError, ValueError, KeyError, BadZipFile, EOFError, TypeError) as error:
+            raise UserError(
+                f"{run / FILE}: what score.standardise=place was measured on cannot be read "
+                f"({type(error).__name__}); run: make evaluate RUN={run}"
+            ) from error
+
+    def _signed(self, image: Tensor, prediction: Prediction) -> Tensor:
+        """Return the smoothed difference of image and reconstruction, or the map of a detector without one, [B, 1, *S].
+
+        It is smoothed with its sign, so that what is bright here and dark there cancels out: noise does, a lesion does
+        not.
+        """
+        if prediction.reconstruction is not None:
+            values = (image - prediction.reconstruction).mean(1, keepdim=True)
+        elif self.rule.sign != "both":
+            raise UserError(
+                f"score.sign={self.rule.sign}: this detector does not reconstruct, so its map has no sign; set "
+                "score.sign=both"
+            )
+        elif prediction.anomaly_map is None:
+            raise UserError("score.from=map: this detector has no anomaly map; set score.from=detector")
+        else:
+            values = prediction.anomaly_map
+        sigma = self.rule.smooth * min(values.shape[2:]) / SIDE
+        return smoothed(values.flatten(0, 1).float(), sigma).view_as(values) if sigma else values.float()
+
+    def _add(self, image: Tensor, value: Tensor) -> None:
+        """Add a normal to the mean and the squares (Welford 1962)."""
+        mean = torch.zeros_like(value) if self.mean is None else self.mean
+        squares = torch.zeros_like(value) if self.squares is None else self.squares
+        self.count += 1
+        self.mean = mean + (value - mean) / self.count
+        self.squares = squares + (value - mean) * (value - self.mean)
+        self.known.add(_digest(image))
+
+    def _standardised(self, image: Tensor, value: Tensor) -> Tensor:
+        """Return the distance of a map, [1, *S], from the mean of the normals in their deviations at every place."""
+        assert self.mean is not None
+        assert self.squares is not None
+        value64, mean, squares, count = value.cpu().double(), self.mean, self.squares, self.count
+        if mean.shape != value64.shape:
+            raise UserError(
+                f"score.standardise=place: places were measured on maps of {list(mean.shape[1:])} pixels, this one has "
+                f"{list(value64.shape[1:])}"
+            )
+        if count > 2 and _digest(image) in self.known:
+            mean, squares, count = _without(value64, mean, squares, count)
+        deviation = (squares / (count - 1)).clamp(min=0).sqrt()
+        # where nothing ever varies, such as black background, a trace would count as infinitely unusual
+        floor = deviation.mean() / 2 + 1e-6
+        return ((value64 - mean) / (deviation.square() + floor.square()).sqrt()).to(value)
+
+    def _pooled(self, shown: Tensor) -> Tensor:
+        flat = shown.flatten(1)
+        if self.rule.pool == "mean":
+            return flat.mean(1)
+        count = 1 if self.rule.pool == "max" else max(1, round(self.rule.top * flat.shape[1]))
+        return flat.topk(count, 1).values.mean(1)
+
+
+_SIDES = {
+    "both": torch.abs,
+    "bright": lambda values: values.clamp(min=0),
+    "dark": lambda values: (-values).clamp(min=0),
+}
+
+
+def _without(value: Tensor, mean: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor, int]:
+    """Return mean, squares and count of the normals but one."""
+    rest = mean + (mean - value) / (count - 1)
+    return rest, (squares - (value - mean) * (value - rest)).clamp(min=0), count - 1
+
+
+def _digest(image: Tensor) -> str:
+    """Return a digest of an image's grey values to 8 bits."""
+    levels = image.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous()
+    return hashlib.sha256(repr(tuple(levels.shape)).encode() + levels.numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,129 @@
+"""Choose a rule for the score by lesions planted on validation normals: no test case is looked at, and no label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from anomaly_lab.evaluation.map_score import MapScore
+from anomaly_lab.evaluation.scoring import Score
+from anomaly_lab.experiment.config import ScoreRule
+from anomaly_lab.lesions.lesion import Lesion
+from anomaly_lab.lesions.planting import TUNING, plant
+from anomaly_lab.metrics.ranking import auroc
+from anomaly_lab.types import Batch, Prediction, UserError
+
+RULES = {  # a first look at a detector that reconstructs
+    "own": ScoreRule(),
+    "mean": ScoreRule("map", pool="mean"),
+    "smooth": ScoreRule("map", smooth=2.0),
+    "smooth, by place": ScoreRule("map", smooth=2.0, standardise="place"),
+    "bright": ScoreRule("map", smooth=2.0, sign="bright"),
+    "bright, by place": ScoreRule("map", smooth=2.0, sign="bright", standardise="place"),
+    "dark": ScoreRule("map", smooth=2.0, sign="dark"),
+    "dark, by place": ScoreRule("map", smooth=2.0, sign="dark", standardise="place"),
+}
+
+
+class Trial(NamedTuple):
+    """The lesions by which rules are compared.
+
+    Attributes:
+        normals: validation normals, [B, C, *S] in [-1, 1].
+        seeds: of the planting.
+        kinds: of lesions; those of HELD_BACK should be planted once only, after the choice.
+    """
+
+    normals: Tensor
+    seeds: Sequence[int] = range(5)
+    kinds: Sequence[Lesion] = TUNING
+
+
+class Ranked(NamedTuple):
+    """How well a rule tells normals with planted lesions from the same normals without.
+
+    Attributes:
+        name: of the rule.
+        auroc: mean over the seeds.
+        deviation: standard deviation over the seeds; it says nothing of other normals, of which there are as few.
+        kinds: mean AUROC for each kind of lesion.
+    """
+
+    name: str
+    auroc: float
+    deviation: float
+    kinds: dict[str, float]
+
+
+def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: Iterable[Tensor] = ()) -> list[Ranked]:
+    """Rank rules by the AUROC of validation normals with planted lesions against the same normals without.
+
+    Each kind is planted on every normal with every seed. All rules see the same lesions, so their differences are
+    paired.
+
+    Args:
+        rules: the rules to compare, by name; one whose source is "detector" is the detector's own score.
+        score: the detector's own `score`.
+        trial: normals and what is planted on them.
+        measured: normals by which places are standardised, in batches.
+
+    Returns:
+        The rules, best first.
+
+    Raises:
+        UserError: there are no normals, or nothing can be planted on them.
+
+    Examples:
+        >>> import torch
+        >>> def brightness(batch: Batch) -> Prediction:
+        ...     return Prediction(batch["image"].mean((1, 2, 3)), reconstruction=torch.zeros_like(batch["image"]))
+        >>> normals = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+        >>> ranked = rank({"own": ScoreRule(), "max": ScoreRule("map", pool="max")}, brightness, Trial(normals))
+        >>> sorted(rule.name for rule in ranked)
+        ['max', 'own']
+    """
+    normals, seeds, kinds = trial
+    if not len(normals) or not kinds or not len(seeds):
+        raise UserError("rules are compared on validation normals with planted lesions, and there are none")
+    kept = list(measured) if any(rule.standardise == "place" for rule in rules.values()) else []
+    fitted = {
+        name: MapScore.fit(rule, score, kept, normals.device) for name, rule in rules.items() if rule.source == "map"
+    }
+    plain = _scores(fitted, rules, score, normals)
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in rules}
+    for kind in kinds:
+        for seed in seeds:
+            lesions = plant(normals, seed, (kind,), donors=normals)
+            there = lesions.mask.flatten(1).any(1).cpu().numpy()
+            if not there.any():
+                continue
+            for name, values in _scores(fitted, rules, score, lesions.image).items():
+                label = np.repeat([0, 1], [len(normals), int(there.sum())])
+                found[name].setdefault(kind.name, []).append(auroc(label, np.concatenate([plain[name], values[there]])))
+    if not all(found.values()):
+        raise UserError("no lesion can be planted on these normals: they are flat; choose other kinds")
+    return sorted((_ranked(name, by_kind) for name, by_kind in found.items()), key=lambda rule: -rule.auroc)
+
+
+def _scores(
+    fitted: Mapping[str, MapScore], rules: Mapping[str, ScoreRule], score: Score, image: Tensor
+) -> dict[str, np.ndarray]:
+    """Return the scores of images by every rule; the detector predicts once."""
+    prediction = score(Batch(image=image))
+    return {name: _rescored(fitted.get(name), image, prediction) for name in rules}
+
+
+def _rescored(rule: MapScore | None, image: Tensor, prediction: Prediction) -> np.ndarray:
+    value = prediction if rule is None else rule(image, prediction)
+    return np.asarray(value.anomaly_score.detach().cpu().double())
+
+
+def _ranked(name: str, by_kind: Mapping[str, Sequence[float]]) -> Ranked:
+    repeats = min(map(len, by_kind.values()))
+    by_seed = np.mean([values[:repeats] for values in by_kind.values()], axis=0)
+    kinds = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
+    spread = float(np.std(by_seed, ddof=1)) if repeats > 1 else float("nan")
+    return Ranked(name, float(np.mean(list(kinds.values()))), spread, kinds)

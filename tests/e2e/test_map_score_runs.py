@@ -1,0 +1,95 @@
+"""A run whose score comes from its map: trained so, judged so again without training, and undone; cropped besides."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from data.conftest import write_headct
+from PIL import Image
+from pipeline.conftest import settings
+
+from anomaly_lab.evaluation.map_score import FILE
+from anomaly_lab.evaluation.planted import RULES
+from anomaly_lab.experiment import config as configuration
+from anomaly_lab.experiment import fingerprint, record
+from anomaly_lab.lesions.planting import TUNING
+from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline.scorer import Scorer
+from anomaly_lab.types import UserError
+
+SHORT = ("detector.gan_iterations=2", "detector.encoder_iterations=2", "callbacks.wandb=null", "callbacks.health=null",
+         "evaluation.replicates=20", "detector.latent_dim=4")  # fmt: skip
+MAP = ("score.from=map", "score.sign=bright", "score.smooth=2", "score.standardise=place")
+
+
+def recorded(run: Path) -> dict[str, float]:
+    return {row["id"]: float(row["score"]) for row in csv.DictReader((run / "scores.csv").open())}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("map_score")
+    write_headct(folder / "headct")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    return engine.train(settings(folder, *SHORT, *MAP, "data.crop=foreground", "name=of_maps"))
+
+
+def test_new_pictures_have_the_score_and_threshold_of_the_run(folder: Path, trained: Path) -> None:
+    """Cropped, and with the places measured while it was trained; maps lie on the whole picture."""
+    scorer = Scorer.open(trained)
+    for name, score in recorded(trained).items():
+        path = folder / "headct" / "head_ct" / "head_ct" / f"{name}.png"
+        scored = scorer.score(path)
+        assert scored.score == pytest.approx(score, rel=1e-4)
+        assert scored.anomaly_map is not None
+        assert scored.anomaly_map.shape == Image.open(path).size[::-1]
+        assert scored.anomaly_map.min() >= 0
+    (trained / FILE).rename(trained / "away")
+    with pytest.raises(UserError, match="make evaluate"):
+        Scorer.open(trained)
+    (trained / "away").rename(trained / FILE)
+
+
+def test_a_trained_run_is_judged_by_its_maps_and_by_its_own_score_again(folder: Path, trained: Path) -> None:
+    run = engine.train(settings(folder, *SHORT, "data.crop=foreground", "name=own"))
+    own = recorded(run)
+    assert not (run / FILE).exists()
+    engine.evaluate(str(run), MAP)
+    assert recorded(run) == pytest.approx(recorded(trained), rel=1e-4)  # as if it had been trained so
+    assert configuration.recall(run / "config.yaml").score.source == "map"
+    assert record.read_provenance(run)["evaluated"][-1]["changed"]["score.source"] == {"from": "detector", "to": "map"}
+    engine.evaluate(str(run))  # it stays so
+    assert recorded(run) == pytest.approx(recorded(trained), rel=1e-4)
+    engine.evaluate(str(run), ["score.from=detector"])
+    assert recorded(run) == pytest.approx(own, rel=1e-6)
+    assert not (run / FILE).exists()
+
+
+def test_rules_are_ranked_without_a_test_case(trained: Path) -> None:
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    ranked = engine.rank_scores(str(trained), seeds=(0,))
+    assert {rule.name for rule in ranked} == {*RULES}
+    assert all(0 <= rule.auroc <= 1 and {*rule.kinds} <= {kind.name for kind in TUNING} for rule in ranked)
+    assert {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()} == before
+
+
+def test_a_score_that_cannot_be_is_refused_in_one_line(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"score\.sign.*bright"):
+        settings(folder, "score.from=map", "score.sign=brigth")
+    with pytest.raises(UserError, match=r"score\.top"):
+        settings(folder, "score.from=map", "score.top=0")
+
+
+def test_the_settings_of_a_score_that_is_not_used_make_no_other_run(folder: Path) -> None:
+    plain, other, mapped = (
+        configuration.OmegaConf.to_container(settings(folder, *words))
+        for words in ([], ["score.smooth=3"], ["score.from=map"])
+    )
+    older = {key: value for key, value in plain.items() if key != "score"}
+    older["data"] = {key: value for key, value in plain["data"].items() if key != "crop"}
+    assert fingerprint.of_config(plain) == fingerprint.of_config(other) == fingerprint.of_config(older)
+    assert fingerprint.of_config(mapped) != fingerprint.of_config(plain)
