@@ -82,7 +82,7 @@ resume: $(STAMP)  ## continue a stopped run: make resume RUN=runs/…
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab resume $(call quote,$(RUN)) $(DATA_WORDS) $(OVERRIDES)
 
-evaluate: $(STAMP)  ## score and evaluate a run again: make evaluate RUN=runs/…
+evaluate: $(STAMP)  ## score and evaluate a run, or a folder of runs, again: make evaluate RUN=runs/… [scores=recorded]
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab evaluate $(call quote,$(RUN)) $(DATA_WORDS) $(if $(CHECKPOINT),--checkpoint $(call quote,$(CHECKPOINT))) $(OVERRIDES)
 

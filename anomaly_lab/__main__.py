@@ -17,7 +17,7 @@ from anomaly_lab.pipeline import launchers
 from anomaly_lab.types import FailedElsewhereError, UserError
 
 INTERRUPTED = 130  # exit status of shells after Ctrl-C
-INCOMPLETE = 3  # exit status if some files could not be scored
+INCOMPLETE = 3  # exit status if some files could not be scored, or some runs not be evaluated
 
 
 class FrontDoor(TyperGroup):
@@ -178,7 +178,7 @@ def resume(
 
 @app.command()
 def evaluate(
-    run: Run,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run folder, or of a folder of runs.")],
     overrides: Overrides = None,
     data_root: DataRoot = None,
     accept_changed_data: AcceptChanges = False,
@@ -186,11 +186,21 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="Another checkpoint than the last; the report says so.")
     ] = None,
 ) -> None:
-    """Score and evaluate a trained run again, with its data."""
+    """Score and evaluate a trained run again, with its data; or all runs below a folder.
+
+    scores=recorded evaluates the scores as they stand in scores.csv, without data and checkpoint. Over a folder the
+    exit status is 3 if a run could not be evaluated.
+    """
     from anomaly_lab.pipeline import engine
     from anomaly_lab.pipeline.identity import DataAsked
+    from anomaly_lab.pipeline.judging import runs_below
 
-    engine.evaluate(run, overrides or [], DataAsked(data_root, accept_changed_data), checkpoint)
+    asked = DataAsked(data_root, accept_changed_data)
+    if runs_below(Path(run)):
+        if not engine.evaluate_all(run, overrides or [], asked, checkpoint):
+            raise typer.Exit(INCOMPLETE)
+        return
+    engine.evaluate(run, overrides or [], asked, checkpoint)
 
 
 @app.command()

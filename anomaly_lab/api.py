@@ -155,14 +155,15 @@ def evaluate(
         accept_changed_data: go on with what is left of the recorded split if files were added, removed or altered.
         checkpoint: name of a checkpoint other than the last, or how it begins.
         trust: packages beside anomaly_lab whose classes the run may name.
-        settings: as in `train`, of the sections `evaluation` and `score`, which the run keeps, and of `data.store`.
+        settings: as in `train`, of the sections `evaluation` and `score`, which the run keeps, and of `data.store`;
+            with `scores="recorded"` scores.csv is evaluated as it stands, without data and checkpoint.
 
     Raises:
         UserError: the run does not exist, is not trained or in use by another process, or its data have changed.
 
     Examples:
         >>> run = "runs/ganomaly_headct/20260101-120000-laptop-1a2b"
-        >>> evaluate(run, evaluation={"quantile": 0.9}).metrics  # doctest: +SKIP
+        >>> evaluate(run, evaluation={"purpose": "screening"}).metrics  # doctest: +SKIP
     """
     asked = DataAsked(data_root, accept_changed_data)
     with trusting(trust):

@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 from anomaly_lab.evaluation.baselines.fitted import kinds
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import ThresholdRule
+from anomaly_lab.experiment.purpose import quantile_of
 from anomaly_lab.metrics import joint, ranking, statistics, thresholds
 from anomaly_lab.metrics.comparison import holm
 from anomaly_lab.metrics.joint import Patients, Sample
@@ -49,7 +50,7 @@ Ends = tuple[float, float, float]  # low end, high end, p-value of a difference
 
 def evaluate_scores(
     scores: Scores,
-    quantile: float = 0.95,
+    purpose: str | float = "rule_in",
     replicates: int = 2000,
     seed: int = 0,
     rule: ThresholdRule = "normal_quantile",
@@ -58,7 +59,8 @@ def evaluate_scores(
 
     Args:
         scores: all validation and test cases.
-        quantile: fraction of normals that should score at or below the threshold.
+        purpose: what the threshold is for, or the share of normals that should score at or below it, see
+            `experiment.purpose`; decided before any result.
         replicates: number of bootstrap replicates; patients are drawn.
         seed: of the bootstrap.
         rule: how the threshold is set, for the detector and for each baseline.
@@ -86,7 +88,10 @@ def evaluate_scores(
     label, (_, patient) = scores.label[test], np.unique(np.array(scores.patient)[test], return_inverse=True)
     patients = joint.count_patients(label, patient)
     columns = {"detector": scores.score, **scores.baselines}
-    cutoffs = {name: _threshold(rule, scores, values, quantile) for name, values in columns.items()}
+    cutoffs = {
+        name: _threshold(rule, scores, values, quantile_of(purpose), scores.probabilities and name == "detector")
+        for name, values in columns.items()
+    }
     ratings = {name: (values[test], cutoffs[name].value) for name, values in columns.items()}
     replicated = statistics.bootstrap(label, patient, ratings, replicates, seed)
     tables = {name: _table(Sample(label, score, patient), cut, replicated[name], patients)
@@ -97,7 +102,13 @@ def evaluate_scores(
     content: dict[str, Any] = without_nan(
         {
             "counts": {split: _counts(scores, split) for split in ("val", "test")},
-            "threshold": {"rule": RULES[rule], "uses_test": rule in CAVEATS, **cutoffs["detector"]._asdict()},
+            "threshold": {
+                "rule": RULES[rule],
+                "uses_test": rule in CAVEATS,
+                "purpose": purpose if isinstance(purpose, str) and rule not in CAVEATS else None,
+                **_fields(cutoffs["detector"]),
+                "num_cross_fitted": int((scores.of("crossfit") & scores.normals).sum()) if rule not in CAVEATS else 0,
+            },
             "detector": tables.pop("detector"),
             "baselines": tables,
             "trivial": {
@@ -202,7 +213,7 @@ def _jackknife(value: float, without: Floats, patients: int, least: float = 0.0,
     return low, high, 2 * float(stats.t.sf(abs(value) / error, patients - 1))
 
 
-def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float) -> Threshold:
+def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: float, probabilities: bool) -> Threshold:
     """Set the threshold on `values` [N], scores of the detector or a baseline; two rules use only the test split."""
     test = scores.of("test")
     if rule == "test_max_f1":
@@ -210,7 +221,13 @@ def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: fl
     if rule == "test_min_max":
         low, high = float(values[test].min()), float(values[test].max())
         return Threshold(low + RANGE_FRACTION * (high - low), math.nan, 0)
-    return thresholds.normal_quantile(values[scores.normals], quantile)
+    patient = np.array(scores.patient)[scores.normals].tolist()
+    return thresholds.from_normals(values[scores.normals], quantile, patient, probabilities)
+
+
+def _fields(threshold: Threshold) -> dict[str, Any]:
+    low, high = threshold.specificity or (math.nan, math.nan)
+    return threshold._asdict() | {"specificity": {"low": low, "high": high}}
 
 
 def _table(

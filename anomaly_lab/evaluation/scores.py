@@ -28,11 +28,12 @@ class Scores:
     Attributes:
         id: unique case ids.
         patient: patient of each case; the bootstrap draws patients.
-        split: "val" (validation normals) or "test".
+        split: "val" (validation normals), "test", or "crossfit" (training normals, scored by fits without them).
         label: [N], 0 normal, 1 anomalous.
         score: the detector's raw scores, [N], finite; higher = more anomalous.
         baselines: name -> scores of a baseline, [N], finite.
         components: name -> a term of the detector's score, [N], finite.
+        probabilities: whether `score` is a probability, so that no threshold lies above 1.
 
     Raises:
         UserError: an id occurs twice, or a score is not finite.
@@ -52,6 +53,7 @@ class Scores:
     score: Floats
     baselines: dict[str, Floats] = field(default_factory=dict)
     components: dict[str, Floats] = field(default_factory=dict)
+    probabilities: bool = False
 
     def __post_init__(self) -> None:
         """Validate the rows: unique ids, finite scores."""
@@ -131,7 +133,8 @@ class Scores:
             for columns in (self.baselines, self.components)
         )
         patient, split = (np.array(values)[highest].tolist() for values in (self.patient, self.split))
-        return Scores([str(id) for id in ids], patient, split, label, score, baselines, components), highest
+        names = [str(id) for id in ids]
+        return Scores(names, patient, split, label, score, baselines, components, self.probabilities), highest
 
     def p_values(self) -> Floats:
         """Return each case's conformal p-value against the validation normals, [N]; NaN without validation normals.
@@ -146,9 +149,19 @@ class Scores:
 
     @property
     def normals(self) -> NDArray[np.bool_]:
-        """Mask of the validation normals, [N], the only cases that may set the threshold; uses no test label."""
+        """Mask of the normals that may set the threshold, [N]: of validation, and cross-fitted; uses no test label."""
         normal: NDArray[np.bool_] = self.label == 0
-        return self.of("val") & normal
+        return ~self.of("test") & normal
+
+    def joined(self, other: "Scores") -> "Scores":
+        """Return the rows of both, which have the same columns."""
+        id, patient, split = (getattr(self, name) + getattr(other, name) for name in ("id", "patient", "split"))
+        label, score = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("label", "score"))
+        baselines, components = (
+            {name: np.concatenate([mine[name], theirs[name]]) for name in mine}
+            for mine, theirs in ((self.baselines, other.baselines), (self.components, other.components))
+        )
+        return Scores(id, patient, split, label, score, baselines, components, self.probabilities)
 
     def of(self, split: str) -> NDArray[np.bool_]:
         """Return a mask of the cases of a split, [N]."""
@@ -163,10 +176,10 @@ def _texts(values: Floats) -> list[str]:
 
 def _numbers(row: Mapping[str, str], where: str) -> dict[str, float]:
     """Return the numbers of a row: label, score and baselines."""
-    if row["split"] not in ("val", "test") or row["label"] not in ("0", "1"):
+    if row["split"] not in ("val", "test", "crossfit") or row["label"] not in ("0", "1"):
         raise UserError(
-            f"{where}: split must be val or test and label 0 or 1, not {row['split']!r} and {row['label']!r}; "
-            "evaluate the run to write it again"
+            f"{where}: split must be val, test or crossfit and label 0 or 1, not {row['split']!r} and "
+            f"{row['label']!r}; evaluate the run to write it again"
         )
     try:
         return {name: float(row[name]) for name in row if name in ("label", "score") or name not in COLUMNS}

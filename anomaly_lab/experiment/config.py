@@ -20,6 +20,7 @@ from yaml import YAMLError
 from anomaly_lab import catalogue
 from anomaly_lab.experiment import compose
 from anomaly_lab.experiment.compose import BUDGETS, Layer, tell_of_new_keys
+from anomaly_lab.experiment.purpose import Purpose
 from anomaly_lab.experiment.schema import (
     TARGET,
     arguments,
@@ -35,6 +36,7 @@ from anomaly_lab.types import Count, Name, Range, Seed, UserError
 
 Compile = Literal["never", "networks", "graphs"]
 CaseScore = Literal["none", "max", "mean", "top_k"]
+Reference = Literal["validation", "crossfit"]
 ThresholdRule = Literal["normal_quantile", "test_max_f1", "test_min_max"]
 FeatureBaselines = Literal["auto", "always", "never"]
 OF_DATA_ALONE = ("data", "seed", "runs", "budget")  # keys accepted for a data set without a detector
@@ -51,11 +53,19 @@ class Evaluation:
             normals (held-out normal images). The other two use the test set, exist to reproduce published results and
             put a warning on the report: "test_max_f1" maximises F1 on the test labels (anomalib), "test_min_max" is at
             0.2 of the range of the test scores (the official GANomaly code).
-        quantile: quantile of the validation normals' scores, in (0, 1).
+        purpose: what the threshold of "normal_quantile" is for, decided before any result: "rule_in" (an alarm is acted
+            upon: .95 of the normals stay below), "screening" (few missed, alarms get a second look: .8), "rule_out"
+            (what is silent is not looked at: .5), or such a quantile in (0, 1).
+        reference: the normals that "normal_quantile" goes by: those of "validation", or with "crossfit" the training
+            normals as well, each scored by a fit that has not seen its patient. Only for detectors that are fitted in
+            seconds (kernel methods without learnt features); the baselines then do the same.
         replicates: number of bootstrap replicates for the confidence intervals.
         case_score: unit of the evaluation: "none" evaluates patches individually; the others evaluate cases by the
             "max" or the "mean" of their patches' scores, or by the mean of the highest `top_k` ("top_k").
         top_k: number of patches for "top_k".
+        prevalence: share of anomalous scans where the detector would be used; for predictive values, alarms a day and
+            net benefit. The test split's own share is no guide: it was put together.
+        scans_per_day: scans a day there.
         feature_baselines: whether baselines on features of a pretrained network are fitted as well, which need the
             extra `features` and some hundredths of a second for each scored image: "auto" for up to 5 000 images,
             "always" or "never".
@@ -66,10 +76,13 @@ class Evaluation:
     """
 
     threshold: ThresholdRule = "normal_quantile"
-    quantile: Annotated[float, Range("(0, 1)")] = 0.95
+    purpose: Annotated[float | int | str, Purpose()] = "rule_in"
+    reference: Reference = "validation"
     replicates: Count = 2000
     case_score: CaseScore = "none"
     top_k: Count = 10
+    prevalence: Annotated[float, Range("(0, 1)")] = 0.05
+    scans_per_day: Count = 100
     feature_baselines: FeatureBaselines = "auto"
 
 

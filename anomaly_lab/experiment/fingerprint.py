@@ -20,7 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from anomaly_lab.experiment.schema import TARGET, locate, moved
+from anomaly_lab.experiment.purpose import quantile_of
+from anomaly_lab.experiment.schema import KEYS, TARGET, locate, moved
 from anomaly_lab.types import UserError
 
 Purpose = Literal["training", "evaluation"]
@@ -39,6 +40,9 @@ NAMES_AND_PLACES = (  # keys without effect on the numbers: names, locations and
 )
 DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value they imply
     "evaluation.threshold": "normal_quantile",
+    "evaluation.reference": "validation",
+    "evaluation.prevalence": 0.05,
+    "evaluation.scans_per_day": 100,
     "evaluation.feature_baselines": "auto",
     "start_phase": "gan",
     "compile": "never",
@@ -87,7 +91,8 @@ def difference(config: Mapping[str, Any], other: Mapping[str, Any]) -> str | Non
         >>> difference({"detector": None, "evaluation": {"top_k": 5}}, {"detector": None, "evaluation": {"top_k": 10}})
         'evaluation.top_k'
     """
-    return next(_differences(_effective(config), _effective(other)), None)
+    key = next(_differences(_effective(config), _effective(other)), None)
+    return KEYS.get(key, key) if key else None
 
 
 def of_code(config: Mapping[str, Any]) -> dict[str, str]:
@@ -125,6 +130,7 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
             node = below if isinstance(below, dict) else {}
         if key not in DEFAULTS_OF_NEW_KEYS or node.get(last) == DEFAULTS_OF_NEW_KEYS[key]:
             node.pop(last, None)
+    _purpose_as_quantile(kept.get("evaluation"))
     if (kept.get("score") or {}).get("source", "detector") == "detector":  # the other settings have no effect then
         kept.pop("score", None)
     data = kept.get("data")
@@ -139,6 +145,12 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     callbacks = kept.get("callbacks") or {}
     kept["callbacks"] = {name: node for name, node in callbacks.items() if node and _changes_scores(str(node[TARGET]))}
     return kept
+
+
+def _purpose_as_quantile(evaluation: object) -> None:
+    """Write the number that a purpose stands for, as older records have it."""
+    if isinstance(evaluation, dict) and "purpose" in evaluation:
+        evaluation["quantile"] = quantile_of(evaluation.pop("purpose"))
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], above: str = "") -> Iterator[str]:

@@ -234,15 +234,47 @@ class Figure(TypedDict, total=False):
 Figures = dict[str, Figure | Number]
 
 
+class Ends(TypedDict):
+    """An interval without a value inside; None where nothing is known."""
+
+    low: Number
+    high: Number
+
+
 class Threshold(TypedDict, total=False):
     """The decision threshold."""
 
     rule: str
     uses_test: bool
+    purpose: Name
     value: Number
     quantile: Number
+    method: Name
     num_normals: Whole
+    num_patients: Whole
+    num_cross_fitted: Whole
+    specificity: Ends
     warning: Name
+
+
+class InUse(TypedDict, total=False):
+    """What a threshold would do at the prevalence and number of scans of a place."""
+
+    ppv: Figure
+    npv: Figure
+    alarms: Figure
+    found: Figure
+    missed: Figure
+    false_alarms: Figure
+
+
+class Decisions(TypedDict, total=False):
+    """What the detector and each baseline would do there."""
+
+    prevalence: float
+    scans_per_day: Whole
+    detector: InUse
+    baselines: dict[str, InUse]
 
 
 class Comparison(TypedDict, total=False):
@@ -448,6 +480,7 @@ class Metrics(TypedDict, total=False):
     intervals: Intervals
     unit: Unit
     pixels: Pixels | None
+    decisions: Decisions | None
     classes: Classes
     shortcuts: Shortcuts | None
 

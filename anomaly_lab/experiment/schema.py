@@ -35,7 +35,8 @@ _LENGTH = "the phases determine the length of the training: set detector.<phase>
 _INTERVAL = "validation and checkpoints happen every data.epoch_length iterations: set data.epoch_length"
 _RECORD = "logging and checkpoints are configured in the section `callbacks`"
 _WHOLE = "all cases are scored and all iterations run: use budget=smoke for a short run"
-KEYS = {  # current key of each data module parameter that older experiments and run folders may contain
+KEYS = {  # current key of each setting that older experiments and run folders may contain
+    "evaluation.quantile": "evaluation.purpose",
     "data.splits": "data.split.file",
     **{f"data.{name}": f"data.split.{name}" for name in ("train_normals", "val_fraction", "folds", "fold")},
     "data.contamination": "data.split.contamination",
@@ -331,16 +332,27 @@ def in_current_keys(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     score = tree.get("score")
     if isinstance(score, Mapping) and "from" in score:  # how one says it; no attribute in Python can have that name
         tree = {**tree, "score": {"source" if name == "from" else name: value for name, value in score.items()}}
-    data, used = tree.get("data"), {}
-    if not isinstance(data, Mapping):
-        return dict(tree), {}
-    current = {name: value for name, value in data.items() if f"data.{name}" not in KEYS or isinstance(value, Mapping)}
-    for name in data.keys() - current.keys():
-        used[f"data.{name}"] = KEYS[f"data.{name}"]
-        _, section, key = KEYS[f"data.{name}"].split(".")
-        below = current.get(section) or {}
-        current[section] = {key: data[name], **below} if isinstance(below, Mapping) else below
-    return {**tree, "data": current}, dict(sorted(used.items()))
+    current, used = dict(tree), dict[str, str]()
+    for section in {key.partition(".")[0] for key in KEYS}:
+        values = tree.get(section)
+        if not isinstance(values, Mapping):
+            continue
+        moved_keys = {
+            name: KEYS[f"{section}.{name}"]
+            for name, value in values.items()
+            if f"{section}.{name}" in KEYS and not isinstance(value, Mapping)
+        }
+        now = {name: value for name, value in values.items() if name not in moved_keys}
+        for name, key in moved_keys.items():
+            used[f"{section}.{name}"] = key
+            _, *inner, last = key.split(".")
+            if not inner:
+                now.setdefault(last, values[name])
+                continue
+            below = now.get(inner[0]) or {}
+            now[inner[0]] = {last: values[name], **below} if isinstance(below, Mapping) else below
+        current[section] = now
+    return current, dict(sorted(used.items()))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

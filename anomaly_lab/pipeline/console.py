@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,15 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from anomaly_lab.reports import decisions
+from anomaly_lab.reports.charts import figure
+
 MAX_LISTED_PAIRS = 10  # pairs of similar pictures to print; the report and the data sheet list all of them
+_AT_THRESHOLD = {
+    "balanced_accuracy": "balanced accuracy",
+    "recall": "sensitivity",
+    "specificity": "specificity",
+}
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
 _NOISE = (
     ".*treespec, LeafSpec.*",  # Lightning 2.6 on a recent torch
@@ -148,6 +156,27 @@ def announce_data(facts: dict[str, Any]) -> None:
         say(f"leakage audit: and {len(pairs) - MAX_LISTED_PAIRS} more such pairs")
     crossing = f"{audit['crossing']} pairs and {len(audit['shared_patients'])} patients across splits"
     say(f"leakage audit: {audit['checked']} pictures, {crossing}")
+
+
+def announce_result(metrics: Mapping[str, Any]) -> None:
+    """Print what an evaluation found: ranking, the threshold and what it is for, the decisions, and their use.
+
+    Args:
+        metrics: content of metrics.json; empty for a run that was not evaluated, of which nothing is said.
+
+    Examples:
+        >>> announce_result({})  # prints nothing
+    """
+    detector, threshold = metrics.get("detector") or {}, metrics.get("threshold") or {}
+    if not detector:
+        return
+    say(f"AUROC {figure(detector.get('auroc'))}")
+    if threshold.get("value") is None:
+        return
+    say(f"threshold {threshold['value']:.4g}: {decisions.of_threshold(threshold)}")
+    say("at the threshold: " + ", ".join(f"{name} {figure(detector.get(key))}" for key, name in _AT_THRESHOLD.items()))
+    if in_use := decisions.in_words(metrics.get("decisions") or {}):
+        say(in_use)
 
 
 def _lengths(phases: dict[str, int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,9 +32,19 @@ from anomaly_lab.lesions.lesion import Lesion
 from anomaly_lab.lesions.planting import TUNING
 from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
-from anomaly_lab.pipeline.console import announce, announce_data, announce_source, console, quiet_lightning, say, warn
-from anomaly_lab.pipeline.evaluate import evaluate_run
+from anomaly_lab.pipeline.console import (
+    announce,
+    announce_data,
+    announce_result,
+    announce_source,
+    console,
+    quiet_lightning,
+    say,
+    warn,
+)
+from anomaly_lab.pipeline.evaluate import evaluate_run, refuse_reference
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
+from anomaly_lab.pipeline.judging import evaluate_each, evaluate_recorded, figures_of, runs_below, source_of
 from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
 from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.processes import ENDED, Processes, is_of_another, together
@@ -140,6 +150,7 @@ def train(
         if place and processes.is_first:
             run_folder.refuse_taken(place)
         data, detector = construct(config)
+        refuse_reference(_evaluation(config), detector)
         pretrained = detector.load_pretrained()
         start = WarmStart.open(config.start_from, config.start_phase) if config.start_from else None
         if start:
@@ -302,12 +313,13 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
 def evaluate(
     path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECORDED, checkpoint: str | None = None
 ) -> Path:
-    """Score and evaluate a trained run again in one process; needs the run folder and the data.
+    """Score and evaluate a trained run again in one process; needs the run folder and, unless recorded, the data.
 
     Args:
         path: the run folder.
-        overrides: `key=value` words, of the keys in EVALUATE alone; those of `evaluation` and `score` are kept in
-            the run's configuration, since its metrics are theirs from then on.
+        overrides: `key=value` words, of the keys in EVALUATE alone; those of `evaluation` and `score` are kept in the
+            run's configuration, since its metrics are theirs from then on. Besides, `scores=recorded` evaluates
+            scores.csv as it stands, without data and checkpoint.
         asked: where the run's data lie now, and whether changes of them are accepted.
         checkpoint: name of a checkpoint other than the run's last, or how it begins; the report then says so.
 
@@ -321,10 +333,31 @@ def evaluate(
         >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
     """
+    return _evaluated(path, overrides, asked, checkpoint, _reported)
+
+
+def _evaluated(
+    path: str, overrides: Sequence[str], asked: DataAsked, checkpoint: str | None, report: Callable[[Path], Path]
+) -> Path:
+    """Evaluate a run again and let `report` write its report."""
     _refuse_several("evaluate")
+    source, overrides = source_of(overrides)
     run = run_folder.open_run(path)
     config = configuration.recall(run / "config.yaml", overrides, EVALUATE)
     with Interruption().listening(), run_folder.locked(run):
+        before = figures_of(run)
+        if source == "recorded":
+            if checkpoint or asked != AS_RECORDED:
+                raise UserError("scores=recorded asks neither data nor a checkpoint; leave out what names them")
+            run_folder.remove_partial_files(run)
+            stored = configuration.recall(run / "config.yaml")
+            if stored.score != config.score:
+                raise UserError("score: the recorded scores are of other settings; leave out scores=recorded")
+            settings = _evaluation(stored)
+            _mark_stale(run)  # for good: the baselines are as they were recorded
+            evaluate_recorded(run, settings, _evaluation(config))
+            _note_evaluation(run, config, overrides, before)
+            return report(run)
         data, detector, weights = _trained(run, config, asked, checkpoint)
         run_folder.remove_partial_files(run)
         with Meter("scoring", "batch") as meter:
@@ -336,8 +369,42 @@ def evaluate(
         _keep_places(run, measured_places)
         evaluate_run(run, _evaluation(config), data, detector, scored)
         identity.note_data(run, data, "evaluate", asked)
-        _note_evaluation(run, config, overrides, weights)
-        return _reported(run)
+        _note_evaluation(run, config, overrides, before, weights)
+        return report(run)
+
+
+@quiet_lightning()
+def evaluate_all(
+    path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECORDED, checkpoint: str | None = None
+) -> bool:
+    """Evaluate every run below a folder, as `evaluate` does; one that fails does not stop the others.
+
+    Args:
+        path: the folder.
+        overrides: as for `evaluate`, for every run.
+        asked: as for `evaluate`.
+        checkpoint: must be None: a checkpoint is one run's.
+
+    Returns:
+        Whether none has failed.
+
+    Raises:
+        UserError: a checkpoint is named.
+
+    Examples:
+        >>> evaluate_all("runs", ["scores=recorded", "evaluation.purpose=screening"])  # doctest: +SKIP
+        True
+    """
+    _refuse_several("evaluate")
+    if checkpoint:
+        raise UserError(f"{path} has several runs, and a checkpoint is one run's; name that run's folder")
+    quiet = source_of(overrides)[0] == "recorded"  # scoring has a bar of its own, and a terminal shows one
+
+    def one(run: Path) -> None:
+        _evaluated(str(run), overrides, asked, None, write_report)
+
+    judged = evaluate_each(Path(path), runs_below(Path(path)), one, quiet)
+    return not any(each.error for each in judged)
 
 
 @quiet_lightning()
@@ -661,6 +728,7 @@ def _reported(run: Path, finished: str | None = None) -> Path:
         run: its folder.
         finished: when it was finished, if its record is still to say so.
     """
+    announce_result(record.read_metrics(run))
     page = write_report(run, finished)
     console.print(f"report: {page}")
     return page
@@ -673,8 +741,17 @@ def _mark_stale(run: Path) -> None:
     run_folder.update_provenance(run, code={"training": training, "evaluation": ""})
 
 
-def _note_evaluation(run: Path, config: DictConfig, overrides: Sequence[str], weights: Path) -> None:
-    """Record what a run was evaluated with: settings, checkpoint, and the fingerprint of the code."""
+def _note_evaluation(
+    run: Path,
+    config: DictConfig,
+    overrides: Sequence[str],
+    figures: Mapping[str, float | None],
+    weights: Path | None = None,
+) -> None:
+    """Record what a run was evaluated with: settings, figures before, checkpoint, and the fingerprint of the code.
+
+    Without weights, its recorded scores were evaluated: the code that made these is not known to be the present one.
+    """
     facts = record.read_provenance(run)
     stored = configuration.recall(run / "config.yaml")
     changed = {
@@ -686,13 +763,18 @@ def _note_evaluation(run: Path, config: DictConfig, overrides: Sequence[str], we
     if changed:
         stored.evaluation, stored.score = config.evaluation, config.score
         run_folder.write_atomic(run / "config.yaml", configuration.show(stored))
+    entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "before": dict(figures)}
+    if weights is None:
+        entry["scores"] = "recorded"
+        run_folder.update_provenance(run, evaluated=[*facts.get("evaluated", []), entry])
+        return
     choice = facts.get("checkpoint") or {"rule": "last", "iteration": int(weights.name.partition("-")[0])}
     if weights.name != choice.get("file", weights.name):
         before = choice.get("instead_of", choice)
         asked = {"rule": "asked for", "iteration": int(weights.name.partition("-")[0]), "instead_of": before}
         choice = before if weights.name == before["file"] else asked
     plain = _plain(stored)
-    entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "checkpoint": weights.name}
+    entry["checkpoint"] = weights.name
     kept = {"checkpoint": {**choice, "file": weights.name}} if facts.get("finished") else {}
     run_folder.update_provenance(
         run,

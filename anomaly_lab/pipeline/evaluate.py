@@ -12,6 +12,8 @@ from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.baselines.baseline import Facts
 from anomaly_lab.evaluation.baselines.fitted import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
+from anomaly_lab.evaluation.crossfit import Score, cross_fitted
+from anomaly_lab.evaluation.decisions import decisions_in_use
 from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, without_nan
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
@@ -24,6 +26,7 @@ from anomaly_lab.pipeline.console import warn
 from anomaly_lab.pipeline.sheets import write_sheets
 from anomaly_lab.pipeline.shortcuts import audit_of_run
 from anomaly_lab.reports.gallery import FIXED_CASES
+from anomaly_lab.types import UserError
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
 READ_IMAGES = 256  # images that are read at once
@@ -42,7 +45,7 @@ def evaluate_run(
 
     Args:
         run: the run folder.
-        evaluation: rule and quantile of the threshold, bootstrap replicates, patches or cases.
+        evaluation: rule and purpose of the threshold, bootstrap replicates, patches or cases.
         data: the data set, set up.
         detector: the trained detector, which computes reconstructions and maps for the galleries.
         scored: result of `training.score_all`, with every validation and test case once.
@@ -66,16 +69,23 @@ def evaluate_run(
         score=scored["score"][place],
         baselines=baselines,
         components=dict(zip(detector.components, terms, strict=True)),
+        probabilities="probability" in scored,
     )
+    if evaluation.reference == "crossfit":
+        refuse_reference(evaluation, detector)
+        others, reference = _cross_fitted(data, detector, _facts(data, evaluation, len(rows)))
+        rows, scores = np.concatenate([rows, others]), scores.joined(reference)
+        facts = {name: np.array(data.store.index.columns[name])[rows] for name in facts}
     table = _class_table(scores, data, rows, scored["probability"][place]) if "probability" in scored else None
     if evaluation.case_score != "none":
         table = table and table.by_case(facts["case"], scores.label, data.target_type == "multiclass")
         scores, highest = scores.by_case(facts["case"], evaluation.case_score, evaluation.top_k)
         rows = rows[highest]
-    metrics = evaluate_scores(scores, evaluation.quantile, evaluation.replicates, rule=evaluation.threshold)
+    metrics = evaluate_scores(scores, evaluation.purpose, evaluation.replicates, rule=evaluation.threshold)
     scored_unit = "patch" if evaluation.case_score == "none" else "case"
     metrics["unit"] = {"scored": scored_unit, "rule": evaluation.case_score, "top_k": evaluation.top_k}
     metrics["pixels"] = _pixels(scored, data, fitted)
+    metrics["decisions"] = decisions_in_use(metrics, evaluation.prevalence, evaluation.scans_per_day)
     metrics["shortcuts"] = audit_of_run(data, scores, np.concatenate(list(splits.values())), scored_unit == "case")
     metrics["baseline_notes"] = list(fitted.notes) if fitted else []
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
@@ -100,9 +110,53 @@ def _fitted(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> B
     """Fit the baselines to the training normals; None if there are none."""
     if not len(data.rows["train"]):
         return None
+    return Baselines.fit(data.images("train", at_most=MAX_IMAGES), _facts(data, evaluation, num_scored))
+
+
+def _facts(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> Facts:
     wanted = evaluation.feature_baselines
-    facts = Facts(data.brightness, wanted == "always" or (wanted == "auto" and num_scored <= MOST_DESCRIBED))
-    return Baselines.fit(data.images("train", at_most=MAX_IMAGES), facts)
+    return Facts(data.brightness, wanted == "always" or (wanted == "auto" and num_scored <= MOST_DESCRIBED))
+
+
+def refuse_reference(evaluation: Evaluation, detector: Detector) -> None:
+    """Refuse cross-fitting with a detector that takes longer than seconds, or whose features have seen all normals.
+
+    Raises:
+        UserError: so it is.
+    """
+    if evaluation.reference == "crossfit" and not detector.refits:
+        raise UserError(
+            f"evaluation.reference=crossfit: {type(detector).__name__} cannot be fitted again in seconds for a fold; "
+            "use evaluation.reference=validation"
+        )
+
+
+def _cross_fitted(data: PatchDataModule, detector: Detector, about: Facts) -> tuple[np.ndarray, Scores]:
+    """Return the training rows, and their scores by fits of detector and baselines without them."""
+    rows = data.rows["train"]
+    if len(rows) > MAX_IMAGES:
+        raise UserError(
+            f"evaluation.reference=crossfit is for few normals, and there are {len(rows)} training images (at most "
+            f"{MAX_IMAGES}); use evaluation.reference=validation"
+        )
+    facts = {name: np.array(data.store.index.columns[name])[rows].tolist() for name in ("id", "patient")}
+
+    def fit(images: torch.Tensor) -> Score:
+        fitted, baselines = detector.refitted(images), Baselines.fit([images], about)
+
+        def score(others: torch.Tensor) -> dict[str, np.ndarray]:
+            parts = torch.split(others, data.scoring_batch_size)
+            found = (fitted.score({"image": part.to(detector.device)}).anomaly_score.cpu() for part in parts)
+            own = {name: values.numpy() for name, values in baselines.scores(parts).items()}
+            return {"": torch.cat(list(found)).double().numpy()} | own
+
+        return score
+
+    scored = cross_fitted(torch.cat(list(data.images("train"))), facts["patient"], fit)
+    own = scored.pop("")
+    return rows, Scores(
+        **facts, split=["crossfit"] * len(rows), label=data.store.labels[rows], score=own, baselines=scored
+    )
 
 
 def _class_table(scores: Scores, data: PatchDataModule, rows: np.ndarray, probability: np.ndarray) -> ClassTable:

@@ -13,7 +13,7 @@ from jinja2 import Environment
 
 from anomaly_lab.evaluation.baselines.fitted import kinds
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import charts, classes, html, images, likeness, shortcuts
+from anomaly_lab.reports import charts, classes, decisions, html, images, likeness, shortcuts
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.reports.gallery import FIXED_CASES
 from anomaly_lab.reports.html import Banner, whole, without_folders
@@ -26,11 +26,11 @@ GALLERIES = {
     "tn": ("True negatives", "normal and called normal, lowest scores first"),
 }
 METRICS = {
-    "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
-    "precision": "Precision",
     "recall": "Recall (sensitivity)",
     "specificity": "Specificity",
+    "precision": "Precision",
+    "accuracy": "Accuracy",
     "f1": "F1",
 }
 SECTIONS = {
@@ -104,6 +104,8 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             histogram=charts.score_histogram(record.scores, threshold) if record.scores else None,
             training=charts.training(record.log),
             calls=calls(record.scores),
+            in_use=decisions.table(record.metrics),
+            net_benefit=decisions.net_benefit_panel(record.metrics),
             class_panels=classes.panels(of_classes) if of_classes else [],
             class_galleries=classes.galleries(of_classes, record.gallery, record.classes),
             galleries=GALLERIES,
@@ -265,6 +267,7 @@ def _environment() -> Environment:
     environment = html.environment(
         rate=charts.rate,
         figure=charts.figure,
+        of_threshold=decisions.of_threshold,
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     )
     environment.globals |= {
@@ -272,6 +275,8 @@ def _environment() -> Environment:
         "fixed_cases": FIXED_CASES,
         "metric_names": METRICS,
         "rule_names": RULES,
+        "purposes": decisions.PURPOSES,
+        "in_use_names": decisions.IN_USE,
         "baseline_names": charts.BASELINE_NAMES,
         "baseline_rules": {name: kind.rule for name, kind in kinds().items()},
         "class_figures": classes.FIGURES,

@@ -16,15 +16,15 @@ from anomaly_lab.studies.results import TITLES, Result
 
 FIGURES = {
     "auroc": "AUROC",
-    "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "recall": "Sensitivity",
     "specificity": "Specificity",
+    "accuracy": "Accuracy",
     "f1": "F1",
 }
 # Metrics that are compared with the better trivial rule; of the others, a trivial rule always reaches 1.
-COMPARED_METRICS = ("auroc", "accuracy", "balanced_accuracy", "f1")
-GAIN_METRICS = ("auroc", "f1", "accuracy")
+COMPARED_METRICS = ("auroc", "balanced_accuracy", "accuracy", "f1")
+GAIN_METRICS = ("auroc", "balanced_accuracy", "f1", "accuracy")
 TRIVIAL = {"all_anomalous": "Call all anomalous", "all_normal": "Call all normal"}
 GUESSING = 0.5  # AUROC of random guessing
 SIGNIFICANT = 0.05  # corrected p-value below which a difference is settled
@@ -166,13 +166,13 @@ def gains(findings: Findings, dataset: str) -> dict[str, dict[str, Gain]]:
 
 
 def gained(findings: Findings) -> dict[str, str]:
-    """Return the three metrics whose differences are shown, with their titles: the study's first.
+    """Return the metrics whose differences are shown, with their titles: the study's first.
 
     Examples:
         >>> from anomaly_lab.studies.plan import DataSet, Row, Study
         >>> study = Study("toy", "Toy", datasets={"set": DataSet("Set")}, rows={"a": Row("A", "a_toy")}, metric="map")
         >>> list(gained(Findings(study, results={})))
-        ['map', 'auroc', 'f1']
+        ['map', 'auroc', 'balanced_accuracy', 'f1']
     """
     own = findings.study.metric
     others = [metric for metric in GAIN_METRICS if metric != own][: len(GAIN_METRICS) - 1]

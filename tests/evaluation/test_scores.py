@@ -93,7 +93,7 @@ def test_a_threshold_decides_and_leaves_the_scores_alone():
     [
         ("id,", "name,", "no rows with id"),
         ("split", "part", "no rows with split"),
-        ("000,p0,val,0", "000,p0,train,0", "line 2: split must be val or test"),
+        ("000,p0,val,0", "000,p0,train,0", "line 2: split must be val, test or crossfit"),
         ("000,p0,val,0", "000,p0,val,2", "line 2: .*label 0 or 1"),
         ("000,p0,val,0,", "000,p0,val,0,high", "line 2: a score is not a number"),
         ("001,", "000,", "id '000' occurs 2 times"),

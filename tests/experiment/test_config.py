@@ -154,8 +154,8 @@ def test_a_constructor_that_refuses_a_value_is_the_users_error():
         ("data=3", "data must be a mapping"),
         ("sede=3", "sede: Key 'sede' not in 'Experiment'. Did you mean: 'seed'?"),
         (
-            "evaluation.quantil=3",
-            "evaluation.quantil: Key 'quantil' not in 'Evaluation'. Did you mean: 'quantile'?",
+            "evaluation.purpos=3",
+            "evaluation.purpos: Key 'purpos' not in 'Evaluation'. Did you mean: 'purpose'?",
         ),
         (
             "trainer.max_epochs=3",

@@ -36,7 +36,7 @@ CHANGED |= {  # blocks of neighbouring files leave 55 normals for training, wher
     for detector in ("adgan", "adganc", "autoencoder", "deep_svdd", "egbad", "fanogan", "ganomaly", "multi_kd")
 }
 CHANGED |= {("data.batch_size", f"{detector}_headct paper"): 48 for detector in ("skip_ganomaly", "vae", "wgan")}
-NEW_WORDS = {("detector.backbone", "dcgan"): "adgan"}
+NEW_WORDS = {("detector.backbone", "dcgan"): "adgan", ("evaluation.purpose", "0.95"): "rule_in"}
 
 
 @cache

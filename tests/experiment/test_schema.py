@@ -109,8 +109,9 @@ def test_a_typo_in_a_section_of_the_data_is_answered(section: str, experiment: s
 
 
 @pytest.mark.parametrize(("override", "answer"), [
-    ("evaluation.quantile=2", "evaluation.quantile=2.0: takes a number in (0, 1)"),
-    ("evaluation.quantile=nan", "evaluation.quantile=nan: takes"),
+    ("evaluation.quantile=2", "evaluation.purpose=2: takes rule_in, screening, rule_out, or a number in (0, 1)"),
+    ("evaluation.purpose=nan", "evaluation.purpose=nan: takes"),
+    ("evaluation.purpose=screning", "evaluation.purpose=screning: takes rule_in, screening"),
     ("evaluation.replicates=0", "evaluation.replicates=0: takes"),
     ("seed=-1", "seed=-1: takes a number in [0, 4294967295]"),
     ("detector.width=0", "detector.width=0: takes"),
@@ -157,6 +158,7 @@ def told(capsys: pytest.CaptureFixture[str]):
 
 def test_every_key_of_old_is_found_under_its_new_name(told):
     old = {
+        "evaluation.quantile": 0.9,
         "data.splits": "a.csv", "data.train_normals": 9.0, "data.val_fraction": 0.2, "data.folds": 4, "data.fold": 1,
         "data.contamination": 0.1, "data.twin_seed": 2, "data.twin_size": 30, "data.resize": (8, 8),
         "data.fit": "stretch", "data.store": False, "data.store_dir": "there", "data.on_bad": "skip",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics
 
 from anomaly_lab.metrics import thresholds
@@ -22,7 +23,7 @@ normals_and_score = st.tuples(
 )
 def test_threshold_is_the_conformal_rank(n, quantile, rank):
     normals = np.random.default_rng(0).permutation(np.arange(1.0, n + 1))
-    assert thresholds.normal_quantile(normals, quantile) == (rank, quantile, n, None)
+    assert thresholds.normal_quantile(normals, quantile)[:4] == (rank, quantile, n, None)
 
 
 @pytest.mark.parametrize(("n", "quantile", "needed"), [(18, 0.95, 19), (1, 0.95, 19), (98, 0.99, 99), (8, 0.9, 9)])
@@ -121,3 +122,82 @@ def test_best_f1_is_reached_at_its_threshold_and_nowhere_beaten():
     assert thresholds.confusion_metrics(label, score > at)["f1"] == pytest.approx(value)
     assert value == pytest.approx(max(metrics.f1_score(label, score > cut) for cut in [-1, *score]))
     assert all(map(math.isnan, thresholds.best_f1(np.zeros(3, int), np.arange(3.0))))
+
+
+def draws(kind: str, n: int, times: int, seed: int = 0) -> np.ndarray:
+    """Positive scores of normals, [times, n]."""
+    random = np.random.default_rng(seed)
+    return {
+        "normal": lambda: random.normal(10, 2, (times, n)).clip(0.01),
+        "log-normal": lambda: random.lognormal(0, 0.7, (times, n)),
+        "gamma": lambda: random.gamma(4, 1, (times, n)),
+    }[kind]()
+
+
+def true_specificity(kind: str, values: np.ndarray) -> np.ndarray:
+    distribution = {"normal": stats.norm(10, 2), "log-normal": stats.lognorm(0.7), "gamma": stats.gamma(4)}[kind]
+    return distribution.cdf(values)
+
+
+@pytest.mark.parametrize("kind", ["normal", "log-normal", "gamma"])
+def test_the_bound_of_eight_normals_is_nearer_the_purpose_than_their_maximum(kind: str) -> None:
+    normals = draws(kind, 8, 400)
+    bound = true_specificity(kind, np.array([thresholds.from_normals(row).value for row in normals]))
+    maximum = true_specificity(kind, normals.max(1))
+    assert abs(bound.mean() - 0.95) < 0.02  # the maximum's mean is 8/9
+    assert abs(maximum.mean() - 8 / 9) < 0.02
+    assert bound.std() < maximum.std()
+
+
+@pytest.mark.parametrize("kind", ["normal", "log-normal", "gamma"])
+@pytest.mark.parametrize(("n", "quantile"), [(25, 0.95), (25, 0.8), (100, 0.95)])
+def test_the_range_of_a_rank_covers_the_true_specificity(kind: str, n: int, quantile: float) -> None:
+    found = [thresholds.from_normals(row, quantile) for row in draws(kind, n, 600)]
+    assert {each.method for each in found} == {"order_statistic"}
+    true = true_specificity(kind, np.array([each.value for each in found]))
+    low, high = found[0].specificity  # the same for all: it asks for no score
+    assert 0.93 <= ((low <= true) & (true <= high)).mean() <= 0.97
+
+
+@pytest.mark.parametrize("n", [3, 8, 19])
+@pytest.mark.parametrize("quantile", [0.5, 0.8, 0.95])
+def test_the_range_of_the_bound_covers_where_logarithms_are_normal(n: int, quantile: float) -> None:
+    found = [thresholds.from_normals(row, quantile) for row in draws("log-normal", n, 300)]
+    true = true_specificity("log-normal", np.array([each.value for each in found]))
+    low, high = found[0].specificity
+    assert 0.91 <= ((low <= true) & (true <= high)).mean() <= 0.98
+    assert true.mean() == pytest.approx(quantile, abs=0.05)
+
+
+def test_scores_of_one_patient_count_as_one() -> None:
+    normals, patients = np.exp(np.random.default_rng(0).normal(size=40)), [f"p{i // 8}" for i in range(40)]
+    alone, together = thresholds.from_normals(normals), thresholds.from_normals(normals, patient=patients)
+    assert (alone.value, alone.num_patients) == (together.value, 40)
+    assert together.num_patients == 5
+    assert together.specificity[0] < alone.specificity[0] - 0.1
+    few = thresholds.from_normals(normals[:16], patient=patients[:16])  # two patients: nearly nothing is known
+    assert few.value > 10 * thresholds.from_normals(normals[:16]).value
+    one = thresholds.from_normals(normals[:8], patient=["p"] * 8)  # no variance between patients
+    assert (one.method, one.value) == ("order_statistic", normals[:8].max())
+
+
+def test_a_probability_never_has_a_threshold_above_one() -> None:
+    normals = np.array([0.02, 0.03, 0.04, 0.1, 0.2, 0.45])
+    assert thresholds.from_normals(normals).value > 1
+    bounded = thresholds.from_normals(normals, probabilities=True)
+    assert normals.max() < bounded.value < 1
+    assert bounded.method == "logit_normal"
+    certain = thresholds.from_normals(np.append(normals, 1.0), probabilities=True)
+    assert (certain.method, certain.value) == ("order_statistic", 1.0)
+
+
+@pytest.mark.parametrize("normals", [[0.0, 1.0, 2.0], [-3.0, 1.0, 2.0], [5.0], [1e300, 1e-300, 1.0], [2.0, 2.0, 2.0]])
+@pytest.mark.parametrize("quantile", [1e-30, 0.5, 0.95, 1 - 1e-12])
+def test_any_normals_have_a_finite_threshold_and_a_range(normals: list[float], quantile: float) -> None:
+    found = thresholds.from_normals(np.array(normals), quantile)
+    assert math.isfinite(found.value)
+    assert 0 <= found.specificity[0] <= found.specificity[1] <= 1
+
+
+def test_a_quantile_near_zero_is_the_lowest_normal() -> None:
+    assert thresholds.normal_quantile(np.arange(1.0, 31.0), 1e-30).value == 1.0

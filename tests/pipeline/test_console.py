@@ -4,8 +4,18 @@ import logging
 import warnings
 
 import pytest
+from toy_scores import example
 
-from anomaly_lab.pipeline.console import MAX_LISTED_PAIRS, announce, announce_data, quiet_lightning, say
+from anomaly_lab.evaluation.decisions import decisions_in_use
+from anomaly_lab.evaluation.protocol import evaluate_scores
+from anomaly_lab.pipeline.console import (
+    MAX_LISTED_PAIRS,
+    announce,
+    announce_data,
+    announce_result,
+    quiet_lightning,
+    say,
+)
 
 PAIR = {"ids": ["a [1]", "b"], "splits": ["train", "test"]}
 DATA = {
@@ -93,3 +103,18 @@ def test_nothing_is_touched_on_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_evaluation_is_told_in_four_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = evaluate_scores(example(num_val=30), "screening", replicates=20)
+    metrics["decisions"] = decisions_in_use(metrics, 0.05, 100)
+    announce_result(metrics)
+    rank, threshold, at, use = said(capsys)
+    assert rank.startswith("AUROC .")
+    assert ": screening (.80 of new normals below it), from 30 validation normals of 15 patients" in threshold
+    assert at.startswith("at the threshold: balanced accuracy .")
+    assert use.startswith("at prevalence .05 and 100 scans a day: ")
+    announce_result(evaluate_scores(example(num_val=0), replicates=20))
+    assert len(said(capsys)) == 1
+    announce_result({})
+    assert said(capsys) == []

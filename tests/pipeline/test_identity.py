@@ -216,7 +216,7 @@ def test_settings_of_the_evaluation_may_change_and_are_kept(base: Path) -> None:
     assert metrics["bootstrap"]["replicates"] == 10
     assert [path.name for path in checkpoint_files.by_age(run / "checkpoints")] == weights
     (entry,) = facts(run)["evaluated"]
-    assert entry["changed"]["quantile"] == {"from": 0.95, "to": 0.5}
+    assert entry["changed"]["purpose"] == {"from": "rule_in", "to": 0.5}
     engine.evaluate(str(run))  # now they are the run's
     assert json.loads((run / "metrics.json").read_text()) == metrics
 
@@ -226,10 +226,10 @@ def test_settings_of_the_evaluation_may_change_and_are_kept(base: Path) -> None:
     [
         ("evaluate", "detector.width=8", "detector.width cannot be changed"),
         ("evaluate", "data.split.fold=1", "data.split.fold cannot be changed"),
-        ("evaluate", "evaluation.quantil=.9", "Did you mean: 'quantile'"),
-        ("evaluate", "evaluation.quantile=2", "evaluation.quantile=2"),
+        ("evaluate", "evaluation.purpos=.9", "Did you mean: 'purpose'"),
+        ("evaluate", "evaluation.quantile=2", "evaluation.purpose=2"),
         ("resume", "data.batch_size=2", "data.batch_size cannot be changed"),
-        ("resume", "evaluation.quantile=.9", "evaluation.quantile cannot be changed"),
+        ("resume", "evaluation.quantile=.9", "evaluation.purpose cannot be changed"),
         (
             "resume",
             "callbacks.fakepool={_target_: anomaly_lab.callbacks.fakepool.FakePool}",

@@ -112,6 +112,15 @@ class Detector(pl.LightningModule, ABC):
         """Return `n` generated images [n, C, *S], with noise from `generator`; None if the method cannot generate."""
         return None
 
+    @property
+    def refits(self) -> bool:
+        """Whether `refitted` works: the method is fitted in seconds, and nothing in it was trained beforehand."""
+        return False
+
+    def refitted(self, image: Tensor) -> "Detector":
+        """Return a detector of the same settings fitted to other images [n, C, *S] in [-1, 1], for cross-fitting."""
+        raise NotImplementedError(f"{type(self).__name__} takes longer than seconds to be fitted")
+
     def discriminator_output(self, image: Tensor) -> Tensor | None:
         """Return the discriminator's outputs [B] for images [B, C, *S], higher = more real.
 

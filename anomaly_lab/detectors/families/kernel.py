@@ -66,6 +66,23 @@ class FeatureBankDetector(Detector):
         """Whether the method is fitted, which is done at the end of the last phase."""
         return self.finished
 
+    @property
+    def refits(self) -> bool:
+        """Whether gathering is all there is: features, or a generator, that were trained have seen all normals."""
+        return len(self.phases()) == 1
+
+    @torch.no_grad()
+    def refitted(self, image: Tensor) -> "FeatureBankDetector":
+        """Fit another machine to images [n, C, *S], each gathered once; the process's random numbers are left alone."""
+        other = type(self)(**self.hparams).to(self.device).eval()
+        other.features = self.features
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for part in torch.split(image, self.settings.batch_size):
+                other.machine.gather(other.featured(part.to(self.device)))
+            other.learn()
+        return other
+
     def on_fit_start(self) -> None:
         super().on_fit_start()
         if isinstance(self.features, SqueezeNetFeatures) and not self.iterations_done:

@@ -93,7 +93,7 @@ def test_decisions_gains_health_and_pictures_stand_on_the_page(tmp_path):
     for anchor in re.findall(r'href="#(\w+)"', text):
         assert f'id="{anchor}"' in text
     assert {"decisions", "gains", "health", "pictures"} <= set(re.findall(r'section id="(\w+)"', text))
-    assert text.count('class="spark"') == 3 * 3 + 3  # B, C and the floor against A, and an axis each
+    assert text.count('class="spark"') == 4 * 3 + 4  # B, C and the floor against A, and an axis each
     assert text.count("data:image/") == 3 + 2 + 2 * 3 * 2  # samples, inputs, two parts of two cases for three rows
     assert not re.search(r"(src|href)=\"(?!#|data:)", text)
     assert "a <network>" not in text

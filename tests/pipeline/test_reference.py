@@ -1,0 +1,71 @@
+"""Thresholds by cross-fitted normals: of detectors that are fitted in seconds, refused for others before training."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from data.conftest import write_headct
+from pipeline.conftest import settings
+from pipeline.conftest import words as words_of
+
+from anomaly_lab import detectors
+from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.experiment import config
+from anomaly_lab.pipeline import engine
+from anomaly_lab.types import UserError
+
+WORDS = ("evaluation.replicates=20", "callbacks.wandb=null", "evaluation.reference=crossfit")
+
+
+def kde(base: Path, *words: str):
+    small = [word for word in words_of(base) if not word.startswith("detector.")]
+    return config.load("kde_headct", [*small, *WORDS, *words])
+
+
+@pytest.mark.parametrize("name", ["KDE", "OCSVM", "SVDD"])
+def test_a_refitted_detector_is_one_fitted_to_these_images_alone(name: str) -> None:
+    images = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    kind = getattr(detectors, name)
+    first, second = kind(patch_size=(8, 8), samples=6), kind(patch_size=(8, 8), samples=6)
+    first.machine.gather(first.featured(images[:6]))
+    first.learn()
+    state = torch.random.get_rng_state()
+    refitted = first.refitted(images[6:])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        second.machine.gather(second.featured(images[6:]))
+        second.learn()
+    batch = {"image": images}
+    assert torch.equal(refitted.score(batch).anomaly_score, second.score(batch).anomaly_score)
+    assert not torch.equal(refitted.score(batch).anomaly_score, first.score(batch).anomaly_score)
+
+
+def test_what_was_trained_cannot_be_refitted() -> None:
+    assert not detectors.KDE(patch_size=(32, 32), samples=4, features="code").refits
+    assert not detectors.PoolSVM(patch_size=(32, 32), width=4, latent_dim=8, samples=64, batch_size=8).refits
+
+
+def test_a_run_goes_by_all_its_normals_and_can_be_judged_again(tmp_path: Path) -> None:
+    write_headct(tmp_path / "headct")
+    run = engine.train(kde(tmp_path))
+    scores, metrics = Scores.read(run / "scores.csv"), json.loads((run / "metrics.json").read_text())
+    fitted = int(scores.of("crossfit").sum())
+    assert fitted > 2
+    assert metrics["threshold"]["num_cross_fitted"] == fitted
+    assert metrics["threshold"]["num_normals"] == fitted + metrics["counts"]["val"]["normal"]
+    assert f"{fitted} of them cross-fitted" in (run / "report.html").read_text()
+    again = engine.evaluate(str(run), ["scores=recorded"])
+    assert json.loads((again.parent / "metrics.json").read_text())["threshold"] == metrics["threshold"]
+    with pytest.raises(UserError, match="reference=validation: the recorded scores"):
+        engine.evaluate(str(run), ["scores=recorded", "evaluation.reference=validation"])
+    engine.evaluate(str(run), ["evaluation.reference=validation"])
+    assert not Scores.read(run / "scores.csv").of("crossfit").any()
+
+
+def test_a_gan_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    write_headct(tmp_path / "headct")
+    with pytest.raises(UserError, match="FAnoGAN cannot be fitted again in seconds"):
+        engine.train(settings(tmp_path, "evaluation.reference=crossfit"))
+    assert not (tmp_path / "runs").exists()
