@@ -66,6 +66,9 @@ def test_the_file_has_the_values_of_the_record(run: Path) -> None:
 
     told(WandB(mode="offline", tags=("trial",)), run)
     (file,) = (run / "wandb").rglob("*.wandb")
+    until = time.monotonic() + 30
+    while b"one side only" not in file.read_bytes() and time.monotonic() < until:
+        time.sleep(0.1)  # W&B's own process writes it a little after the end
     curve, summary, runs = [], {}, []
     for record in map(Record.FromString, messages(file)):
         line = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomaly_lab.evaluation.baselines import Baselines
+from anomaly_lab.evaluation.baselines.fitted import Baselines
 from anomaly_lab.evaluation.crossfit import FOLDS, cross_fitted, folds
 from anomaly_lab.types import UserError
 
