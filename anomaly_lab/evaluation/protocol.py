@@ -244,6 +244,9 @@ def _table(
     table: dict[str, Any] = {"auroc": _auroc(sample)}
     for name in replicated.keys() - table.keys():
         k = patients[OF_ONE_CLASS[name]] if name in OF_ONE_CLASS else min(patients)
+        if name == "precision":  # which is of those that are called, and may be of few
+            assert sample.patient is not None, "cases have patients"
+            k = max(1, len(np.unique(sample.patient[score > threshold])))
         low, high = interval_of(values.get(name, math.nan), replicated[name], min(patients), k)
         table[name] = {"value": values.get(name, math.nan), "low": low, "high": high}
     return {name: table[name] for name in replicated}
@@ -256,7 +259,7 @@ def interval_of(value: float, replicated: Floats, fewest: int, alike: int) -> tu
         value: the share.
         replicated: its replicates, [R]; those in which it is nan do not count.
         fewest: number of patients of the class with the fewest; with less than `joint.FEWEST` there is no interval.
-        alike: number of patients that came out alike, if all replicates are the same.
+        alike: number of patients that came out alike, if nearly all replicates are the same.
 
     Examples:
         >>> [round(end, 3) for end in interval_of(1.0, np.ones(100), fewest=25, alike=25)]  # not [1, 1]
@@ -267,9 +270,8 @@ def interval_of(value: float, replicated: Floats, fewest: int, alike: int) -> tu
     known = replicated[np.isfinite(replicated)]
     if fewest < joint.FEWEST or not len(known) or math.isnan(value):
         return math.nan, math.nan
-    if np.ptp(known) < 1e-12:
-        return joint.without_spread(value, alike, level=CONFIDENCE)
-    return statistics.interval(known, CONFIDENCE)
+    low, high = statistics.interval(known, CONFIDENCE)
+    return joint.without_spread(value, alike, level=CONFIDENCE) if high - low < 1e-12 else (low, high)
 
 
 def _auroc(sample: Sample) -> dict[str, float]:

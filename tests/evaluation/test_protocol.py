@@ -282,6 +282,16 @@ def test_nothing_is_certain_because_nothing_varies() -> None:
         assert (entry["value"], entry["low"], entry["high"]) == (1.0, pytest.approx(0.025 ** (1 / k)), 1.0), name
 
 
+def test_precision_of_few_calls_is_not_certain() -> None:
+    """Of 30 normal and 30 anomalous patients 5 are called, all of them anomalous: 5 of 5 are not [1, 1]."""
+    score = np.r_[np.linspace(0, 1, 20), np.linspace(0, 1, 30), np.linspace(0, 1, 25), np.linspace(2, 3, 5)]
+    split, label = ["val"] * 20 + ["test"] * 60, np.repeat([0, 1], [50, 30])
+    names = [f"{i}" for i in range(80)]
+    entry = evaluate_scores(Scores(names, names, split, label, score), replicates=400)["detector"]["precision"]
+    assert (entry["value"], entry["high"]) == (1.0, 1.0)
+    assert entry["low"] == pytest.approx(0.025 ** (1 / 5))
+
+
 def test_to_be_better_than_the_best_is_to_be_better_than_each() -> None:
     """The best of eight equal baselines is flattered by its choice: what it is worth elsewhere counts, too."""
     random = np.random.default_rng(0)
