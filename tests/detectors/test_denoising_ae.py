@@ -8,7 +8,11 @@ from toys import Fit, Toy, smooth
 
 from anomaly_lab.detectors.denoising_ae import DenoisingAE, coarse_noise, foreground, median_filtered
 
-TOY = Toy({"width": 8, "cells": 4, "denoising_iterations": 300, "lr": 1e-3, "noise": 0.5})
+TOY = Toy(
+    {"width": 8, "cells": 4, "denoising_iterations": 300, "lr": 1e-3, "noise": 0.5},
+    at_least=0.75,
+    why="AUROC .80 .88 .91 .91 .93 over five seeds; more iterations, other noise and other rates gave .65 to .87",
+)
 
 
 def tiny(**changes: object) -> DenoisingAE:
