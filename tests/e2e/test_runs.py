@@ -36,7 +36,7 @@ def test_the_run_folder_is_whole(trained: Path) -> None:
     assert {"config.yaml", "provenance.json", "metrics.jsonl", "scores.csv", "metrics.json", "report.html"} <= names
     facts = run_folder.read_json(trained / "provenance.json")
     assert (facts["budget"], facts["source"], facts["checkpoint"]["rule"]) == ("smoke", "twin", "last")
-    assert facts["data"]["counts"]["train"] == {"normal": 18, "anomalous": 0}
+    assert facts["data"]["counts"]["train"] == {"normal": 14, "anomalous": 0}
     assert "twin" in trained.name
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [2, 3, 4, 6, 8, 9, 10, 12]

@@ -41,7 +41,7 @@ def test_a_folder_of_pictures_is_trained_on_and_new_ones_are_scored(tmp_path: Pa
 
 def test_detectors_are_compared_beside_the_baselines(tmp_path: Path) -> None:
     lines = run(tmp_path, EXAMPLES / "compare_detectors.py", "headct", "kde", "autoencoder").splitlines()
-    assert sorted(line.split()[0] for line in lines[1:]) == ["(mean_image)", "(pca_32)", "autoencoder", "kde"]
+    assert {line.split()[0] for line in lines[1:]} >= {"(mean_image)", "(pca_32)", "autoencoder", "kde"}
     values = [float(line.split()[1]) for line in lines[1:]]
     assert values == sorted(values, reverse=True)
 
