@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ class MLflow(Mirror):
     replays = False
 
     def begin(self, folder: Path, facts: Facts) -> Logger:
-        import mlflow  # noqa: F401 – Lightning's own message would not name the extra
-
+        import_module("mlflow")  # Lightning's own message would not name the extra
         address = os.environ.get("MLFLOW_TRACKING_URI")
         if not address:  # a store of the run's own is written anew
             shutil.rmtree(folder / "mlflow", ignore_errors=True)

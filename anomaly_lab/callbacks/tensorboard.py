@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,7 @@ class TensorBoard(Mirror):
     title = "TensorBoard"
 
     def begin(self, folder: Path, facts: Facts) -> Logger:
-        import tensorboard  # noqa: F401 – Lightning would take a package without its reader
-
+        import_module("tensorboard")  # Lightning would take a package without its reader
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
         self._config = facts.config

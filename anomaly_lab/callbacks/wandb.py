@@ -88,8 +88,8 @@ class WandB(Mirror):
     @property
     def run(self) -> Any:
         """The W&B run."""
-        assert self.logger is not None
-        return self.logger.experiment  # type: ignore[attr-defined]
+        logger: Any = self.logger
+        return logger.experiment
 
     def line(self, values: dict[str, Any], step: int) -> None:
         self.run.log(values, step=step)

@@ -33,6 +33,7 @@ class PaDiM(PlaceDetector):
         torch.Size([2, 1, 32, 32])
     """
 
+    fixed = ("features", "kept")
     places: PlaceGaussian
     kept: Tensor
 

@@ -9,15 +9,14 @@ from typing import Annotated
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.detectors.families.gathering import GatheringDetector
 from anomaly_lab.networks.low_pass import low_pass
 from anomaly_lab.networks.subspace import Subspace
-from anomaly_lab.types import Channels, Count, Phase, Prediction, Range
+from anomaly_lab.types import Channels, Count, Prediction, Range
 
 
-class PCA(Detector):
+class PCA(GatheringDetector):
     """One phase, `gather`: normal images are kept; at its end mean and principal axes are computed from them.
 
     Args:
@@ -53,25 +52,8 @@ class PCA(Detector):
         self.save_hyperparameters()
         self.subspace = Subspace(samples, in_channels * math.prod(patch_size), components)
 
-    def phases(self) -> tuple[Phase, ...]:
-        p = self.settings
-        return (Phase("gather", math.ceil(p.samples / p.batch_size), self.networks),)
-
-    def configure_optimizers(self) -> tuple[Optimizer, ...]:
-        return ()
-
-    @property
-    def ready(self) -> bool:
-        """Whether the axes are computed, which is done at the end of the phase."""
-        return self.finished
-
-    def gather_step(self, batches: Tensor) -> None:
-        """Keep each mini-batch of [1, B, C, *S] of all ranks, blurred; compute the axes in the last iteration."""
-        for image in batches:
-            image_of_all_ranks = torch.as_tensor(self.all_gather(image)).reshape(-1, *image.shape[1:])
-            self.subspace.bank.gather(low_pass(image_of_all_ranks, self.settings.blur).flatten(1))
-        if self.iterations_done + 1 == self.schedule.iterations:
-            self.learn()
+    def gather(self, image: Tensor) -> None:
+        self.subspace.bank.gather(low_pass(image, self.settings.blur).flatten(1))
 
     def learn(self) -> None:
         """Compute mean and axes of the images gathered."""

@@ -57,6 +57,7 @@ from anomaly_lab.pipeline.training import (
     device_for,
     emulates_bfloat16,
     precision_for,
+    refuse_rule,
     score_all,
     score_by,
     trainer_for,
@@ -159,6 +160,7 @@ def train(
             data, processes, detector.schedule
         )  # before the run folder is created, so that unusable data leave nothing behind
         callbacks = _callbacks(config, data, detector)
+        refuse_rule(_score_rule(config), data, detector)
         run, facts = place or Path(), dict[str, Any]()
         if processes.is_first:
             facts = provenance(config, data, detector, pretrained, start.record() if start else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,9 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
+from anomaly_lab.callbacks.progress import Meter
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.readers import pictures
 from anomaly_lab.data.readers.header_facts import file_facts
@@ -144,12 +142,12 @@ def _of_pixels(data: PatchDataModule, units: _Units) -> dict[str, Column]:
     rows, unit = units.rows, units.unit
     rules = {(kind, name): rule for kind, module in SEEN.items() for name, rule in rules_of(module).items()}
     values = np.empty((len(rows), len(rules)))
-    hidden = not sys.stderr.isatty()
-    parts = np.array_split(np.arange(len(rows)), len(rows) // READ + 1)
-    for part in track(parts, "looking for shortcuts", console=Console(stderr=True), disable=hidden):
-        for place, image in zip(part.tolist(), data.store.images[rows[part]], strict=True):
-            view = View(image)
-            values[place] = [np.nan if (said := rule(view)) is None else said for rule in rules.values()]
+    with Meter("looking for shortcuts", "image") as meter:
+        for part in np.array_split(np.arange(len(rows)), len(rows) // READ + 1):
+            for place, image in zip(part.tolist(), data.store.images[rows[part]], strict=True):
+                view = View(image)
+                values[place] = [np.nan if (said := rule(view)) is None else said for rule in rules.values()]
+                meter.show(place + 1, len(rows))
     times = np.bincount(unit)
     means = (np.bincount(unit, column) / times for column in values.T)
     return {

@@ -152,6 +152,29 @@ def score_all(
     return _by_row(gathered, data) if (gathered := _gathered(parts)) is not None else None
 
 
+def refuse_rule(rule: ScoreRule, data: PatchDataModule, detector: Detector) -> None:
+    """Refuse a rule by which a detector cannot score these data; called before it is trained, and before it scores.
+
+    Raises:
+        UserError: the detector has no map, or none with a sign, or places mean nothing since windows are scored.
+
+    Examples:
+        >>> refuse_rule(ScoreRule("map"), data, detector)  # doctest: +SKIP
+    """
+    if rule.source == "detector":
+        return
+    if rule.standardise == "place" and data.patch_sampling is not None:
+        raise UserError(
+            "score.standardise=place: with data.cut a place is another one in every window; set score.standardise=none"
+        )
+    settings, modes = detector.settings, {module: module.training for module in detector.modules()}
+    image = torch.zeros(1, settings.in_channels, *settings.patch_size, device=detector.device)
+    with torch.random.fork_rng():  # a search for a latent code draws numbers
+        MapScore(rule)(image, detector.score(Batch(image=image)))
+    for module, mode in modes.items():
+        module.training = mode
+
+
 def score_by(
     rule: ScoreRule, data: PatchDataModule, detector: Detector, device: torch.device | str = "cpu"
 ) -> MapScore | None:
@@ -169,7 +192,7 @@ def score_by(
         What was measured, to be saved with the run; None for the detector's own score.
 
     Raises:
-        UserError: the detector has no map, or none with a sign, or places mean nothing since windows are scored.
+        UserError: as for `refuse_rule`.
 
     Examples:
         >>> score_by(ScoreRule("map", sign="bright"), data, detector)  # doctest: +SKIP
@@ -177,10 +200,7 @@ def score_by(
     detector.rescored = None
     if rule.source == "detector":
         return None
-    if rule.standardise == "place" and data.patch_sampling is not None:
-        raise UserError(
-            "score.standardise=place: with data.cut a place is another one in every window; set score.standardise=none"
-        )
+    refuse_rule(rule, data, detector)
     split = "train" if rule.normals == "training" else "val"
     fitted = MapScore.fit(rule, detector.to(device).score, data.images(split, at_most=MAX_NORMALS), device)
     detector.rescored = fitted

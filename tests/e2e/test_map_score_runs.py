@@ -7,6 +7,7 @@ import pytest
 from data.conftest import write_headct
 from PIL import Image
 from pipeline.conftest import settings
+from pipeline.conftest import words as words_of
 
 from anomaly_lab.evaluation.map_score import FILE
 from anomaly_lab.evaluation.planted import RULES
@@ -93,3 +94,22 @@ def test_the_settings_of_a_score_that_is_not_used_make_no_other_run(folder: Path
     older["data"] = {key: value for key, value in plain["data"].items() if key != "crop"}
     assert fingerprint.of_config(plain) == fingerprint.of_config(other) == fingerprint.of_config(older)
     assert fingerprint.of_config(mapped) != fingerprint.of_config(plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("kde_headct", (), "no anomaly map"),
+        ("local_nn_headct", ("score.sign=bright", "detector.weights=random"), "its map has no sign"),
+    ],
+)
+def test_what_has_no_such_map_is_refused_before_it_is_trained(
+    name: str, words: tuple[str, ...], message: str, folder: Path
+) -> None:
+    small = [word for word in words_of(folder) if not word.startswith("detector.")]
+    config = configuration.load(
+        name, [*small, "score.from=map", "callbacks.wandb=null", f"runs={folder / 'none'}", *words]
+    )
+    with pytest.raises(UserError, match=message):
+        engine.train(config)
+    assert not (folder / "none").exists()

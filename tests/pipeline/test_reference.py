@@ -1,5 +1,6 @@
 """Thresholds by cross-fitted normals: of detectors that are fitted in seconds, refused for others before training."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from data.conftest import write_headct
 from pipeline.conftest import settings
 from pipeline.conftest import words as words_of
 
-from anomaly_lab import detectors
+from anomaly_lab import catalogue, detectors
+from anomaly_lab.detectors.families.gathering import GatheringDetector
+from anomaly_lab.detectors.families.places import PlaceDetector
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment import config
 from anomaly_lab.pipeline import engine
@@ -23,19 +26,28 @@ def kde(base: Path, *words: str):
     return config.load("kde_headct", [*small, *WORDS, *words])
 
 
-@pytest.mark.parametrize("name", ["KDE", "OCSVM", "SVDD"])
+FITTED_AT_ONCE = {
+    name: {"weights": "random"} if issubclass(kind, PlaceDetector) else {}
+    for name, kind in catalogue.classes("anomaly_lab.detectors").items()
+    if issubclass(kind, GatheringDetector) and kind is not detectors.PoolSVM
+}
+
+
+@pytest.mark.parametrize("name", FITTED_AT_ONCE)
 def test_a_refitted_detector_is_one_fitted_to_these_images_alone(name: str) -> None:
-    images = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
-    kind = getattr(detectors, name)
-    first, second = kind(patch_size=(8, 8), samples=6), kind(patch_size=(8, 8), samples=6)
-    first.machine.gather(first.featured(images[:6]))
+    images = torch.randn(12, 1, 32, 32, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    more = {"dimensions": 8} if name == "PaDiM" else {}  # which features are kept is drawn, once
+    first = getattr(detectors, name)(patch_size=(32, 32), samples=6, **FITTED_AT_ONCE[name], **more)
+    second = copy.deepcopy(first)
+    first.gather(images[:6])
     first.learn()
     state = torch.random.get_rng_state()
+    assert first.refits
     refitted = first.refitted(images[6:])
     assert torch.equal(torch.random.get_rng_state(), state)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        second.machine.gather(second.featured(images[6:]))
+        second.gather(images[6:])
         second.learn()
     batch = {"image": images}
     assert torch.equal(refitted.score(batch).anomaly_score, second.score(batch).anomaly_score)

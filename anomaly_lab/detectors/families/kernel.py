@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.detectors.families.gathering import GatheringDetector
 from anomaly_lab.networks.features import Pixels, SqueezeNetFeatures
 from anomaly_lab.networks.kernels import KernelMachine
 from anomaly_lab.networks.svdd import SVDDAutoencoder
@@ -19,7 +19,7 @@ FeatureName = Literal["pixels", "code", "squeezenet", "squeezenet_caffe"]
 Features = Pixels | SqueezeNetFeatures | SVDDAutoencoder
 
 
-class FeatureBankDetector(Detector):
+class FeatureBankDetector(GatheringDetector):
     """A detector whose last phase, `gather`, collects a feature bank of normals; at its end `learn` fits the method.
 
     A subclass calls `assemble` in its constructor and implements `learn` and `predict`. It has the settings `samples`
@@ -33,11 +33,11 @@ class FeatureBankDetector(Detector):
         components: maximum number of whitened principal components (95 % of the variance) to reduce the features to; 0
             for no reduction.
         feature_iterations: length of the phase `features`, if there is one.
-        samples: number of images to gather. If there are fewer normals, some are gathered repeatedly.
-        batch_size: size of a mini-batch, from which the number of iterations of `gather` follows.
+        samples, batch_size: as for GatheringDetector.
     """
 
     networks: tuple[str, ...] = ("features", "machine")
+    fixed = ("features",)
     features: Features
     machine: KernelMachine
 
@@ -51,37 +51,16 @@ class FeatureBankDetector(Detector):
     def learn(self) -> None:
         """Fit the method to the rows gathered in `machine`."""
 
+    def gather(self, image: Tensor) -> None:
+        self.machine.gather(self.featured(image))
+
     def phases(self) -> tuple[Phase, ...]:
-        p = self.settings
-        gather = Phase("gather", math.ceil(p.samples / p.batch_size), ("machine",))
         if isinstance(self.features, SVDDAutoencoder):
-            return (Phase("features", p.feature_iterations, ("features",)), gather)
-        return (gather,)
+            return (Phase("features", self.settings.feature_iterations, ("features",)), *super().phases())
+        return super().phases()
 
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
         return (Adam(self.features.parameters(), 1e-4),) if isinstance(self.features, SVDDAutoencoder) else ()
-
-    @property
-    def ready(self) -> bool:
-        """Whether the method is fitted, which is done at the end of the last phase."""
-        return self.finished
-
-    @property
-    def refits(self) -> bool:
-        """Whether gathering is all there is: features, or a generator, that were trained have seen all normals."""
-        return len(self.phases()) == 1
-
-    @torch.no_grad()
-    def refitted(self, image: Tensor) -> "FeatureBankDetector":
-        """Fit another machine to images [n, C, *S], each gathered once; the process's random numbers are left alone."""
-        other = type(self)(**self.hparams).to(self.device).eval()
-        other.features = self.features
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            for part in torch.split(image, self.settings.batch_size):
-                other.machine.gather(other.featured(part.to(self.device)))
-            other.learn()
-        return other
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -99,14 +78,6 @@ class FeatureBankDetector(Detector):
         loss: Tensor = (self.features(image).float() - image).square().flatten(1).sum(1).mean()
         self.track({"train/reconstruction": loss})
         return loss
-
-    def gather_step(self, batches: Tensor) -> None:
-        """Add the features of each mini-batch of [1, B, C, H, W] on all ranks; fit the method in the last iteration."""
-        for image in batches:
-            image_of_all_ranks = torch.as_tensor(self.all_gather(image)).reshape(-1, *image.shape[1:])
-            self.machine.gather(self.featured(image_of_all_ranks))
-        if self.iterations_done + 1 == self.schedule.iterations:
-            self.learn()
 
     @torch.no_grad()
     def featured(self, image: Tensor) -> Tensor:

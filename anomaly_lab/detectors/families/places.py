@@ -1,20 +1,18 @@
 """Base class of methods that compare what a pretrained classifier sees at a place with what it sees in normals."""
 
-import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Optimizer
 
-from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.detectors.families.gathering import GatheringDetector
 from anomaly_lab.networks.low_pass import low_pass
 from anomaly_lab.networks.places import PlaceBank, PlaceFeatures, PlaceGaussian, pooled
-from anomaly_lab.types import Phase, Prediction
+from anomaly_lab.types import Prediction
 
 
-class PlaceDetector(Detector):
+class PlaceDetector(GatheringDetector):
     """One phase, `gather`: features of normals are collected place by place; nothing is trained by gradients.
 
     A subclass calls `assemble` in its constructor. The classifier is part of the checkpoint, so that a trained run is
@@ -27,14 +25,14 @@ class PlaceDetector(Detector):
         stages: the stages of the classifier whose outputs are used, from 1; the last of four has a stride of 32.
         side: pixels to which the shorter side of an image is resized for the classifier; 0 for none.
         unit: whether features are divided by their length at each place, so that only directions are compared.
-        samples: number of images to gather. If there are fewer normals, some are gathered repeatedly.
-        batch_size: size of a mini-batch, from which the number of iterations of `gather` follows.
+        samples, batch_size: as for GatheringDetector.
         share: fraction of the places, those with the largest distances, whose mean is the score: 1 for the mean of all,
             0 for the largest alone.
         map_sigma: standard deviation of the Gaussian blur of a map, pixels; 0 for none. The score is not affected.
     """
 
     networks = ("places",)
+    fixed: tuple[str, ...] = ("features",)
     features: PlaceFeatures
     places: PlaceGaussian | PlaceBank
 
@@ -49,17 +47,8 @@ class PlaceDetector(Detector):
             features: Tensor = self.features(image)
             return features
 
-    def phases(self) -> tuple[Phase, ...]:
-        p = self.settings
-        return (Phase("gather", math.ceil(p.samples / p.batch_size), ("places",)),)
-
-    def configure_optimizers(self) -> tuple[Optimizer, ...]:
-        return ()
-
-    @property
-    def ready(self) -> bool:
-        """Whether all normals are gathered."""
-        return self.finished
+    def gather(self, image: Tensor) -> None:
+        self.places.gather(self.described(image))
 
     def load_pretrained(self) -> dict[str, Any]:
         """Read the classifier's weights.
@@ -81,17 +70,6 @@ class PlaceDetector(Detector):
         if p.weights != "random":
             return ()
         return (f"the weights of {p.backbone} are random, not trained on ImageNet",)
-
-    def gather_step(self, batches: Tensor) -> None:
-        """Take each mini-batch of [1, B, C, H, W] on all ranks into account; finish in the last iteration."""
-        for image in batches:
-            image_of_all_ranks = torch.as_tensor(self.all_gather(image)).reshape(-1, *image.shape[1:])
-            self.places.gather(self.described(image_of_all_ranks))
-        if self.iterations_done + 1 == self.schedule.iterations:
-            self.learn()
-
-    def learn(self) -> None:
-        """Fit the method to what was gathered; by default there is nothing to do."""
 
     @torch.no_grad()
     def predict(self, image: Tensor) -> Prediction:
