@@ -47,6 +47,7 @@ def test_volumes_are_shown_by_their_middle_slice(run: Path) -> None:
     (exhibit,) = exhibits_of(run)
     assert exhibit.pictures["image"].shape == (4, 5, 3)
     assert "Ann" not in str(exhibit)  # ids may be names
+    assert exhibit.case == 1
     assert (exhibit.pictures["image"] == 255).all()
 
 

@@ -84,13 +84,14 @@ FILES = {
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A small package of the real one's shape."""
+    """A small package of the real one's shape; what was hashed of it is forgotten with it."""
     root = tmp_path / "anomaly_lab"
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     monkeypatch.setattr(fingerprint, "PACKAGE", root)
-    return root
+    yield root
+    fingerprint._module.cache_clear()
 
 
 def codes(detector: str = "anomaly_lab.detectors.one.One", **callbacks: str) -> dict[str, str]:

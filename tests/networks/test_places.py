@@ -82,6 +82,13 @@ def test_the_bank_looks_no_further_than_it_reaches():
         assert (found[:, 1:] == 0).all() == (reach == 1)
 
 
+def test_nothing_lies_beyond_the_border():
+    """A feature of zeros is like no normal, though the grid ends beside it."""
+    bank = PlaceBank(2, 3, (2, 2), 1)
+    bank.gather(torch.ones(2, 3, 2, 2))
+    torch.testing.assert_close(bank(torch.zeros(1, 3, 2, 2)), torch.full((1, 2, 2), 3**0.5))
+
+
 def test_in_parts_it_finds_the_same(monkeypatch):
     bank, x = PlaceBank(7, 2, (3, 3), 1), torch.rand(2, 2, 3, 3)
     bank.gather(torch.rand(7, 2, 3, 3))
