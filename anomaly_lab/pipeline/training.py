@@ -167,12 +167,10 @@ def refuse_rule(rule: ScoreRule, data: PatchDataModule, detector: Detector) -> N
         raise UserError(
             "score.standardise=place: with data.cut a place is another one in every window; set score.standardise=none"
         )
-    settings, modes = detector.settings, {module: module.training for module in detector.modules()}
+    settings = detector.settings
     image = torch.zeros(1, settings.in_channels, *settings.patch_size, device=detector.device)
     with torch.random.fork_rng():  # a search for a latent code draws numbers
-        MapScore(rule)(image, detector.score(Batch(image=image)))
-    for module, mode in modes.items():
-        module.training = mode
+        MapScore(rule)(image, detector.score(Batch(image=image)))  # in eval mode; training_step sets the modes it needs
 
 
 def score_by(
