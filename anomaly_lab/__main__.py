@@ -193,7 +193,7 @@ def evaluate(
     """
     from anomaly_lab.pipeline import engine
     from anomaly_lab.pipeline.identity import DataAsked
-    from anomaly_lab.pipeline.judging import runs_below
+    from anomaly_lab.pipeline.reevaluate import runs_below
 
     asked = DataAsked(data_root, accept_changed_data)
     if runs_below(Path(run)):

@@ -44,12 +44,12 @@ from anomaly_lab.pipeline.console import (
 )
 from anomaly_lab.pipeline.evaluate import evaluate_run, refuse_reference
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
-from anomaly_lab.pipeline.judging import evaluate_each, evaluate_recorded, figures_of, runs_below, source_of
 from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
 from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.processes import ENDED, Processes, is_of_another, together
 from anomaly_lab.pipeline.provenance import provenance, published
 from anomaly_lab.pipeline.quality import Words, measured
+from anomaly_lab.pipeline.reevaluate import evaluate_each, evaluate_recorded, figures_of, runs_below, source_of
 from anomaly_lab.pipeline.scorer import Scorer, load_weights
 from anomaly_lab.pipeline.training import (
     construct,

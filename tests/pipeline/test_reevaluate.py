@@ -16,8 +16,8 @@ from anomaly_lab.__main__ import INCOMPLETE, app
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
-from anomaly_lab.pipeline import engine, judging
-from anomaly_lab.pipeline.judging import TABLE, evaluate_recorded, figures_of, runs_below, source_of
+from anomaly_lab.pipeline import engine, reevaluate
+from anomaly_lab.pipeline.reevaluate import TABLE, evaluate_recorded, figures_of, runs_below, source_of
 from anomaly_lab.reports.gallery import read_gallery
 from anomaly_lab.types import UserError
 
@@ -75,10 +75,10 @@ def test_a_picture_is_listed_under_the_outcome_that_it_has_now(run: Path) -> Non
     shown = [(rows[id], kind) for id, kind in zip(gallery["id"], gallery["kind"], strict=True) if kind != "fixed"]
     assert shown
     for row, kind in shown:
-        assert kind == judging.OUTCOMES[int(row["label"]), row["pred_label"] == "1"]
+        assert kind == reevaluate.OUTCOMES[int(row["label"]), row["pred_label"] == "1"]
 
 
-def test_judging_twice_is_judging_once(run: Path) -> None:
+def test_evaluating_twice_is_evaluating_once(run: Path) -> None:
     engine.evaluate(str(run), [*RECORDED, "evaluation.purpose=screening"])
     once = metrics_of(run), (run / "scores.csv").read_bytes()
     engine.evaluate(str(run), ["scores=recorded"])

@@ -1,4 +1,4 @@
-"""Judge runs by new rules: from their recorded scores alone, and all runs below a folder one after another."""
+"""Evaluate runs by new rules: from their recorded scores alone, and all runs below a folder one after another."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _runs(folder: Path) -> Iterator[Path]:
             yield Path(place)
 
 
-class Judged(NamedTuple):
+class Reevaluated(NamedTuple):
     """What became of a run: its figures before and now, or why there are none.
 
     Attributes:
@@ -165,7 +165,9 @@ class Judged(NamedTuple):
     error: str = ""
 
 
-def evaluate_each(folder: Path, runs: Sequence[Path], evaluate: Callable[[Path], object], quiet: bool) -> list[Judged]:
+def evaluate_each(
+    folder: Path, runs: Sequence[Path], evaluate: Callable[[Path], object], quiet: bool
+) -> list[Reevaluated]:
     """Evaluate runs one after another, go on after one that fails, and write evaluated.csv beside them.
 
     Args:
@@ -193,23 +195,23 @@ def evaluate_each(folder: Path, runs: Sequence[Path], evaluate: Callable[[Path],
     return judged
 
 
-def _judge(run: Path, evaluate: Callable[[Path], object]) -> Judged:
+def _judge(run: Path, evaluate: Callable[[Path], object]) -> Reevaluated:
     before: dict[str, float | None] = {}
     try:
         if not (run / "metrics.json").is_file() and not read_provenance(run).get("finished"):
-            return Judged(run, before, left_out="not evaluated yet")
+            return Reevaluated(run, before, left_out="not evaluated yet")
         before = figures_of(run)
         evaluate(run)
-        return Judged(run, before, figures_of(run))
+        return Reevaluated(run, before, figures_of(run))
     except (Stopped, KeyboardInterrupt):
         raise
     except UserError as error:
-        return Judged(run, before, error=" ".join(str(error).split()))
+        return Reevaluated(run, before, error=" ".join(str(error).split()))
     except Exception as error:  # of one run; the others have nothing to do with it
-        return Judged(run, before, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Reevaluated(run, before, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _tell(judged: Judged, folder: Path, number: str) -> None:
+def _tell(judged: Reevaluated, folder: Path, number: str) -> None:
     name = f"{number} {judged.run.relative_to(folder)}"
     if judged.error:
         warn(f"{name}: failed: {judged.error}")
@@ -227,7 +229,7 @@ def _shown(key: str, value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}" if key == "threshold" else rate(value)
 
 
-def _table(judged: Sequence[Judged], folder: Path) -> str:
+def _table(judged: Sequence[Reevaluated], folder: Path) -> str:
     def cells(figures: Mapping[str, float | None]) -> list[str]:
         return ["" if (value := figures.get(key)) is None else repr(value) for key in FIGURES]
 
