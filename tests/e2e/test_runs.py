@@ -41,7 +41,7 @@ def test_the_run_folder_is_whole(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [2, 3, 4, 6, 8, 9, 10, 12]
     drawn = {path.name for path in (trained / "samples").glob("*.png")}
-    assert drawn == {"00000003.png", "00000006.png", "interpolation.png"}
+    assert drawn == {"00000003.png", "00000006.png", "interpolation.png", "most_alike.png"}
     assert (trained / "wandb").is_dir()
     assert not list(trained.rglob("*.partial"))
 
