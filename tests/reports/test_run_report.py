@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import own, scripts_of
 from PIL import Image
 
 from anomaly_lab.reports.charts import rate
-from anomaly_lab.reports.html import BLEND, Banner, number
+from anomaly_lab.reports.html import Banner, number
 from anomaly_lab.reports.run_report import banners, calls, stalled, verdict, write_report
 from anomaly_lab.types import UserError
 
@@ -27,7 +28,7 @@ def test_one_file_that_asks_nobody(fake_run: Path) -> None:
     text = page(fake_run)
     assert "http://" not in text
     assert "https://" not in text
-    assert re.findall(r"<script\b.*?</script>", text, re.DOTALL) == [f"<script>{BLEND}</script>"] * ("<script" in text)
+    assert scripts_of(text) == own()
     assert "url(" not in text
     assert "@import" not in text
     assert all(value.startswith("data:image/png;base64,") for value in re.findall(r'src="([^"]*)"', text))

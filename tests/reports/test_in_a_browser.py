@@ -1,0 +1,106 @@
+"""The pages in a browser, with mouse and keyboard, at both widths, light and dark; and without scripts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Opener, everywhere, overflows
+from jinja2 import ChoiceLoader, DictLoader
+
+from anomaly_lab.reports.html import environment
+from anomaly_lab.reports.run_report import write_report
+
+TABLE = """{% extends "page.html.j2" %}{% block main %}
+<table class="compare sortable"><thead><tr><th></th><th>Score</th><th>Name</th></tr></thead><tbody>
+{% for name, score, word in rows %}
+<tr><th>{{ name }}</th><td data-label="Score">{{ score }}</td><td data-label="Name">{{ word }}</td></tr>
+{% endfor %}<tr class="last"><th>Mean</th><td data-label="Score">99</td><td>all</td></tr></tbody></table>
+{% endblock %}"""
+ROWS = [("a", ".812 [.74, .88]", "case 10"), ("b", "−12", "case 9"), ("c", "–", "Case 2"), ("d", "1\u202f024", "zebra"),
+        ("e", "1.2e−05", "")]  # fmt: skip
+
+
+def firsts(page: Any) -> str:
+    return "".join(page.locator("tbody th").all_inner_texts())
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    jinja = environment()
+    assert jinja.loader is not None
+    jinja.loader = ChoiceLoader([DictLoader({"a.html.j2": TABLE}), jinja.loader])
+    (tmp_path / "table.html").write_text(jinja.get_template("a.html.j2").render(rows=ROWS))
+    return tmp_path / "table.html"
+
+
+@everywhere
+def test_a_table_is_sorted_by_mouse_and_keyboard(open_page: Opener, table: Path, width: int, scheme: str) -> None:
+    page = open_page(table, width, scheme)
+    score, name = page.get_by_role("button", name="Score"), page.get_by_role("button", name="Name", exact=True)
+    head = page.locator("th", has=score)
+    for order, state in (("daebcMean", "descending"), ("beadcMean", "ascending"), ("abcdeMean", None)):
+        score.click()
+        assert (firsts(page), head.get_attribute("aria-sort")) == (order, state)
+    name.last.focus()
+    page.keyboard.press("Enter")
+    assert firsts(page) == "cbadeMean"  # numbers in words as numbers, what is empty last
+    page.keyboard.press("Space")
+    assert firsts(page) == "dabceMean"
+    assert page.locator("[aria-sort]").count() == 1
+    assert not overflows(page)
+
+
+@everywhere
+def test_a_picture_is_enlarged_blended_and_outlined(open_page: Opener, fake_run: Path, width: int, scheme: str) -> None:
+    page = open_page(write_report(fake_run), width, scheme)
+    dialog, doors = page.locator("dialog"), page.locator("#cases .gallery .picture[tabindex]")
+    assert doors.count() == page.locator("#cases .gallery .case").count()  # one halt of the tabulator for each case
+    first, second = (doors.nth(i).locator("img").get_attribute("src") for i in range(2))
+    doors.first.focus()
+    page.keyboard.press("Enter")
+    assert dialog.is_visible()
+    base, over = dialog.locator(".view img").first, dialog.locator(".over")
+    assert base.get_attribute("src") == first
+    page.wait_for_function("document.querySelector('dialog .view img').getBoundingClientRect().width >= 64 * 4")
+    assert over.is_hidden()
+    assert "64 × 64 pixels" in dialog.locator(".title").inner_text()
+    dialog.get_by_label("over the original").select_option("Anomaly map over the input")
+    assert over.get_attribute("src") == page.locator("#cases .stack").first.locator("img").last.get_attribute("src")
+    blend = dialog.get_by_label("blend")
+    blend.focus()
+    page.keyboard.press("Home")
+    assert over.evaluate("it => it.style.opacity") == "0"
+    blend.fill("40")
+    assert over.evaluate("it => it.style.opacity") == "0.4"
+    outlines = dialog.locator("svg path")
+    assert outlines.count() == 2
+    dialog.get_by_label("outline").uncheck()
+    assert outlines.count() == 0
+    dialog.locator(".stage").focus()
+    page.keyboard.press("ArrowRight")
+    assert base.get_attribute("src") == second
+    assert dialog.get_by_label("over the original").input_value() == "Anomaly map over the input"
+    dialog.get_by_role("button", name="Previous").click()
+    assert base.get_attribute("src") == first
+    dialog.get_by_role("button", name="1 : 1").click()
+    assert base.evaluate("it => it.getBoundingClientRect().width") == 64
+    assert not overflows(page)
+    page.keyboard.press("Escape")
+    assert dialog.is_hidden()
+    page.locator("#cases .stack").first.locator(".picture").last.click()  # the map itself
+    assert over.is_visible()
+    dialog.get_by_role("button", name="Close").click()
+    assert dialog.is_hidden()
+
+
+@pytest.mark.slow
+def test_without_scripts_a_page_shows_as_much(open_page: Opener, fake_run: Path) -> None:
+    page = open_page(write_report(fake_run), scripts=False)
+    text = re.sub(r"\s+", " ", page.locator("main").inner_text())
+    for part in ("False negatives", "Leakage audit", "How the numbers were computed"):
+        assert part in text
+    assert page.locator("dialog").count() == 0
+    assert not page.locator(".blend").first.is_visible()
