@@ -10,7 +10,10 @@ import pytest
 from browser import Opener, everywhere, overflows
 from jinja2 import ChoiceLoader, DictLoader
 
+from anomaly_lab.reports.charts import rate
+from anomaly_lab.reports.confusion import confusion
 from anomaly_lab.reports.html import environment
+from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
 
 TABLE = """{% extends "page.html.j2" %}{% block main %}
@@ -96,6 +99,47 @@ def test_a_picture_is_enlarged_blended_and_outlined(open_page: Opener, fake_run:
     assert dialog.is_hidden()
 
 
+@everywhere
+def test_another_threshold_recounts_the_table_and_is_called_an_exploration(
+    open_page: Opener, fake_run: Path, width: int, scheme: str
+) -> None:
+    report = write_report(fake_run)
+    page = open_page(report, width, scheme)
+    explorer = page.locator(".explorer")
+
+    def counts() -> dict[str, str]:
+        cells = explorer.locator("[data-count]").all()
+        return {str(cell.get_attribute("data-count")): cell.inner_text() for cell in cells}
+
+    def expected(threshold: float) -> dict[str, str]:
+        found = confusion(read_run(fake_run).scores, threshold)
+        assert found is not None
+        of_counts = {key: str(getattr(found, key)) for key in ("tp", "fp", "fn", "tn")}
+        return of_counts | {key: rate(getattr(found, key)) for key in ("sensitivity", "specificity")}
+
+    scores = sorted(row["score"] for row in read_run(fake_run).scores if row["split"] == "test")
+    own, slider, state = 0.3217, explorer.get_by_label("Explore another threshold"), explorer.locator(".state")
+    assert counts() == expected(own)
+    assert "At the run’s threshold" in state.inner_text()
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert counts() == expected(min(score for score in scores if score > own))
+    assert "Exploration, not a result" in state.inner_text()
+    page.keyboard.press("Home")
+    assert counts() == expected(-1e9)
+    page.keyboard.press("End")
+    assert counts() == expected(scores[-1])
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert 0 < int(counts()["tp"]) < 60
+    mark = explorer.locator(".mark").bounding_box()
+    explorer.get_by_role("button", name="Back to the run’s threshold").click()
+    assert counts() == expected(own)
+    share = slider.evaluate("it => it.value / it.max")  # the mark stands below the thumb
+    assert abs(mark["x"] + mark["width"] / 2 - (box["x"] + 8 + share * (box["width"] - 16))) < 2
+    assert not overflows(page)
+
+
 @pytest.mark.slow
 def test_without_scripts_a_page_shows_as_much(open_page: Opener, fake_run: Path) -> None:
     page = open_page(write_report(fake_run), scripts=False)
@@ -103,4 +147,5 @@ def test_without_scripts_a_page_shows_as_much(open_page: Opener, fake_run: Path)
     for part in ("False negatives", "Leakage audit", "How the numbers were computed"):
         assert part in text
     assert page.locator("dialog").count() == 0
-    assert not page.locator(".blend").first.is_visible()
+    for waiting in (".blend", ".slide"):
+        assert not page.locator(waiting).first.is_visible()
