@@ -1,8 +1,9 @@
 // Enlarges a picture: a click, or Enter. In the dialog: what lies over it, blended by a slider; the outline of a lesion;
 // the slices of a volume by wheel, slider, up and down; other cases by left and right; Esc closes.
 //
-// A .stack holds the .pictures of one image, the original first. A .volume holds the stacks of its slices, or, in a
-// template, those of more slices. Any other picture is enlarged by itself.
+// A .stack, or a .counterpart, holds the .pictures of one image, the original first. A .volume holds the stacks of some of its slices, and
+// in a template those of others. Any other picture is enlarged by itself.
+const STACKS = ".stack, .counterpart";
 const PICTURES = ".picture, .sheet img, .samples img, .pool img, .drawn img";
 
 function element(name, attributes = {}, ...content) {
@@ -27,12 +28,12 @@ function frameOf(pictures) {
 
 // What a picture belongs to: the pictures of one image, of another row of the same column, or of all slices.
 function exhibitOf(picture) {
-  const stack = picture.closest(".stack"), volume = picture.closest(".volume"), { column } = picture.dataset;
+  const stack = picture.closest(STACKS), volume = picture.closest(".volume"), { column } = picture.dataset;
   const inStack = (found) => frameOf(inAll(found, PICTURES));
   let frames;
   if (volume) {
-    const more = volume.querySelector("template")?.content;
-    frames = [...(more ?? volume).querySelectorAll(".stack")].map(inStack);
+    const more = volume.querySelector("template")?.content.querySelectorAll(STACKS) ?? [];
+    frames = [...volume.querySelectorAll(STACKS), ...more].map(inStack).sort((one, other) => one.slice - other.slice);
   } else if (stack) {
     frames = [inStack(stack)];
   } else {
@@ -131,12 +132,12 @@ function scroll(steps) {
 
 // The doors: one for each stack, so that the tabulator does not halt three times at every case.
 const doors = [...document.querySelectorAll(PICTURES)].filter((picture) => {
-  const stack = picture.closest(".stack");
+  const stack = picture.closest(STACKS);
   return imageOf(picture) && !picture.closest("dialog") && (!stack || stack.querySelector(PICTURES) === picture);
 });
 
 function turn(steps) {
-  const stack = (picture) => picture.closest(".stack") ?? picture, here = stack(shown.picture);
+  const stack = (picture) => picture.closest(STACKS) ?? picture, here = stack(shown.picture);
   const seen = doors.filter((door) => door.getClientRects().length);
   const next = seen[seen.findIndex((door) => stack(door) === here) + steps];
   if (!next) return;
@@ -153,6 +154,10 @@ for (const door of doors) {
   door.tabIndex = 0;
   door.setAttribute("role", "button");
   door.setAttribute("aria-label", `Enlarge: ${imageOf(door).alt}`);
+}
+for (const button of document.querySelectorAll(".volume .scroll button")) {
+  button.parentElement.hidden = false;
+  button.addEventListener("click", () => show(button.closest(".volume").querySelector(PICTURES)));
 }
 document.addEventListener("click", (event) => {
   const picture = event.target.closest(".door");

@@ -18,6 +18,7 @@ from anomaly_lab.reports.charts import Row
 from anomaly_lab.reports.gallery import FIXED_CASES
 from anomaly_lab.reports.html import Banner, whole, without_folders
 from anomaly_lab.reports.record import read_run
+from anomaly_lab.reports.score_words import score_in_words
 
 GALLERIES = {
     "tp": ("True positives", "anomalous and called anomalous, highest scores first"),
@@ -104,6 +105,8 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             histogram=charts.score_histogram(record.scores, threshold) if record.scores else None,
             training=charts.training(record.log),
             calls=calls(record.scores),
+            score_words=score_in_words(record.config),
+            reference=decisions.reference(record.metrics.get("threshold") or {}),
             confused=confusion.confusion(record.scores, threshold),
             in_use=decisions.table(record.metrics),
             net_benefit=decisions.net_benefit_panel(record.metrics),

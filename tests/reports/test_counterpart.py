@@ -42,7 +42,7 @@ class Cards(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
-        if "counterpart" in (found.get("class") or "").split():
+        if found.get("class") == "counterpart":
             self.cards.append({})
             self.sliders.append([])
         elif tag == "figure":
@@ -50,9 +50,9 @@ class Cards(HTMLParser):
         elif tag == "img" and self._figure in ("image", "reconstruction", "difference", "overlay"):
             assert found["alt"]
             self.cards[-1][self._figure] = found["src"] or ""
-        elif tag == "label" and self.cards:
+        elif found.get("class") == "blend":
             self.hidden.append("hidden" in found)
-        elif tag == "input":
+        elif tag == "input" and self.cards:
             self.sliders[-1].append(found)
 
     def handle_endtag(self, tag: str) -> None:

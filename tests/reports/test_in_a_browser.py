@@ -6,13 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import Opener, everywhere, overflows
 from jinja2 import ChoiceLoader, DictLoader
 
+from anomaly_lab.reports import prediction_page
 from anomaly_lab.reports.charts import rate
 from anomaly_lab.reports.confusion import confusion
 from anomaly_lab.reports.html import environment
+from anomaly_lab.reports.prediction_page import Exhibit, Finding, Scoring, slices, views
 from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
 
@@ -137,6 +140,91 @@ def test_another_threshold_recounts_the_table_and_is_called_an_exploration(
     assert counts() == expected(own)
     share = slider.evaluate("it => it.value / it.max")  # the mark stands below the thumb
     assert abs(mark["x"] + mark["width"] / 2 - (box["x"] + 8 + share * (box["width"] - 16))) < 2
+    assert not overflows(page)
+
+
+@pytest.fixture
+def predicted(tmp_path: Path) -> Path:
+    """A page on two volumes of thirty slices and a picture."""
+    rng, depth = np.random.default_rng(0), 30
+    scores = {"a.nii": 3.0, "b.nii": 0.5, "c 10.png": 9.0, "c 9.png": 0.1}
+    findings = [Finding(name, score, 0.1, score > 1) for name, score in scores.items()]
+    findings.append(Finding("torn.png", reason="it ends early"))
+    exhibits = [(2, Exhibit(views(rng.uniform(-1, 1, (1, 40, 40)), np.eye(40, dtype=np.float32), None)))]
+    for number in (0, 1):
+        image = np.broadcast_to(np.linspace(-1, 1, depth)[None, :, None, None], (1, depth, 20, 20))
+        anomaly_map, mask = np.zeros((depth, 20, 20), np.float32), np.zeros((depth, 20, 20), bool)
+        anomaly_map[9, 5:9, 5:9], mask[9, 5:9, 5:9] = 2, True
+        shown = Exhibit(views(image, anomaly_map, mask), 0.9, slices(image, anomaly_map, mask))
+        exhibits.append((number, shown))
+    scoring = Scoring("a run", {}, {"threshold": {"value": 1.0}}, 3, normal_scores=[0.2, 0.4, 0.9])
+    (tmp_path / "index.html").write_text(prediction_page.render(scoring, findings, exhibits))
+    return tmp_path / "index.html"
+
+
+@everywhere
+def test_a_volume_is_scrolled_by_wheel_keys_and_slider(
+    open_page: Opener, predicted: Path, width: int, scheme: str
+) -> None:
+    page = open_page(predicted, width, scheme)
+    dialog = page.locator("dialog")
+    title, slider, stage = dialog.locator(".title"), dialog.get_by_label("slice"), dialog.locator(".stage")
+    page.locator(".volume .picture").first.click()
+    assert dialog.is_visible()
+    assert slider.input_value() == "9"  # the slice that was clicked, the tenth
+    assert "slice 10 of 30" in page.locator(".volume img").first.get_attribute("alt")
+    stage.hover()
+    page.mouse.wheel(0, 100)
+    page.wait_for_function("document.querySelector('dialog .title').textContent.includes('slice 11 ')")
+    page.mouse.wheel(0, -100)
+    page.mouse.wheel(0, -100)
+    page.wait_for_function("document.querySelector('dialog .title').textContent.includes('slice 9 ')")
+    assert dialog.locator("svg path").count() == 0  # the lesion is in the tenth
+    stage.focus()
+    page.keyboard.press("ArrowDown")
+    assert slider.input_value() == "9"
+    assert dialog.locator("svg path").count() == 2
+    for _ in range(3):
+        page.keyboard.press("ArrowUp")
+    assert slider.input_value() == "6"
+    slider.focus()
+    page.keyboard.press("End")
+    page.wait_for_function("document.querySelector('dialog .title').textContent.includes('slice 30 ')")
+    sources = set()
+    for place in range(30):
+        slider.fill(str(place))
+        sources.add(dialog.locator(".view img").first.get_attribute("src"))
+    assert len(sources) == 30
+    dialog.get_by_label("over the original").select_option("Anomaly map")
+    slider.fill("9")
+    assert dialog.locator(".over").is_visible()
+    stage.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('dialog .title').textContent.includes('b.nii')")
+    page.keyboard.press("Escape")
+    assert dialog.is_hidden()
+    page.get_by_role("button", name="Scroll 30 slices").last.click()
+    assert dialog.is_visible()
+    assert "b.nii" in title.inner_text()
+    assert not overflows(page)
+
+
+@everywhere
+def test_new_files_are_sorted_and_their_thumbnails_lead_to_the_pictures(
+    open_page: Opener, predicted: Path, width: int, scheme: str
+) -> None:
+    page = open_page(predicted, width, scheme)
+    names = page.locator("#scores tbody th")
+    assert names.all_inner_texts() == ["c 10.png", "a.nii", "b.nii", "c 9.png"]
+    page.locator("#scores").get_by_role("button", name="File").click()
+    assert names.all_inner_texts() == ["a.nii", "b.nii", "c 9.png", "c 10.png"]
+    page.locator("#scores").get_by_role("button", name="Among normals").focus()
+    page.keyboard.press("Enter")
+    assert names.all_inner_texts() == ["c 10.png", "a.nii", "b.nii", "c 9.png"]
+    page.get_by_role("link", name="Pictures of b.nii").click()
+    page.wait_for_function("document.querySelector('#case-2').getBoundingClientRect().top < innerHeight")
+    assert "b.nii" in page.locator("#case-2").inner_text()
+    assert page.get_by_role("img", name="higher than 2 of 3 normals of the run").count() == 1
     assert not overflows(page)
 
 
