@@ -99,9 +99,9 @@ report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN)) $(OVERRIDES)
 
-study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [launcher=slurm] [DRY=1|PAGE=1|STATUS=1]
+study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [DATA=folder] [launcher=slurm] [DRY=1|PAGE=1|STATUS=1]
 	@test -n $(call quote,$(STUDY)) || { echo "which study? make study STUDY=…; experiments/studies has all" >&2; exit 2; }
-	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(if $(STATUS),--status) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DATA),data=$(call quote,$(DATA))) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(if $(STATUS),--status) $(OVERRIDES)
 
 tune: $(STAMP)  ## choose settings by planted lesions: make tune EXP=… params='detector.lr=log(1e-5,1e-2)' trials=20
 	$(need_exp)

@@ -49,6 +49,7 @@ class Options:
         runs: folder of the run folders; the study's own folder is runs/studies/<name>.
         budget: replaces the study's budget.
         rows, datasets, seeds: restrict the study to these; empty for all.
+        data: of a study on one data set, the name of the data set to take instead, such as folder.
     """
 
     launcher: Kind = "local"
@@ -64,6 +65,7 @@ class Options:
     rows: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    data: str | None = None
 
 
 OF_CLUSTER = ("partition", "gpus", "cpus", "time", "sbatch")  # options that only launcher=slurm takes
@@ -93,6 +95,7 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     options, overrides = _split(words)
     study = plan.load(name)
     study = dataclasses.replace(study, budget=options.budget or study.budget)
+    study = plan.on(study, options.data) if options.data else study
     study = plan.narrowed(study, options.rows, options.datasets, options.seeds)
     launcher = _launcher(options, study, overrides)
     planned = plan.plan(study, overrides)
