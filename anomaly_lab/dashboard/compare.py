@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +89,7 @@ def groups(index: Index, progress: Progress = lambda done, of: None) -> list[Gro
     for number, (group, rows) in enumerate(members.items(), 1):
         paths = _repeats(rows, configs)
         estimate = index.remembered("group", paths, partial(_estimate, index, paths))
-        with contextlib.suppress(TypeError):  # of a damaged index
+        if _is_whole(estimate, len(Group._fields) - 3):
             found.append(Group(group, differs[group], len(paths), *estimate))
         progress(number, len(members))
     return found
@@ -183,9 +182,10 @@ def tests(index: Index, paths: Sequence[str]) -> list[Test]:
 
     found = []
     for a, b in combinations(paths, 2):
-        with contextlib.suppress(TypeError):  # of a damaged index
-            found.append(Test(a, b, *index.remembered("test", [a, b], partial(compared, a, b))))
-    return [test for test in found if test.cases]
+        figures = index.remembered("test", [a, b], partial(compared, a, b))
+        if _is_whole(figures, len(Test._fields) - 2) and figures[0]:
+            found.append(Test(a, b, *figures))
+    return found
 
 
 def galleries(index: Index, paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ def galleries(index: Index, paths: Sequence[str]) -> list[dict[str, Any]]:
         if result := _result(index, path):
             row = index.rows[path]
             alike[row.data, row.source][path] = (row.seed or 0, result)
-    return [_plain(of_runs(runs)) for runs in alike.values()]
+    return [_plain(found) for runs in alike.values() if (found := of_runs(runs)).cases]
 
 
 def _plain(gallery: Gallery) -> dict[str, Any]:
@@ -230,6 +230,11 @@ def _result(index: Index, path: str) -> Result | None:
         return Result.read(index.place / path)
     except UserError:
         return None
+
+
+def _is_whole(values: object, length: int) -> bool:
+    """Whether an index, which may be damaged, remembers as many values as there are."""
+    return isinstance(values, list) and len(values) == length
 
 
 def _known(value: float) -> float | None:

@@ -286,13 +286,14 @@ function close() {
 }
 
 const label = (run, i) => `${"ABCDEFGHIJKLMNOPQRSTUVWXYZ"[i]}`;
+const scroller = (content) => element("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "wide, scrolls sideways" }, content);
 const section = (title, ...parts) => element("section", {}, element("h2", {}, title), ...parts);
 
 function overview(chosen) {
   const head = element("tr", {}, element("th", {}, "Run"), ...["Experiment", "Seed", "AUROC", "− best baseline", "Time"].map((title) => element("th", { class: title === "Experiment" ? "words" : null }, title)));
   const rows = chosen.map((run, i) => element("tr", {}, element("th", {}, swatch(i), label(run, i)), element("td", { class: "words" }, ...nameCell(run).filter(Boolean)),
     ...["seed", "auroc", "gain", "hours"].map((key) => element("td", { class: "number" }, ...byKey.get(key).cell(run).filter(Boolean)))));
-  return section("Runs", element("div", { class: "scroll" }, element("table", { class: "plain" }, element("thead", {}, head), element("tbody", {}, ...rows))));
+  return section("Runs", scroller(element("table", { class: "plain" }, element("thead", {}, head), element("tbody", {}, ...rows))));
 }
 
 function settingOf(run, key, configs) {
@@ -307,7 +308,7 @@ function differences(chosen, configs) {
   const rows = keys.map((key) => [key, chosen.map((run) => settingOf(run, key, configs))]).filter(([, values]) => new Set(values).size > 1);
   if (!rows.length) return section("Settings that differ", element("p", {}, "None: the configurations are the same."));
   const head = element("tr", {}, element("th", {}, "Setting"), ...chosen.map((run, i) => element("th", {}, label(run, i))));
-  return section("Settings that differ", element("div", { class: "scroll" }, element("table", { class: "differs" }, element("thead", {}, head),
+  return section("Settings that differ", scroller(element("table", { class: "differs" }, element("thead", {}, head),
     element("tbody", {}, ...rows.map(([key, values]) => element("tr", {}, element("th", {}, key), ...values.map((value) => element("td", {}, value === null ? "–" : value === "" ? "“”" : value))))))));
 }
 
@@ -364,7 +365,7 @@ function chart(chosen, curves, logarithmic) {
   usable.forEach((points, i) => points.length && drawn.append(drawing("polyline", { class: `curve ${style(i)}`, points: points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ") })));
   const legend = element("ul", { class: "legend" }, ...chosen.map((run, i) => element("li", {}, swatch(i), `${label(run, i)} ${run.experiment ?? run.path}, seed ${short(run.seed)}: `,
     curves[i]?.[1].length ? `${short(curves[i][1].at(-1))} at ${spaced(curves[i][0].at(-1))}` : "not tracked")));
-  return [element("div", { class: "scroll" }, drawn), legend];
+  return [scroller(drawn), legend];
 }
 
 function holm(values) {
@@ -389,7 +390,7 @@ function testsOf(chosen, found) {
   const rows = pairs.map((pair, i) => element("tr", {}, element("th", {}, pair.names), element("td", {}, spaced(pair.cases)), element("td", {}, rate(pair.one)), element("td", {}, rate(pair.other)),
     element("td", { class: "number" }, ...interval(signed, known(pair.one, pair.other) ? pair.one - pair.other : null, pair.low, pair.high).filter(Boolean)), element("td", {}, pValue(pair.p)), pairs.length > 1 ? element("td", {}, pValue(corrected[i])) : null));
   const parts = [];
-  if (rows.length) parts.push(element("div", { class: "scroll" }, element("table", { class: "plain tests" }, element("thead", {}, head), element("tbody", {}, ...rows))),
+  if (rows.length) parts.push(scroller(element("table", { class: "plain tests" }, element("thead", {}, head), element("tbody", {}, ...rows))),
     element("p", { class: "caption" }, "DeLong’s test by patient on the test cases that both runs judged, for these two trained models; a method is judged over its repeats (Group repeats)."));
   const without = unknown.filter(([, is]) => is).map(([names]) => names), absent = unknown.filter(([, is]) => !is).map(([names]) => names);
   if (without.length) parts.push(element("p", {}, `No case in common, or not evaluated: ${without.join(", ")}.`));
@@ -418,7 +419,7 @@ function picturesOf(chosen, found) {
         if (by) rows.push(element("tr", {}, element("th", {}, swatch(i), ` ${label(run, i)} ${title}`), ...common.map((of) => element("td", {}, picture(by[of.id], `${label(run, i)}, ${title}, ${of.id}`, part === "anomaly_map" ? of : {})))));
       }
     }
-    parts.push(element("div", { class: "scroll" }, element("table", { class: "same" }, element("thead", {}, head), element("tbody", {}, ...rows))));
+    parts.push(scroller(element("table", { class: "same" }, element("thead", {}, head), element("tbody", {}, ...rows))));
   }
   if (parts.length) parts.push(element("p", { class: "caption" }, "The brightness of maps is each run’s own. Blue line: the known lesion."));
   else parts.push(element("p", {}, found.newest ? "These runs kept no pictures of the same cases, or are not among the newest ones, whose pictures are in this file; make dashboard shows those of any." : "These runs kept no pictures of the same cases."));
