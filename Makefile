@@ -37,7 +37,7 @@ need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show data train resume evaluate quality predict report study tune test test-slow test-gpu check format bench docs docker clean
+.PHONY: help setup list show data train resume evaluate quality predict report study tune runs dashboard test test-slow test-gpu check format bench docs docker clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -107,6 +107,12 @@ tune: $(STAMP)  ## choose settings by planted lesions: make tune EXP=… params=
 	$(need_exp)
 	@$(RUNNER) -m anomaly_lab tune $(call quote,$(EXP)) $(OVERRIDES)
 
+runs: $(STAMP)  ## write one page over all runs, to sort, filter and compare them: make runs [runs=folder]
+	@$(RUNNER) -m anomaly_lab runs $(OVERRIDES)
+
+dashboard: $(STAMP)  ## serve that page to this machine; it follows runs that train: make dashboard [runs=folder] [port=8765]
+	@$(RUNNER) -m anomaly_lab dashboard $(OVERRIDES)
+
 test: $(STAMP)  ## run the fast tests
 	@$(TESTS) -m "not slow and not gpu"
 
@@ -137,7 +143,7 @@ PEERS := anomaly_lab/bench/peers
 	  --constraint requirements.lock --requirement $(PEERS)/$*.txt
 	@touch $@
 
-bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|SECTION=hq]
+bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|dashboard]
 	@$(RUNNER) -m anomaly_lab bench$(if $(SECTION), --section $(call quote,$(SECTION)))$(if $(PEER), --peer $(call quote,$(PEER)))$(if $(OUT), --out $(call quote,$(OUT))) $(OVERRIDES)
 
 # The site is built without the package's dependencies: docstrings are parsed, not imported.

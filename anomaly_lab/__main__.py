@@ -303,6 +303,31 @@ def study(
     raise typer.Exit(command.main(name, words or [], dry_run, page, status))
 
 
+@app.command()
+def runs(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="runs=folder", help="Where the run folders lie; runs by default.")
+    ] = None,
+) -> None:
+    """Write one page over all runs, to sort, filter and compare them: dashboard.html beside them."""
+    from anomaly_lab.dashboard import command
+
+    command.write(words or [])
+
+
+@app.command()
+def dashboard(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="key=value", help="runs=folder, port=8765; only this machine can connect."),
+    ] = None,
+) -> None:
+    """Serve the page over all runs to this machine; it follows runs that are training."""
+    from anomaly_lab.dashboard import command
+
+    command.serve(words or [])
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS")] = None) -> None:
     """Measure speed and memory against a plain training loop."""
