@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -153,13 +153,11 @@ def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[
     return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
 
 
-def _convolution_backward(
-    gradient: Tensor, image: Tensor, weight: Tensor, biases: Any, stride: Any, padding: Any, dilation: Any,
-    transposed: bool, output_padding: Any, groups: int, wanted: Sequence[bool],
-) -> tuple[Tensor | None, None, None]:  # fmt: skip
+def _convolution_backward(gradient: Tensor, image: Tensor, weight: Tensor, *rest: Any) -> Any:
     """The gradient of a convolution's input is the transposed convolution of that of its output, and the reverse."""
-    if wanted[1] or wanted[2]:
-        return cast(Any, NotImplemented)
+    _, stride, padding, dilation, transposed, _, groups, wanted = rest
+    if wanted[1] or wanted[2]:  # of weights or biases: no score needs it
+        return NotImplemented
     if transposed:
         slope = aten.convolution(gradient, weight, None, stride, padding, dilation, False, [0] * len(stride), groups)
         return slope, None, None
@@ -169,13 +167,13 @@ def _convolution_backward(
             image.shape[2:], gradient.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
         )
     ]
-    return aten.convolution(gradient, weight, None, stride, padding, dilation, True, left, groups), None, None
+    slope = aten.convolution(gradient, weight, None, stride, padding, dilation, True, left, groups)
+    return slope, None, None
 
 
-def _max_pool_backward(
-    gradient: Tensor, image: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, indices: Tensor
-) -> Tensor:
+def _max_pool_backward(gradient: Tensor, image: Tensor, *rest: Any) -> Tensor:
     """Every gradient goes to the place its maximum came from."""
+    indices = rest[-1]
     return torch.zeros_like(image).flatten(2).scatter_add(2, indices.flatten(2), gradient.flatten(2)).view_as(image)
 
 

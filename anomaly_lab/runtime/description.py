@@ -1,5 +1,6 @@
-"""`export.json`, which lies beside an exported model and says all that the model does not: how a scan becomes patches,
-and what a score is worth. An export may come from elsewhere, so that everything in the file is checked.
+"""`export.json`, beside an exported model, says what the model does not: how a scan becomes patches, what scores mean.
+
+An export may come from elsewhere, so that everything in the file is checked.
 """
 
 from __future__ import annotations

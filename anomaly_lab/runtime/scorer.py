@@ -84,7 +84,7 @@ class ExportScorer:
                 f"{descriptions.FILE} says what cannot be ({error}); export the run again: make export RUN=…"
             ) from error
         volume = self._plan.preprocessing.volume
-        self._expected = ExpectedInput(description["expected"], scaled=volume.window is None)  # type: ignore[arg-type]
+        self._expected = ExpectedInput(description["expected"], scaled=volume.window is None)
         self._session = _session(description, model)
 
     @classmethod
@@ -131,7 +131,7 @@ class ExportScorer:
     def prepare(self, source: ArrayLike, affine: ArrayLike | None = None) -> NDArray[np.float32]:
         """Return the patches that the model would be given for a scan, float32 [n, C, *S] in [-1, 1]; see `score`."""
         with _packages():
-            _, cut = self._cut(self._scan(np.asarray(source), affine))
+            cut = self._cut(self._scan(np.asarray(source), affine))
             return np.concatenate([centred(block) for block, _ in cut.blocks()])
 
     def _scored(self, source: NDArray[Any], affine: ArrayLike | None, anyway: bool) -> ScoredArray:
@@ -141,8 +141,8 @@ class ExportScorer:
             raise UserError(
                 f"not scored, since its score would mean nothing: {'; '.join(objections)}; anyway=True scores it"
             )
-        scan, cut = self._cut(scan)
-        outputs = self._run(np.concatenate([centred(block) for block, _ in cut.blocks()]))
+        cut = self._cut(scan)
+        outputs = self.outputs(np.concatenate([centred(block) for block, _ in cut.blocks()]))
         scores, maps, classes = outputs["score"].astype(np.float64), outputs.get("map"), outputs.get("probabilities")
         counts = self._counting(cut)
         rule, k = self.description["stitching"]["rule"], self.description["stitching"]["top_k"]
@@ -179,11 +179,11 @@ class ExportScorer:
 
         return cropped(scan, self.description["crop"])
 
-    def _cut(self, scan: Scan) -> tuple[Scan, CutScan]:
-        return scan, CutScan.of(self._plan, _ARRAY, self._plan.preprocessing(scan))
+    def _cut(self, scan: Scan) -> CutScan:
+        return CutScan.of(self._plan, _ARRAY, self._plan.preprocessing(scan))
 
-    def _run(self, patches: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Score patches [n, C, *S], some at a time; returns the model's outputs by name, each [n, …]."""
+    def outputs(self, patches: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return the model's outputs by name, each [n, …], for patches [n, C, *S] in [-1, 1], some at a time."""
         names = self.description["model"]["outputs"]
         size = self.description["model"]["batch"] or TOGETHER
         parts = []

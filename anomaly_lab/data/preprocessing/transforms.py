@@ -253,8 +253,8 @@ class Preprocessing:
             return values
         (top, left), (bottom, right) = self._padding(shape, values.shape)
         padded = (shape[0] + top + bottom, shape[1] + left + right)
-        resized = self._resized(np.ascontiguousarray(values, np.float32)[None], padded, "bilinear", antialias=False)[0]
-        return resized[top : top + shape[0], left : left + shape[1]]
+        resized = self._resized(np.ascontiguousarray(values, np.float32)[None], padded, "bilinear", antialias=False)
+        return np.asarray(resized[0, top : top + shape[0], left : left + shape[1]])
 
     def _padding(self, shape: Sequence[int], size: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the rows and columns to add before and after a picture so that it has the aspect ratio of `size`."""
