@@ -250,6 +250,22 @@ def predict(
 
 
 @app.command()
+def export(
+    run: Run,
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="onnx, which is scored without torch, or pt2, for programs with it.")
+    ] = "onnx",
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for the files; by default exports/FORMAT of the run.")
+    ] = None,
+) -> None:
+    """Export a trained run as one model file and export.json, after a comparison with the run itself."""
+    from anomaly_lab.pipeline.export import export_run
+
+    export_run(run, format, out)
+
+
+@app.command()
 def report(run: Run) -> None:
     """Write the report of a run again."""
     from anomaly_lab.pipeline import engine
