@@ -37,7 +37,7 @@ need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show data train resume evaluate quality predict report study test test-slow test-gpu check format bench docs docker clean
+.PHONY: help setup list show data train resume evaluate quality predict serve card report study test test-slow test-gpu check format bench docs docker clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -94,6 +94,14 @@ predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [O
 	$(need_run)
 	@test -n $(call quote,$(INPUT)) || { echo "which files? make predict RUN=runs/… INPUT=folder" >&2; exit 2; }
 	@$(RUNNER) -m anomaly_lab predict $(call quote,$(RUN)) $(call quote,$(INPUT)) $(if $(OUT),--out $(call quote,$(OUT))) $(if $(MASKS),--masks $(call quote,$(MASKS))) $(if $(OVERWRITE),--overwrite) $(if $(ANYWAY),--anyway) $(OVERRIDES)
+
+serve: $(STAMP)  ## score uploads: make serve RUN=runs/… [host=127.0.0.1 port=8000]; needs pip install 'anomaly_lab[serve]'
+	$(need_run)
+	@$(RUNNER) -m anomaly_lab serve $(call quote,$(RUN)) $(OVERRIDES)
+
+card: $(STAMP)  ## write a run's model_card.md and claim.md: make card RUN=runs/…
+	$(need_run)
+	@$(RUNNER) -m anomaly_lab card $(call quote,$(RUN))
 
 report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
