@@ -37,7 +37,7 @@ need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show data train resume evaluate quality predict report study tune runs dashboard export test test-slow test-gpu check format bench docs docker clean
+.PHONY: help setup list show data train resume evaluate quality predict report study tune runs dashboard export serve card test test-slow test-gpu check format bench docs docker clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -98,6 +98,13 @@ predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [O
 export: $(STAMP)  ## write a run as a model that needs no torch: make export RUN=runs/… [FORMAT=onnx|pt2] [OUT=folder]
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab export $(call quote,$(RUN)) $(if $(FORMAT),--format $(call quote,$(FORMAT))) $(if $(OUT),--out $(call quote,$(OUT)))
+serve: $(STAMP)  ## score uploads: make serve RUN=runs/… [host=127.0.0.1 port=8000]; needs pip install 'anomaly_lab[serve]'
+	$(need_run)
+	@$(RUNNER) -m anomaly_lab serve $(call quote,$(RUN)) $(OVERRIDES)
+
+card: $(STAMP)  ## write a run's model_card.md and claim.md: make card RUN=runs/…
+	$(need_run)
+	@$(RUNNER) -m anomaly_lab card $(call quote,$(RUN))
 
 report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
@@ -147,7 +154,7 @@ PEERS := anomaly_lab/bench/peers
 	  --constraint requirements.lock --requirement $(PEERS)/$*.txt
 	@touch $@
 
-bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|dashboard]
+bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|dashboard|serve]
 	@$(RUNNER) -m anomaly_lab bench$(if $(SECTION), --section $(call quote,$(SECTION)))$(if $(PEER), --peer $(call quote,$(PEER)))$(if $(OUT), --out $(call quote,$(OUT))) $(OVERRIDES)
 
 # The site is built without the package's dependencies: docstrings are parsed, not imported.

@@ -266,6 +266,25 @@ def export(
 
 
 @app.command()
+def serve(run: Run, overrides: Overrides = None) -> None:
+    """Score the scans that are sent to this machine with a trained run; needs the extra `serve`.
+
+    Takes host, port, queue, max_mb, max_megavoxels, timeout and upload_timeout; see docs/serving.md.
+    """
+    from anomaly_lab.serving import command
+
+    command.main(run, overrides or [])
+
+
+@app.command()
+def card(run: Run) -> None:
+    """Write model_card.md and claim.md, a filled checklist for papers, into a run folder."""
+    from anomaly_lab.pipeline import engine
+
+    engine.card(run)
+
+
+@app.command()
 def report(run: Run) -> None:
     """Write the report of a run again."""
     from anomaly_lab.pipeline import engine
