@@ -14,6 +14,7 @@ from anomaly_lab.evaluation.baselines.fitted import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
 from anomaly_lab.evaluation.crossfit import Score, cross_fitted
 from anomaly_lab.evaluation.decisions import decisions_in_use
+from anomaly_lab.evaluation.planted import Trial, found_by
 from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, without_nan
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
@@ -29,6 +30,7 @@ from anomaly_lab.reports.gallery import FIXED_CASES, MISSED
 from anomaly_lab.types import UserError
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
+PLANTED_NORMALS, PLANTED_SEEDS = 50, range(2)  # lesions of each kind are planted on so many normals, so often
 READ_IMAGES = 256  # images that are read at once
 MOST_DESCRIBED = 5000  # images to score up to which features are computed by themselves: some minutes on one core
 MOST_MISSED = 400  # missed cases of which small pictures are kept
@@ -90,6 +92,7 @@ def evaluate_run(
     metrics["decisions"] = decisions_in_use(metrics, evaluation.prevalence, evaluation.scans_per_day)
     metrics["shortcuts"] = audit_of_run(data, scores, np.concatenate(list(splits.values())), scored_unit == "case")
     metrics["baseline_notes"] = list(fitted.notes) if fitted else []
+    metrics["planted"] = _planted(data, detector, fitted) if evaluation.planted else None
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     if table is not None:
         told = Supervision(data.target_type, dict(zip(data.classes, data.class_counts()[:, 0].tolist(), strict=True)))
@@ -108,6 +111,23 @@ def evaluate_run(
     _write_missed(run / "samples" / MISSED, missed, data, scored)
     write_sheets(run / "samples", detector, data.seed)
     note_likeness(run, data)
+
+
+def _planted(data: PatchDataModule, detector: Detector, fitted: Baselines | None) -> dict[str, Any] | None:
+    """Measure what detector and baselines find of lesions planted on validation normals; None without normals."""
+    normals = list(data.images("val", PLANTED_NORMALS))
+    if not normals:
+        warn("evaluation.planted: there are no validation normals to plant lesions on; set data.split.val_fraction")
+        return None
+
+    def scores(image: torch.Tensor) -> dict[str, np.ndarray]:
+        own = detector.score({"image": image.to(detector.device)}).anomaly_score.detach().cpu().double().numpy()
+        others = fitted.scores([image]) if fitted else {}
+        return {"detector": own} | {name: values.numpy() for name, values in others.items()}
+
+    with torch.random.fork_rng():  # a search for a latent code draws numbers
+        found = found_by(scores, Trial(torch.cat(normals), PLANTED_SEEDS))
+    return {each.name: without_nan({"auroc": each.auroc, "lift": each.lift, "kinds": each.kinds}) for each in found}
 
 
 def _fitted(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> Baselines | None:

@@ -52,6 +52,7 @@ class Options:
         budget: replaces the study's budget.
         rows, datasets, seeds: restrict the study to these; empty for all. The page of a part of a study has a folder of
             its own in that of the study, named after the part, and leaves the page of the whole as it is.
+        data: of a study on one data set, the name of the data set to take instead, such as folder.
     """
 
     launcher: Kind = "local"
@@ -67,6 +68,7 @@ class Options:
     rows: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    data: str | None = None
 
 
 MAX_NAME = 80  # characters of the folder of a part of a study
@@ -97,6 +99,7 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     options, overrides = _split(words)
     whole = plan.load(name)
     whole = dataclasses.replace(whole, budget=options.budget or whole.budget)
+    whole = plan.on(whole, options.data) if options.data else whole
     study, part = _narrowed(whole, options)
     launcher = _launcher(options, study, overrides)
     planned = plan.plan(study, overrides)

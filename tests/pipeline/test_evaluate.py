@@ -6,11 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from data.conftest import write_headct
+from pipeline.conftest import settings
 from toy_scores import example
 
 from anomaly_lab.evaluation.baselines.fitted import Baselines
+from anomaly_lab.experiment import record
+from anomaly_lab.lesions.planting import TUNING
 from anomaly_lab.metrics.segmentation import pointing
-from anomaly_lab.pipeline import evaluate
+from anomaly_lab.pipeline import engine, evaluate
 from anomaly_lab.pipeline.evaluate import GALLERY_CASES, MISSED_SIDE, _extremes, _fixed, _missed, _pixels, _write_missed
 from anomaly_lab.reports.gallery import FIXED_CASES, MISSED, read_gallery
 
@@ -63,6 +67,22 @@ def test_maps_are_measured_on_test_cases_whose_lesion_is_known() -> None:
     by_mean = pointing(baselines.maps(images[judged])["mean_image"].numpy(), mask[judged], patient[judged])
     assert found["baselines"]["mean_image"]["pro"]["value"] == pytest.approx(by_mean.figures["pro"])
     assert _pixels({"row": np.arange(7), "anomaly_map": scored["anomaly_map"]}, data, baselines) is None
+
+
+def test_planted_lesions_are_measured_if_asked_and_move_nothing_else(tmp_path: Path) -> None:
+    write_headct(tmp_path / "headct")
+    runs = [
+        engine.train(settings(tmp_path, "detector.encoder_iterations=2", f"evaluation.planted={asked}"))
+        for asked in ("false", "true")
+    ]
+    plain, asked = (record.read_metrics(run) for run in runs)
+    assert plain.pop("planted") is None
+    found = asked.pop("planted")
+    assert {"detector", "pca_32"} <= set(found)
+    assert set(found["detector"]["kinds"]) == {kind.name for kind in TUNING}
+    assert all(0 <= each["auroc"] <= 1 for each in found.values())
+    assert plain == asked
+    assert (runs[0] / "scores.csv").read_bytes() == (runs[1] / "scores.csv").read_bytes()
 
 
 def test_all_missed_cases_are_kept_up_to_a_number_lowest_scores_first(monkeypatch: pytest.MonkeyPatch) -> None:
