@@ -32,6 +32,7 @@ SETTINGS = 2000  # of a configuration at most
 LONGEST = 300  # letters of a value that is shown
 POINTS, SPARK, CURVES = 64, 24, 8  # of a curve, of the small one of a running run; curves of a run
 SPARSE = 2**22  # bytes of metrics.jsonl from which on lines are skipped
+LOCK = Path(".lock")  # of a run, see `run_folder.locked`
 REPEATS = ("seed", "fold")  # settings so named make a run another repeat of the same thing
 Curve = dict[str, tuple[list[float], list[float]]]  # by the name of what was tracked, iterations and values
 
@@ -123,30 +124,35 @@ def find(place: Path) -> dict[str, Found]:
     if (place / "config.yaml").is_file():
         raise UserError(f"{place} is a run folder; name the folder that your runs lie in: runs=…")
     held = _held()
-    return {folder.relative_to(place).as_posix(): _found(folder, held) for folder in _walk(place)}
+    return {folder.removeprefix(str(place)).lstrip("/"): _found(folder, below, held) for folder, below in _walk(place)}
 
 
-def _walk(place: Path) -> Iterator[Path]:
+def _walk(place: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield the run folders, each with the names in it."""
     for folder, names, files in os.walk(place):
-        names[:] = sorted(name for name in names if not name.startswith("."))
         if {"config.yaml", "provenance.json"} & set(files):
+            yield folder, {*names, *files}
             names.clear()
-            yield Path(folder)
+        names[:] = sorted(name for name in names if not name.startswith("."))
 
 
-def _found(folder: Path, held: set[int] | None) -> Found:
+def _found(folder: str, below: set[str], held: set[int] | None) -> Found:
+    """Look at a run folder; there may be ten thousand, so that paths are texts here."""
     marks = []
     for name in FILES:
-        with contextlib.suppress(OSError):
-            known = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 – of ten thousand folders
-            marks.append(f"{name}:{known.st_mtime_ns}:{known.st_size}")
-    lock = folder / ".lock"
+        if name.partition("/")[0] in below:
+            with contextlib.suppress(OSError):
+                known = os.stat(f"{folder}/{name}")  # noqa: PTH116
+                marks.append(f"{name}:{known.st_mtime_ns}:{known.st_size}")
+    return Found(" ".join(marks), substitute(LOCK).name in below or (LOCK.name in below and _is_held(folder, held)))
+
+
+def _is_held(folder: str, held: set[int] | None) -> bool:
+    lock = Path(folder) / LOCK
     try:
-        inode = os.lstat(lock).st_ino
+        return _is_taken(lock) if held is None else os.lstat(lock).st_ino in held
     except OSError:
-        return Found(" ".join(marks), held=False)
-    taken = inode in held if held is not None else _is_taken(lock)
-    return Found(" ".join(marks), taken or substitute(lock).exists())
+        return False
 
 
 def _held() -> set[int] | None:
@@ -162,10 +168,7 @@ def _held() -> set[int] | None:
 
 
 def _is_taken(lock: Path) -> bool:
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
-    except OSError:
-        return False
+    descriptor = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
