@@ -250,11 +250,67 @@ def predict(
 
 
 @app.command()
+def export(
+    run: Run,
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="onnx, which is scored without torch, or pt2, for programs with it.")
+    ] = "onnx",
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for the files; by default exports/FORMAT of the run.")
+    ] = None,
+) -> None:
+    """Export a trained run as one model file and export.json, after a comparison with the run itself."""
+    from anomaly_lab.pipeline.export import export_run
+
+    export_run(run, format, out)
+
+
+@app.command()
+def serve(run: Run, overrides: Overrides = None) -> None:
+    """Score the scans that are sent to this machine with a trained run; needs the extra `serve`.
+
+    Takes host, port, queue, max_mb, max_megavoxels, timeout and upload_timeout; see docs/serving.md.
+    """
+    from anomaly_lab.serving import command
+
+    command.main(run, overrides or [])
+
+
+@app.command()
+def card(run: Run) -> None:
+    """Write model_card.md and claim.md, a filled checklist for papers, into a run folder."""
+    from anomaly_lab.pipeline import engine
+
+    engine.card(run)
+
+
+@app.command()
 def report(run: Run) -> None:
     """Write the report of a run again."""
     from anomaly_lab.pipeline import engine
 
     engine.report(run)
+
+
+@app.command()
+def tune(
+    experiment: Name,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="key=value",
+            help="params='detector.lr=log(1e-5,1e-2) …', trials=20, prune=true, folder=…; others apply to all trials.",
+        ),
+    ] = None,
+) -> None:
+    """Choose settings of an experiment by lesions planted on validation normals; the test split is not looked at."""
+    try:
+        from anomaly_lab.tuning import tuner
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise UserError("tune: Optuna is not installed; pip install 'anomaly_lab[tune]'") from error
+    tuner.tune(experiment, words or [])
 
 
 @app.command()

@@ -14,8 +14,23 @@ from anomaly_lab import __main__
 from anomaly_lab.experiment import compose, config
 from anomaly_lab.types import UserError
 
-VERBS = ["list", "show", "data", "train", "resume", "evaluate", "quality", "predict", "report", "study", "bench"]
-VERBS += ["runs", "dashboard"]
+VERBS = [
+    "list",
+    "show",
+    "data",
+    "train",
+    "resume",
+    "evaluate",
+    "quality",
+    "predict",
+    "serve",
+    "card",
+    "report",
+    "study",
+    "bench",
+    "runs",
+    "dashboard",
+]
 
 
 def run(*words: str):

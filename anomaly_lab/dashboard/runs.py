@@ -193,7 +193,7 @@ def read(place: Path, path: str, held: bool = False) -> Read:
     run = place / path
     try:
         path.encode()
-        for name in RECORD:
+        for name in (*FILES, "samples"):
             _refuse_strange(run, name)
         facts, metrics = read_provenance(run), read_metrics(run)
         if not facts:
@@ -223,7 +223,7 @@ def _refuse_strange(run: Path, name: str) -> None:
         if not path.resolve().is_relative_to(run.resolve()):
             raise UserError(f"{name} is a link out of the run folder")
         known = path.stat()
-    if name != "metrics.jsonl" and known.st_size > LARGEST:
+    if name in RECORD and name != "metrics.jsonl" and known.st_size > LARGEST:
         raise UserError(f"{name} has {known.st_size} bytes; more than {LARGEST} are not read")
 
 

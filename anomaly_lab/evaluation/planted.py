@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from anomaly_lab.evaluation.map_score import MapScore
@@ -16,6 +17,7 @@ from anomaly_lab.lesions.planting import TUNING, plant
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.types import Batch, Prediction, UserError
 
+BATCH = 64  # images that are scored at a time
 RULES = {  # a first look at a detector that reconstructs
     "own": ScoreRule(),
     "mean": ScoreRule("map", pool="mean"),
@@ -26,6 +28,20 @@ RULES = {  # a first look at a detector that reconstructs
     "dark": ScoreRule("map", smooth=2.0, sign="dark"),
     "dark, by place": ScoreRule("map", smooth=2.0, sign="dark", standardise="place"),
 }
+
+
+class Planting(NamedTuple):
+    """What is planted on a run's validation normals.
+
+    Attributes:
+        seeds: every kind is planted with each of them.
+        kinds: of lesions; those of HELD_BACK should be planted once only, after a choice.
+        at_most: number of normals, drawn by the run's seed; None for all.
+    """
+
+    seeds: Sequence[int] = range(5)
+    kinds: Sequence[Lesion] = TUNING
+    at_most: int | None = None
 
 
 class Trial(NamedTuple):
@@ -50,12 +66,15 @@ class Ranked(NamedTuple):
         auroc: mean over the seeds.
         deviation: standard deviation over the seeds; it says nothing of other normals, of which there are as few.
         kinds: mean AUROC for each kind of lesion.
+        lift: by how much a lesion raises the score of its normal on average, in standard deviations of the normals'
+            scores; NaN if these are all equal. It still tells rules apart whose AUROC is 1.
     """
 
     name: str
     auroc: float
     deviation: float
     kinds: dict[str, float]
+    lift: float = float("nan")
 
 
 def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: Iterable[Tensor] = ()) -> list[Ranked]:
@@ -86,35 +105,68 @@ def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: I
         >>> sorted(rule.name for rule in ranked)
         ['max', 'own']
     """
+    kept = list(measured) if any(rule.standardise == "place" for rule in rules.values()) else []
+    device = trial.normals.device
+    fitted = {name: MapScore.fit(rule, score, kept, device) for name, rule in rules.items() if rule.source == "map"}
+
+    def scores(image: Tensor) -> dict[str, np.ndarray]:
+        prediction = score(Batch(image=image))  # the detector predicts once for all rules
+        return {name: _rescored(fitted.get(name), image, prediction) for name in rules}
+
+    return found_by(scores, trial)
+
+
+def found_by(scores: Callable[[Tensor], Mapping[str, np.ndarray]], trial: Trial) -> list[Ranked]:
+    """Measure how well scores tell normals with planted lesions from the same normals without.
+
+    Args:
+        scores: gives each image of a batch [B, C, *S] a score by every method, [B] by its name.
+        trial: normals and what is planted on them; all methods see the same lesions.
+
+    Returns:
+        The methods, best first.
+
+    Raises:
+        UserError: there are no normals, or nothing can be planted on them.
+
+    Examples:
+        >>> normals = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+        >>> found_by(lambda image: {"mean": image.mean((1, 2, 3)).numpy()}, Trial(normals))[0].name
+        'mean'
+    """
     normals, seeds, kinds = trial
     if not len(normals) or not kinds or not len(seeds):
         raise UserError("rules are compared on validation normals with planted lesions, and there are none")
-    kept = list(measured) if any(rule.standardise == "place" for rule in rules.values()) else []
-    fitted = {
-        name: MapScore.fit(rule, score, kept, normals.device) for name, rule in rules.items() if rule.source == "map"
-    }
-    plain = _scores(fitted, rules, score, normals)
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in rules}
+    plain = _in_parts(scores, normals)
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in plain}
+    lifts: dict[str, list[float]] = {name: [] for name in plain}
     for kind in kinds:
         for seed in seeds:
             lesions = plant(normals, seed, (kind,), donors=normals)
             there = lesions.mask.flatten(1).any(1).cpu().numpy()
             if not there.any():
                 continue
-            for name, values in _scores(fitted, rules, score, lesions.image).items():
+            for name, values in _in_parts(scores, lesions.image).items():
                 label = np.repeat([0, 1], [len(normals), int(there.sum())])
                 found[name].setdefault(kind.name, []).append(auroc(label, np.concatenate([plain[name], values[there]])))
+                lifts[name].append(float(np.mean(values[there] - plain[name][there])))
     if not all(found.values()):
         raise UserError("no lesion can be planted on these normals: they are flat; choose other kinds")
-    return sorted((_ranked(name, by_kind) for name, by_kind in found.items()), key=lambda rule: -rule.auroc)
+    ranked = (
+        _ranked(name, by_kind)._replace(lift=_in_deviations(lifts[name], plain[name]))
+        for name, by_kind in found.items()
+    )
+    return sorted(ranked, key=lambda rule: -rule.auroc)
 
 
-def _scores(
-    fitted: Mapping[str, MapScore], rules: Mapping[str, ScoreRule], score: Score, image: Tensor
-) -> dict[str, np.ndarray]:
-    """Return the scores of images by every rule; the detector predicts once."""
-    prediction = score(Batch(image=image))
-    return {name: _rescored(fitted.get(name), image, prediction) for name in rules}
+def _in_parts(scores: Callable[[Tensor], Mapping[str, np.ndarray]], image: Tensor) -> dict[str, np.ndarray]:
+    parts = [scores(part) for part in torch.split(image, BATCH)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _in_deviations(lifts: Sequence[float], plain: np.ndarray) -> float:
+    deviation = float(np.std(plain, ddof=1)) if len(plain) > 1 else 0.0
+    return float(np.mean(lifts)) / deviation if deviation > 0 else float("nan")
 
 
 def _rescored(rule: MapScore | None, image: Tensor, prediction: Prediction) -> np.ndarray:

@@ -25,7 +25,7 @@ from anomaly_lab.data.readers.files import find_cases
 from anomaly_lab.data.readers.geometry import onto
 from anomaly_lab.data.readers.pictures import as_picture
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.data.store.plan import CutScan
+from anomaly_lab.data.store.plan import CutScan, StorePlan
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.evaluation.maps import whole_map
@@ -166,6 +166,11 @@ class Scorer:
         self._unit = metrics["unit"]
         self._plan = data.scoring_plan(bits)
 
+    @property
+    def plan(self) -> StorePlan:
+        """How new scans are prepared and cut."""
+        return self._plan
+
     @classmethod
     def open(cls, path: str | Path, overrides: Sequence[str] = ()) -> Scorer:
         """Create the scorer of a run folder.
@@ -195,6 +200,18 @@ class Scorer:
         scorer = cls(data, detector, metrics, scores.score[scores.normals], bits)
         scorer.expected = ExpectedInput(facts["data"].get("input") or {}, data.preprocessing.volume.window is None)
         return scorer
+
+    def refuse_above(self, values: int) -> None:
+        """Refuse larger scans than the run would, from their headers, so that one scan cannot take all memory.
+
+        Args:
+            values: largest number of pixels of a picture and of voxels of a volume; a lower limit of the run stays.
+        """
+        picture, volume = self.data.picture, self.data.preprocessing.volume
+        self.data.picture = replace(picture, max_pixels=min(picture.max_pixels, values))
+        volume = replace(volume, max_voxels=min(volume.max_voxels, values))
+        self.data.preprocessing = replace(self.data.preprocessing, volume=volume)
+        self._plan = replace(self._plan, preprocessing=self.data.preprocessing)
 
     def score(self, source: str | Path | Case | NDArray[Any], anyway: bool = False) -> ScoredScan:
         """Score one scan.

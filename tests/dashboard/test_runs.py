@@ -96,6 +96,9 @@ def test_a_link_out_of_the_run_a_pipe_and_a_giant_are_not_read(place: Path):
     (run / "config.yaml").unlink()
     (run / "config.yaml").symlink_to(place.parent / "private.yaml")
     assert read(place, "vae_set/0").row.why == "config.yaml is a link out of the run folder"
+    (place / "vae_set/2/samples").rename(place.parent / "pictures")
+    (place / "vae_set/2/samples").symlink_to(place.parent / "pictures")
+    assert read(place, "vae_set/2").row.why == "samples is a link out of the run folder"
     (run / "config.yaml").unlink()
     os.mkfifo(run / "config.yaml")
     assert "it is no file" in str(read(place, "vae_set/0").row.why)
