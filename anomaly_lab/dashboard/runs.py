@@ -31,6 +31,7 @@ LARGEST = 2**26  # bytes of a file of the record
 SETTINGS = 2000  # of a configuration at most
 LONGEST = 300  # letters of a value that is shown
 POINTS, SPARK, CURVES = 64, 24, 8  # of a curve, of the small one of a running run; curves of a run
+FEW = 5  # points that the small curve should have
 SPARSE = 2**22  # bytes of metrics.jsonl from which on lines are skipped
 LOCK = Path(".lock")  # of a run, see `run_folder.locked`
 REPEATS = ("seed", "fold")  # settings so named make a run another repeat of the same thing
@@ -315,7 +316,8 @@ def _row(run: Path, path: str, record: _Record, held: bool) -> Row:
     versus = metrics.get("versus_baselines") or {}
     gain = _figure(versus.get("difference"))
     phases = detector.get("phases") or {}
-    drawn = next(iter(curves(log).values()), ([], []))[1]
+    tracked = [values for _, values in curves(log).values()]
+    drawn = next((values for values in tracked if len(values) >= FEW), tracked[0] if tracked else [])
     finished = bool(facts.get("finished"))
     source = {"twin": "synthetic twin"}.get(facts.get("source", ""), facts.get("source"))
     kind = str(detector.get("class") or config.get("detector._target_", "")).rpartition(".")[2]

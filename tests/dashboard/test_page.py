@@ -134,6 +134,15 @@ def test_filters_by_words_and_by_column(written: Path, open_page: Callable[..., 
     tab.click("details.filters summary")
     tab.fill("[data-filter=seed]", ">0")
     assert sorted(experiments(tab)) == ["vae_set/1", "vae_set/2"]
+    tab.fill("[data-filter=seed]", "")
+    aurocs = sorted(
+        row[9] for row in json.loads(block(written.read_text(), "data"))["rows"] if row[0] in experiments(tab)
+    )
+    tab.fill("[data-filter=auroc]", f"{aurocs[1]} .. {aurocs[2]}".replace("0.", "."))
+    assert len(experiments(tab)) == 2
+    tab.fill("[data-filter=auroc]", f"{aurocs[1]}..{aurocs[3]}".replace("0.", "."))
+    assert len(experiments(tab)) == 3
+    tab.fill("[data-filter=auroc]", "")
     tab.fill("[data-filter=seed]", "0..1")
     assert sorted(experiments(tab)) == ["vae_set/0", "vae_set/1", "vae_set/wide"]
     tab.click("#reset")

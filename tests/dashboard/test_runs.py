@@ -125,6 +125,15 @@ def test_curves_are_thinned_out_and_what_is_no_number_is_left_out():
     assert list(curves([{"iteration": 1, f"train/{i}": 1.0} for i in range(20)])) != []
 
 
+def test_the_small_curve_is_the_first_one_that_has_something_to_show(place: Path):
+    path = place / "pca_set/stopped/metrics.jsonl"
+    lines = [{"iteration": i, "train/loss": float(i), **({"val/score": 9.0} if i == 3 else {})} for i in range(6)]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert read(place, "pca_set/stopped").row.live == [0, 1, 2, 3, 4, 5]
+    path.write_text(f"{json.dumps(lines[3])}\n")
+    assert read(place, "pca_set/stopped").row.live == [9.0]
+
+
 def test_a_long_log_is_read_in_parts_from_the_first_line_to_the_last(place: Path):
     run = place / "pca_set" / "stopped"
     lines = [json.dumps({"iteration": i, "train/loss": 1.0, "padding": "x" * 80}) for i in range(60_000)]
