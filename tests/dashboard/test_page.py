@@ -255,13 +255,13 @@ def test_works_by_keyboard_alone(written: Path, open_page: Callable[..., Any]):
 def test_pages_through_many_runs(place: Path, open_page: Callable[..., Any]):
     from anomaly_lab.bench.dashboard import generate
 
-    generate(place.parent / "many", 230)
+    generate(place.parent / "many", 130)
     index = Index(place.parent / "many")
     index.update()
     tab = open_page(page.write(index))
     assert tab.inner_text("#page") == "Page 1 of 3"
     first = experiments(tab)
-    assert len(first) == 100
+    assert len(first) == 50
     tab.click("#on")
     tab.click("#on")
     assert len(experiments(tab)) == 30
