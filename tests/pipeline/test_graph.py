@@ -73,7 +73,7 @@ def test_there_are_few_without_a_graph() -> None:
 
 
 class Slopes(Detector):
-    """Its score is a convolutional network's output, its map the gradient of that: what exporters cannot see through."""
+    """Its score is a convolutional network's, its map the gradient of that: what exporters cannot see through."""
 
     networks = ("net",)
 
