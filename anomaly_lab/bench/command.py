@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anomaly_lab.bench import data as stores
-from anomaly_lab.bench import gpu, hq, many_pictures, peer, search
+from anomaly_lab.bench import export, gpu, hq, many_pictures, peer, search
 from anomaly_lab.bench.bare_loop import BareLoop
 from anomaly_lab.bench.turns import Times, interleaved
 from anomaly_lab.callbacks.randomness import Randomness
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> None:
     """Benchmark `fanogan_headct` on its synthetic twin, at the laptop budget unless overridden.
 
     Args:
-        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu` or
-            `--section hq`, and overrides `key=value` of the configuration.
+        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu`,
+            `hq` or `export`, and overrides `key=value` of the configuration.
 
     Examples:
         From a shell::
@@ -59,11 +59,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one warm-up round (default: 5)")
     parser.add_argument("--only", choices=[*MEASURES], help="run this measure instead of all")
     parser.add_argument("--peer", choices=peer.known(), help="compare GANomaly's training with this library's instead")
-    parser.add_argument("--section", choices=["gpu", "hq"], help="measure a GPU, a quarter of an hour, or HQ-AnoGAN")
+    parser.add_argument(
+        "--section", choices=["gpu", "hq", "export"], help="measure a GPU, a quarter of an hour, HQ-AnoGAN, or exports"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     options = parser.parse_args(arguments)
     if options.section == "gpu":
         gpu.main(options.out or Path("runs/bench_gpu.json"), options.overrides)
+        return
+    if options.section == "export":
+        export.main(options.out or Path("runs/bench_export.json"), options.rounds, options.overrides)
         return
     if options.section:
         settings = hq.settings(options.overrides)
