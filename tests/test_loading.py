@@ -20,6 +20,17 @@ def test_what_is_neither_is_said_in_one_line(tmp_path: Path) -> None:
     assert "load" in dir(al)
 
 
+def test_a_run_without_torch_is_refused(tmp_path: Path) -> None:
+    program = (
+        "import sys, anomaly_lab\nsys.modules['torch'] = None\n"
+        "try:\n    anomaly_lab.load(sys.argv[1])\nexcept anomaly_lab.types.UserError as error:\n    print(error)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert ran.returncode == 0, ran.stderr
+    assert f"{tmp_path} is no export, and a run needs the package torch" in ran.stdout
+
+
 def test_an_export_is_told_from_a_run_without_torch(tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text("{}")
     program = (

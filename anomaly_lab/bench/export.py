@@ -5,7 +5,6 @@ Each detector is trained on the synthetic twin of Head-CT at the smoke budget, u
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -66,8 +65,8 @@ def _measured(name: str, folder: Path, rounds: int, words: Sequence[str]) -> dic
         exported = export_run(run, "onnx", str(folder / f"{name}.export"))
     except UserError as error:
         return {"why_not": str(error)}
-    scorer, runtime = Scorer.open(run), ExportScorer.open(exported.folder)
-    torch.set_num_threads(os.cpu_count() or 1)  # as many as onnxruntime takes
+    scorer, runtime = Scorer.open(run), ExportScorer.open(exported.folder, threads=1)
+    torch.set_num_threads(1)  # one each: where others work, too, threads that wait for each other tell little
     shape = (IMAGES, scorer.data.in_channels, *scorer.data.patch_size)
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     batch = Batch(image=torch.from_numpy(images))
