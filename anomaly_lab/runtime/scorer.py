@@ -210,7 +210,7 @@ class ExportScorer:
 
     def _zero_and_one(self, scores: NDArray[np.float64]) -> tuple[float, float]:
         """Return the scores that a map of scores shows as 0 and 1: lowest validation normal and threshold."""
-        if self.threshold is None:
+        if self.threshold is None or not len(self.normals):
             return float(scores.min()), float(scores.max())
         return float(self.normals[0]), self.threshold
 

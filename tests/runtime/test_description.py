@@ -49,7 +49,6 @@ def put(folder: Path, key: str, value: object) -> None:
         ("picture.size", [1, 2, 3]),
         ("normals", [3.0, 1.0]),
         ("normals", "none"),
-        ("normals", []),  # and yet a threshold
         ("threshold", "high"),
         ("expected", {"range": {"low": [0.0]}}),
         ("expected", {"spacing": [[1.0]]}),

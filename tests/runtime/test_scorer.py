@@ -162,6 +162,12 @@ def test_windows_are_stitched_as_in_a_run(export: Path, tmp_path: Path) -> None:
     assert scored.anomaly_map.shape == (50, 40)
 
 
+def test_an_export_without_validation_normals_has_no_p_values(export: Path, tmp_path: Path) -> None:
+    scored = ExportScorer.open(changed(export, tmp_path, normals=[])).score(PICTURES["grey"], anyway=True)
+    assert scored.p_value is None
+    assert scored.is_anomalous is not None  # reproduction switches take a threshold from elsewhere
+
+
 def test_a_model_that_takes_one_patch_at_a_time_is_given_one(export: Path) -> None:
     scorer = ExportScorer.open(export)
     patches = RNG.uniform(-1, 1, (5, 1, 32, 32)).astype(np.float32)
