@@ -37,7 +37,7 @@ need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show data train resume evaluate quality predict serve card report study test test-slow test-gpu check format bench docs docker clean
+.PHONY: help setup list show data train resume evaluate quality predict serve card report study tune test test-slow test-gpu check format bench docs docker clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -110,6 +110,10 @@ report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [launcher=slurm] [DRY=1|PAGE=1|STATUS=1]
 	@test -n $(call quote,$(STUDY)) || { echo "which study? make study STUDY=…; experiments/studies has all" >&2; exit 2; }
 	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(if $(STATUS),--status) $(OVERRIDES)
+
+tune: $(STAMP)  ## choose settings by planted lesions: make tune EXP=… params='detector.lr=log(1e-5,1e-2)' trials=20
+	$(need_exp)
+	@$(RUNNER) -m anomaly_lab tune $(call quote,$(EXP)) $(OVERRIDES)
 
 test: $(STAMP)  ## run the fast tests
 	@$(TESTS) -m "not slow and not gpu"

@@ -277,6 +277,27 @@ def report(run: Run) -> None:
 
 
 @app.command()
+def tune(
+    experiment: Name,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="key=value",
+            help="params='detector.lr=log(1e-5,1e-2) …', trials=20, prune=true, folder=…; others apply to all trials.",
+        ),
+    ] = None,
+) -> None:
+    """Choose settings of an experiment by lesions planted on validation normals; the test split is not looked at."""
+    try:
+        from anomaly_lab.tuning import tuner
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise UserError("tune: Optuna is not installed; pip install 'anomaly_lab[tune]'") from error
+    tuner.tune(experiment, words or [])
+
+
+@app.command()
 def study(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a file in experiments/studies, without .yaml.")],
     words: Annotated[

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from anomaly_lab.evaluation.map_score import MapScore
@@ -16,6 +17,7 @@ from anomaly_lab.lesions.planting import TUNING, plant
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.types import Batch, Prediction, UserError
 
+BATCH = 64  # images that are scored at a time
 RULES = {  # a first look at a detector that reconstructs
     "own": ScoreRule(),
     "mean": ScoreRule("map", pool="mean"),
@@ -26,6 +28,20 @@ RULES = {  # a first look at a detector that reconstructs
     "dark": ScoreRule("map", smooth=2.0, sign="dark"),
     "dark, by place": ScoreRule("map", smooth=2.0, sign="dark", standardise="place"),
 }
+
+
+class Planting(NamedTuple):
+    """What is planted on a run's validation normals.
+
+    Attributes:
+        seeds: every kind is planted with each of them.
+        kinds: of lesions; those of HELD_BACK should be planted once only, after a choice.
+        at_most: number of normals, drawn by the run's seed; None for all.
+    """
+
+    seeds: Sequence[int] = range(5)
+    kinds: Sequence[Lesion] = TUNING
+    at_most: int | None = None
 
 
 class Trial(NamedTuple):
@@ -50,12 +66,15 @@ class Ranked(NamedTuple):
         auroc: mean over the seeds.
         deviation: standard deviation over the seeds; it says nothing of other normals, of which there are as few.
         kinds: mean AUROC for each kind of lesion.
+        lift: by how much a lesion raises the score of its normal on average, in standard deviations of the normals'
+            scores; NaN if these are all equal. It still tells rules apart whose AUROC is 1.
     """
 
     name: str
     auroc: float
     deviation: float
     kinds: dict[str, float]
+    lift: float = float("nan")
 
 
 def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: Iterable[Tensor] = ()) -> list[Ranked]:
@@ -95,6 +114,7 @@ def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: I
     }
     plain = _scores(fitted, rules, score, normals)
     found: dict[str, dict[str, list[float]]] = {name: {} for name in rules}
+    lifts: dict[str, list[float]] = {name: [] for name in rules}
     for kind in kinds:
         for seed in seeds:
             lesions = plant(normals, seed, (kind,), donors=normals)
@@ -104,17 +124,31 @@ def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: I
             for name, values in _scores(fitted, rules, score, lesions.image).items():
                 label = np.repeat([0, 1], [len(normals), int(there.sum())])
                 found[name].setdefault(kind.name, []).append(auroc(label, np.concatenate([plain[name], values[there]])))
+                lifts[name].append(float(np.mean(values[there] - plain[name][there])))
     if not all(found.values()):
         raise UserError("no lesion can be planted on these normals: they are flat; choose other kinds")
-    return sorted((_ranked(name, by_kind) for name, by_kind in found.items()), key=lambda rule: -rule.auroc)
+    ranked = (
+        _ranked(name, by_kind)._replace(lift=_in_deviations(lifts[name], plain[name]))
+        for name, by_kind in found.items()
+    )
+    return sorted(ranked, key=lambda rule: -rule.auroc)
 
 
 def _scores(
     fitted: Mapping[str, MapScore], rules: Mapping[str, ScoreRule], score: Score, image: Tensor
 ) -> dict[str, np.ndarray]:
     """Return the scores of images by every rule; the detector predicts once."""
-    prediction = score(Batch(image=image))
-    return {name: _rescored(fitted.get(name), image, prediction) for name in rules}
+    parts = [
+        {name: _rescored(fitted.get(name), part, prediction) for name in rules}
+        for part in torch.split(image, BATCH)
+        for prediction in [score(Batch(image=part))]
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in rules}
+
+
+def _in_deviations(lifts: Sequence[float], plain: np.ndarray) -> float:
+    deviation = float(np.std(plain, ddof=1)) if len(plain) > 1 else 0.0
+    return float(np.mean(lifts)) / deviation if deviation > 0 else float("nan")
 
 
 def _rescored(rule: MapScore | None, image: Tensor, prediction: Prediction) -> np.ndarray:

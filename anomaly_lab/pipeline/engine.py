@@ -21,15 +21,13 @@ from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
-from anomaly_lab.evaluation.planted import RULES, Ranked, Trial, rank
+from anomaly_lab.evaluation.planted import RULES, Planting, Ranked, Trial, rank
 from anomaly_lab.experiment import checkpoint_files, fingerprint, record, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation, ScoreRule
 from anomaly_lab.experiment.quality import FILE as QUALITY_FILE
 from anomaly_lab.experiment.schema import TARGET, locate
-from anomaly_lab.lesions.lesion import Lesion
-from anomaly_lab.lesions.planting import TUNING
 from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import (
@@ -126,7 +124,11 @@ def _finish(run: Path, config: DictConfig, numbers: Sequence[str], processes: Pr
 
 @quiet_lightning()
 def train(
-    config: DictConfig, paper: DictConfig | None = None, place: Path | None = None, said: Sequence[str] = ()
+    config: DictConfig,
+    paper: DictConfig | None = None,
+    place: Path | None = None,
+    said: Sequence[str] = (),
+    watchers: Sequence[pl.Callback] | None = None,
 ) -> Path:
     """Train, evaluate and report an experiment in a new run folder.
 
@@ -135,6 +137,8 @@ def train(
         paper: the same experiment at the paper budget, to report what that would cost; None to omit this.
         place: the run folder, if it was chosen beforehand; there must be nothing.
         said: the user's words, of which those about processes must agree with the program that started them.
+        watchers: given, though empty, the experiment is only tried: these callbacks see it train, and no test case is
+            looked at; `resume` without them does what is left.
 
     Returns:
         The run folder.
@@ -160,7 +164,7 @@ def train(
         _set_up(
             data, processes, detector.schedule
         )  # before the run folder is created, so that unusable data leave nothing behind
-        callbacks = _callbacks(config, data, detector)
+        callbacks = [*_callbacks(config, data, detector), *(watchers or ())]
         refuse_rule(_score_rule(config), data, detector)
         run, facts = place or Path(), dict[str, Any]()
         if processes.is_first:
@@ -174,7 +178,7 @@ def train(
             announce(run, facts, data.where_to_get)
             held.enter_context(run_folder.locked(run))
         run, facts = processes.from_first((run, facts))
-        work = _Work(config, run, facts, data, detector, callbacks)
+        work = _Work(config, run, facts, data, detector, callbacks, judged=watchers is None)
         return _fit_and_evaluate(work, trainer, processes, None, interruption)
 
 
@@ -254,7 +258,12 @@ def inspect(config: DictConfig, verify: bool = False) -> Path:
 
 
 @quiet_lightning()
-def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECORDED) -> Path:
+def resume(
+    path: str,
+    overrides: Sequence[str] = (),
+    asked: DataAsked = AS_RECORDED,
+    watchers: Sequence[pl.Callback] | None = None,
+) -> Path:
     """Continue a run from its newest intact checkpoint; the result equals that of an uninterrupted run.
 
     Whatever is missing of a run is made, be it iterations, scores, metrics or the report.
@@ -263,6 +272,7 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
         path: the run folder.
         overrides: `key=value` words, of the keys in RESUME alone.
         asked: where the run's data lie now, and whether changes of them are accepted.
+        watchers: as for `train`.
 
     Returns:
         The run folder.
@@ -296,7 +306,8 @@ def resume(path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECOR
                 WarmStart.open(config.start_from, config.start_phase).apply_to(detector)
         left = checkpoint is None or int(checkpoint.name.partition("-")[0]) < detector.schedule.iterations
         _set_up(data, processes, detector.schedule if left else None)
-        work = _Work(config, run, facts, data, detector, _callbacks(config, data, detector), overrides)
+        callbacks = [*_callbacks(config, data, detector), *(watchers or ())]
+        work = _Work(config, run, facts, data, detector, callbacks, overrides, watchers is None)
         caveat = _of_another_number(work, processes.size, checkpoint)
         if processes.is_first:
             run_folder.remove_partial_files(run)
@@ -414,8 +425,7 @@ def evaluate_all(
 def rank_scores(
     path: str,
     rules: Mapping[str, ScoreRule] = RULES,
-    seeds: Sequence[int] = range(5),
-    kinds: Sequence[Lesion] = TUNING,
+    planting: Planting = Planting(),
     asked: DataAsked = AS_RECORDED,
 ) -> list[Ranked]:
     """Rank rules for a trained run's score by lesions planted on its validation normals; nothing of it is changed.
@@ -423,8 +433,7 @@ def rank_scores(
     Args:
         path: the run folder.
         rules: the rules by name, as the section `score` has them.
-        seeds: of the planting.
-        kinds: of lesions; those of HELD_BACK check a choice, once.
+        planting: what is planted; kinds of HELD_BACK check a choice, once.
         asked: where the run's data lie now, and whether changes of them are accepted.
 
     Returns:
@@ -441,11 +450,11 @@ def rank_scores(
     run = run_folder.open_run(path)
     config = configuration.recall(run / "config.yaml")
     data, detector, _ = _trained(run, config, asked)
-    normals = list(data.images("val"))
+    normals = list(data.images("val", planting.at_most))
     if not normals:
         raise UserError(f"{run}: it has no validation normals to plant lesions on; set data.split.val_fraction")
     detector.to(device := device_for(config.trainer.accelerator))
-    trial = Trial(torch.cat(normals).to(device), seeds, kinds)
+    trial = Trial(torch.cat(normals).to(device), planting.seeds, planting.kinds)
     return rank(rules, detector.score, trial, [images.to(device) for images in data.images("train", MAX_NORMALS)])
 
 
@@ -622,8 +631,9 @@ class _Work:
         facts: its provenance.
         data: its data set, set up.
         detector: as it begins.
-        callbacks: those of its configuration.
+        callbacks: those of its configuration, and the watchers.
         overrides: what was said otherwise when going on with it.
+        judged: whether it is scored and evaluated in the end.
     """
 
     config: DictConfig
@@ -633,6 +643,7 @@ class _Work:
     detector: Detector
     callbacks: Sequence[pl.Callback]
     overrides: Sequence[str] = ()
+    judged: bool = True
 
 
 def _fit_and_evaluate(
@@ -665,6 +676,9 @@ def _fit_and_evaluate(
             run_folder.update_provenance(run, world_size=trainer.world_size)
         with _restoring(checkpoint, interruption):
             trainer.fit(detector, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if not work.judged:
+            processes.wait()
+            return run
         began = time.perf_counter()
         with Meter("scoring", "batch", silent=not processes.is_first) as meter:
             measured_places = score_by(_score_rule(config), data, detector, trainer.strategy.root_device)

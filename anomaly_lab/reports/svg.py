@@ -104,6 +104,14 @@ class Interval(NamedTuple):
     style: str
 
 
+class Upright(NamedTuple):
+    """An upright axis: its name, and what stands at its lower and upper end."""
+
+    name: str
+    low: str
+    high: str
+
+
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Return about `count` round numbers (multiples of 1, 2, 2.5 or 5 times a power of ten) within [low, high].
 
@@ -337,6 +345,39 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
                 parts += [_text(x + side / 2, y + tall / 2 + 4, str(count), "middle")]
     rows = (f"{name}: {', '.join(map(str, cells))}" for name, cells in zip(names, counts, strict=True))
     return _svg(f"confusion matrix; {'; '.join(rows)}", top + k * tall + 4, parts)
+
+
+def parallel_plot(axes: Sequence[Upright], lines: Sequence[tuple[Sequence[float], str]], height: int = 240) -> str:
+    """Draw upright axes beside each other, and a line across all of them for each of many things.
+
+    Args:
+        axes: from left to right.
+        lines: where a line crosses each axis, from 0 (bottom) to 1 (top), and its CSS class; the last lie above.
+        height: in pixels.
+
+    Returns:
+        SVG text.
+
+    Examples:
+        >>> axes = [Upright("lr", "1e-4", "1e-2"), Upright("AUROC", "0.5", "0.9")]
+        >>> parallel_plot(axes, [([0.2, 1.0], "series-0")]).count("<polyline")
+        1
+    """
+    top, bottom, side = 46, height - 22, 34
+    step = (WIDTH - 2 * side) / max(1, len(axes) - 1)
+    parts = []
+    for values, style in lines:
+        points = " ".join(f"{side + i * step:.1f},{bottom - v * (bottom - top):.1f}" for i, v in enumerate(values))
+        parts.append(f'<polyline class="line {style}" points="{points}"/>')
+    for i, axis in enumerate(axes):
+        x, anchor = side + i * step, "middle"
+        if i in (0, len(axes) - 1):
+            anchor = "" if i == 0 else "end"
+        at = {"": 2.0, "end": float(WIDTH - 2), "middle": x}[anchor]
+        row = 12 if i % 2 == 0 else 26  # two rows of names, which are longer than the axes are apart
+        parts += [f'<path class="axis" d="M{x:.1f} {top}V{bottom}"/>', _text(at, row, axis.name, f"{anchor} strong")]
+        parts += [_text(at, top - 6, axis.high, f"{anchor} muted"), _text(at, bottom + 16, axis.low, f"{anchor} muted")]
+    return _svg(f"parallel axes: {', '.join(axis.name for axis in axes)}", height, parts)
 
 
 def shortened(name: str, longest: int = 22) -> str:

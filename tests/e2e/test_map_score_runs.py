@@ -10,7 +10,7 @@ from pipeline.conftest import settings
 from pipeline.conftest import words as words_of
 
 from anomaly_lab.evaluation.map_score import FILE
-from anomaly_lab.evaluation.planted import RULES
+from anomaly_lab.evaluation.planted import RULES, Planting
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint, record
 from anomaly_lab.lesions.planting import TUNING
@@ -72,7 +72,7 @@ def test_a_trained_run_is_judged_by_its_maps_and_by_its_own_score_again(folder: 
 
 def test_rules_are_ranked_without_a_test_case(trained: Path) -> None:
     before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
-    ranked = engine.rank_scores(str(trained), seeds=(0,))
+    ranked = engine.rank_scores(str(trained), planting=Planting(seeds=(0,)))
     assert {rule.name for rule in ranked} == {*RULES}
     assert all(0 <= rule.auroc <= 1 and {*rule.kinds} <= {kind.name for kind in TUNING} for rule in ranked)
     assert {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()} == before

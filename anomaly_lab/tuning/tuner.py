@@ -1,0 +1,449 @@
+"""Tune an experiment: trial after trial is trained and measured by planted lesions, in any number of processes.
+
+What Optuna knows is one file of JSON lines in the tuning's folder. A trial is a run folder without scores of test
+cases: training stops before any is looked at. A killed trial is begun again with the same values and goes on from its
+last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import optuna
+import psutil
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+from yaml import YAMLError
+
+from anomaly_lab.callbacks.mirror import Mirror
+from anomaly_lab.callbacks.progress import Meter
+from anomaly_lab.evaluation.planted import Planting, Ranked
+from anomaly_lab.experiment import config as configuration
+from anomaly_lab.experiment import record, run_folder
+from anomaly_lab.experiment.config import ScoreRule
+from anomaly_lab.experiment.locks import lock
+from anomaly_lab.experiment.schema import TARGET, locate, merged, to_object
+from anomaly_lab.lesions.lesion import Lesion
+from anomaly_lab.lesions.planting import HELD_BACK, TUNING
+from anomaly_lab.pipeline import engine, launchers
+from anomaly_lab.pipeline.console import quiet_lightning, say, warn
+from anomaly_lab.tuning import page
+from anomaly_lab.tuning.pruning import Watch
+from anomaly_lab.tuning.space import EXAMPLE, Parameter, read_space, word
+from anomaly_lab.types import Count, Stopped, UserError
+
+NORMALS = 100  # validation normals that lesions are planted on, at most
+SEEDS = range(3)  # of the planting
+WARM = 4  # trials that are finished before one is given up
+MAX_FAILURES = 3  # in a row: then something else is wrong than the values
+SETTINGS, JOURNAL, CHECK, BEST = "tuning.json", "journal.log", "held_back.json", "best.json"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+Facts = dict[str, Any]
+
+
+@dataclass
+class Words:
+    """Settings of the command `tune`; all other words `key=value` go to every trial.
+
+    Attributes:
+        params: what may change, see `space.read_space`.
+        trials: their number, over all processes.
+        objective: what is maximised; "planted": the mean AUROC of lesions planted on validation normals. There is none
+            with test labels.
+        prune: give up trainings that are below the median of the others.
+        folder: the tuning's folder; by default <runs>/tuning/<experiment>.
+
+    Examples:
+        >>> Words(trials=5).objective
+        'planted'
+    """
+
+    params: str = ""
+    trials: Count = 20
+    objective: Literal["planted"] = "planted"
+    prune: bool = True
+    folder: str | None = None
+
+    @classmethod
+    def split(cls, words: Sequence[str]) -> tuple[Words, list[str]]:
+        """Split words `key=value` into these settings and the others.
+
+        Raises:
+            UserError: a setting cannot have such a value.
+
+        Examples:
+            >>> Words.split(["trials=3", "params=detector.lr=log(1e-5,1e-2)", "budget=smoke"])[1]
+            ['budget=smoke']
+        """
+        own = {key: value for key, _, value in (each.partition("=") for each in words) if key in cls.__annotations__}
+        if (asked := own.get("objective", "planted")) != "planted":
+            raise UserError(
+                f"objective={asked}: settings are chosen by lesions planted on validation normals (objective=planted); "
+                "chosen by test labels, the test would say nothing of new patients"
+            )
+        texts: Facts = {
+            key: own.pop(key) for key in ("params", "folder") if key in own
+        }  # no YAML: they may hold anything
+        try:
+            given = OmegaConf.from_dotlist([f"{key}={value}" for key, value in own.items()])
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise UserError(f"{own}: the text after '=' is not valid YAML") from error
+        found: Words = to_object(merged(OmegaConf.structured(cls), {**{str(k): v for k, v in given.items()}, **texts}))
+        try:
+            record.check(asdict(found), cls)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        return found, [each for each in words if each.partition("=")[0] not in cls.__annotations__]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is tuned, and where.
+
+    Attributes:
+        experiment: its name.
+        words: overrides of every trial.
+        space: the settings that may change.
+        trials: number of trials.
+        prune: whether trainings are given up.
+        folder: holds journal, runs and page.
+        own: the experiment's own values of these settings.
+        budget: the budget in use.
+    """
+
+    experiment: str
+    words: tuple[str, ...]
+    space: tuple[Parameter, ...]
+    trials: int
+    prune: bool
+    folder: Path
+    own: Mapping[str, Any]
+    budget: str
+
+    def facts(self) -> Facts:
+        """Return what must be the same for every process, and when it goes on."""
+        space = {each.key: f"{each.kind}{list(each.values)}" for each in self.space}
+        return {"experiment": self.experiment, "words": list(self.words), "space": space, "prune": self.prune}
+
+
+@quiet_lightning()
+def tune(experiment: str, words: Sequence[str]) -> Path:
+    """Tune an experiment, or go on with it; as many processes may do so at once as like.
+
+    Args:
+        experiment: its name.
+        words: settings of `Words`, and overrides of every trial.
+
+    Returns:
+        The tuning's page.
+
+    Raises:
+        UserError: a setting does not exist or cannot take its values, the folder holds another tuning, or several
+            trials in a row failed.
+
+    Examples:
+        >>> tune("ganomaly_headct", ["params=detector.lr=log(1e-5,1e-2)", "trials=10"])  # doctest: +SKIP
+        PosixPath('runs/tuning/ganomaly_headct/tuning.html')
+    """
+    if launchers.launched() is not None:
+        raise UserError("tune: every process tunes by itself; start the same command as often as you like, without it")
+    tuning = _planned(experiment, words)
+    _open_folder(tuning)
+    study = _study(tuning)
+    failures = 0
+    with Meter("tuning", "trial", done=_ended(study), last_line=True) as meter:
+        while (trial := _next(tuning, study)) is not None:
+            failures = 0 if _tried(tuning, study, trial) else failures + 1
+            if failures == MAX_FAILURES:
+                raise UserError(
+                    f"{failures} trials in a row failed; {tuning.folder / JOURNAL} has their reasons, the last: "
+                    f"{study.trials[trial.number].user_attrs.get('error')}"
+                )
+            meter.show(_ended(study), tuning.trials)
+            _write_page(tuning, study)
+    _conclude(tuning, study)
+    written = _write_page(tuning, study)
+    say(f"page: {written}")
+    return written
+
+
+def _planned(experiment: str, words: Sequence[str]) -> Tuning:
+    """Check everything that can be wrong before a trial is begun."""
+    settings, overrides = Words.split(words)
+    space = read_space(settings.params)
+    config = configuration.load(experiment, overrides)
+    if str(config.trainer.get("devices", 1)) not in ("1", "auto"):
+        raise UserError("trainer.devices: a trial trains in one process; start the command several times instead")
+    given = {each.partition("=")[0] for each in overrides}
+    own = {}
+    for parameter in space:
+        if parameter.key in given:
+            raise UserError(f"params: {parameter.key} is set by another word as well; leave one of them out")
+        if parameter.key == "seed" or parameter.key.startswith(("evaluation", "runs", "callbacks", "budget")):
+            raise UserError(f"params: {parameter.key} is nothing that a better detector has; tune {EXAMPLE}")
+        for value in parameter.ends():
+            configuration.load(experiment, [*overrides, word(parameter.key, value)])
+        own[parameter.key] = OmegaConf.select(config, parameter.key)
+    folder = Path(settings.folder) if settings.folder else Path(config.runs) / "tuning" / config.name
+    return Tuning(experiment, tuple(overrides), space, settings.trials, settings.prune, folder, own, str(config.budget))
+
+
+def _open_folder(tuning: Tuning) -> None:
+    """Make the folder, or check that what it holds is this tuning."""
+    place = tuning.folder / SETTINGS
+    try:
+        tuning.folder.mkdir(parents=True, exist_ok=True)
+        with _alone(tuning):
+            if place.exists():
+                before = run_folder.read_json(place)
+                if changed := [key for key, value in tuning.facts().items() if before.get(key) != value]:
+                    raise UserError(
+                        f"{tuning.folder} holds a tuning with other {', '.join(changed)}; give it the same words, or "
+                        "name another place: folder=…"
+                    )
+            elif any(path.name != ".lock" for path in tuning.folder.iterdir()):
+                raise UserError(f"{tuning.folder} holds something else than a tuning; name another place: folder=…")
+            else:
+                run_folder.write_json(place, tuning.facts())
+    except OSError as error:
+        raise UserError(f"{tuning.folder} cannot be written: {error.strerror}; name another place: folder=…") from error
+
+
+@contextmanager
+def _alone(tuning: Tuning) -> Iterator[None]:
+    with lock(tuning.folder / ".lock"):
+        yield
+
+
+def _study(tuning: Tuning) -> optuna.Study:
+    """Open the study; a journal that cannot be read is an error, never begun anew."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = str(tuning.folder / JOURNAL)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=WARM) if tuning.prune else optuna.pruners.NopPruner()
+    try:
+        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+        return optuna.create_study(
+            storage=storage,
+            study_name=tuning.experiment,
+            direction="maximize",
+            pruner=pruner,
+            load_if_exists=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); name another place: folder=…"
+        ) from error
+
+
+def _ended(study: optuna.Study) -> int:
+    return sum(trial.state in ENDED or _has_failed(trial) for trial in study.trials)
+
+
+def _has_failed(trial: FrozenTrial) -> bool:
+    """Return whether a trial ended by an error, and not because its process was killed."""
+    return trial.state == TrialState.FAIL and "error" in trial.user_attrs
+
+
+def _next(tuning: Tuning, study: optuna.Study) -> optuna.Trial | None:
+    """Ask for the next trial; None if there are enough. What killed processes left comes first."""
+    with _alone(tuning):
+        trials = study.trials
+        if not trials and all(each.holds(tuning.own[each.key]) for each in tuning.space):
+            study.enqueue_trial(dict(tuning.own))  # so that one knows what the tuning is worth
+        for left in trials:
+            if left.state == TrialState.RUNNING and _is_left(left):
+                study.tell(left.number, state=TrialState.FAIL)
+                study.enqueue_trial(left.params, user_attrs={"run": left.user_attrs["run"]})
+        busy = sum(trial.state == TrialState.RUNNING for trial in study.trials)
+        if _ended(study) + busy >= tuning.trials:
+            return None
+        seed = int(configuration.load(tuning.experiment, tuning.words).seed)
+        study.sampler = optuna.samplers.TPESampler(
+            seed=seed + 1000 * len(study.trials),  # two processes must not draw the same
+            n_startup_trials=max(5, min(10, tuning.trials // 4)),
+            multivariate=True,
+            constant_liar=True,
+        )
+        trial = study.ask()
+        for parameter in tuning.space:
+            parameter.suggest(trial)
+        if "run" not in trial.user_attrs:
+            trial.set_user_attr("run", f"{trial.number:05d}")
+        trial.set_user_attr("process", [socket.gethostname(), os.getpid(), psutil.Process().create_time()])
+        return trial
+
+
+def _is_left(trial: FrozenTrial) -> bool:
+    """Return whether the process of a running trial has ended; one of another machine is taken to go on."""
+    host, pid, began = trial.user_attrs.get("process") or [None, 0, 0.0]
+    if "run" not in trial.user_attrs or host != socket.gethostname():
+        return False
+    try:
+        return bool(abs(psutil.Process(pid).create_time() - began) > 1)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _tried(tuning: Tuning, study: optuna.Study, trial: optuna.Trial) -> bool:
+    """Train and measure a trial; returns whether it could be."""
+    began = time.monotonic()
+    try:
+        ranked = _measured(tuning, trial)
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED)
+        shutil.rmtree(_run_of(tuning, trial.user_attrs), ignore_errors=True)
+        return True
+    except Stopped:
+        say(f"trial {trial.number} goes on when the same command is given again")
+        raise
+    except (UserError, RuntimeError, MemoryError) as error:
+        trial.set_user_attr("error", " ".join(str(error).split())[:500])
+        study.tell(trial, state=TrialState.FAIL)
+        warn(f"trial {trial.number} failed: {error}")
+        return False
+    trial.set_user_attr("kinds", ranked.kinds)
+    trial.set_user_attr("deviation", _finite(ranked.deviation))
+    trial.set_user_attr("lift", _finite(ranked.lift))
+    trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + time.monotonic() - began)
+    study.tell(trial, ranked.auroc)
+    return True
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _run_of(tuning: Tuning, attributes: Mapping[str, Any]) -> Path:
+    return tuning.folder / "runs" / Path(str(attributes["run"])).name
+
+
+def _words_of(tuning: Tuning, params: Mapping[str, Any]) -> list[str]:
+    """Return the overrides of a trial; no dashboard is told of it, which would be filled with what was given up."""
+    callbacks = configuration.load(tuning.experiment, tuning.words).callbacks
+    silenced = [
+        f"callbacks.{name}=null" for name, node in callbacks.items() if issubclass(locate(node[TARGET]), Mirror)
+    ]
+    return [*tuning.words, *silenced, *(word(key, value) for key, value in params.items())]
+
+
+def _measured(tuning: Tuning, trial: optuna.Trial) -> Ranked:
+    """Train what is left of a trial's run, and measure it by planted lesions."""
+    config = configuration.load(tuning.experiment, _words_of(tuning, trial.params))
+    run, rule = _run_of(tuning, trial.user_attrs), _rule(config)
+
+    def report(percent: int, auroc: float) -> None:
+        trial.report(auroc, percent)
+        if tuning.prune and trial.should_prune():
+            raise optuna.TrialPruned
+
+    watching = [Watch(rule, NORMALS, report)] if tuning.prune else []
+    say(f"trial {trial.number}: {', '.join(word(*each) for each in trial.params.items())}")
+    if (run / "config.yaml").is_file():
+        engine.resume(str(run), watchers=watching)
+    else:
+        engine.train(config, place=run, watchers=watching)
+    return _ranked(run, rule, TUNING)
+
+
+def _ranked(run: Path, rule: ScoreRule, kinds: Sequence[Lesion]) -> Ranked:
+    ranked = engine.rank_scores(str(run), {"score": rule}, Planting(SEEDS, kinds, NORMALS))[0]
+    if not math.isfinite(ranked.auroc):
+        raise UserError(f"{run}: its scores are no numbers")
+    return ranked
+
+
+def _rule(config: DictConfig) -> ScoreRule:
+    return cast("ScoreRule", OmegaConf.to_object(config.score))
+
+
+def best_of(study: optuna.Study) -> FrozenTrial | None:
+    """Return the trial that found most, of equal ones that which lifts scores most; None if none is finished.
+
+    Examples:
+        >>> study = optuna.create_study(direction="maximize")
+        >>> best_of(study) is None
+        True
+    """
+    finished = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    return max(
+        finished, key=lambda trial: (trial.value, trial.user_attrs.get("lift") or 0, -trial.number), default=None
+    )
+
+
+def _conclude(tuning: Tuning, study: optuna.Study) -> None:
+    """Write the best values as an experiment, and check them by the kinds of lesions that chose nothing."""
+    best = best_of(study)
+    if best is None:
+        raise UserError(f"no trial of {tuning.folder} was finished; {JOURNAL} has their reasons")
+    with _alone(tuning):
+        name = f"{tuning.experiment}_tuned"
+        said = OmegaConf.to_container(OmegaConf.from_dotlist([each for each in tuning.words if "=" in each]))
+        plain = {key: value for key, value in _flat(cast("Facts", said)).items() if key not in ("budget", "runs")}
+        values = {"extends": tuning.experiment, "budgets": {tuning.budget: {**plain, **best.params}}}
+        header = (
+            f"# {tuning.experiment}, tuned: best of {_ended(study)} trials by lesions planted on validation normals\n"
+            f"# (AUROC {best.value:.3f}, trial {best.number}). No test case was looked at.\n"
+        )
+        experiments = tuning.folder / "experiments"
+        experiments.mkdir(exist_ok=True)
+        text = header + OmegaConf.to_yaml(OmegaConf.create({"extends": values["extends"]}))
+        budgets = json.dumps(values["budgets"], indent=2)  # JSON is YAML, and keeps dotted keys as they are
+        run_folder.write_atomic(experiments / f"{name}.yaml", f"{text}budgets: {budgets}\n")
+        run_folder.write_json(tuning.folder / BEST, {"trial": best.number, "auroc": best.value, **best.params})
+        checked = run_folder.read_json(tuning.folder / CHECK) if (tuning.folder / CHECK).exists() else {}
+        for trial in (each for each in study.trials if each.number in (best.number, _own_number(tuning, study))):
+            if str(trial.number) not in checked and trial.state == TrialState.COMPLETE:
+                config = configuration.load(tuning.experiment, _words_of(tuning, trial.params))
+                ranked = _ranked(_run_of(tuning, trial.user_attrs), _rule(config), HELD_BACK)
+                checked[str(trial.number)] = {"auroc": ranked.auroc, "kinds": ranked.kinds}
+        run_folder.write_json(tuning.folder / CHECK, checked)
+    say(
+        f"best: trial {best.number}, AUROC {best.value:.3f} on planted lesions; train it with\n"
+        f"  make train EXP={name} budget={tuning.budget} ANOMALY_EXPERIMENTS={experiments}\n"
+        f"or let it be judged as it is: make resume RUN={_run_of(tuning, best.user_attrs)}"
+    )
+
+
+def _own_number(tuning: Tuning, study: optuna.Study) -> int | None:
+    """Return the number of the trial with the experiment's own values."""
+    same = [t.number for t in study.trials if t.params == dict(tuning.own) and t.state == TrialState.COMPLETE]
+    return same[0] if same else None
+
+
+def _flat(tree: Facts, above: str = "") -> Facts:
+    found: Facts = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return found
+
+
+def _write_page(tuning: Tuning, study: optuna.Study) -> Path:
+    best = best_of(study)
+    facts = record.read_provenance(_run_of(tuning, best.user_attrs)) if best else {}
+    with _alone(tuning):
+        told = page.Told(
+            tuning.experiment,
+            tuning.words,
+            tuning.space,
+            study,
+            best.number if best else None,
+            _own_number(tuning, study),
+            run_folder.read_json(tuning.folder / CHECK) if (tuning.folder / CHECK).exists() else {},
+            facts.get("source", ""),
+            min(NORMALS, facts["data"]["counts"]["val"]["normal"]) if best else None,
+            tuning.budget,
+        )
+        return page.write(tuning.folder, told)

@@ -1,0 +1,45 @@
+"""Trainings are watched at quarters of their last phase, and end as they would unwatched."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from data.conftest import write_headct
+from pipeline.conftest import settings
+
+from anomaly_lab.pipeline import engine
+from anomaly_lab.tuning.pruning import Watch
+
+
+class EnoughError(Exception):
+    pass
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    last = max((run / "checkpoints").glob("*.ckpt"), key=lambda path: path.name)
+    return torch.load(last, weights_only=True)["state_dict"]
+
+
+def test_a_watched_training_is_the_same_and_is_looked_at_in_its_last_phase(tmp_path: Path) -> None:
+    write_headct(tmp_path / "headct")
+    config = settings(tmp_path, "data.epoch_length=2", "detector.gan_iterations=4", "detector.encoder_iterations=8")
+    seen: list[tuple[int, float]] = []
+    watched = engine.train(config, watchers=[Watch(at_most=4, report=lambda *told: seen.append(told))])
+    plain = engine.train(config, watchers=[])
+    assert [percent for percent, _ in seen] == [25, 50, 75]
+    assert all(0 <= auroc <= 1 for _, auroc in seen)
+    for key, value in weights(plain).items():
+        assert torch.equal(value, weights(watched)[key]), key
+
+
+def test_what_the_report_raises_ends_the_training(tmp_path: Path) -> None:
+    write_headct(tmp_path / "headct")
+    config = settings(tmp_path, "data.epoch_length=2", "detector.gan_iterations=4", "detector.encoder_iterations=8")
+
+    def give_up(percent: int, auroc: float) -> None:
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        engine.train(config, watchers=[Watch(report=give_up)])
+    (run,) = (tmp_path / "runs").glob("*/*")
+    assert not (run / "scores.csv").exists()
