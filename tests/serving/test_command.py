@@ -24,7 +24,7 @@ def test_an_address_that_is_taken_is_one_line() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port={port}: the address cannot be had"):
             command.main("runs/none", [f"port={port}"])
-    with pytest.raises(UserError, match="host=no.such.host.invalid"):
+    with pytest.raises(UserError, match=r"host=no\.such\.host\.invalid"):
         command.main("runs/none", ["host=no.such.host.invalid"])
 
 
