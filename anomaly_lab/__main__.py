@@ -250,6 +250,22 @@ def predict(
 
 
 @app.command()
+def export(
+    run: Run,
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="onnx, which is scored without torch, or pt2, for programs with it.")
+    ] = "onnx",
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for the files; by default exports/FORMAT of the run.")
+    ] = None,
+) -> None:
+    """Export a trained run as one model file and export.json, after a comparison with the run itself."""
+    from anomaly_lab.pipeline.export import export_run
+
+    export_run(run, format, out)
+
+
+@app.command()
 def serve(run: Run, overrides: Overrides = None) -> None:
     """Score the scans that are sent to this machine with a trained run; needs the extra `serve`.
 
@@ -320,6 +336,31 @@ def study(
     from anomaly_lab.studies import command
 
     raise typer.Exit(command.main(name, words or [], dry_run, page, status))
+
+
+@app.command()
+def runs(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="runs=folder", help="Where the run folders lie; runs by default.")
+    ] = None,
+) -> None:
+    """Write one page over all runs, to sort, filter and compare them: dashboard.html beside them."""
+    from anomaly_lab.dashboard import command
+
+    command.write(words or [])
+
+
+@app.command()
+def dashboard(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="key=value", help="runs=folder, port=8765; only this machine can connect."),
+    ] = None,
+) -> None:
+    """Serve the page over all runs to this machine; it follows runs that are training."""
+    from anomaly_lab.dashboard import command
+
+    command.serve(words or [])
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

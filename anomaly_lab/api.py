@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from anomaly_lab.experiment import compose, record
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.quality import read_quality
 from anomaly_lab.experiment.trust import trusting
 from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline.export import Exported, export_run
 from anomaly_lab.pipeline.identity import DataAsked
 from anomaly_lab.pipeline.predict import Predicted, Request
 from anomaly_lab.pipeline.scorer import Scorer
@@ -244,6 +245,36 @@ def predict(
         return engine.predict(str(_folder(run)), request)
 
 
+def export(
+    run: str | Path | Run,
+    *,
+    format: Literal["onnx", "pt2"] = "onnx",
+    out: str | Path | None = None,
+    trust: str | Sequence[str] = (),
+) -> Exported:
+    """Write a trained run as one model file with its export.json, exactly as `make export` does.
+
+    Args:
+        run: a run or its folder.
+        format: "onnx", which `anomaly_lab.load` scores without torch, or "pt2", for programs with torch.
+        out: folder for the files: new, empty, or with a former export of the run; None for `exports/<format>` in it.
+        trust: packages of yours whose classes the run names.
+
+    Returns:
+        `folder`, `model` and `differences`, the largest ones between the export and the run.
+
+    Raises:
+        UserError: the run is not trained or not evaluated, its detector cannot be exported, the export does not agree
+            with the run, or `out` holds something else.
+
+    Examples:
+        >>> export("runs/ganomaly_headct/20260101-120000-laptop-1a2b").differences  # doctest: +SKIP
+        {'score': 1.2e-07, 'map': 2.4e-07}
+    """
+    with trusting(trust):
+        return export_run(_folder(run), format, None if out is None else str(out))
+
+
 def load(run: str | Path | Run, *, trust: str | Sequence[str] = ()) -> Scorer:
     """Load a trained run to score new pictures and volumes; its training data are not needed.
 
@@ -253,6 +284,9 @@ def load(run: str | Path | Run, *, trust: str | Sequence[str] = ()) -> Scorer:
 
     Raises:
         UserError: `run` is not a run folder, or the run is not trained far enough or not evaluated.
+
+    See Also:
+        `anomaly_lab.load`, which takes an export, too, and then needs no torch.
 
     Examples:
         >>> scorer = load("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP

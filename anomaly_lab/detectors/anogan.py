@@ -103,6 +103,11 @@ class AnoGAN(GenerativeDetector):
         """Whether training is over: searches are too slow to score during training."""
         return self.finished
 
+    @property
+    def no_graph(self) -> str:
+        """A search takes gradients step by step, from a code that a hash of the image chooses."""
+        return "its score is a search for a latent code by gradient descent"
+
     def validation_step(self, batch: Batch, batch_idx: int) -> Any:
         return self.score(batch) if self.ready else Prediction(torch.full((len(batch["image"]),), torch.nan))
 

@@ -64,7 +64,7 @@ class KDE(FeatureBankDetector):
 
     def predict(self, image: Tensor) -> Prediction:
         """Score: minus the log density."""
-        rows, _ = self.machine.support()
+        rows = self.machine.projected(self.machine.rows[: self.machine.gathered])  # they all weigh alike
         exponents = self.machine.exponents(self.featured(image), rows)
         return Prediction(-(exponents.logsumexp(1) + self.machine.offset).float())
 

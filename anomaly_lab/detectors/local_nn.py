@@ -35,6 +35,7 @@ class LocalNN(PlaceDetector):
         0.0
     """
 
+    graph_batch = 1
     places: PlaceBank
 
     def __init__(

@@ -105,6 +105,11 @@ class MultiKD(Detector):
         return {"name": p.teacher, "weights": p.teacher_weights, "sha256": digest, "random": is_random}
 
     @property
+    def no_graph(self) -> str:
+        """A graph has no room for noise that is drawn by torch's generator and always the same."""
+        return "the noise of maps=smoothgrad is drawn anew for each image" if self.settings.maps == "smoothgrad" else ""
+
+    @property
     def caveats(self) -> tuple[str, ...]:
         caveat = f"the weights of the teacher {self.settings.teacher} are random, not trained on ImageNet"
         return (caveat,) if self.settings.teacher_weights == "random" else ()

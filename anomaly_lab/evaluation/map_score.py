@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -98,9 +98,13 @@ class MapScore:
         """
         values = self._signed(image, prediction)
         if self.mean is not None:
-            values = torch.stack([self._standardised(*pair) for pair in zip(image, values, strict=True)])
+            values = self._standardised(image, values)
         shown = _SIDES[self.rule.sign if prediction.reconstruction is not None else "bright"](values)
         return prediction._replace(anomaly_score=self._pooled(shown), anomaly_map=shown)
+
+    def for_new_images(self) -> MapScore:
+        """Return what judges every image as a new one, none as one of the normals that were measured."""
+        return replace(self, known=set())
 
     def save(self, run: Path) -> None:
         """Write what was measured into a run folder; an earlier file is replaced, or removed if nothing was."""
@@ -159,22 +163,24 @@ class MapScore:
         self.squares = squares + (value - mean) * (value - self.mean)
         self.known.add(_digest(image))
 
-    def _standardised(self, image: Tensor, value: Tensor) -> Tensor:
-        """Return the distance of a map, [1, *S], from the mean of the normals in their deviations at every place."""
+    def _standardised(self, image: Tensor, values: Tensor) -> Tensor:
+        """Return the distance of maps, [B, 1, *S], from the mean of the normals in their deviations at every place."""
         assert self.mean is not None
         assert self.squares is not None
-        value64, mean, squares, count = value.cpu().double(), self.mean, self.squares, self.count
-        if mean.shape != value64.shape:
+        mean, squares, count = self.mean, self.squares, self.count
+        if mean.shape != values.shape[1:]:
             raise UserError(
                 f"score.standardise=place: places were measured on maps of {list(mean.shape[1:])} pixels, this one has "
-                f"{list(value64.shape[1:])}"
+                f"{list(values.shape[2:])}"
             )
-        if count > 2 and _digest(image) in self.known:
-            mean, squares, count = _without(value64, mean, squares, count)
-        deviation = (squares / (count - 1)).clamp(min=0).sqrt()
-        # where nothing ever varies, such as black background, a trace would count as infinitely unusual
-        floor = deviation.mean() / 2 + 1e-6
-        return ((value64 - mean) / (deviation.square() + floor.square()).sqrt()).to(value)
+        values64 = values.cpu().double()
+        if not self.known or count <= 2:
+            return _distance(values64, mean, squares, count).to(values)
+        distances = [
+            _distance(value, *(_without(value, mean, squares, count) if own in self.known else (mean, squares, count)))
+            for own, value in zip(map(_digest, image), values64, strict=True)
+        ]
+        return torch.stack(distances).to(values)
 
     def _pooled(self, shown: Tensor) -> Tensor:
         flat = shown.flatten(1)
@@ -189,6 +195,14 @@ _SIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "bright": lambda values: values.clamp(min=0),
     "dark": lambda values: (-values).clamp(min=0),
 }
+
+
+def _distance(values: Tensor, mean: Tensor, squares: Tensor, count: int) -> Tensor:
+    """Return the distance of maps [..., 1, *S] from the mean of so many normals in their deviations."""
+    deviation = (squares / (count - 1)).clamp(min=0).sqrt()
+    # where nothing ever varies, such as black background, a trace would count as infinitely unusual
+    floor = deviation.mean() / 2 + 1e-6
+    return (values - mean) / (deviation.square() + floor.square()).sqrt()
 
 
 def _without(value: Tensor, mean: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes
 
 from anomaly_lab.evaluation.stitching import Stitcher
 
@@ -46,5 +45,7 @@ def filled(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
         >>> filled(ring).astype(int).tolist()
         [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
     """
+    from scipy.ndimage import binary_fill_holes  # only volumes need it: an export scores pictures without scipy
+
     without_holes: NDArray[np.bool_] = binary_fill_holes(foreground)
     return without_holes

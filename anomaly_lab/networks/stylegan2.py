@@ -339,7 +339,7 @@ class Synthesis(nn.Module):
 
     def forward(self, styles: Tensor, noise: Noise = "constant") -> Tensor:
         w = styles.unbind(1)
-        h = self.convs[0](self.constant.expand(len(styles), -1, -1, -1), w[0], noise)
+        h = self.convs[0](self.constant.expand(styles.shape[0], -1, -1, -1), w[0], noise)
         image: Tensor = self.images[0](h, w[1])
         for i, (up, conv, to_image) in enumerate(zip(self.ups, self.convs[1:], self.images[1:], strict=True)):
             h = conv(up(h, w[2 * i + 1], noise), w[2 * i + 2], noise)

@@ -589,6 +589,7 @@ def predict(path: str, request: Request, overrides: Sequence[str] = ()) -> Predi
                 if folder.done:
                     say(f"going on in {place} after {folder.done} of {counted(len(found.cases))}")
                 scoring = Scoring(record.name, facts, record.metrics, len(scorer.normals), record.log)
+                scoring = scoring._replace(normal_scores=scorer.normals.tolist())
                 predicted = predict_files(scorer, found, folder, scoring, request.anyway)
         except Stopped as stopped:
             name = signal.Signals(stopped.signal).name

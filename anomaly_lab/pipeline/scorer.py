@@ -25,7 +25,7 @@ from anomaly_lab.data.readers.files import find_cases
 from anomaly_lab.data.readers.geometry import onto
 from anomaly_lab.data.readers.pictures import as_picture
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.data.store.plan import CutScan
+from anomaly_lab.data.store.plan import CutScan, StorePlan
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.evaluation.maps import whole_map
@@ -165,6 +165,11 @@ class Scorer:
         self.threshold: float | None = metrics["threshold"]["value"]
         self._unit = metrics["unit"]
         self._plan = data.scoring_plan(bits)
+
+    @property
+    def plan(self) -> StorePlan:
+        """How new scans are prepared and cut."""
+        return self._plan
 
     @classmethod
     def open(cls, path: str | Path, overrides: Sequence[str] = ()) -> Scorer:

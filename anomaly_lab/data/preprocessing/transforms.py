@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from anomaly_lab.data.readers import geometry, pictures
 from anomaly_lab.data.readers.scan import MAX_VOXELS, Scan, Tolerance
 from anomaly_lab.types import Range, UserError, refuse_out_of_range
+
+if TYPE_CHECKING:  # torch is imported where it is needed: an export is scored without it
+    from torch import Tensor
 
 _VALUES = range(1, 257)  # how many values of a mask can be named
 VERSION = 2  # version of the steps below; a store made with another version is not reused
@@ -253,9 +253,8 @@ class Preprocessing:
             return values
         (top, left), (bottom, right) = self._padding(shape, values.shape)
         padded = (shape[0] + top + bottom, shape[1] + left + right)
-        image = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
-        resized = F.interpolate(image, padded, mode="bilinear", align_corners=False)[0, 0]
-        return np.asarray(resized[top : top + shape[0], left : left + shape[1]])
+        resized = self._resized(np.ascontiguousarray(values, np.float32)[None], padded, "bilinear", antialias=False)
+        return np.asarray(resized[0, top : top + shape[0], left : left + shape[1]])
 
     def _padding(self, shape: Sequence[int], size: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the rows and columns to add before and after a picture so that it has the aspect ratio of `size`."""
@@ -270,13 +269,19 @@ class Preprocessing:
         if pixels.shape[1:] == tuple(size):
             return pixels
         (top, left), (bottom, right) = self._padding(pixels.shape[1:], size)
-        image = torch.from_numpy(np.ascontiguousarray(pixels))[None]
         if top or left or bottom or right:
-            image = F.pad(image, (left, right, top, bottom))
-        if image.shape[2:] != tuple(size):
-            antialias = mode == "bilinear"
-            image = F.interpolate(image, tuple(size), mode=mode, antialias=antialias)
-        return np.asarray(image[0])
+            pixels = np.pad(pixels, ((0, 0), (top, bottom), (left, right)))
+        if pixels.shape[1:] == tuple(size):
+            return pixels
+        return self._resized(pixels, size, mode, antialias=mode == "bilinear")
+
+    def _resized(self, pixels: np.ndarray, size: Sequence[int], mode: str, antialias: bool) -> np.ndarray:
+        """Resize [C, H, W]; `runtime` does the same without torch."""
+        import torch
+        from torch.nn import functional as F
+
+        image = torch.from_numpy(np.ascontiguousarray(pixels))[None]
+        return np.asarray(F.interpolate(image, tuple(size), mode=mode, antialias=antialias)[0])
 
 
 AT_ONCE = 2**20  # values that are quantised at once
@@ -307,6 +312,18 @@ def to_float(pixels: np.ndarray) -> Tensor:
         >>> to_float(np.array([0, 255], np.uint8)), to_float(np.array([0, 65535], np.uint16))
         (tensor([-1.,  1.]), tensor([-1.,  1.]))
     """
+    import torch
+
+    return torch.from_numpy(centred(pixels))
+
+
+def centred(pixels: np.ndarray) -> np.ndarray:
+    """Scale stored pixels, uint8 or uint16, to float32 in [-1, 1], as `to_float` does, to an array.
+
+    Examples:
+        >>> centred(np.array([0, 255], np.uint8)).tolist()
+        [-1.0, 1.0]
+    """
     values = pixels.astype(np.float32, order="C")  # numpy is faster here than torch with its threads
     np.divide(values, np.float32(np.iinfo(pixels.dtype).max / 2), out=values)
-    return torch.from_numpy(np.subtract(values, np.float32(1), out=values))
+    return np.subtract(values, np.float32(1), out=values)

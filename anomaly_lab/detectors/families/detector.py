@@ -42,6 +42,8 @@ class Detector(pl.LightningModule, ABC):
         rescored: turns image and prediction into the prediction that `score` returns, where the score is made of the
             map; None for the detector's own.
         compilation: how `torch.compile` is called for the other networks; None for not at all.
+        graph_batch: number of images that a graph of `predict` takes, where its code runs over them one by one; None
+            for any. Elsewhere `predict` says image.shape[0], not len(image), which a graph would keep as a number.
 
     Examples:
         A complete method, to be saved as `anomaly_lab/detectors/mean_image.py`:
@@ -83,6 +85,7 @@ class Detector(pl.LightningModule, ABC):
     clip_norm: float | None = None
     uncompiled: tuple[str, ...] = ()
     compilation: dict[str, Any] | None = None
+    graph_batch: ClassVar[int | None] = None
     rescored: Callable[[Tensor, Prediction], Prediction] | None = None
     iteration: Tensor
 
@@ -138,6 +141,11 @@ class Detector(pl.LightningModule, ABC):
             UserError: a file is missing or not what was expected.
         """
         return {}
+
+    @property
+    def no_graph(self) -> str:
+        """Why `predict` cannot be exported as a graph of tensor operations; empty if it can."""
+        return ""
 
     @property
     def caveats(self) -> tuple[str, ...]:

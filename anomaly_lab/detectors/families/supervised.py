@@ -214,7 +214,7 @@ class SupervisedDetector(Detector):
             logits = self.fused(self.logits(maps))
             evidence = logits.gather(1, chosen).sum() - (0 if normal is None else logits[:, normal].sum())
             slopes = torch.autograd.grad(evidence, maps, allow_unused=True)
-        total = torch.zeros(len(probabilities), 1, *size, device=probabilities.device)
+        total = torch.zeros(probabilities.shape[0], 1, *size, device=probabilities.device)
         for part, slope in zip(maps, slopes, strict=True):
             if slope is not None:
                 share = (part.detach() * slope).sum(1, keepdim=True) * slope[0, 0].numel()
