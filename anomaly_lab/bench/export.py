@@ -39,7 +39,7 @@ def main(out: Path, words: Sequence[str] = (), rounds: int = 5) -> None:
             settings of the runs that are trained.
 
     Examples:
-        >>> main(Path("runs/bench_export.json"), 5, ["detectors=[pca]"])  # doctest: +SKIP
+        >>> main(Path("runs/bench_export.json"), ["detectors=[pca]"])  # doctest: +SKIP
     """
     chosen = [word for word in words if word.startswith("detectors=")]
     names = chosen[-1].partition("=")[2].strip("[]").split(",") if chosen else sorted(compose.detectors())
