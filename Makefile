@@ -37,7 +37,7 @@ need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make
 need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup list show data train resume evaluate quality predict export report study tune test test-slow test-gpu check format bench docs docker clean
+.PHONY: help setup list show data train resume evaluate quality predict report study tune runs dashboard export serve card test test-slow test-gpu check format bench docs docker clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -98,18 +98,31 @@ predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [O
 export: $(STAMP)  ## write a run as a model that needs no torch: make export RUN=runs/… [FORMAT=onnx|pt2] [OUT=folder]
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab export $(call quote,$(RUN)) $(if $(FORMAT),--format $(call quote,$(FORMAT))) $(if $(OUT),--out $(call quote,$(OUT)))
+serve: $(STAMP)  ## score uploads: make serve RUN=runs/… [host=127.0.0.1 port=8000]; needs pip install 'anomaly_lab[serve]'
+	$(need_run)
+	@$(RUNNER) -m anomaly_lab serve $(call quote,$(RUN)) $(OVERRIDES)
+
+card: $(STAMP)  ## write a run's model_card.md and claim.md: make card RUN=runs/…
+	$(need_run)
+	@$(RUNNER) -m anomaly_lab card $(call quote,$(RUN))
 
 report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN)) $(OVERRIDES)
 
-study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [launcher=slurm] [DRY=1|PAGE=1|STATUS=1]
+study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [DATA=folder] [launcher=slurm] [DRY=1|PAGE=1|STATUS=1]
 	@test -n $(call quote,$(STUDY)) || { echo "which study? make study STUDY=…; experiments/studies has all" >&2; exit 2; }
-	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(if $(STATUS),--status) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DATA),data=$(call quote,$(DATA))) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(if $(STATUS),--status) $(OVERRIDES)
 
 tune: $(STAMP)  ## choose settings by planted lesions: make tune EXP=… params='detector.lr=log(1e-5,1e-2)' trials=20
 	$(need_exp)
 	@$(RUNNER) -m anomaly_lab tune $(call quote,$(EXP)) $(OVERRIDES)
+
+runs: $(STAMP)  ## write one page over all runs, to sort, filter and compare them: make runs [runs=folder]
+	@$(RUNNER) -m anomaly_lab runs $(OVERRIDES)
+
+dashboard: $(STAMP)  ## serve that page to this machine; it follows runs that train: make dashboard [runs=folder] [port=8765]
+	@$(RUNNER) -m anomaly_lab dashboard $(OVERRIDES)
 
 test: $(STAMP)  ## run the fast tests
 	@$(TESTS) -m "not slow and not gpu"
@@ -141,7 +154,7 @@ PEERS := anomaly_lab/bench/peers
 	  --constraint requirements.lock --requirement $(PEERS)/$*.txt
 	@touch $@
 
-bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|export]
+bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|dashboard|export|serve]
 	@$(RUNNER) -m anomaly_lab bench$(if $(SECTION), --section $(call quote,$(SECTION)))$(if $(PEER), --peer $(call quote,$(PEER)))$(if $(OUT), --out $(call quote,$(OUT))) $(OVERRIDES)
 
 # The site is built without the package's dependencies: docstrings are parsed, not imported.

@@ -266,6 +266,25 @@ def export(
 
 
 @app.command()
+def serve(run: Run, overrides: Overrides = None) -> None:
+    """Score the scans that are sent to this machine with a trained run; needs the extra `serve`.
+
+    Takes host, port, queue, max_mb, max_megavoxels, timeout and upload_timeout; see docs/serving.md.
+    """
+    from anomaly_lab.serving import command
+
+    command.main(run, overrides or [])
+
+
+@app.command()
+def card(run: Run) -> None:
+    """Write model_card.md and claim.md, a filled checklist for papers, into a run folder."""
+    from anomaly_lab.pipeline import engine
+
+    engine.card(run)
+
+
+@app.command()
 def report(run: Run) -> None:
     """Write the report of a run again."""
     from anomaly_lab.pipeline import engine
@@ -317,6 +336,31 @@ def study(
     from anomaly_lab.studies import command
 
     raise typer.Exit(command.main(name, words or [], dry_run, page, status))
+
+
+@app.command()
+def runs(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="runs=folder", help="Where the run folders lie; runs by default.")
+    ] = None,
+) -> None:
+    """Write one page over all runs, to sort, filter and compare them: dashboard.html beside them."""
+    from anomaly_lab.dashboard import command
+
+    command.write(words or [])
+
+
+@app.command()
+def dashboard(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="key=value", help="runs=folder, port=8765; only this machine can connect."),
+    ] = None,
+) -> None:
+    """Serve the page over all runs to this machine; it follows runs that are training."""
+    from anomaly_lab.dashboard import command
+
+    command.serve(words or [])
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+from browser import chromium, open_page  # noqa: F401 – fixtures
 from torch import Tensor
 from torch.utils.data import DataLoader
 from toys import Fit, Iterations, smooth

@@ -291,6 +291,7 @@ EDITS: dict[str, Damage] = {
     "metrics.jsonl": lines_edited,
     "timings.jsonl": lines_edited,
     "gallery.npz": arrays_edited,
+    "missed.npz": arrays_edited,
     ".ckpt": checkpoint_edited,
 }
 

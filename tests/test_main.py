@@ -14,7 +14,21 @@ from anomaly_lab import __main__
 from anomaly_lab.experiment import compose, config
 from anomaly_lab.types import UserError
 
-VERBS = ["list", "show", "data", "train", "resume", "evaluate", "quality", "predict", "report", "study", "bench"]
+VERBS = [
+    "list",
+    "show",
+    "data",
+    "train",
+    "resume",
+    "evaluate",
+    "quality",
+    "predict",
+    "serve",
+    "card",
+    "report",
+    "study",
+    "bench",
+]
 
 
 def run(*words: str):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from anomaly_lab.bench import dashboard, export, gpu, hq, many_pictures, peer, search, serve
 from anomaly_lab.bench import data as stores
-from anomaly_lab.bench import export, gpu, hq, many_pictures, peer, search
 from anomaly_lab.bench.bare_loop import BareLoop
 from anomaly_lab.bench.turns import Times, interleaved
 from anomaly_lab.callbacks.randomness import Randomness
@@ -38,6 +38,12 @@ from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.pipeline import training
 from anomaly_lab.types import Batch
 
+SECTIONS: dict[str, Callable[[Path, Sequence[str]], None]] = {  # parts with a measurement of their own
+    "dashboard": dashboard.main,  # one page over 10 000 runs
+    "export": export.main,  # every detector's export: difference to the run, size, speed
+    "gpu": gpu.main,  # a quarter of an hour
+    "serve": serve.main,  # a server under load
+}
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -45,8 +51,8 @@ def main(arguments: list[str]) -> None:
     """Benchmark `fanogan_headct` on its synthetic twin, at the laptop budget unless overridden.
 
     Args:
-        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu`,
-            `hq` or `export`, and overrides `key=value` of the configuration.
+        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu`
+            or another of SECTIONS, and overrides `key=value` of the configuration.
 
     Examples:
         From a shell::
@@ -59,16 +65,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one warm-up round (default: 5)")
     parser.add_argument("--only", choices=[*MEASURES], help="run this measure instead of all")
     parser.add_argument("--peer", choices=peer.known(), help="compare GANomaly's training with this library's instead")
-    parser.add_argument(
-        "--section", choices=["gpu", "hq", "export"], help="measure a GPU, a quarter of an hour, HQ-AnoGAN, or exports"
-    )
+    parser.add_argument("--section", choices=["hq", *SECTIONS], help="measure one part of the house instead")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     options = parser.parse_args(arguments)
-    if options.section == "gpu":
-        gpu.main(options.out or Path("runs/bench_gpu.json"), options.overrides)
-        return
-    if options.section == "export":
-        export.main(options.out or Path("runs/bench_export.json"), options.rounds, options.overrides)
+    if options.section in SECTIONS:
+        SECTIONS[options.section](options.out or Path(f"runs/bench_{options.section}.json"), options.overrides)
         return
     if options.section:
         settings = hq.settings(options.overrides)

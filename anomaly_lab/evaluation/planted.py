@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -105,23 +105,48 @@ def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: I
         >>> sorted(rule.name for rule in ranked)
         ['max', 'own']
     """
+    kept = list(measured) if any(rule.standardise == "place" for rule in rules.values()) else []
+    device = trial.normals.device
+    fitted = {name: MapScore.fit(rule, score, kept, device) for name, rule in rules.items() if rule.source == "map"}
+
+    def scores(image: Tensor) -> dict[str, np.ndarray]:
+        prediction = score(Batch(image=image))  # the detector predicts once for all rules
+        return {name: _rescored(fitted.get(name), image, prediction) for name in rules}
+
+    return found_by(scores, trial)
+
+
+def found_by(scores: Callable[[Tensor], Mapping[str, np.ndarray]], trial: Trial) -> list[Ranked]:
+    """Measure how well scores tell normals with planted lesions from the same normals without.
+
+    Args:
+        scores: gives each image of a batch [B, C, *S] a score by every method, [B] by its name.
+        trial: normals and what is planted on them; all methods see the same lesions.
+
+    Returns:
+        The methods, best first.
+
+    Raises:
+        UserError: there are no normals, or nothing can be planted on them.
+
+    Examples:
+        >>> normals = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+        >>> found_by(lambda image: {"mean": image.mean((1, 2, 3)).numpy()}, Trial(normals))[0].name
+        'mean'
+    """
     normals, seeds, kinds = trial
     if not len(normals) or not kinds or not len(seeds):
         raise UserError("rules are compared on validation normals with planted lesions, and there are none")
-    kept = list(measured) if any(rule.standardise == "place" for rule in rules.values()) else []
-    fitted = {
-        name: MapScore.fit(rule, score, kept, normals.device) for name, rule in rules.items() if rule.source == "map"
-    }
-    plain = _scores(fitted, rules, score, normals)
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in rules}
-    lifts: dict[str, list[float]] = {name: [] for name in rules}
+    plain = _in_parts(scores, normals)
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in plain}
+    lifts: dict[str, list[float]] = {name: [] for name in plain}
     for kind in kinds:
         for seed in seeds:
             lesions = plant(normals, seed, (kind,), donors=normals)
             there = lesions.mask.flatten(1).any(1).cpu().numpy()
             if not there.any():
                 continue
-            for name, values in _scores(fitted, rules, score, lesions.image).items():
+            for name, values in _in_parts(scores, lesions.image).items():
                 label = np.repeat([0, 1], [len(normals), int(there.sum())])
                 found[name].setdefault(kind.name, []).append(auroc(label, np.concatenate([plain[name], values[there]])))
                 lifts[name].append(float(np.mean(values[there] - plain[name][there])))
@@ -134,16 +159,9 @@ def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: I
     return sorted(ranked, key=lambda rule: -rule.auroc)
 
 
-def _scores(
-    fitted: Mapping[str, MapScore], rules: Mapping[str, ScoreRule], score: Score, image: Tensor
-) -> dict[str, np.ndarray]:
-    """Return the scores of images by every rule; the detector predicts once."""
-    parts = [
-        {name: _rescored(fitted.get(name), part, prediction) for name in rules}
-        for part in torch.split(image, BATCH)
-        for prediction in [score(Batch(image=part))]
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in rules}
+def _in_parts(scores: Callable[[Tensor], Mapping[str, np.ndarray]], image: Tensor) -> dict[str, np.ndarray]:
+    parts = [scores(part) for part in torch.split(image, BATCH)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _in_deviations(lifts: Sequence[float], plain: np.ndarray) -> float:

@@ -69,6 +69,8 @@ class Evaluation:
         feature_baselines: whether baselines on features of a pretrained network are fitted as well, which need the
             extra `features` and some hundredths of a second for each scored image: "auto" for up to 5 000 images,
             "always" or "never".
+        planted: measure as well how many lesions detector and baselines find that are planted on validation normals,
+            at most 50 of them: what is known before a test label is. Some seconds to minutes.
 
     Examples:
         >>> Evaluation(case_score="top_k", top_k=5).threshold
@@ -84,6 +86,7 @@ class Evaluation:
     prevalence: Annotated[float, Range("(0, 1)")] = 0.05
     scans_per_day: Count = 100
     feature_baselines: FeatureBaselines = "auto"
+    planted: bool = False
 
 
 @dataclass

@@ -461,6 +461,14 @@ class Shortcuts(TypedDict, total=False):
     strata: list[Stratum]
 
 
+class Planted(TypedDict, total=False):
+    """What a method finds of lesions planted on validation normals, see `evaluation.planted`."""
+
+    auroc: Number
+    lift: Number
+    kinds: dict[str, Number]
+
+
 class Metrics(TypedDict, total=False):
     """metrics.json."""
 
@@ -480,6 +488,7 @@ class Metrics(TypedDict, total=False):
     decisions: Decisions | None
     classes: Classes
     shortcuts: Shortcuts | None
+    planted: dict[str, Planted] | None
 
 
 def read_provenance(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:

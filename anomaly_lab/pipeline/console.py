@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from anomaly_lab.reports import decisions
-from anomaly_lab.reports.charts import figure
+from anomaly_lab.reports.charts import BASELINE_NAMES, figure
 
 MAX_LISTED_PAIRS = 10  # pairs of similar pictures to print; the report and the data sheet list all of them
 _AT_THRESHOLD = {
@@ -159,7 +159,7 @@ def announce_data(facts: dict[str, Any]) -> None:
 
 
 def announce_result(metrics: Mapping[str, Any]) -> None:
-    """Print what an evaluation found: ranking, the threshold and what it is for, the decisions, and their use.
+    """Print what an evaluation found: ranking, also of the best baseline, the threshold, the decisions, and their use.
 
     Args:
         metrics: content of metrics.json; empty for a run that was not evaluated, of which nothing is said.
@@ -170,13 +170,22 @@ def announce_result(metrics: Mapping[str, Any]) -> None:
     detector, threshold = metrics.get("detector") or {}, metrics.get("threshold") or {}
     if not detector:
         return
-    say(f"AUROC {figure(detector.get('auroc'))}")
+    say(f"AUROC {figure(detector.get('auroc'))}; {_versus(metrics)}")
     if threshold.get("value") is None:
         return
     say(f"threshold {threshold['value']:.4g}: {decisions.of_threshold(threshold)}")
     say("at the threshold: " + ", ".join(f"{name} {figure(detector.get(key))}" for key, name in _AT_THRESHOLD.items()))
     if in_use := decisions.in_words(metrics.get("decisions") or {}):
         say(in_use)
+
+
+def _versus(metrics: Mapping[str, Any]) -> str:
+    """Say how the best baseline ranks, and what the detector has more than it."""
+    versus = metrics.get("versus_baselines") or {}
+    if (best := versus.get("best")) is None:
+        return "no baseline was fitted"
+    name, ranked = BASELINE_NAMES.get(best, best), ((metrics.get("baselines") or {}).get(best) or {}).get("auroc")
+    return f"best baseline: {name} {figure(ranked)}, difference {figure(versus.get('difference'))}"
 
 
 def _lengths(phases: dict[str, int]) -> str:

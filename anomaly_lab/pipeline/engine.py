@@ -61,6 +61,7 @@ from anomaly_lab.pipeline.training import (
     trainer_for,
 )
 from anomaly_lab.pipeline.warm_start import WarmStart
+from anomaly_lab.reports.cards import write_cards
 from anomaly_lab.reports.prediction_page import Scoring
 from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
@@ -523,6 +524,29 @@ def report(path: str) -> Path:
     return _reported(run_folder.open_run(path))
 
 
+def card(path: str) -> tuple[Path, Path]:
+    """Write the model card of a run and its checklist for papers, from the run folder alone.
+
+    Args:
+        path: the run folder.
+
+    Returns:
+        model_card.md and claim.md.
+
+    Raises:
+        UserError: `path` is not a run folder, or one of its files cannot be read.
+
+    Examples:
+        >>> card("runs/ganomaly_headct/20260101-120000-laptop-1a2b")[1].name  # doctest: +SKIP
+        'claim.md'
+    """
+    _refuse_several("card")
+    run = run_folder.open_run(path)
+    written = write_cards(run)
+    say(f"model card: {written[0]}; checklist: {written[1]}")
+    return written
+
+
 def predict(path: str, request: Request, overrides: Sequence[str] = ()) -> Predicted:
     """Score pictures and volumes with a trained run; write scores.csv, anomaly maps and index.html.
 
@@ -565,6 +589,7 @@ def predict(path: str, request: Request, overrides: Sequence[str] = ()) -> Predi
                 if folder.done:
                     say(f"going on in {place} after {folder.done} of {counted(len(found.cases))}")
                 scoring = Scoring(record.name, facts, record.metrics, len(scorer.normals), record.log)
+                scoring = scoring._replace(normal_scores=scorer.normals.tolist())
                 predicted = predict_files(scorer, found, folder, scoring, request.anyway)
         except Stopped as stopped:
             name = signal.Signals(stopped.signal).name

@@ -14,6 +14,7 @@ from anomaly_lab.evaluation.baselines.fitted import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
 from anomaly_lab.evaluation.crossfit import Score, cross_fitted
 from anomaly_lab.evaluation.decisions import decisions_in_use
+from anomaly_lab.evaluation.planted import Trial, found_by
 from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, without_nan
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
@@ -25,12 +26,15 @@ from anomaly_lab.pipeline.alike import note_likeness
 from anomaly_lab.pipeline.console import warn
 from anomaly_lab.pipeline.sheets import write_sheets
 from anomaly_lab.pipeline.shortcuts import audit_of_run
-from anomaly_lab.reports.gallery import FIXED_CASES
+from anomaly_lab.reports.gallery import FIXED_CASES, MISSED
 from anomaly_lab.types import UserError
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
+PLANTED_NORMALS, PLANTED_SEEDS = 50, range(2)  # lesions of each kind are planted on so many normals, so often
 READ_IMAGES = 256  # images that are read at once
 MOST_DESCRIBED = 5000  # images to score up to which features are computed by themselves: some minutes on one core
+MOST_MISSED = 400  # missed cases of which small pictures are kept
+MISSED_SIDE = 256  # pixels per side of these, at most
 CLASS_CASES = 3  # cases of each class that are found, missed and mistaken for it
 
 
@@ -41,7 +45,7 @@ def evaluate_run(
     detector: Detector,
     scored: dict[str, np.ndarray],
 ) -> None:
-    """Write scores.csv, metrics.json, samples/gallery.npz and sheets of a run, and classes.csv of one with classes.
+    """Write scores.csv, metrics.json, pictures and sheets below samples/, and classes.csv of a run with classes.
 
     Args:
         run: the run folder.
@@ -88,6 +92,7 @@ def evaluate_run(
     metrics["decisions"] = decisions_in_use(metrics, evaluation.prevalence, evaluation.scans_per_day)
     metrics["shortcuts"] = audit_of_run(data, scores, np.concatenate(list(splits.values())), scored_unit == "case")
     metrics["baseline_notes"] = list(fitted.notes) if fitted else []
+    metrics["planted"] = _planted(data, detector, fitted) if evaluation.planted else None
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     if table is not None:
         told = Supervision(data.target_type, dict(zip(data.classes, data.class_counts()[:, 0].tolist(), strict=True)))
@@ -102,8 +107,27 @@ def evaluate_run(
     chosen += _of_classes(table, metrics["classes"]) if table is not None else []
     exhibits = [(kind, scores.id[i], int(rows[i])) for kind, i in chosen]
     _write_gallery(run / "samples" / "gallery.npz", exhibits, data, detector)
+    missed = [(scores.id[i], int(rows[i])) for i in _missed(scores, metrics["threshold"]["value"])]
+    _write_missed(run / "samples" / MISSED, missed, data, scored)
     write_sheets(run / "samples", detector, data.seed)
     note_likeness(run, data)
+
+
+def _planted(data: PatchDataModule, detector: Detector, fitted: Baselines | None) -> dict[str, Any] | None:
+    """Measure what detector and baselines find of lesions planted on validation normals; None without normals."""
+    normals = list(data.images("val", PLANTED_NORMALS))
+    if not normals:
+        warn("evaluation.planted: there are no validation normals to plant lesions on; set data.split.val_fraction")
+        return None
+
+    def scores(image: torch.Tensor) -> dict[str, np.ndarray]:
+        own = detector.score({"image": image.to(detector.device)}).anomaly_score.detach().cpu().double().numpy()
+        others = fitted.scores([image]) if fitted else {}
+        return {"detector": own} | {name: values.numpy() for name, values in others.items()}
+
+    with torch.random.fork_rng():  # a search for a latent code draws numbers
+        found = found_by(scores, Trial(torch.cat(normals), PLANTED_SEEDS))
+    return {each.name: without_nan({"auroc": each.auroc, "lift": each.lift, "kinds": each.kinds}) for each in found}
 
 
 def _fitted(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> Baselines | None:
@@ -227,6 +251,14 @@ def _extremes(scores: Scores, threshold: float | None) -> list[tuple[str, int]]:
     return chosen
 
 
+def _missed(scores: Scores, threshold: float | None) -> list[int]:
+    """Return the positions of the missed test cases, lowest scores first, at most MOST_MISSED."""
+    if threshold is None:
+        return []
+    missed = np.flatnonzero(scores.of("test") & (scores.label == 1) & (scores.score <= threshold))
+    return [int(i) for i in missed[np.argsort(scores.score[missed], kind="stable")][:MOST_MISSED]]
+
+
 def _of_classes(table: ClassTable, metrics: dict[str, Any]) -> list[tuple[str, int]]:
     """Return (outcome:class, position) of the test cases in which a class is found, missed or mistaken.
 
@@ -251,3 +283,39 @@ def _fixed(scores: Scores) -> list[tuple[str, int]]:
     test, by_name = scores.of("test"), np.argsort(np.array(scores.id), kind="stable")
     members = ([int(i) for i in by_name if test[i] and scores.label[i] == label] for label in (1, 0))
     return [("fixed", i) for positions in members for i in positions[:FIXED_CASES]]
+
+
+def _write_missed(
+    path: Path, missed: list[tuple[str, int]], data: PatchDataModule, scored: dict[str, np.ndarray]
+) -> None:
+    """Save small pictures of the missed test cases, given as (id, row), with the maps that are there anyway.
+
+    No case is scored for them, which takes long where a latent code is searched.
+    """
+    path.unlink(missing_ok=True)
+    if not missed or len(data.patch_size) == 3:
+        return
+    ids, rows = zip(*missed, strict=True)
+    parts: dict[str, list[torch.Tensor]] = {"image": [], "mask": [], "anomaly_map": []}
+    for some in np.array_split(np.array(rows), len(rows) // READ_IMAGES + 1):
+        batch: dict[str, Any] = {**data.store.batch(some)}
+        if "anomaly_map" in scored:
+            batch["anomaly_map"] = torch.from_numpy(scored["anomaly_map"][np.searchsorted(scored["row"], some)])
+        for name, members in parts.items():
+            if name in batch:
+                members.append(_small(batch[name]))
+    arrays: dict[str, Any] = {name: torch.cat(members).numpy() for name, members in parts.items() if members}
+    if "mask" in arrays:
+        arrays["mask"] = arrays["mask"] >= 0.5
+    arrays |= {"id": np.array(ids), "kind": np.array(["fn"] * len(ids))}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    run_folder.write_atomic(path, buffer.getvalue())
+
+
+def _small(pictures: torch.Tensor) -> torch.Tensor:
+    """Return pictures [B, C, H, W] with MISSED_SIDE pixels per side at most, each the mean of those it is for."""
+    height, width = pictures.shape[2:]
+    share = min(1.0, MISSED_SIDE / max(height, width))
+    size = max(1, round(height * share)), max(1, round(width * share))
+    return torch.nn.functional.adaptive_avg_pool2d(pictures.float(), size).half()

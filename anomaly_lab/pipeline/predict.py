@@ -404,7 +404,8 @@ def _exhibit(scored: ScoredScan, whole: NDArray[np.float32]) -> Exhibit:
         inside = np.ones(mask.shape, bool) if scan.foreground is None else filled(scan.foreground[0]) | mask
         auroc = ranking.auroc(mask[inside].astype(np.int64), whole[inside].astype(np.float64))
     axis = scored.cut.across or 0
-    return Exhibit(prediction_page.views(image, whole, mask, axis, scored.reconstruction_seen), auroc)
+    slices = prediction_page.slices(image, whole, mask, axis)
+    return Exhibit(prediction_page.views(image, whole, mask, axis, scored.reconstruction_seen), auroc, slices)
 
 
 def _write_picture(path: Path, scored: ScoredScan) -> None:

@@ -27,7 +27,12 @@ from anomaly_lab.reports.gallery import read_gallery
 from anomaly_lab.types import Stopped, UserError
 
 Source = Literal["anew", "recorded"]
-OF_PICTURES = ("pixels", "shortcuts", "baseline_notes")  # parts of metrics.json that scores alone cannot give
+OF_PICTURES = (
+    "pixels",
+    "shortcuts",
+    "baseline_notes",
+    "planted",
+)  # parts of metrics.json that scores alone cannot give
 TABLE = "evaluated.csv"  # in the folder of the runs
 OUTCOMES = {(1, True): "tp", (0, True): "fp", (0, False): "tn", (1, False): "fn"}  # by label and call
 FIGURES = {"auroc": "AUROC", "threshold": "threshold", "balanced_accuracy": "balanced accuracy"}

@@ -201,6 +201,18 @@ class Scorer:
         scorer.expected = ExpectedInput(facts["data"].get("input") or {}, data.preprocessing.volume.window is None)
         return scorer
 
+    def refuse_above(self, values: int) -> None:
+        """Refuse larger scans than the run would, from their headers, so that one scan cannot take all memory.
+
+        Args:
+            values: largest number of pixels of a picture and of voxels of a volume; a lower limit of the run stays.
+        """
+        picture, volume = self.data.picture, self.data.preprocessing.volume
+        self.data.picture = replace(picture, max_pixels=min(picture.max_pixels, values))
+        volume = replace(volume, max_voxels=min(volume.max_voxels, values))
+        self.data.preprocessing = replace(self.data.preprocessing, volume=volume)
+        self._plan = replace(self._plan, preprocessing=self.data.preprocessing)
+
     def score(self, source: str | Path | Case | NDArray[Any], anyway: bool = False) -> ScoredScan:
         """Score one scan.
 

@@ -68,6 +68,19 @@ def of_threshold(threshold: Mapping[str, Any]) -> str:
     return text
 
 
+def reference(threshold: Mapping[str, Any]) -> str:
+    """Return the name of the normals that set a threshold and p-values.
+
+    Args:
+        threshold: metrics.json's `threshold`, of any version.
+
+    Examples:
+        >>> reference({"num_normals": 8}), reference({"num_normals": 83, "num_cross_fitted": 75})
+        ('validation normals', 'validation and cross-fitted normals')
+    """
+    return "validation and cross-fitted normals" if threshold.get("num_cross_fitted") else "validation normals"
+
+
 def in_words(decisions: Mapping[str, Any]) -> str:
     """Say what a day would be like; empty without a threshold.
 

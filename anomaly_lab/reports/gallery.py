@@ -1,4 +1,4 @@
-"""Read the pictures that a run stored of its cases, samples/gallery.npz."""
+"""Read the pictures that a run stored of its cases, samples/gallery.npz and samples/missed.npz."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from anomaly_lab.types import UserError
 
 FIXED_CASES = 5  # test cases of each label that every run keeps: the first by id, whatever their scores
 MAX_BYTES = 2**32  # of all arrays in memory
+MISSED = "missed.npz"  # in samples/: small pictures of all missed cases, in the form of the gallery
 Arrays = dict[str, NDArray[Any]]
 
 
-def read_gallery(run: Path) -> Arrays:
+def read_gallery(run: Path, name: str = "gallery.npz") -> Arrays:
     """Read the stored pictures of a run; empty where there are none.
+
+    Args:
+        run: the run folder.
+        name: of the file in samples/.
 
     Returns:
         id and kind [n], text; image [n, C, *S] in [-1, 1]; and those of anomaly_map [n, 1, *S], reconstruction
@@ -30,7 +35,7 @@ def read_gallery(run: Path) -> Arrays:
         >>> read_gallery(Path("no such run"))
         {}
     """
-    path = run / "samples" / "gallery.npz"
+    path = run / "samples" / name
     if not path.is_file():
         return {}
     try:

@@ -5,6 +5,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -12,7 +13,18 @@ from jinja2 import ChainableUndefined, ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 
 Filter = Callable[[Any], str]
-BLEND = files("anomaly_lab.reports").joinpath("blend.js").read_text(encoding="utf-8")  # the only script of any page
+
+
+class Script(NamedTuple):
+    """A script of a page, which the page's policy knows by its hash.
+
+    Attributes:
+        text: JavaScript.
+        hash: as a Content-Security-Policy writes it.
+    """
+
+    text: Markup
+    hash: str
 
 
 class Banner(NamedTuple):
@@ -29,11 +41,32 @@ class Banner(NamedTuple):
     text: str
 
 
+@cache
+def scripts(room: str = "reports") -> tuple[Script, ...]:
+    """Return the scripts of the pages of a room: every `*.js` of `reports`, and of the room.
+
+    A page has all of them, and each does nothing where it finds nothing to do. Without scripts a page shows as much.
+
+    Args:
+        room: subpackage that holds the page's template.
+
+    Examples:
+        >>> [script.hash[:7] for script in scripts()] == ["sha256-"] * len(scripts())
+        True
+    """
+    found = [path for folder in dict.fromkeys(("reports", room)) for path in files(f"anomaly_lab.{folder}").iterdir()]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(found, key=lambda path: path.name)
+             if path.name.endswith(".js")]  # fmt: skip
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
+    return tuple(Script(Markup(text), f"sha256-{digest}") for text, digest in zip(texts, digests, strict=True))
+
+
 def environment(room: str = "reports", **filters: Filter) -> Environment:
     r"""Return the Jinja environment of a page.
 
     Args:
-        room: subpackage that holds the page's template; the shared layout and macros come from `reports`.
+        room: subpackage that holds the page's template, and scripts of its own; the shared layout, macros and scripts
+            come from `reports`.
         filters: further template filters by name.
 
     Examples:
@@ -49,9 +82,8 @@ def environment(room: str = "reports", **filters: Filter) -> Environment:
     )
     jinja.filters |= {"number": number, "whole": whole, "duration": duration, **filters}
     jinja.filters["drawing"] = Markup  # SVG from svg.py, which has escaped all text
-    # The page's policy allows the script of this hash and no other, whatever a stranger's text may smuggle in.
-    jinja.globals["blend"] = Markup(BLEND)
-    jinja.globals["blend_hash"] = "sha256-" + base64.b64encode(hashlib.sha256(BLEND.encode()).digest()).decode()
+    # The page's policy allows the scripts of these hashes and no others, whatever a stranger's text may smuggle in.
+    jinja.globals["scripts"] = scripts(room)
     return jinja
 
 

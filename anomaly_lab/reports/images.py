@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LARGEST = 256  # pixels per side, because a report holds dozens of pictures
+ENLARGED = 512  # pixels per side of pictures that the reader may enlarge
+EXACT = 128  # up to so many pixels per side such a picture is stored pixel for pixel
+QUALITY = 82  # of JPEG, where not
 
 # Nine control points of the colour map "inferno" (S. van der Walt and N. Smith, CC0). It is perceptually uniform, also
 # for colour-blind readers and when printed in grey.
@@ -121,6 +124,26 @@ def data_uri(colours: NDArray[np.floating[Any]], largest: int = LARGEST) -> str:
     picture = Image.fromarray((colours * 255).round().astype(np.uint8))
     picture.thumbnail((largest, largest))
     return png_uri(_png(picture))
+
+
+def picture_uri(colours: NDArray[np.floating[Any]], largest: int = ENLARGED, exact: int = EXACT) -> str:
+    """Encode colours in [0, 1], [H, W, 3], for a page with many pictures: small ones as PNG, larger ones as JPEG.
+
+    Args:
+        colours: the picture.
+        largest: pixels per side; a larger picture is reduced.
+        exact: pixels per side up to which a picture is small.
+
+    Examples:
+        >>> picture_uri(np.zeros((64, 64, 3)))[:15], picture_uri(np.zeros((600, 600, 3)))[:16]
+        ('data:image/png;', 'data:image/jpeg;')
+    """
+    if min(max(colours.shape[:2]), largest) <= exact:
+        return data_uri(colours, largest)
+    picture, buffer = Image.fromarray((colours * 255).round().astype(np.uint8)), io.BytesIO()
+    picture.thumbnail((largest, largest))
+    picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def png_uri(png: bytes) -> str:

@@ -11,15 +11,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from anomaly_lab.experiment.regular import regular
-from anomaly_lab.reports import counterpart, html, images, run_report
+from anomaly_lab.reports import counterpart, decisions, html, images, run_report
 from anomaly_lab.reports.charts import Row, rate
 from anomaly_lab.reports.counterpart import Pair
 from anomaly_lab.reports.html import Banner
+from anomaly_lab.reports.score_bar import ScoreBar
 
 CASES_WITH_PICTURES = 40  # the cases with the highest scores get pictures
 CASES_WITH_COUNTERPARTS = 10  # of these, so many are also shown beside their counterparts, in full size
+CASES_IN_DETAIL = 5  # of these, so many have large pictures; those of the others have SMALL pixels per side at most
+SMALL, THUMBNAIL = 160, 56
+ROWS = 1000  # files in the table of the page
+VOLUMES = 5  # of the highest scores, so many can be scrolled slice by slice
+MOST_SLICES = 40  # evenly spaced ones of a volume that can be scrolled
 SLICES = 5  # shown of a volume, besides the slice with the largest part of a known lesion
 APART = 20  # shown slices are at least 1/APART of the volume apart, because neighbours look alike
 NO_NORMALS = Banner(
@@ -50,16 +57,34 @@ class View(NamedTuple):
         anomaly_map: [H, W].
         mask: known lesion, bool [H, W], or None.
         reconstruction: [C, H, W] in [-1, 1], or None.
+        number: of the slice of a volume, from 1; 0 for an image.
     """
 
     title: str
     image: NDArray[np.floating[Any]]
     anomaly_map: NDArray[np.float32]
-    mask: NDArray[np.bool_] | None
+    mask: NDArray[np.bool_] | None = None
     reconstruction: NDArray[np.floating[Any]] | None = None
+    number: int = 0
 
 
-OPTIONAL = ("mask", "reconstruction")  # the last fields of a view
+class Slices(NamedTuple):
+    """Slices of a volume to scroll through, SMALL pixels per side at most.
+
+    Attributes:
+        number: of each slice, from 1, [N].
+        image: uint8 [N, H, W, 3].
+        anomaly_map: float16 [N, H, W].
+        mask: known lesion, bool [N, H, W], or None.
+    """
+
+    number: NDArray[np.int64]
+    image: NDArray[np.uint8]
+    anomaly_map: NDArray[np.float16]
+    mask: NDArray[np.bool_] | None = None
+
+
+OPTIONAL = ("mask", "reconstruction")  # fields of a view that it may lack
 
 
 @dataclass(frozen=True)
@@ -98,10 +123,12 @@ class Exhibit(NamedTuple):
     Attributes:
         views: at least one.
         auroc: pixel AUROC of the map against the known lesion, within the foreground; NaN without a lesion.
+        slices: of a volume, to scroll through; None for an image.
     """
 
     views: tuple[View, ...]
     auroc: float = math.nan
+    slices: Slices | None = None
 
     @property
     def has_lesion(self) -> bool:
@@ -146,6 +173,8 @@ class Exhibits:
         for place, view in enumerate(exhibit.views):
             named = zip(View._fields, view, strict=True)
             arrays |= {f"{place} {name}": value for name, value in named if value is not None}
+        if exhibit.slices is not None:
+            arrays |= {f"slices_{name}": value for name, value in exhibit.slices._asdict().items() if value is not None}
         self._scores[number] = score
         kept = self._kept()
         if number in kept:
@@ -158,20 +187,25 @@ class Exhibits:
             (self._folder / f"{other}.npz").unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[tuple[int, Exhibit]]:
-        """Yield the number and the pictures of each case, the highest score first."""
+        """Yield the number and the pictures of each case, the highest score first; slices of the first VOLUMES only."""
+        volumes = 0
         for number in self._kept():
             with np.load(self._folder / f"{number}.npz") as held:
                 count = len({name.partition(" ")[0] for name in held.files if " " in name})
                 shown = tuple(
                     View(
-                        str(held[f"{place} title"]),
-                        held[f"{place} image"],
-                        held[f"{place} anomaly_map"],
-                        *(held[name] if (name := f"{place} {part}") in held.files else None for part in OPTIONAL),
+                        title=str(held[f"{place} title"]),
+                        image=held[f"{place} image"],
+                        anomaly_map=held[f"{place} anomaly_map"],
+                        number=int(held[f"{place} number"]),
+                        **{part: held[name] for part in OPTIONAL if (name := f"{place} {part}") in held.files},
                     )
                     for place in range(count)
                 )
-                yield number, Exhibit(shown, float(held["auroc"]))
+                names = {part: f"slices_{part}" for part in Slices._fields if f"slices_{part}" in held.files}
+                volumes += bool(names)
+                slices = Slices(**{part: held[name] for part, name in names.items()}) if names else None
+                yield number, Exhibit(shown, float(held["auroc"]), slices if volumes <= VOLUMES else None)
 
     def _kept(self) -> list[int]:
         return sorted(self._scores, key=lambda number: (-self._scores[number], number))[:CASES_WITH_PICTURES]
@@ -214,9 +248,56 @@ def views(
             anomaly_map[i],
             None if mask is None else mask[i],
             None if reconstruction is None else reconstruction[:, i],
+            i + 1,
         )
         for i in sorted(chosen)
     )
+
+
+def slices(
+    image: NDArray[np.floating[Any]],
+    anomaly_map: NDArray[np.float32],
+    mask: NDArray[np.bool_] | None,
+    axis: int = 0,
+) -> Slices | None:
+    """Return the slices of a volume to scroll through, at most MOST_SLICES, evenly spaced; None of an image.
+
+    Args:
+        image: [C, *S] in [-1, 1].
+        anomaly_map: [*S].
+        mask: known lesion, bool [*S], or None.
+        axis: axis of a volume that its slices are perpendicular to.
+
+    Examples:
+        >>> found = slices(np.zeros((1, 100, 320, 200)), np.zeros((100, 320, 200), np.float32), mask=None)
+        >>> found.image.shape, found.number[:3].tolist(), int(found.number[-1])
+        ((40, 160, 100, 3), [1, 4, 6], 100)
+    """
+    if anomaly_map.ndim == 2:
+        return None
+    depth = anomaly_map.shape[axis]
+    chosen = np.unique(np.linspace(0, depth - 1, min(depth, MOST_SLICES)).round().astype(int))
+    colours = [_reduced(images.shades(np.take(image, i, axis + 1)) * 255) for i in chosen]
+    maps = [_reduced(np.nan_to_num(np.take(anomaly_map, i, axis)).astype(np.float32)) for i in chosen]
+    masks = None if mask is None else [_reduced(np.take(mask, i, axis).astype(np.float32)) >= 0.5 for i in chosen]
+    return Slices(
+        chosen + 1,
+        np.stack(colours).round().astype(np.uint8),
+        np.stack(maps).astype(np.float16),
+        None if masks is None else np.stack(masks),
+    )
+
+
+def _reduced(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return a picture, [H, W] or [H, W, C], of SMALL pixels per side at most; each is the mean of those it is for."""
+    height, width = values.shape[:2]
+    share = min(1.0, SMALL / max(height, width))
+    size = max(1, round(width * share)), max(1, round(height * share))
+    planes = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None]
+    small = [
+        np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BOX)) for plane in planes
+    ]
+    return np.stack(small, -1) if values.ndim == 3 else small[0]
 
 
 class Scoring(NamedTuple):
@@ -227,6 +308,7 @@ class Scoring(NamedTuple):
         provenance: content of the run's provenance.json.
         metrics: content of its metrics.json.
         normals: number of its validation normals.
+        normal_scores: their scores, for a drawing of where a score lies; empty for none.
         log: lines of its metrics.jsonl.
         left_out: files that are no scans by the rules of the run, with the reason.
         banners: notices of this prediction, above those of the run.
@@ -241,6 +323,7 @@ class Scoring(NamedTuple):
     left_out: Mapping[str, str] = {}
     banners: Sequence[Banner] = ()
     classes: Sequence[str] = ()
+    normal_scores: Sequence[float] = ()
 
 
 def banners(provenance: Mapping[str, Any], metrics: Mapping[str, Any], log: Sequence[Row] = ()) -> list[Banner]:
@@ -285,8 +368,14 @@ def render(scoring: Scoring, findings: Sequence[Finding], exhibits: Sequence[tup
     maps = [view.anomaly_map.ravel() for _, exhibit in exhibits for view in exhibit.views]
     brightest = float(np.nanquantile(np.concatenate(maps), 0.995)) if maps else 1.0
     pairs = [pair for number, exhibit in exhibits if (pair := _pair(findings[number], exhibit))]
+    threshold = (scoring.metrics.get("threshold") or {}).get("value")
+    sides = [images.ENLARGED] * CASES_IN_DETAIL + [SMALL] * len(exhibits)
     page = html.environment(rate=rate).get_template("prediction_page.html.j2")
     return page.render(
+        reference=decisions.reference(scoring.metrics.get("threshold") or {}),
+        bar=ScoreBar(scoring.normal_scores, threshold) if len(scoring.normal_scores) else None,
+        thumbnails={findings[number].id: (place, _thumbnail(each)) for place, (number, each) in enumerate(exhibits)},
+        rows=ROWS,
         scoring=scoring,
         cuts=_cuts(scoring),
         detector=str((scoring.provenance.get("detector") or {}).get("class") or "").rpartition(".")[2],
@@ -294,7 +383,10 @@ def render(scoring: Scoring, findings: Sequence[Finding], exhibits: Sequence[tup
         findings=findings,
         ordered=ordered,
         failed=[{"file": finding.id, "reason": finding.reason} for finding in findings if not finding.is_scored],
-        cases=[(findings[number], exhibit, list(_pictures(exhibit, brightest))) for number, exhibit in exhibits],
+        cases=[
+            (findings[number], exhibit, list(_pictures(exhibit, brightest, side)), list(_frames(exhibit, brightest)))
+            for (number, exhibit), side in zip(exhibits, sides, strict=False)
+        ],
         counterparts=counterpart.shown(pairs[:CASES_WITH_COUNTERPARTS], brightest),
         num_counterparts=len(pairs),
         outlined=any(exhibit.has_lesion for _, exhibit in exhibits),
@@ -328,13 +420,42 @@ def _hottest(heat: NDArray[np.float32]) -> set[int]:
     return set(itertools.islice(chosen, SLICES))
 
 
-def _pictures(exhibit: Exhibit, brightest: float) -> Iterator[dict[str, Any]]:
+def _thumbnail(exhibit: Exhibit) -> str:
+    """Return the view with the highest map value as a small picture."""
+    view = max(exhibit.views, key=lambda view: float(view.anomaly_map.max()))
+    return images.picture_uri(images.shades(view.image), THUMBNAIL)
+
+
+def _frames(exhibit: Exhibit, brightest: float) -> Iterator[dict[str, Any]]:
+    """Yield the slices of a case that are no views of it, as the template needs them."""
+    if exhibit.slices is None:
+        return
+    seen = {view.number for view in exhibit.views}
+    for i, number in enumerate(exhibit.slices.number.tolist()):
+        if number in seen:
+            continue
+        image = exhibit.slices.image[i].astype(np.float64) / 255
+        mask = None if exhibit.slices.mask is None else exhibit.slices.mask[i]
+        overlay = images.overlay(
+            image.transpose(2, 0, 1) * 2 - 1, exhibit.slices.anomaly_map[i].astype(float), brightest
+        )
+        yield {
+            "number": number,
+            "size": image.shape[:2],
+            "image": images.picture_uri(image, exact=0),
+            "overlay": images.picture_uri(overlay, exact=0),
+            "outline": "" if mask is None or not mask.any() else images.outline(mask),
+        }
+
+
+def _pictures(exhibit: Exhibit, brightest: float, largest: int) -> Iterator[dict[str, Any]]:
     """Yield the views of a case as the template needs them."""
     for view in exhibit.views:
         yield {
             "title": view.title,
+            "number": view.number,
             "size": view.anomaly_map.shape,
-            "image": images.data_uri(images.shades(view.image)),
-            "overlay": images.data_uri(images.overlay(view.image, view.anomaly_map, brightest)),
+            "image": images.picture_uri(images.shades(view.image), largest),
+            "overlay": images.picture_uri(images.overlay(view.image, view.anomaly_map, brightest), largest),
             "outline": "" if view.mask is None else images.outline(view.mask),
         }

@@ -23,11 +23,13 @@ from anomaly_lab.experiment.tables import restored
 from anomaly_lab.reports import counterpart, images
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.reports.counterpart import Counterparts, Pair
-from anomaly_lab.reports.gallery import FIXED_CASES, Arrays, read_gallery
+from anomaly_lab.reports.gallery import FIXED_CASES, MISSED, Arrays, read_gallery
 from anomaly_lab.types import UserError
 
 GALLERY_CASES = 8  # cases per gallery at most
 GALLERY_BYTES = 2**32  # of a gallery's arrays in memory
+MISSED_BYTES = 2_000_000  # of the pictures of all missed cases on a page, about
+MISSED_SIDES = (256, 128, 96, 64)  # pixels per side: the first that they have room for
 SHEETS = ("interpolation", "style_mixing", "most_alike")  # samples/<name>.png
 PARTS = ("image", "reconstruction", "anomaly_map", "mask")
 
@@ -51,6 +53,7 @@ class Record(NamedTuple):
         counterparts: the fixed cases, normals first, beside their reconstructions; None if there are none.
         sheets: data URI of each sheet of images, by the names in SHEETS.
         quality: content of quality.json; empty where nothing was measured.
+        missed: all missed cases of which there is a picture, lowest scores first.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Record(NamedTuple):
     counterparts: Counterparts | None = None
     sheets: Mapping[str, str] = MappingProxyType({})
     quality: dict[str, Any] = {}  # noqa: RUF012 – read only
+    missed: list[Row] = []  # noqa: RUF012 – read only
 
     def has(self, part: str) -> bool:
         """Return whether any case of the gallery has a part: reconstruction, overlay or outline."""
@@ -114,6 +118,7 @@ def read_run(run: Path) -> Record:
         counterparts=_counterparts(stored, scores),
         sheets=_sheets(run / "samples"),
         quality=read_quality(run),
+        missed=_missed(read_gallery(run, MISSED), scores, _brightest(stored) if stored else None),
     )
 
 
@@ -212,6 +217,27 @@ def _gallery(arrays: Arrays, scores: list[Row]) -> dict[str, list[Row]]:
     return galleries
 
 
+def _missed(arrays: Arrays, scores: list[Row], brightest: float | None) -> list[Row]:
+    """Return the missed cases that there are pictures of, as small as the page has room for them.
+
+    They are those of the present threshold, whatever was missed at the one at which the pictures were kept.
+    """
+    missed = [row for row in scores if row["split"] == "test" and (row["label"], row["pred_label"]) == (1, 0)]
+    places = {case: i for i, case in enumerate(arrays["id"].tolist())} if arrays else {}
+    shown = sorted((row for row in missed if row["id"] in places), key=lambda row: float(row["score"]))
+    if not shown:
+        return []
+    brightest = _brightest(arrays) if brightest is None else brightest
+    few = [places[row["id"]] for row in shown[:8]]
+    for side in MISSED_SIDES:
+        size = sum(
+            len(uri) for i in few for uri in _exhibit(arrays, i, brightest, side).values() if isinstance(uri, str)
+        )
+        if size / len(few) * len(shown) <= MISSED_BYTES:
+            break
+    return [_exhibit(arrays, places[row["id"]], brightest, side) | row for row in shown]
+
+
 def _brightest(arrays: Arrays) -> float:
     """Return the map value with the brightest colour, the same for all cases."""
     maps = arrays.get("anomaly_map")
@@ -242,14 +268,14 @@ def _counterparts(arrays: Arrays, scores: list[Row]) -> Counterparts | None:
     return counterpart.shown(pairs, _brightest(arrays))
 
 
-def _exhibit(arrays: Arrays, i: int, brightest: float) -> Row:
+def _exhibit(arrays: Arrays, i: int, brightest: float, largest: int = images.ENLARGED) -> Row:
     """Return the pictures of one case: input, reconstruction and overlay as data URIs, the lesion as an SVG path."""
     image = arrays["image"][i]
-    exhibit: Row = {"size": image.shape[-2:], "image": images.data_uri(images.shades(image))}
+    exhibit: Row = {"size": image.shape[-2:], "image": images.picture_uri(images.shades(image), largest)}
     if "reconstruction" in arrays:
-        exhibit["reconstruction"] = images.data_uri(images.shades(arrays["reconstruction"][i]))
+        exhibit["reconstruction"] = images.picture_uri(images.shades(arrays["reconstruction"][i]), largest)
     if "anomaly_map" in arrays:
-        exhibit["overlay"] = images.data_uri(images.overlay(image, arrays["anomaly_map"][i, 0], brightest))
+        exhibit["overlay"] = images.picture_uri(images.overlay(image, arrays["anomaly_map"][i, 0], brightest), largest)
     if "mask" in arrays and arrays["mask"][i].any():
         exhibit["outline"] = images.outline(arrays["mask"][i, 0])
     return exhibit

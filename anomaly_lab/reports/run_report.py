@@ -13,11 +13,12 @@ from jinja2 import Environment
 
 from anomaly_lab.evaluation.baselines.fitted import kinds
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.reports import charts, classes, decisions, html, images, likeness, shortcuts
+from anomaly_lab.reports import charts, classes, confusion, decisions, html, images, likeness, shortcuts
 from anomaly_lab.reports.charts import Row
 from anomaly_lab.reports.gallery import FIXED_CASES
 from anomaly_lab.reports.html import Banner, whole, without_folders
 from anomaly_lab.reports.record import read_run
+from anomaly_lab.reports.score_words import score_in_words
 
 GALLERIES = {
     "tp": ("True positives", "anomalous and called anomalous, highest scores first"),
@@ -104,6 +105,9 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             histogram=charts.score_histogram(record.scores, threshold) if record.scores else None,
             training=charts.training(record.log),
             calls=calls(record.scores),
+            score_words=score_in_words(record.config),
+            reference=decisions.reference(record.metrics.get("threshold") or {}),
+            confused=confusion.confusion(record.scores, threshold),
             in_use=decisions.table(record.metrics),
             net_benefit=decisions.net_benefit_panel(record.metrics),
             class_panels=classes.panels(of_classes) if of_classes else [],
@@ -273,6 +277,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "sections": SECTIONS,
         "fixed_cases": FIXED_CASES,
+        "most_scores": confusion.MOST_SCORES,
         "metric_names": METRICS,
         "rule_names": RULES,
         "purposes": decisions.PURPOSES,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,7 +50,9 @@ class Options:
         code: "same" reuses finished runs only if the present code made them, "any" reuses all.
         runs: folder of the run folders; the study's own folder is runs/studies/<name>.
         budget: replaces the study's budget.
-        rows, datasets, seeds: restrict the study to these; empty for all.
+        rows, datasets, seeds: restrict the study to these; empty for all. The page of a part of a study has a folder of
+            its own in that of the study, named after the part, and leaves the page of the whole as it is.
+        data: of a study on one data set, the name of the data set to take instead, such as folder.
     """
 
     launcher: Kind = "local"
@@ -64,8 +68,10 @@ class Options:
     rows: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    data: str | None = None
 
 
+MAX_NAME = 80  # characters of the folder of a part of a study
 OF_CLUSTER = ("partition", "gpus", "cpus", "time", "sbatch")  # options that only launcher=slurm takes
 
 
@@ -91,9 +97,10 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
             anomaly-lab study medical_images --dry-run datasets=[headct] seeds=[0,1] jobs=2
     """
     options, overrides = _split(words)
-    study = plan.load(name)
-    study = dataclasses.replace(study, budget=options.budget or study.budget)
-    study = plan.narrowed(study, options.rows, options.datasets, options.seeds)
+    whole = plan.load(name)
+    whole = dataclasses.replace(whole, budget=options.budget or whole.budget)
+    whole = plan.on(whole, options.data) if options.data else whole
+    study, part = _narrowed(whole, options)
     launcher = _launcher(options, study, overrides)
     planned = plan.plan(study, overrides)
     ledger = Ledger(Path(options.runs), options.code)
@@ -102,13 +109,14 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     if dry_run:
         _print_plan(planned, look_up(ledger, planned), options)
         return 0
-    folder = ledger.runs / "studies" / name
+    logs = ledger.runs / "studies" / name / "logs"
+    folder = logs.parent / part
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "study.yaml", OmegaConf.to_yaml(OmegaConf.structured(study)))
     if page_only:
         outcomes = {key: _outcome_without_training(found) for key, found in look_up(ledger, planned).items()}
     else:
-        outcomes = _train_missing(Runner(ledger, folder / "logs", launcher), planned)
+        outcomes = _train_missing(Runner(ledger, logs, launcher), planned)
     page_path = write_page(study, outcomes, folder)
     missing = [key for key, outcome in outcomes.items() if outcome.run is None]
     finished = len(outcomes) - len(missing)
@@ -141,6 +149,26 @@ def _outcome_without_training(found: Found | None) -> Outcome:
     if found is None or not found.finished:
         return Outcome("failed", reason="not trained yet" if found is None else "unfinished")
     return Outcome("found", found)
+
+
+def _narrowed(whole: Study, options: Options) -> tuple[Study, str]:
+    """Return the study that was asked for, and the name of its folder in that of the whole; "" if it is the whole."""
+    study = plan.narrowed(whole, options.rows, options.datasets, options.seeds)
+    asked = {
+        "rows": [name for name in whole.rows if name in options.rows],
+        "data sets": [name for name in whole.datasets if name in options.datasets],
+        "seeds": [str(seed) for seed in sorted(set(options.seeds))],
+    }
+    all_of = {"rows": list(whole.rows), "data sets": list(whole.datasets), "seeds": [*map(str, sorted(whole.seeds))]}
+    some = {kind: names for kind, names in asked.items() if names and names != all_of[kind]}
+    if not some:
+        return study, ""
+    said = "; ".join(f"{kind} {', '.join(names)}" for kind, names in some.items())
+    words = [f"seed{name}" if kind == "seeds" else name for kind, names in some.items() for name in names]
+    part = re.sub(r"[^\w.-]", "_", named := "-".join(["only", *words]))
+    if part != named or len(part) > MAX_NAME:
+        part = f"{part[: MAX_NAME - 9]}-{hashlib.sha256(repr(some).encode()).hexdigest()[:8]}"
+    return dataclasses.replace(study, title=f"{whole.title}: only {said}"), part
 
 
 def _split(words: Sequence[str]) -> tuple[Options, list[str]]:

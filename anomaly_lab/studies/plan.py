@@ -110,6 +110,7 @@ class Study:
         reference: row that the others are compared with; by default the first.
         curve: meaning of the rows' `x`, the label of the curve's axis; None for no curve.
         footnotes: choices made where the publication leaves a question open, by key.
+        advice: whether the page says in words which method to take.
 
     Examples:
         >>> rows = {"vae": Row("VAE", "vae_{dataset}"), "gan": Row("GANomaly", "ganomaly_{dataset}")}
@@ -131,6 +132,7 @@ class Study:
     reference: str | None = None
     curve: str | None = None
     footnotes: dict[str, str] = field(default_factory=dict)
+    advice: bool = False
 
     def folds_of(self, dataset: str) -> int:
         """Return the number of folds on a data set; 0 for a single split."""
@@ -234,6 +236,27 @@ def load(name: str) -> Study:
         raise UserError(f"{path}: {error}") from error
     assert isinstance(study, Study)
     return study
+
+
+def on(study: Study, dataset: str) -> Study:
+    """Return a study of one data set on another one.
+
+    Args:
+        study: the study.
+        dataset: name of the other data set.
+
+    Raises:
+        UserError: there is no such data set, or the study has several.
+
+    Examples:
+        >>> on(load("which_detector"), "dicom").datasets["own"].experiments
+        'dicom'
+    """
+    if len(study.datasets) != 1:
+        raise UserError(f"data={dataset}: {study.name} has several data sets; restrict it with datasets=[…]")
+    if dataset not in compose.datasets():
+        raise UserError(f"data={dataset}: no such data set.{did_you_mean(dataset, compose.datasets())}")
+    return replace(study, datasets={name: replace(of, experiments=dataset) for name, of in study.datasets.items()})
 
 
 def narrowed(study: Study, rows: Sequence[str] = (), datasets: Sequence[str] = (), seeds: Sequence[int] = ()) -> Study:

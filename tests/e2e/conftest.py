@@ -8,6 +8,7 @@ collect_ignore = [  # programs that tests launch, without examples to run
     "build_store.py",
     "die_in.py",
     "fork_commands.py",
+    "hospital.py",
     "kills.py",
     "run_and_die.py",
     "train_many.py",

@@ -1,6 +1,7 @@
 """What is said before a training, and what Lightning is kept from saying meanwhile."""
 
 import logging
+import re
 import warnings
 
 import pytest
@@ -110,11 +111,13 @@ def test_an_evaluation_is_told_in_four_lines(capsys: pytest.CaptureFixture[str])
     metrics["decisions"] = decisions_in_use(metrics, 0.05, 100)
     announce_result(metrics)
     rank, threshold, at, use = said(capsys)
-    assert rank.startswith("AUROC .")
+    assert re.fullmatch(r"AUROC \.\d+ \[.*\]; best baseline: .* \.\d+ \[.*\], difference −?\.\d+ \[.*\]", rank), rank
     assert ": screening (.80 of new normals below it), from 30 validation normals of 15 patients" in threshold
     assert at.startswith("at the threshold: balanced accuracy .")
     assert use.startswith("at prevalence .05 and 100 scans a day: ")
     announce_result(evaluate_scores(example(num_val=0), replicates=20))
     assert len(said(capsys)) == 1
+    announce_result({"detector": {"auroc": 0.75}})
+    assert said(capsys) == ["AUROC .750; no baseline was fitted"]
     announce_result({})
     assert said(capsys) == []

@@ -1,16 +1,22 @@
 """Which cases a run keeps pictures of, and which its maps are measured on."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from data.conftest import write_headct
+from pipeline.conftest import settings
 from toy_scores import example
 
 from anomaly_lab.evaluation.baselines.fitted import Baselines
+from anomaly_lab.experiment import record
+from anomaly_lab.lesions.planting import TUNING
 from anomaly_lab.metrics.segmentation import pointing
-from anomaly_lab.pipeline.evaluate import GALLERY_CASES, _extremes, _fixed, _pixels
-from anomaly_lab.reports.gallery import FIXED_CASES
+from anomaly_lab.pipeline import engine, evaluate
+from anomaly_lab.pipeline.evaluate import GALLERY_CASES, MISSED_SIDE, _extremes, _fixed, _missed, _pixels, _write_missed
+from anomaly_lab.reports.gallery import FIXED_CASES, MISSED, read_gallery
 
 
 def test_the_extremes_of_every_kind_are_kept() -> None:
@@ -61,3 +67,57 @@ def test_maps_are_measured_on_test_cases_whose_lesion_is_known() -> None:
     by_mean = pointing(baselines.maps(images[judged])["mean_image"].numpy(), mask[judged], patient[judged])
     assert found["baselines"]["mean_image"]["pro"]["value"] == pytest.approx(by_mean.figures["pro"])
     assert _pixels({"row": np.arange(7), "anomaly_map": scored["anomaly_map"]}, data, baselines) is None
+
+
+def test_planted_lesions_are_measured_if_asked_and_move_nothing_else(tmp_path: Path) -> None:
+    write_headct(tmp_path / "headct")
+    runs = [
+        engine.train(settings(tmp_path, "detector.encoder_iterations=2", f"evaluation.planted={asked}"))
+        for asked in ("false", "true")
+    ]
+    plain, asked = (record.read_metrics(run) for run in runs)
+    assert plain.pop("planted") is None
+    found = asked.pop("planted")
+    assert {"detector", "pca_32"} <= set(found)
+    assert set(found["detector"]["kinds"]) == {kind.name for kind in TUNING}
+    assert all(0 <= each["auroc"] <= 1 for each in found.values())
+    assert plain == asked
+    assert (runs[0] / "scores.csv").read_bytes() == (runs[1] / "scores.csv").read_bytes()
+
+
+def test_all_missed_cases_are_kept_up_to_a_number_lowest_scores_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = example()
+    threshold = float(np.quantile(scores.score, 0.9))
+    missed = _missed(scores, threshold)
+    assert set(missed) == set(np.flatnonzero(scores.of("test") & (scores.label == 1) & (scores.score <= threshold)))
+    assert len(missed) > GALLERY_CASES
+    assert np.all(np.diff(scores.score[missed]) >= 0)
+    monkeypatch.setattr(evaluate, "MOST_MISSED", 3)
+    assert _missed(scores, threshold) == missed[:3]
+    assert _missed(scores, None) == []
+
+
+@pytest.mark.parametrize(("side", "kept"), [(6, 6), (2 * MISSED_SIDE, MISSED_SIDE)])
+def test_missed_cases_have_small_pictures_and_the_maps_that_were_there(tmp_path: Path, side: int, kept: int) -> None:
+    random = np.random.default_rng(0)
+    images = torch.from_numpy(random.uniform(-1, 1, (5, 1, side, side))).float()
+    mask = torch.zeros(5, 1, side, side, dtype=torch.bool)
+    mask[:, :, : side // 2] = True
+    maps = random.random((3, 1, side, side)).astype(np.float32)
+    store = SimpleNamespace(batch=lambda rows: {"image": images[rows], "mask": mask[rows]})
+    data = SimpleNamespace(store=store, patch_size=(side, side))
+    (tmp_path / "samples").mkdir()
+    path = tmp_path / "samples" / MISSED
+    _write_missed(path, [("b", 4), ("a", 2)], data, {"row": np.array([1, 2, 4]), "anomaly_map": maps})
+    found = read_gallery(tmp_path, MISSED)
+    assert found["id"].tolist() == ["b", "a"]
+    assert found["image"].shape == found["mask"].shape == found["anomaly_map"].shape == (2, 1, kept, kept)
+    assert found["mask"][:, :, : kept // 2].all()
+    assert not found["mask"][:, :, kept // 2 :].any()
+    share = side // kept
+    mean = maps[[2, 1]].reshape(2, 1, kept, share, kept, share).mean((3, 5))
+    assert np.allclose(found["anomaly_map"], mean, atol=1e-3)
+    _write_missed(path, [("b", 4)], data, {"row": np.arange(5)})
+    assert "anomaly_map" not in read_gallery(tmp_path, MISSED)  # nothing is scored for a picture
+    _write_missed(path, [], data, {})
+    assert not path.exists()  # none of an earlier threshold

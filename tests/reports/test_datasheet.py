@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import own, scripts_of
 
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, banners, clipping, intensities, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
@@ -69,7 +70,8 @@ def page(tmp_path: Path, given: Sheet) -> str:
 
 def test_one_file_that_asks_nobody(tmp_path: Path):
     text = page(tmp_path, sheet())
-    assert not re.findall(r"https?://|<script|url\(|@import", text)
+    assert not re.findall(r"https?://|url\(|@import", text)
+    assert scripts_of(text) == own()
     assert all(value.startswith("data:image/png;base64,") for value in re.findall(r'src="([^"]*)"', text))
     assert all(value.startswith(("data:", "#")) for value in re.findall(r'href="([^"]*)"', text))
     anchors = set(re.findall(r'href="#([^"]*)"', text))

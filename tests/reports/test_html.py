@@ -2,7 +2,9 @@
 
 import re
 
+import pytest
 from jinja2 import ChoiceLoader, DictLoader
+from pages import own, scripts_of
 
 from anomaly_lab.reports.charts import rate
 from anomaly_lab.reports.html import Banner, duration, environment, number, whole
@@ -31,7 +33,8 @@ def test_a_page_escapes_strangers_words_and_asks_nobody() -> None:
         files=[{"file": HOSTILE, "reason": HOSTILE}] * 101,
         audit={"shared_patients": [HOSTILE], "near_identical": [pair]},
     )
-    assert "<script>" not in text
+    assert HOSTILE not in text
+    assert scripts_of(text) == own()
     assert "<svg></svg>" in text
     assert "default-src 'none'" in text
     assert not re.search(r'(src|href)="(?!data:|#)', text)
@@ -39,6 +42,12 @@ def test_a_page_escapes_strangers_words_and_asks_nobody() -> None:
     assert "100 of 101 are shown; all are in there." in text
     assert "nearly identical, distance 0.25" in text
     assert "train · test (different splits)" in text
+
+
+@pytest.mark.parametrize("script", own())
+def test_scripts_can_neither_ask_the_network_nor_make_code_of_words(script: str) -> None:
+    assert not re.search(r"https?:|fetch|import|eval\(|Function\(|innerHTML|outerHTML|document\.write|</", script)
+    assert not re.search(r"localStorage|sessionStorage|cookie", script)  # what is tried on a page is kept nowhere
 
 
 def test_nothing_left_out_and_nothing_alike_are_said() -> None:

@@ -5,17 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import own, scripts_of
 
 from anomaly_lab.reports import prediction_page
 from anomaly_lab.reports.prediction_page import (
     CASES_WITH_PICTURES,
+    MOST_SLICES,
     SLICES,
+    SMALL,
+    VOLUMES,
     Exhibit,
     Exhibits,
     Finding,
     Scoring,
     banners,
     render,
+    slices,
     views,
 )
 
@@ -73,7 +78,8 @@ def test_the_page_has_every_score_and_asks_nobody() -> None:
     shown = range(CASES_WITH_PICTURES + 1, 1, -1)
     scoring = Scoring(HOSTILE, {"seed": HOSTILE}, {}, 4, left_out={HOSTILE: "a mask"})
     page = render(scoring, findings, [(number, Exhibit(picture())) for number in shown])
-    assert "<script>" not in page
+    assert HOSTILE not in page
+    assert scripts_of(page) == own()
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     rows = re.findall(r"<tr><th>(.*?)</th>", page.split('id="scores"')[1].split("</section>")[0])
     assert rows[1:4] == [
@@ -124,3 +130,70 @@ def test_the_page_names_detector_budget_threshold_and_normals() -> None:
     assert "above the threshold</h1>" not in without
     tested = banners({"source": "real", "finished": "x"}, {"threshold": {"uses_test": True}})
     assert [notice.title for notice in tested] == ["Threshold"]
+
+
+def volume(depth: int = 30, side: int = 12) -> Exhibit:
+    """Brighter from slice to slice, with a lesion in slice 5 of 30, where the map is."""
+    image = np.broadcast_to(np.linspace(-1, 1, depth)[None, None, :, None], (1, side, depth, side))
+    anomaly_map, mask = np.zeros((side, depth, side), np.float32), np.zeros((side, depth, side), bool)
+    anomaly_map[2:6, 4, 2:6], mask[2:6, 4, 2:6] = 3, True
+    return Exhibit(views(image, anomaly_map, mask, axis=1), 0.9, slices(image, anomaly_map, mask, axis=1))
+
+
+def test_slices_to_scroll_are_those_of_the_volume_as_small_as_they_must_be() -> None:
+    assert slices(np.zeros((1, 4, 4)), np.zeros((4, 4), np.float32), None) is None
+    found = volume().slices
+    assert found is not None
+    assert found.number.tolist() == list(range(1, 31))
+    assert found.image[:, 0, 0, 0].tolist() == np.linspace(0, 255, 30).round().astype(int).tolist()
+    assert found.mask is not None
+    assert found.mask.any((1, 2)).nonzero()[0].tolist() == found.anomaly_map.any((1, 2)).nonzero()[0].tolist() == [4]
+    large = slices(np.zeros((3, 200, 2 * SMALL, SMALL)), np.zeros((200, 2 * SMALL, SMALL), np.float32), None)
+    assert large is not None
+    assert large.image.shape == (MOST_SLICES, SMALL, SMALL // 2, 3)
+    assert (large.number[0], large.number[-1]) == (1, 200)
+
+
+def test_volumes_can_be_scrolled_the_highest_scores_first_also_by_a_process_that_goes_on(tmp_path: Path) -> None:
+    for some in (range(3), range(3, VOLUMES + 2)):
+        exhibits = Exhibits(tmp_path)
+        for number in some:
+            exhibits.add(number, float(number), volume())
+    kept = list(exhibits)
+    assert [exhibit.slices is not None for _, exhibit in kept] == [True] * VOLUMES + [False] * 2
+    first = kept[0][1]
+    assert first.slices is not None
+    assert (first.slices.image == volume().slices.image).all()
+    page = render(Scoring("a run", {}, {}, 0), [finding(i) for i in range(VOLUMES + 2)], kept)
+    assert page.count("<template>") == VOLUMES
+    stacks = page.split("<template>")[1].split("</template>")[0]
+    shown = [int(number) for number in re.findall(r'data-slice="(\d+)"', stacks)]
+    assert shown == [number for number in range(1, 31) if number != 5]  # which is shown large
+    assert page.count("Scroll 30 slices") == VOLUMES
+
+
+def test_the_table_comes_first_with_small_pictures_that_lead_to_the_large_ones() -> None:
+    findings = [finding(number) for number in range(CASES_WITH_PICTURES + 3)]
+    shown = [(number, Exhibit(picture())) for number in range(CASES_WITH_PICTURES + 2, 2, -1)]
+    page = render(
+        Scoring("a run", {}, {"threshold": {"value": 3.0}}, 4, normal_scores=[0.5, 1, 2, 40]), findings, shown
+    )
+    places = [page.index(f'<section id="{name}">') for name in ("scores", "cases", "run")]
+    assert places == sorted(places)
+    table = page[places[0] : places[1]]
+    links = re.findall(r'href="#(case-\d+)"', table)
+    assert links == [f"case-{place}" for place in range(CASES_WITH_PICTURES)]
+    headings = dict(re.findall(r'<h3 class="kind" id="(case-\d+)">(.*?) <small>', page))
+    named = re.findall(r'<tr><th>(case \d+)</th><td class="words" data-value="\d+">', table)
+    assert [headings[link] for link in links] == named
+    assert table.count('class="scorebar"') == len(findings)
+    assert "higher than 3 of 4 normals of the run" in table
+    without = render(Scoring("a run", {}, {}, 0), findings)
+    assert 'class="scorebar"' not in without
+    assert "Picture</th>" not in without
+
+
+def test_a_run_with_cross_fitted_normals_says_so() -> None:
+    threshold = {"value": 3.0, "num_normals": 4, "num_cross_fitted": 3}
+    page = render(Scoring("a run", {}, {"threshold": threshold}, 4, normal_scores=[1.0] * 4), [finding(1)])
+    assert page.lower().count("validation and cross-fitted normals") == 3

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from anomaly_lab.reports import gallery
+from anomaly_lab.reports import gallery, record
 from anomaly_lab.reports.record import read_run
 from anomaly_lab.types import UserError
 
@@ -109,6 +109,38 @@ def test_a_hostile_gallery_is_one_line_and_takes_no_memory(fake_run: Path, monke
     with pytest.raises(UserError, match=r"gallery\.npz cannot be read") as refused:
         read_run(fake_run)
     assert "\n" not in str(refused.value)
+
+
+def keep_missed(run: Path, ids: list[str], side: int = 8) -> None:
+    pictures = np.random.default_rng(0).uniform(-1, 1, (len(ids), 1, side, side)).astype(np.float16)
+    np.savez(run / "samples" / "missed.npz", id=np.array(ids), kind=np.array(["fn"] * len(ids)), image=pictures,
+             anomaly_map=np.abs(pictures))  # fmt: skip
+
+
+def test_missed_cases_are_those_of_the_present_threshold(fake_run: Path) -> None:
+    rows = [row for row in read_run(fake_run).scores if row["split"] == "test" and row["label"] == 1]
+    missed = sorted((row for row in rows if not row["pred_label"]), key=lambda row: row["score"])
+    found = next(row["id"] for row in rows if row["pred_label"])
+    keep_missed(fake_run, [found, "unknown", *(row["id"] for row in reversed(missed[1:]))])
+    shown = read_run(fake_run).missed
+    assert [case["id"] for case in shown] == [row["id"] for row in missed[1:]]
+    assert {"image", "overlay", "score"} <= set(shown[0])
+
+
+def test_many_missed_cases_have_smaller_pictures_so_that_the_page_has_room(fake_run: Path, monkeypatch) -> None:
+    missed = [row["id"] for row in read_run(fake_run).scores if (row["label"], row["pred_label"]) == (1, 0)]
+    keep_missed(fake_run, missed, side=256)
+    sizes = [2 * 10**9]
+    for share in (1, 0.6, 0):
+        monkeypatch.setattr(record, "MISSED_BYTES", share * sizes[-1])
+        sizes.append(sum(len(case["image"]) + len(case["overlay"]) for case in read_run(fake_run).missed))
+    assert sizes[1] > sizes[2] > sizes[3] > 0
+
+
+def test_torn_pictures_of_missed_cases_are_named(fake_run: Path) -> None:
+    (fake_run / "samples" / "missed.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"missed\.npz cannot be read"):
+        read_run(fake_run)
 
 
 def test_defused_ids_are_those_of_the_gallery(fake_run: Path) -> None:

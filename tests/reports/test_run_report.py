@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pages import own, scripts_of
 from PIL import Image
 
 from anomaly_lab.reports.charts import rate
-from anomaly_lab.reports.html import BLEND, Banner, number
+from anomaly_lab.reports.html import Banner, number
+from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import banners, calls, stalled, verdict, write_report
 from anomaly_lab.types import UserError
 
@@ -27,7 +30,7 @@ def test_one_file_that_asks_nobody(fake_run: Path) -> None:
     text = page(fake_run)
     assert "http://" not in text
     assert "https://" not in text
-    assert re.findall(r"<script\b.*?</script>", text, re.DOTALL) == [f"<script>{BLEND}</script>"] * ("<script" in text)
+    assert scripts_of(text) == own()
     assert "url(" not in text
     assert "@import" not in text
     assert all(value.startswith("data:image/png;base64,") for value in re.findall(r'src="([^"]*)"', text))
@@ -326,3 +329,33 @@ def test_shortcuts_stand_above_and_have_a_section(fake_run: Path, edit: EditFile
         assert words in text, words
     edit(fake_run / "metrics.json", lambda metrics: metrics.update(shortcuts=None))
     assert "Not looked for" in page(fake_run)
+
+
+def test_the_method_says_what_cross_fitted_normals_are(fake_run: Path, edit: EditFile) -> None:
+    def crossfit(metrics: dict[str, Any]) -> None:
+        metrics["threshold"] |= {"num_normals": 100, "num_cross_fitted": 75}
+
+    before = page(fake_run)
+    edit(fake_run / "metrics.json", crossfit)
+    text = page(fake_run)
+    method = text.split('<section id="method">')[1].split("</section>")[0]
+    assert "100 normals: 25 of validation, which are not used for training, and 75 of training, cross-fitted" in method
+    assert "number of validation and cross-fitted normals" in method
+    assert "and 75 of training, cross-fitted" in text.split('<section id="method">')[0]
+    assert "cross-fitted" not in before
+
+
+def test_all_missed_cases_are_shown_and_the_section_says_whether_it_is_all(fake_run: Path) -> None:
+    record = read_run(fake_run)
+    missed = [row["id"] for row in record.scores if (row["split"], row["label"], row["pred_label"]) == ("test", 1, 0)]
+    for ids, words in (
+        (missed, f"All {len(missed)} missed"),
+        (missed[1:], f"{len(missed) - 1} of the {len(missed)} missed"),
+    ):
+        pictures = np.zeros((len(ids), 1, 8, 8), np.float16)
+        path, kind = fake_run / "samples" / "missed.npz", np.array(["fn"] * len(ids))
+        np.savez(path, id=np.array(ids), kind=kind, image=pictures, anomaly_map=pictures)
+        found = page(fake_run).split('<details class="missed">')[1].split("</details>")[0]
+        assert words in found
+        assert found.count('class="pictures stack"') == len(ids)
+        assert found.count('data-layer="Anomaly map over the input"') == len(ids)

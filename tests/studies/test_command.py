@@ -53,6 +53,32 @@ def test_a_page_of_what_is_finished_trains_nothing(capsys, tmp_path):
     assert "not trained yet" in (tmp_path / "runs/studies/toys/index.html").read_text()
 
 
+def test_a_part_of_a_study_has_its_own_page_and_leaves_that_of_the_whole(capsys, tmp_path):
+    folder = tmp_path / "runs/studies/toys"
+    command.main("toys", [], page_only=True)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for words, part, title in (
+        (["rows=[base]"], "only-base", "Toys: only rows base"),
+        (["rows=[base]", "seeds=[3,1]"], "only-base-seed1-seed3", "Toys: only rows base; seeds 1, 3"),
+    ):
+        command.main("toys", words, page_only=True)
+        assert f"toys/{part}/index.html" in "".join(capsys.readouterr().err.splitlines())
+        assert f"<h1>{title}</h1>" in (folder / part / "index.html").read_text()
+        assert "rows" in (folder / part / "study.yaml").read_text()
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == whole
+    command.main("toys", ["rows=[child,base]", "datasets=[set]"], page_only=True)  # which is all of it
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["only-base", "only-base-seed1-seed3"]
+
+
+def test_the_folder_of_a_part_has_a_name_that_every_disk_takes():
+    rows = {f"row {i}/{'x' * 20}": plan.Row("R", "toy_set") for i in range(12)}
+    study = plan.Study("toys", "Toys", datasets={"set": plan.DataSet("Set")}, rows=rows)
+    parts = [command._narrowed(study, command.Options(rows=list(rows)[:last]))[1] for last in (1, 8, 9, 12)]
+    assert all(len(part) <= command.MAX_NAME and "/" not in part and " " not in part for part in parts)
+    assert len(set(parts)) == 4
+    assert parts[-1] == ""
+
+
 @pytest.mark.parametrize(("word", "complaint"), [
     ("jobs=0", "must be at least 1"),
     ("jobs=x", "jobs"),

@@ -178,3 +178,12 @@ def test_a_shipped_study_plans_with_every_budget(name: str, budget: str, monkeyp
     study = plan.narrowed(plan.load(name), seeds=[0])
     study.budget = budget
     assert plan.plan(study)
+
+
+def test_a_study_of_one_data_set_moves_to_another() -> None:
+    moved = plan.on(plan.load("which_detector"), "planted_folder")
+    assert [column.experiments for column in moved.datasets.values()] == ["planted_folder"]
+    with pytest.raises(UserError, match=r"Did you mean: 'folder'"):
+        plan.on(plan.load("which_detector"), "foldr")
+    with pytest.raises(UserError, match="has several data sets"):
+        plan.on(plan.load("medical_images"), "folder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,6 +99,19 @@ def gallery(findings: Findings, dataset: str) -> Gallery:
     """
     first = {row.title: next(iter(runs.items())) for name, row in findings.rows.items()
              if (runs := findings.of(name, dataset))}  # fmt: skip
+    return of_runs(first)
+
+
+def of_runs(first: Mapping[str, tuple[Repeat, Result]]) -> Gallery:
+    """Collect the pictures of runs on one data set, for the cases that most of them stored.
+
+    Args:
+        first: by title, which repeat a run is, and its results.
+
+    Examples:
+        >>> of_runs({})
+        Gallery(cases=[], strips=[])
+    """
     stored = {title: arrays for title, (_, run) in first.items() if (arrays := _stored(run.run))}
     cases = _choose_cases([(arrays, first[title][1]) for title, arrays in stored.items()])
     strips = [_strip(title, *run, stored.get(title, EMPTY), cases) for title, run in first.items()]

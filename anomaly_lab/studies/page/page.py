@@ -13,8 +13,10 @@ from anomaly_lab.metrics.comparison import Summary, summary
 from anomaly_lab.reports import html
 from anomaly_lab.reports.charts import rate
 from anomaly_lab.reports.html import Banner, whole
+from anomaly_lab.studies.advice import advice
 from anomaly_lab.studies.decisions import FIGURES, decisions, gained, gains
 from anomaly_lab.studies.findings import Findings
+from anomaly_lab.studies.foreseen import foreseen, pooled
 from anomaly_lab.studies.health import relations
 from anomaly_lab.studies.intervals import over_runs, undefined
 from anomaly_lab.studies.page import plots, table
@@ -56,6 +58,7 @@ def render(findings: Findings) -> str:
         True
     """
     study = findings.study
+    before = {dataset: told for dataset in study.datasets if (told := foreseen(findings, dataset))}
     decided = {dataset: made for dataset in study.datasets if (made := decisions(findings, dataset))}
     return (
         _environment()
@@ -73,6 +76,12 @@ def render(findings: Findings) -> str:
             decided=decided,
             gained={dataset: by for dataset in study.datasets if (by := gains(findings, dataset))},
             related={dataset: related for dataset in study.datasets if (related := relations(findings, dataset))},
+            advice={
+                dataset: said for dataset in study.datasets if study.advice and (said := advice(findings, dataset))
+            },
+            foreseen=before,
+            foreseen_plots=[plots.planted(found, study.datasets[name].title) for name, found in before.items()],
+            pooled=pooled(before),
             galleries={dataset: shown for dataset in study.datasets if (shown := gallery(findings, dataset)).strips},
             plots={dataset: plots.curves_and_scores(findings, dataset) for dataset in study.datasets},
             counts={dataset: counts(findings, dataset) for dataset in study.datasets},

@@ -24,6 +24,7 @@ from anomaly_lab.reports.svg import (
 )
 from anomaly_lab.studies.decisions import FIGURES, Decisions, Gain
 from anomaly_lab.studies.findings import MARK, Findings
+from anomaly_lab.studies.foreseen import Foreseen
 from anomaly_lab.studies.health import Relation
 from anomaly_lab.studies.plan import Repeat
 from anomaly_lab.studies.results import Result
@@ -210,6 +211,19 @@ def scatter(relation: Relation, findings: Findings) -> Panel:
     x_axis = Axis(relation.title, *padded(relation.value))
     low, high = padded(relation.auroc)
     return Panel(relation.title, line_chart(series, x_axis, Axis("AUROC", low, min(1.01, high))), relation.sentence)
+
+
+def planted(found: Foreseen, title: str) -> Panel:
+    """Plot what methods find of planted lesions against their AUROC on the test split, one dot a method.
+
+    Examples:
+        >>> planted(Foreseen(["vae", "gan"], [0.6, 0.7], [0.5, 0.8], math.nan), "Head CT").title
+        'Head CT'
+    """
+    series = [Series("", [x], [y], "series-0") for x, y in zip(found.planted, found.auroc, strict=True)]
+    x_axis, (low, high) = Axis("AUROC, planted lesions", *padded(found.planted)), padded(found.auroc)
+    note = f"ρ {rate(found.rho, 2)}, {len(found.names)} methods." if math.isfinite(found.rho) else ""
+    return Panel(title, line_chart(series, x_axis, Axis("AUROC, test", low, min(1.01, high))), note)
 
 
 def curves_and_scores(findings: Findings, dataset: str) -> tuple[list[Panel], list[Panel]]:

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from pages import own, scripts_of
 from study_runs import judged, keep_pictures, write_run
 
 from anomaly_lab.studies.findings import read_findings
@@ -38,7 +39,7 @@ def findings(tmp_path):
 def test_the_page_needs_nothing_else(findings, tmp_path):
     text = page.write(findings, tmp_path / "out").read_text()
     assert not re.search(r"(src|href)=\"(?!#|data:)", text)
-    assert "<script" not in text
+    assert scripts_of(text) == own("studies.page")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "index.html",
         "runs.csv",

@@ -1,0 +1,382 @@
+"""Find the run folders of a place, and read each to a row of the dashboard; one that cannot be read says why."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yaml import YAMLError
+
+from anomaly_lab.experiment.fingerprint import NAMES_AND_PLACES
+from anomaly_lab.experiment.locks import substitute
+from anomaly_lab.experiment.record import read_metrics, read_provenance
+from anomaly_lab.experiment.regular import regular
+from anomaly_lab.experiment.schema import moved
+from anomaly_lab.reports import html
+from anomaly_lab.studies.plan import plain
+from anomaly_lab.types import UserError
+
+RECORD = ("config.yaml", "provenance.json", "metrics.json", "metrics.jsonl", "scores.csv")  # is read
+FILES = (*RECORD, "report.html", "samples/gallery.npz")  # a row changes with any of them
+LARGEST = 2**26  # bytes of a file of the record
+SETTINGS = 2000  # of a configuration at most
+LONGEST = 300  # letters of a value that is shown
+POINTS, SPARK, CURVES = 64, 24, 8  # of a curve, of the small one of a running run; curves of a run
+SPARSE = 2**22  # bytes of metrics.jsonl from which on lines are skipped
+REPEATS = ("seed", "fold")  # settings so named make a run another repeat of the same thing
+Curve = dict[str, tuple[list[float], list[float]]]  # by the name of what was tracked, iterations and values
+
+
+class Row(NamedTuple):
+    """A run in the table; None where it does not say.
+
+    Attributes:
+        path: of the run folder below the place, with slashes.
+        state: "finished", "running", "stopped", or "unreadable".
+        why: of a run that cannot be read.
+        experiment, detector, data, source, budget, seed: what was run; source is "real" or "synthetic twin".
+        auroc, low, high: with its interval.
+        gain, gain_low, gain_high, best: AUROC minus that of the best baseline, and which that is.
+        hours, parameters: cost of the training, millions of weights not rounded.
+        started: date and time in UTC.
+        group: runs that differ in seed or fold alone have the same.
+        done, of: iterations.
+        live: a few points of a curve, of a run that is not finished.
+        caveats: number of warnings that the run recorded.
+        report: whether it has a report.
+    """
+
+    path: str
+    state: str
+    why: str | None = None
+    experiment: str | None = None
+    detector: str | None = None
+    data: str | None = None
+    source: str | None = None
+    budget: str | None = None
+    seed: int | None = None
+    auroc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    best: str | None = None
+    hours: float | None = None
+    parameters: int | None = None
+    started: str | None = None
+    group: str | None = None
+    done: int | None = None
+    of: int | None = None
+    live: list[float] | None = None
+    caveats: int | None = None
+    report: bool = False
+
+
+class Read(NamedTuple):
+    """What is kept of a run: its row, the settings by dotted key, and curves."""
+
+    row: Row
+    config: dict[str, str]
+    curve: Curve
+
+
+class Found(NamedTuple):
+    """A run folder that was found: what its files were like, and whether a process works on it."""
+
+    stamp: str
+    held: bool
+
+
+class _Record(NamedTuple):
+    """What stands in a run folder: provenance.json, metrics.json, settings, lines of metrics.jsonl."""
+
+    facts: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    config: Mapping[str, str]
+    log: Sequence[dict[str, Any]]
+
+
+def find(place: Path) -> dict[str, Found]:
+    """Return the run folders below a place by their paths, with slashes; links and hidden folders are left out.
+
+    Raises:
+        UserError: there is no such folder, or it is a run folder itself.
+
+    Examples:
+        >>> find(Path("no/such/folder"))
+        Traceback (most recent call last):
+            ...
+        anomaly_lab.types.UserError: no/such/folder is no folder; name the folder of your runs: runs=…
+    """
+    if not place.is_dir():
+        raise UserError(f"{place} is no folder; name the folder of your runs: runs=…")
+    if (place / "config.yaml").is_file():
+        raise UserError(f"{place} is a run folder; name the folder that your runs lie in: runs=…")
+    held = _held()
+    return {folder.relative_to(place).as_posix(): _found(folder, held) for folder in _walk(place)}
+
+
+def _walk(place: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(place):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        if {"config.yaml", "provenance.json"} & set(files):
+            names.clear()
+            yield Path(folder)
+
+
+def _found(folder: Path, held: set[int] | None) -> Found:
+    marks = []
+    for name in FILES:
+        with contextlib.suppress(OSError):
+            known = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 – of ten thousand folders
+            marks.append(f"{name}:{known.st_mtime_ns}:{known.st_size}")
+    lock = folder / ".lock"
+    try:
+        inode = os.lstat(lock).st_ino
+    except OSError:
+        return Found(" ".join(marks), held=False)
+    taken = inode in held if held is not None else _is_taken(lock)
+    return Found(" ".join(marks), taken or substitute(lock).exists())
+
+
+def _held() -> set[int] | None:
+    """Return the inodes of locked files, None where the kernel (other than Linux) does not list them.
+
+    Trying a lock, as `_is_taken` does, could stop who asks for it just then.
+    """
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    return {int(place.rpartition(":")[2]) for line in lines for place in line.split() if place.count(":") == 2}
+
+
+def _is_taken(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def read(place: Path, path: str, held: bool = False) -> Read:
+    """Read a run folder; whatever is wrong with it becomes a row that says so.
+
+    Args:
+        place: the folder of the runs.
+        path: of the run folder below it.
+        held: whether a process works on it.
+
+    Examples:
+        >>> read(Path("no"), "such/run").row.why
+        'provenance.json is missing'
+    """
+    run = place / path
+    try:
+        path.encode()
+        for name in RECORD:
+            _refuse_strange(run, name)
+        facts, metrics = read_provenance(run), read_metrics(run)
+        if not facts:
+            raise UserError("provenance.json is missing")
+        config = settings(regular(run / "config.yaml").read_text(encoding="utf-8"))
+        log = _log(run / "metrics.jsonl")
+        return Read(_row(run, path, _Record(facts, metrics, config, log), held), config, curves(log))
+    except UnicodeEncodeError:
+        known = path.encode(errors="replace").decode()
+        return Read(Row(path, "unreadable", f"its name is not UTF-8: {known}"), {}, {})
+    except FileNotFoundError as error:
+        why = f"{Path(str(error.filename)).name} is missing"
+    except (UserError, OSError, YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        why = str(error) or type(error).__name__
+    words = html.without_folders(" ".join(why.replace(f"{run}/", "").split()))
+    return Read(Row(path, "unreadable", words[:LONGEST], report=(run / "report.html").is_file()), {}, {})
+
+
+def _refuse_strange(run: Path, name: str) -> None:
+    """Refuse a file that is too large, and a link out of the run folder, which would show what others keep there."""
+    path = run / name
+    try:
+        known = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(known.st_mode):
+        if not path.resolve().is_relative_to(run.resolve()):
+            raise UserError(f"{name} is a link out of the run folder")
+        known = path.stat()
+    if name != "metrics.jsonl" and known.st_size > LARGEST:
+        raise UserError(f"{name} has {known.st_size} bytes; more than {LARGEST} are not read")
+
+
+def settings(text: str) -> dict[str, str]:
+    """Return the settings of a config.yaml by dotted key, as short texts without folders.
+
+    Raises:
+        UserError: there are more than SETTINGS.
+
+    Examples:
+        >>> settings("{detector: {width: 8, sizes: [1, 2]}, data: {root: /home/ann/scans}}")
+        {'detector.width': '8', 'detector.sizes': '[1, 2]', 'data.root': 'scans'}
+    """
+    found: dict[str, str] = {}
+    content = plain(text)
+    if not isinstance(content, dict):
+        raise UserError("config.yaml holds no mapping")
+    nodes: list[tuple[str, Any]] = [("", content)]
+    while nodes:
+        key, value = nodes.pop()
+        if isinstance(value, dict) and value:
+            nodes += [(f"{key}.{name}" if key else str(name), below) for name, below in reversed(value.items())]
+        else:
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            found[key[:LONGEST]] = str(html.without_folders(shown) if "/" in shown else shown)[:LONGEST]
+        if len(found) + len(nodes) > SETTINGS:
+            raise UserError(f"config.yaml has more than {SETTINGS} settings")
+    return found
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl that can be read; of a long one some, evenly spaced, and the last."""
+    try:
+        size = regular(path).stat().st_size
+    except OSError:
+        return []
+    with path.open("rb") as file:
+        if size <= SPARSE:
+            lines = file.read(SPARSE).splitlines()
+        else:
+            lines = []
+            for part in range(1000):
+                file.seek(max(0, size - 4096) * part // 999)
+                block = file.read(4096).split(b"\n")
+                lines += block[1:2] if part < 999 else block[-2:]
+    log = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):  # the last one of a killed run may be incomplete
+            content = json.loads(line)
+            if isinstance(content, dict) and _finite(content.get("iteration")):
+                log.append(content)
+    return log
+
+
+def _finite(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 2**63
+    )
+
+
+def curves(log: Sequence[dict[str, Any]]) -> Curve:
+    """Return what was tracked by name: validation first, then terms of the losses, at most CURVES of POINTS points.
+
+    Examples:
+        >>> curves([{"iteration": 10, "phase": "gan", "train/grad_critic": 2.0, "train/critic": 0.123456}])
+        {'train/critic': ([10], [0.1235]), 'train/grad_critic': ([10], [2.0])}
+    """
+    names = {name for line in log for name, value in line.items() if "/" in name and _finite(value)}
+    ranked = sorted(names, key=lambda name: (not name.startswith("val/"), "/grad_" in name, name))[:CURVES]
+    found: Curve = {}
+    for name in ranked:
+        points = [(line["iteration"], float(f"{line[name]:.4g}")) for line in log if _finite(line.get(name))]
+        chosen = _some(points, POINTS)
+        found[name[:LONGEST]] = ([x for x, _ in chosen], [y for _, y in chosen])
+    return found
+
+
+def _some(points: list[Any], most: int) -> list[Any]:
+    """Return at most so many of the points, evenly spaced, with the first and the last."""
+    if len(points) <= most:
+        return points
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _row(run: Path, path: str, record: _Record, held: bool) -> Row:
+    facts, metrics, config, log = record
+    detector, data = facts.get("detector") or {}, facts.get("data") or {}
+    auroc = _figure((metrics.get("detector") or {}).get("auroc"))
+    versus = metrics.get("versus_baselines") or {}
+    gain = _figure(versus.get("difference"))
+    phases = detector.get("phases") or {}
+    drawn = next(iter(curves(log).values()), ([], []))[1]
+    finished = bool(facts.get("finished"))
+    source = {"twin": "synthetic twin"}.get(facts.get("source", ""), facts.get("source"))
+    kind = str(detector.get("class") or config.get("detector._target_", "")).rpartition(".")[2]
+    row = Row(
+        path=path,
+        state="finished" if finished else state(held),
+        experiment=facts.get("experiment") or config.get("name"),
+        detector=kind or None,
+        data=data.get("name") or moved(config.get("data._target_", "")).rpartition(".")[2] or None,
+        source=source,
+        budget=facts.get("budget"),
+        seed=facts.get("seed"),
+        auroc=auroc[0], low=auroc[1], high=auroc[2],
+        gain=gain[0], gain_low=gain[1], gain_high=gain[2],
+        best=versus.get("best"),
+        hours=sum(seconds.values()) / 3600 if (seconds := facts.get("seconds") or {}) else None,
+        parameters=sum(parts.values()) if (parts := detector.get("parameters") or {}) else None,
+        started=facts.get("started"),
+        done=int(log[-1]["iteration"]) if log else None,
+        of=sum(phases.values()) if phases else None,
+        live=None if finished else _some(drawn, SPARK),
+        caveats=len(detector.get("caveats") or []) + len(data.get("remarks") or []),
+        report=(run / "report.html").is_file(),
+    )  # fmt: skip
+    told: dict[str, Any] = row._asdict()
+    texts = {name: value[:LONGEST] for name, value in told.items() if isinstance(value, str) and name != "path"}
+    return Row(**(told | texts | {"group": _group(row, config)}))
+
+
+def state(held: bool) -> str:
+    """Return the state of a run that is not finished.
+
+    Args:
+        held: whether a process works on it.
+
+    Examples:
+        >>> state(held=True), state(held=False)
+        ('running', 'stopped')
+    """
+    return "running" if held else "stopped"
+
+
+def _figure(figure: object) -> tuple[float | None, float | None, float | None]:
+    if not isinstance(figure, dict):
+        return None, None, None
+    return figure.get("value"), figure.get("low"), figure.get("high")
+
+
+def _group(row: Row, config: Mapping[str, str]) -> str:
+    """Hash what runs have in common that repeat each other."""
+    told = [row.experiment, row.data, row.source, row.budget, sorted(repeated(config).items())]
+    return hashlib.sha256(json.dumps(told).encode(errors="replace")).hexdigest()[:12]
+
+
+def repeated(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that repeats have in common: all but names, places, callbacks, seeds and folds.
+
+    Examples:
+        >>> repeated({"seed": "1", "data.seed": "1", "runs": "runs", "detector.width": "8"})
+        {'detector.width': '8'}
+    """
+    return {
+        key: value
+        for key, value in config.items()
+        if key.rpartition(".")[2] not in REPEATS
+        and not any(key == place or key.startswith(f"{place}.") for place in (*NAMES_AND_PLACES, "callbacks"))
+    }

@@ -1,0 +1,128 @@
+"""Which method for these data: in words, from the joint intervals, the cost and the shortcuts of a study."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from anomaly_lab.metrics.comparison import holm
+from anomaly_lab.reports import shortcuts
+from anomaly_lab.reports.charts import rate
+from anomaly_lab.reports.html import duration
+from anomaly_lab.studies.findings import Findings, Line
+from anomaly_lab.studies.foreseen import foreseen
+from anomaly_lab.studies.intervals import over_pairs
+from anomaly_lab.studies.plan import Repeat
+from anomaly_lab.studies.results import Result
+
+SETTLED = 0.05  # corrected p-value below which two methods are told apart
+GUESSING = 0.5
+
+
+class Advice(NamedTuple):
+    """What a study says to somebody who has to choose.
+
+    Attributes:
+        best: name of the method with the highest AUROC.
+        choice: name of the method to take: of those not told apart from the best the cheapest.
+        alike: names of those not told apart from the best, in the order of their AUROC.
+        sentences: the advice in words.
+    """
+
+    best: str
+    choice: str
+    alike: list[str]
+    sentences: list[str]
+
+
+def advice(findings: Findings, dataset: str) -> Advice | None:
+    """Recommend a method for a data set; None without results.
+
+    A baseline is fitted in seconds, so it is the choice wherever no detector is told apart from it.
+
+    Args:
+        findings: results of the study.
+        dataset: name of a data set of the study.
+
+    Examples:
+        On the results of a finished study::
+
+            print(*advice(findings, "own").sentences)
+    """
+    ranked = sorted(
+        (line for line in findings.lines if math.isfinite(line.cells[dataset].summary.mean)),
+        key=lambda line: -line.cells[dataset].summary.mean,
+    )
+    if not ranked:
+        return None
+    best, others = ranked[0], ranked[1:]
+    p_values = dict(
+        zip((line.name for line in others), holm([_p(findings, dataset, best, o) for o in others]), strict=True)
+    )
+    alike = [best, *(line for line in others if not p_values[line.name] < SETTLED)]
+    choice = min(alike, key=lambda line: (not line.is_baseline, _seconds(findings, line, dataset)))
+    said = [_of_best(best, dataset)]
+    if len(alike) > 1:
+        names = ", ".join(f"{line.title} ({rate(line.cells[dataset].summary.mean)})" for line in alike[1:])
+        said.append(f"On {_patients(findings, dataset)} it is not told apart from {names}.")
+    if choice is not best:
+        why = (
+            "fitted in seconds" if choice.is_baseline else f"trained in {duration(_seconds(findings, choice, dataset))}"
+        )
+        said.append(
+            f"Of these {choice.title} costs least ({why}): begin with it, and collect more cases to choose better."
+        )
+    elif best.is_baseline:
+        said.append(
+            "It is a baseline, fitted in seconds: no detector of this list is worth its training on these data."
+        )
+    else:
+        said.append(f"Take it: it trains in {duration(_seconds(findings, best, dataset))}.")
+    if best.cells[dataset].low < GUESSING:
+        said.append("But its interval reaches down to guessing: these cases do not show that anything is found at all.")
+    first = next(iter(findings.of(findings.reference, dataset).values()), None)
+    told = (first.metrics.get("shortcuts") or {}) if first else {}
+    said += [banner.text for banner in shortcuts.banners({k: v for k, v in told.items() if k != "score"})]
+    if (before := foreseen(findings, dataset)) is not None:
+        first_choice = before.names[before.planted.index(max(before.planted))]
+        said.append(
+            f"Lesions planted on validation normals, without a label, would have chosen {findings.title(first_choice)}."
+        )
+    return Advice(best.name, choice.name, [line.name for line in alike], said)
+
+
+def _of_best(best: Line, dataset: str) -> str:
+    cell = best.cells[dataset]
+    interval = f" [{rate(cell.low, 2)}, {rate(cell.high, 2)}]" if math.isfinite(cell.low) else ""
+    return f"{best.title} finds most: AUROC {rate(cell.summary.mean)}{interval}."
+
+
+def _patients(findings: Findings, dataset: str) -> str:
+    """Say how many patients of each class judged."""
+    sides: dict[int, set[str]] = {0: set(), 1: set()}
+    for key, run in findings.results.items():
+        if key.dataset == dataset:
+            for label in sides:
+                sides[label] |= set(run.patient[run.label == label].tolist())
+    return f"{len(sides[0])} patients without and {len(sides[1])} with anomalies"
+
+
+def _runs(findings: Findings, line: Line, dataset: str) -> dict[Repeat, Result]:
+    return findings.baseline(line.name, dataset) if line.is_baseline else findings.of(line.name, dataset)
+
+
+def _p(findings: Findings, dataset: str, one: Line, other: Line) -> float:
+    """Return the p-value of the difference of two methods for new patients and trainings; 1 without common repeats."""
+    a, b = _runs(findings, one, dataset), _runs(findings, other, dataset)
+    pairs = [(a[repeat], b[repeat]) for repeat in a if repeat in b]
+    estimate = over_pairs(pairs, ["auroc"], "auroc").get("auroc")
+    return 1.0 if estimate is None or math.isnan(estimate.p) else estimate.p
+
+
+def _seconds(findings: Findings, line: Line, dataset: str) -> float:
+    """Return the training time; 0 of a baseline, infinite if unknown."""
+    if line.is_baseline:
+        return 0.0
+    cost = findings.costs().get((line.name, dataset))
+    seconds = cost.seconds if cost else None
+    return math.inf if seconds is None else seconds

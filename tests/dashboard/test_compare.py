@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dashboard_runs import add_run
+
+from anomaly_lab.dashboard import compare
+from anomaly_lab.dashboard.index import Index
+from anomaly_lab.metrics import joint
+from anomaly_lab.metrics.comparison import delong
+from anomaly_lab.metrics.joint import Sample
+from anomaly_lab.studies.results import Result
+
+
+@pytest.fixture
+def index(place: Path) -> Index:
+    index = Index(place)
+    index.update()
+    return index
+
+
+def group(index: Index, path: str) -> compare.Group:
+    return next(of for of in compare.groups(index) if of.id == index.rows[path].group)
+
+
+def test_repeats_have_the_joint_interval_of_their_scores(index: Index):
+    results = [Result.read(index.place / f"vae_set/{seed}") for seed in range(3)]
+    mean = joint.auroc([Sample(run.label, run.score, run.patient) for run in results])
+    gain = joint.auroc_difference(
+        [Sample(run.label, run.score, run.patient, run.baselines["mean_image"]) for run in results]
+    )
+    found = group(index, "vae_set/0")
+    assert (found.repeats, found.auroc, found.low, found.high) == (3, mean.value, mean.low, mean.high)
+    assert (found.gain, found.gain_low, found.gain_high, found.best) == (gain.value, gain.low, gain.high, "mean_image")
+
+
+def test_a_single_run_has_its_own_interval(index: Index):
+    row, found = index.rows["vae_set/wide"], group(index, "vae_set/wide")
+    assert (found.repeats, found.auroc, found.low, found.high) == (1, row.auroc, row.low, row.high)
+    assert (found.gain, found.best) == (row.gain, row.best)
+
+
+def test_groups_of_one_experiment_are_told_apart_by_their_settings(index: Index):
+    assert group(index, "vae_set/0").differs == "width=8"
+    assert group(index, "vae_set/wide").differs == "width=16"
+    assert group(index, "pca_set/a").differs == ""
+
+
+def test_of_two_runs_of_one_seed_the_newest_counts(place: Path, index: Index):
+    add_run(place, "vae_set/0b", 2.0, 0, started="2026-02-01T10:00:00+00:00")
+    index.update()
+    found = group(index, "vae_set/0")
+    assert found.repeats == 3
+    values = [index.rows[path].auroc for path in ("vae_set/0b", "vae_set/1", "vae_set/2")]
+    assert found.auroc == pytest.approx(np.mean(values))
+
+
+def test_repeats_whose_scores_are_damaged_have_a_mean_and_a_reason(index: Index):
+    (index.place / "vae_set/1/scores.csv").write_text("id\n")
+    index.update()
+    found = group(index, "vae_set/0")
+    assert found.auroc == pytest.approx(np.mean([index.rows[f"vae_set/{seed}"].auroc for seed in range(3)]))
+    assert (found.low, found.gain) == (None, None)
+    assert str(found.why).startswith("vae_set/1/scores.csv: no rows with")
+
+
+def test_two_runs_are_tested_on_the_cases_that_both_judged(index: Index):
+    one, other = (Result.read(index.place / path) for path in ("vae_set/0", "vae_set/wide"))
+    expected = delong(one.label, one.score, other.score, one.patient)
+    (test,) = compare.tests(index, ["vae_set/0", "vae_set/wide"])
+    assert test == compare.Test("vae_set/0", "vae_set/wide", 60, *expected)
+    (turned,) = compare.tests(index, ["vae_set/wide", "vae_set/0"])
+    assert (turned.auroc_a, turned.p) == (test.auroc_b, pytest.approx(test.p))
+
+
+def test_runs_without_scores_or_without_common_cases_are_not_tested(index: Index):
+    table = index.place / "vae_set/2/scores.csv"
+    table.write_text(table.read_text().replace("\n0", "\nother-0"))
+    paths = ["vae_set/0", "vae_set/2", "pca_set/stopped", "pca_set/damaged"]
+    index.update()
+    assert compare.tests(index, paths) == []
+
+
+def test_pictures_of_the_same_cases_lie_side_by_side(index: Index):
+    (found,) = compare.galleries(index, ["vae_set/0", "vae_set/wide", "pca_set/damaged"])
+    assert {case["id"]: case["anomalous"] for case in found["cases"]} == {"001": True, "002": False}
+    assert list(found["strips"]) == ["vae_set/0", "vae_set/wide"]
+    for strip in found["strips"].values():
+        assert {*strip["parts"]} == {"reconstruction", "anomaly_map"}
+        assert all(uri.startswith("data:image/jpeg") for by in strip["parts"].values() for uri in by.values())
+
+
+def test_a_damaged_index_does_not_pass_for_a_result(index: Index, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(index, "remembered", lambda what, paths, compute: ["too", "short"])
+    assert compare.groups(index) == []
+    assert compare.tests(index, ["vae_set/0", "vae_set/1"]) == []

@@ -1,0 +1,142 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from anomaly_lab.dashboard import runs
+from anomaly_lab.dashboard.runs import POINTS, SPARK, curves, find, read
+from anomaly_lab.experiment.locks import lock, substitute
+from anomaly_lab.types import UserError
+
+
+def test_finds_run_folders_however_deep_but_no_hidden_ones_and_no_links(place: Path):
+    assert len(find(place)) == 7
+    (place / ".vae_set").symlink_to(place / "vae_set")
+    (place / "link").symlink_to(place / "vae_set")
+    (place / "vae_set").rename(place / "deep")
+    (place / "more" / "deeper").mkdir(parents=True)
+    (place / "deep").rename(place / "more" / "deeper" / "vae_set")
+    assert "more/deeper/vae_set/0" in find(place)
+    assert len(find(place)) == 7
+
+
+def test_a_run_folder_is_no_place_of_runs(place: Path):
+    with pytest.raises(UserError, match="is a run folder; name the folder that your runs lie in"):
+        find(place / "vae_set" / "0")
+
+
+def test_a_row_says_what_the_record_says(place: Path):
+    run = place / "vae_set" / "1"
+    metrics = json.loads((run / "metrics.json").read_text())
+    row, config, curve = read(place, "vae_set/1")
+    assert (row.state, row.experiment, row.detector, row.data) == ("finished", "vae_set", "VAE", "set")
+    assert (row.source, row.budget, row.seed, row.parameters) == ("synthetic twin", "smoke", 1, 1234)
+    auroc, difference = metrics["detector"]["auroc"], metrics["versus_baselines"]["difference"]
+    assert (row.auroc, row.low, row.high) == (auroc["value"], auroc["low"], auroc["high"])
+    assert (row.gain, row.gain_low, row.gain_high) == (difference["value"], difference["low"], difference["high"])
+    assert (row.best, row.hours) == (metrics["versus_baselines"]["best"], 90 / 3600)
+    assert (row.done, row.of, row.live, row.report) == (70, 100, None, False)
+    assert config["detector.width"] == "8"
+    assert "secret" not in str(config)
+    assert curve["train/loss"][0] == [10, 20, 30, 40, 50, 60, 70]
+    assert read(place, "pca_set/a").row.source == "real"
+    assert read(place, "pca_set/a").row.report
+
+
+def test_repeats_have_one_group_other_settings_another(place: Path):
+    groups = [read(place, f"vae_set/{name}").row.group for name in ("0", "1", "2", "wide")]
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
+def test_a_run_is_running_while_a_process_holds_its_lock_and_looking_does_not_touch_the_lock(place: Path):
+    path = "pca_set/stopped"
+    assert (read(place, path).row.state, find(place)[path].held) == ("stopped", False)
+    with lock(place / path / ".lock"):
+        assert find(place)[path].held
+        row = read(place, path, held=True).row
+        assert (row.state, row.done, len(row.live or [])) == ("running", 70, 7)
+    assert not find(place)[path].held
+
+
+def test_a_run_is_running_where_the_kernel_does_not_list_locks_too(place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runs, "_held", lambda: None)
+    path = "pca_set/stopped"
+    assert not find(place)[path].held
+    with lock(place / path / ".lock"):
+        assert find(place)[path].held
+    assert not find(place)[path].held
+    substitute(place / path / ".lock").touch()  # where the file system has no locks
+    assert find(place)[path].held
+
+
+@pytest.mark.parametrize(("name", "content", "why"), [
+    ("provenance.json", "[]", "provenance.json cannot be read (it holds no mapping)"),
+    ("provenance.json", '{"seed": "zero"}', "provenance.json is damaged (seed is 'zero'"),
+    ("provenance.json", "[" * 100_000, "provenance.json cannot be read"),
+    ("metrics.json", '{"detector": {"auroc": {"value": NaN}}}', "NaN is no number of JSON"),
+    ("config.yaml", "!!python/object/apply:os.system ['touch executed']", "could not determine a constructor"),
+    ("config.yaml", "a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]\n" * 9, ""),
+    ("config.yaml", "- 1", "config.yaml holds no mapping"),
+    ("config.yaml", "\n".join(f"k{i}: 1" for i in range(3000)), "more than 2000 settings"),
+    ("config.yaml", "a: \xff\n", ""),
+])  # fmt: skip
+def test_a_damaged_or_hostile_run_is_a_row_that_says_why(place: Path, name: str, content: str, why: str):
+    (place / "vae_set" / "0" / name).write_bytes(content.encode("latin-1"))
+    row = read(place, "vae_set/0").row
+    assert row.state == "unreadable"
+    assert why in str(row.why)
+    assert str(place) not in str(row.why)
+    assert not Path("executed").exists()
+
+
+def test_a_link_out_of_the_run_a_pipe_and_a_giant_are_not_read(place: Path):
+    run = place / "vae_set" / "0"
+    (place.parent / "private.yaml").write_text("password: 1")
+    (run / "config.yaml").unlink()
+    (run / "config.yaml").symlink_to(place.parent / "private.yaml")
+    assert read(place, "vae_set/0").row.why == "config.yaml is a link out of the run folder"
+    (run / "config.yaml").unlink()
+    os.mkfifo(run / "config.yaml")
+    assert "it is no file" in str(read(place, "vae_set/0").row.why)
+    with (place / "vae_set" / "1" / "scores.csv").open("wb") as file:
+        file.truncate(runs.LARGEST + 1)
+    assert "bytes; more than" in str(read(place, "vae_set/1").row.why)
+
+
+def test_a_folder_without_one_of_its_files_and_a_name_that_is_no_text(place: Path):
+    (place / "vae_set" / "0" / "provenance.json").unlink()
+    (place / "vae_set" / "1" / "config.yaml").unlink()
+    assert read(place, "vae_set/0").row.why == "provenance.json is missing"
+    assert read(place, "vae_set/1").row.why == "config.yaml is missing"
+    odd = Path(os.fsdecode(os.fsencode(place) + b"/\xff\xfe"))
+    (place / "vae_set" / "2").rename(odd)
+    assert "its name is not UTF-8" in str(read(place, odd.name).row.why)
+
+
+def test_curves_are_thinned_out_and_what_is_no_number_is_left_out():
+    log = [{"iteration": i, "train/loss": i / 2, "train/bad": "x", "other": 1} for i in range(1000)]
+    x, y = curves(log)["train/loss"]
+    assert (len(x), x[0], x[-1], y[-1]) == (POINTS, 0, 999, 499.5)
+    assert list(curves(log)) == ["train/loss"]
+    assert list(curves([{"iteration": 1, f"train/{i}": 1.0} for i in range(20)])) != []
+
+
+def test_a_long_log_is_read_in_parts_from_the_first_line_to_the_last(place: Path):
+    run = place / "pca_set" / "stopped"
+    lines = [json.dumps({"iteration": i, "train/loss": 1.0, "padding": "x" * 80}) for i in range(60_000)]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + '\n{"iteration": 60')
+    assert (run / "metrics.jsonl").stat().st_size > runs.SPARSE
+    row, _, curve = read(place, "pca_set/stopped")
+    assert row.done == 59_999
+    assert len(row.live or []) == SPARK
+    assert curve["train/loss"][0] == sorted(curve["train/loss"][0])
+
+
+def test_a_log_with_rubbish_in_it_is_read_around_it(place: Path):
+    run = place / "pca_set" / "stopped"
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(
+            b'\xff\xfe\n[1]\n{"iteration": "x"}\n{"iteration": 1e999}\n{"iteration": 90, "train/loss": 1e400}\n{"it'
+        )
+    assert read(place, "pca_set/stopped").row.done == 90

@@ -1,0 +1,82 @@
+"""Lesions lie on normals that are judged, the same in every run; nobody's picture trains and is judged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomaly_lab.data.datasets.planted_folder import CAVEAT, PlantedFolder
+from anomaly_lab.types import UserError
+
+
+def folder(root: Path, count: int = 12, deep: bool = False) -> Path:
+    (root / "normal").mkdir(parents=True)
+    for i in range(count):
+        random = np.random.default_rng(i)
+        grey = np.linspace(40, 200, 32) + random.normal(0, 10, (32, 32))
+        pixels = (grey * 256).astype(np.uint16) if deep else grey.clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(root / "normal" / f"p{i // 2}_{i}.png")
+    return root
+
+
+def data(root: Path, **more: object) -> PlantedFolder:
+    return PlantedFolder(root=str(root), source="real", patient=r"(p\d+)_", patch_size=(32, 32), **more)
+
+
+def test_normals_alone_can_be_judged(tmp_path: Path) -> None:
+    cases = data(folder(tmp_path)).cases(tmp_path)
+    judged = {case.patient for case in cases if case.label}
+    assert len(judged) == 2  # a quarter of six, rounded up
+    assert judged.isdisjoint(case.patient for case in cases if case.split == "train")
+    assert sum(case.label for case in cases) == sum(case.split == "test" for case in cases) / 2 == 4
+
+
+def test_labelled_anomalies_are_left_out(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "tumour").mkdir()
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "tumour" / "p9_9.png")
+    assert not any("tumour" in case.id for case in data(tmp_path).cases(tmp_path))
+
+
+def test_splits_of_the_folder_itself_are_kept(tmp_path: Path) -> None:
+    for i, split in enumerate(("train", "test")):
+        (folder(tmp_path / split) / "normal" / "p0_0.png").rename(tmp_path / split / "normal" / f"p9{i}_0.png")
+    cases = PlantedFolder(root=str(tmp_path), source="real").cases(tmp_path)
+    assert {case.split for case in cases if case.label} == {"test"}
+    assert sum(case.label for case in cases) == 12
+
+
+def test_without_normals_to_judge_it_is_an_error(tmp_path: Path) -> None:
+    folder(tmp_path / "train")
+    with pytest.raises(UserError, match="no normal picture is in the split test"):
+        PlantedFolder(root=str(tmp_path), source="real").cases(tmp_path)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_picture_is_the_normal_one_but_for_its_lesion(tmp_path: Path, deep: bool) -> None:
+    set_ = data(folder(tmp_path, deep=deep))
+    cases = {case.id: case for case in set_.cases(tmp_path)}
+    ill = next(case for case in cases.values() if case.label)
+    normal, planted, again = (set_.read(case) for case in (cases[ill.id.removesuffix("+planted")], ill, ill))
+    assert planted.mask is not None
+    assert planted.mask.any()
+    assert planted.pixels.dtype == normal.pixels.dtype
+    assert np.array_equal(planted.pixels[~planted.mask], normal.pixels[~planted.mask])
+    assert (planted.pixels != normal.pixels).any()
+    assert np.array_equal(planted.pixels, again.pixels)
+    other = data(tmp_path, lesions_seed=1)
+    assert {case.id for case in other.cases(tmp_path)} != set(cases)
+
+
+def test_a_picture_on_which_nothing_can_be_planted_is_named(tmp_path: Path) -> None:
+    folder(tmp_path)
+    set_ = data(tmp_path, share=0.9)
+    ill = next(case for case in set_.cases(tmp_path) if case.label)
+    Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).save(ill.image)
+    with pytest.raises(UserError, match=ill.image.name):
+        set_.read(ill)
+
+
+def test_the_report_says_that_no_disease_was_asked(tmp_path: Path) -> None:
+    assert CAVEAT in data(folder(tmp_path)).caveats

@@ -1,0 +1,89 @@
+"""The advice follows what is told apart, and costs; where nothing is, it says so."""
+
+from pathlib import Path
+
+import numpy as np
+
+from anomaly_lab.studies.advice import advice
+from anomaly_lab.studies.findings import Findings
+from anomaly_lab.studies.plan import DataSet, Key, Row, Study
+from anomaly_lab.studies.results import Result
+
+LABEL = np.repeat([0, 1], 100)
+
+
+def result(shift: float, seconds: float, baseline: float | None = None, **metrics: object) -> Result:
+    """Scores of 100 + 100 patients, whose anomalies lie higher by `shift` standard deviations."""
+    ids, random = np.arange(200).astype(str), np.random.default_rng(int(shift * 10))
+    score = random.normal(size=200) + shift * LABEL
+    baselines = {} if baseline is None else {"pca_32": random.normal(size=200) + baseline * LABEL}
+    facts = {"seconds": {"gan": seconds}, "detector": {"phases": {"gan": 1}}}
+    return Result(Path("run"), ids, ids, LABEL, score, baselines, facts, metrics)
+
+
+def findings(**runs: Result) -> Findings:
+    rows = {name: Row(name, name) for name in runs}
+    study = Study("s", "S", datasets={"own": DataSet("Own")}, rows=rows, advice=True)
+    return Findings(study, {Key(name, "own", 0): run for name, run in runs.items()})
+
+
+def said(of: Findings) -> str:
+    found = advice(of, "own")
+    assert found is not None
+    return " ".join(found.sentences)
+
+
+def test_a_method_that_stands_out_is_taken() -> None:
+    of = findings(good=result(2.5, 60.0), bad=result(0.2, 1.0))
+    found = advice(of, "own")
+    assert found is not None
+    assert (found.best, found.choice, found.alike) == ("good", "good", ["good"])
+    assert "Take it: it trains in 1 min 0 s" in said(of)
+
+
+def test_of_methods_that_are_not_told_apart_the_cheapest_is_taken() -> None:
+    of = findings(slow=result(1.8, 600.0), quick=result(1.5, 5.0), bad=result(0.0, 1.0))
+    found = advice(of, "own")
+    assert found is not None
+    assert found.choice == "quick"
+    assert set(found.alike) == {"slow", "quick"}
+    assert "not told apart from" in said(of)
+    assert "trained in 5 s" in said(of)
+    assert "100 patients without and 100 with anomalies" in said(of)
+
+
+def test_a_baseline_as_good_as_the_best_is_said_to_be_enough() -> None:
+    near = findings(gan=result(1.5, 60.0, baseline=1.4))
+    found = advice(near, "own")
+    assert found is not None
+    assert found.choice == "pca_32"
+    assert "fitted in seconds" in said(near)
+    far = findings(gan=result(0.5, 60.0, baseline=3.0))
+    assert "no detector of this list is worth its training" in said(far)
+
+
+def test_guessing_is_called_so() -> None:
+    assert "reaches down to guessing" in said(findings(gan=result(0.0, 60.0)))
+    assert "reaches down to guessing" not in said(findings(gan=result(2.0, 60.0)))
+
+
+def test_shortcuts_and_what_planted_lesions_would_have_chosen_are_named() -> None:
+    rule = {
+        "name": "files.width",
+        "title": "width",
+        "kind": "files",
+        "auroc": {"value": 0.9},
+        "told": 0.9,
+        "alarm": True,
+    }
+    of = findings(
+        gan=result(2.0, 60.0, shortcuts={"rules": [rule], "unit": "image"}, planted={"detector": {"auroc": 0.6}}),
+        vae=result(1.0, 60.0, planted={"detector": {"auroc": 0.7}}),
+    )
+    assert "can be told apart by the width" in said(of)
+    assert "would have chosen vae" in said(of)
+
+
+def test_without_results_there_is_none() -> None:
+    rows = {"gan": Row("gan", "gan")}
+    assert advice(Findings(Study("s", "S", datasets={"own": DataSet("Own")}, rows=rows), {}), "own") is None
