@@ -40,7 +40,7 @@ from anomaly_lab.types import Batch
 
 SECTIONS: dict[str, Callable[[Path, Sequence[str]], None]] = {  # parts with a measurement of their own
     "dashboard": dashboard.main,  # one page over 10 000 runs
-    "export": export.main,  # every detector's export: difference to the run, size, speed
+    "export": export.main,  # every detector with and without torch
     "gpu": gpu.main,  # a quarter of an hour
     "serve": serve.main,  # a server under load
 }
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     """Benchmark `fanogan_headct` on its synthetic twin, at the laptop budget unless overridden.
 
     Args:
-        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu`
+        arguments: `--out FILE`, `--rounds N`, `--only MEASURE`, `--peer NAME`, `--section gpu`,
             or another of SECTIONS, and overrides `key=value` of the configuration.
 
     Examples:
@@ -69,7 +69,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     options = parser.parse_args(arguments)
     if options.section in SECTIONS:
-        SECTIONS[options.section](options.out or Path(f"runs/bench_{options.section}.json"), options.overrides)
+        place = options.out or Path(f"runs/bench_{options.section}.json")
+        SECTIONS[options.section](place, options.overrides)
         return
     if options.section:
         settings = hq.settings(options.overrides)

@@ -25,16 +25,16 @@ from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.runtime.scorer import ExportScorer
 from anomaly_lab.types import Batch, UserError
 
-ROUNDS = 5
 IMAGES = 64  # that are scored in a turn
 DATA = "headct"
 
 
-def main(out: Path, words: Sequence[str] = ()) -> None:
+def main(out: Path, words: Sequence[str] = (), rounds: int = 5) -> None:
     """Measure the exports of all detectors, print them as a table and write them as JSON.
 
     Args:
         out: file for the results.
+        rounds: timed rounds, after one warm-up round.
         words: `runs=FOLDER` for runs that are there, `detectors=[pca,vae]` for some of the detectors; all others are
             settings of the runs that are trained.
 
@@ -47,15 +47,15 @@ def main(out: Path, words: Sequence[str] = ()) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = []
         for name in names:
-            rows.append({"detector": name} | _measured(name, Path(folder), rest))
+            rows.append({"detector": name} | _measured(name, Path(folder), rounds, rest))
             _print(rows[-1:])
     out.parent.mkdir(parents=True, exist_ok=True)
-    run_folder.write_json(out, run_folder.provenance() | {"images": IMAGES, "rounds": ROUNDS, "exports": rows})
+    run_folder.write_json(out, run_folder.provenance() | {"images": IMAGES, "rounds": rounds, "exports": rows})
     _print(rows)
     print(f"Written: {out}")
 
 
-def _measured(name: str, folder: Path, words: Sequence[str]) -> dict[str, Any]:
+def _measured(name: str, folder: Path, rounds: int, words: Sequence[str]) -> dict[str, Any]:
     """Return what is measured of a detector, or why it has no export."""
     run = next(_finished(name, words), None)
     if run is None:
@@ -71,7 +71,7 @@ def _measured(name: str, folder: Path, words: Sequence[str]) -> dict[str, Any]:
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     batch = Batch(image=torch.from_numpy(images))
     times = interleaved(
-        {"torch": lambda: scorer.detector.score(batch), "onnxruntime": lambda: runtime.outputs(images)}, ROUNDS
+        {"torch": lambda: scorer.detector.score(batch), "onnxruntime": lambda: runtime.outputs(images)}, rounds
     )
     speeds = {key: IMAGES / statistics.median(seconds) for key, seconds in times.items()}
     return {
