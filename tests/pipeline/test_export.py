@@ -50,8 +50,7 @@ def test_the_record_goes_along(own: Path) -> None:
     assert export_run(own, "pt2").folder == exported.folder  # a former export is replaced
 
 
-@pytest.mark.parametrize("shift", [2e-4, float("nan")])
-@pytest.mark.parametrize("output", ["score", "map"])
+@pytest.mark.parametrize(("output", "shift"), [("score", 2e-4), ("map", float("nan"))])
 def test_an_export_that_disagrees_does_not_leave(
     own: Path, monkeypatch: pytest.MonkeyPatch, output: str, shift: float
 ) -> None:

@@ -109,6 +109,22 @@ def test_gradients_inside_of_predict_leave_with_it(tmp_path: Path) -> None:
     check_agrees(Slopes().eval(), smooth(5, seed=1), tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["linear", "dense"])
+def test_class_activation_leaves_whatever_weights_ask_for_gradients(head: str, tmp_path: Path) -> None:
+    """As a checkpoint is loaded, all of them do, and autograd writes into views, which ONNX does not have."""
+    torch.manual_seed(1)
+    detector = detectors.Classifier((32, 32), 1, ("normal", "a", "b"), backbone="squeezenet1_0", head=head).eval()
+    with torch.no_grad():
+        for weight in detector.classifier.head.parameters():
+            weight.mul_(20)
+    image = smooth(5, seed=3)
+    for asked in (True, False):
+        detector.requires_grad_(asked)
+        assert outputs(detector, image)[1].amax((1, 2, 3)).count_nonzero() > 0
+        check_agrees(detector, image, tmp_path, ("onnx",))
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("stride", "padding", "dilation", "groups"), [(1, 0, 1, 1), (2, 1, 1, 2), (3, 2, 2, 1)])
 def test_the_gradient_of_a_convolution_is_written_out(transposed, stride, padding, dilation, groups) -> None:
