@@ -76,11 +76,10 @@ def export_run(path: str | Path, format: str = "onnx", out: str | None = None) -
     if format not in kinds:
         raise UserError(f"FORMAT={format}: there are onnx and pt2")
     run = run_folder.open_run(str(path))
-    scorer = Scorer.open(run)
-    scorer.detector.cpu()
     id = str(record.read_provenance(run).get("id") or run.resolve().name)
     place = Path(out) if out is not None else run / "exports" / format
     _refuse_taken(place, id)
+    scorer = Scorer.open(run)
     with _placed(place) as making:
         made = graph.traced(scorer.detector, (scorer.data.in_channels, *scorer.data.patch_size))
         model = making / f"model.{format}"

@@ -265,8 +265,10 @@ class _Work:
             reason = self._short("; ".join((*faults, *outcome.remarks)))
             probabilities = () if outcome.probabilities is None else tuple(outcome.probabilities.tolist())
             finding = Finding(case.id, outcome.score, outcome.p_value, outcome.is_anomalous, reason, probabilities)
-            if outcome.map_seen is not None and (exhibit := _exhibit(outcome, outcome.map_seen)).views:
-                self.exhibits.add(len(self.findings), outcome.score, exhibit)
+            number = len(self.findings)
+            leads = self.exhibits.leads(number, outcome.score)
+            if outcome.map_seen is not None and (exhibit := _exhibit(outcome, outcome.map_seen, leads)).views:
+                self.exhibits.add(number, outcome.score, exhibit)
         self.findings.append(finding)
         of_classes = map(repr, finding.probabilities) if finding.probabilities else [""] * len(self._classes)
         self._folder.append(_line([*_cells(finding), *of_classes, *(_uids(case) if self._has_dicom else ())]))
@@ -395,8 +397,8 @@ def _banners(scorer: Scorer, findings: Sequence[Finding]) -> list[Banner]:
     return notices
 
 
-def _exhibit(scored: ScoredScan, whole: NDArray[np.float32]) -> Exhibit:
-    """Return the pictures of a case and, if the lesion is known, the pixel AUROC of its map."""
+def _exhibit(scored: ScoredScan, whole: NDArray[np.float32], scrolled: bool) -> Exhibit:
+    """Return the pictures of a case, slices to scroll if asked, and, if the lesion is known, the map's pixel AUROC."""
     scan = scored.cut.scan
     image = to_float(scan.pixels[None])[0].numpy()
     mask, auroc = None if scan.mask is None else scan.mask[0], np.nan
@@ -404,7 +406,7 @@ def _exhibit(scored: ScoredScan, whole: NDArray[np.float32]) -> Exhibit:
         inside = np.ones(mask.shape, bool) if scan.foreground is None else filled(scan.foreground[0]) | mask
         auroc = ranking.auroc(mask[inside].astype(np.int64), whole[inside].astype(np.float64))
     axis = scored.cut.across or 0
-    slices = prediction_page.slices(image, whole, mask, axis)
+    slices = prediction_page.slices(image, whole, mask, axis) if scrolled else None
     return Exhibit(prediction_page.views(image, whole, mask, axis, scored.reconstruction_seen), auroc, slices)
 
 

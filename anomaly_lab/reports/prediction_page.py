@@ -24,8 +24,9 @@ CASES_WITH_PICTURES = 40  # the cases with the highest scores get pictures
 CASES_WITH_COUNTERPARTS = 10  # of these, so many are also shown beside their counterparts, in full size
 CASES_IN_DETAIL = 5  # of these, so many have large pictures; those of the others have SMALL pixels per side at most
 SMALL, THUMBNAIL = 160, 56
+SLICE_SIDE = 256  # pixels per side of the views of a volume, of which there are several
 ROWS = 1000  # files in the table of the page
-VOLUMES = 5  # of the highest scores, so many can be scrolled slice by slice
+VOLUMES = 5  # among so many cases with the highest scores a volume can be scrolled slice by slice
 MOST_SLICES = 40  # evenly spaced ones of a volume that can be scrolled
 SLICES = 5  # shown of a volume, besides the slice with the largest part of a known lesion
 APART = 20  # shown slices are at least 1/APART of the volume apart, because neighbours look alike
@@ -73,7 +74,7 @@ class Slices(NamedTuple):
 
     Attributes:
         number: of each slice, from 1, [N].
-        image: uint8 [N, H, W, 3].
+        image: uint8 [N, H, W], or [N, H, W, 3] of a volume in colour.
         anomaly_map: float16 [N, H, W].
         mask: known lesion, bool [N, H, W], or None.
     """
@@ -186,26 +187,35 @@ class Exhibits:
             del self._scores[other]
             (self._folder / f"{other}.npz").unlink(missing_ok=True)
 
+    def leads(self, number: int, score: float) -> bool:
+        """Return whether a case is among the VOLUMES highest scores so far, so that its slices may be shown.
+
+        Args:
+            number: of the case.
+            score: its score.
+        """
+        ahead = sum((-s, n) < (-score, number) for n, s in self._scores.items() if n != number)
+        return ahead < VOLUMES
+
     def __iter__(self) -> Iterator[tuple[int, Exhibit]]:
         """Yield the number and the pictures of each case, the highest score first; slices of the first VOLUMES only."""
-        volumes = 0
-        for number in self._kept():
+        for place, number in enumerate(self._kept()):
             with np.load(self._folder / f"{number}.npz") as held:
                 count = len({name.partition(" ")[0] for name in held.files if " " in name})
                 shown = tuple(
                     View(
-                        title=str(held[f"{place} title"]),
-                        image=held[f"{place} image"],
-                        anomaly_map=held[f"{place} anomaly_map"],
-                        number=int(held[f"{place} number"]),
-                        **{part: held[name] for part in OPTIONAL if (name := f"{place} {part}") in held.files},
+                        title=str(held[f"{i} title"]),
+                        image=held[f"{i} image"],
+                        anomaly_map=held[f"{i} anomaly_map"],
+                        number=int(held[f"{i} number"]),
+                        **{part: held[name] for part in OPTIONAL if (name := f"{i} {part}") in held.files},
                     )
-                    for place in range(count)
+                    for i in range(count)
                 )
                 names = {part: f"slices_{part}" for part in Slices._fields if f"slices_{part}" in held.files}
-                volumes += bool(names)
-                slices = Slices(**{part: held[name] for part, name in names.items()}) if names else None
-                yield number, Exhibit(shown, float(held["auroc"]), slices if volumes <= VOLUMES else None)
+                is_shown = bool(names) and place < VOLUMES
+                slices = Slices(**{part: held[name] for part, name in names.items()}) if is_shown else None
+                yield number, Exhibit(shown, float(held["auroc"]), slices)
 
     def _kept(self) -> list[int]:
         return sorted(self._scores, key=lambda number: (-self._scores[number], number))[:CASES_WITH_PICTURES]
@@ -271,33 +281,31 @@ def slices(
     Examples:
         >>> found = slices(np.zeros((1, 100, 320, 200)), np.zeros((100, 320, 200), np.float32), mask=None)
         >>> found.image.shape, found.number[:3].tolist(), int(found.number[-1])
-        ((40, 160, 100, 3), [1, 4, 6], 100)
+        ((40, 160, 100), [1, 4, 6], 100)
     """
     if anomaly_map.ndim == 2:
         return None
     depth = anomaly_map.shape[axis]
     chosen = np.unique(np.linspace(0, depth - 1, min(depth, MOST_SLICES)).round().astype(int))
-    colours = [_reduced(images.shades(np.take(image, i, axis + 1)) * 255) for i in chosen]
-    maps = [_reduced(np.nan_to_num(np.take(anomaly_map, i, axis)).astype(np.float32)) for i in chosen]
+    shown = ((images.shades(np.take(image, i, axis + 1)) * 255).round().astype(np.uint8) for i in chosen)
+    grey = len(image) != 3
     masks = None if mask is None else [_reduced(np.take(mask, i, axis).astype(np.float32)) >= 0.5 for i in chosen]
     return Slices(
         chosen + 1,
-        np.stack(colours).round().astype(np.uint8),
-        np.stack(maps).astype(np.float16),
+        np.stack([_reduced(colours[..., 0] if grey else colours) for colours in shown]),
+        np.stack([_reduced(np.nan_to_num(np.take(anomaly_map, i, axis)).astype(np.float32)) for i in chosen]).astype(
+            np.float16
+        ),
         None if masks is None else np.stack(masks),
     )
 
 
-def _reduced(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Return a picture, [H, W] or [H, W, C], of SMALL pixels per side at most; each is the mean of those it is for."""
+def _reduced(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a picture, uint8 or float32 [H, W] or uint8 [H, W, 3], of SMALL pixels per side at most."""
     height, width = values.shape[:2]
     share = min(1.0, SMALL / max(height, width))
     size = max(1, round(width * share)), max(1, round(height * share))
-    planes = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None]
-    small = [
-        np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BOX)) for plane in planes
-    ]
-    return np.stack(small, -1) if values.ndim == 3 else small[0]
+    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX))
 
 
 class Scoring(NamedTuple):
@@ -434,7 +442,8 @@ def _frames(exhibit: Exhibit, brightest: float) -> Iterator[dict[str, Any]]:
     for i, number in enumerate(exhibit.slices.number.tolist()):
         if number in seen:
             continue
-        image = exhibit.slices.image[i].astype(np.float64) / 255
+        image = np.atleast_3d(exhibit.slices.image[i]).astype(np.float64) / 255
+        image = np.broadcast_to(image, (*image.shape[:2], 3))
         mask = None if exhibit.slices.mask is None else exhibit.slices.mask[i]
         overlay = images.overlay(
             image.transpose(2, 0, 1) * 2 - 1, exhibit.slices.anomaly_map[i].astype(float), brightest
@@ -450,6 +459,7 @@ def _frames(exhibit: Exhibit, brightest: float) -> Iterator[dict[str, Any]]:
 
 def _pictures(exhibit: Exhibit, brightest: float, largest: int) -> Iterator[dict[str, Any]]:
     """Yield the views of a case as the template needs them."""
+    largest = min(largest, SLICE_SIDE) if len(exhibit.views) > 1 else largest
     for view in exhibit.views:
         yield {
             "title": view.title,

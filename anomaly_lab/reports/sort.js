@@ -27,7 +27,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   table.classList.add("live");
   heads.forEach((head, column) => {
     const button = document.createElement("button");
-    button.type = "button";
+    Object.assign(button, { type: "button", title: "Sort" });
     button.append(...(head.textContent.trim() ? head.childNodes : ["name"]));
     head.append(button);
     button.addEventListener("click", () => {

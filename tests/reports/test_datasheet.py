@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import Opener, everywhere, overflows
 from pages import own, scripts_of
 
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, banners, clipping, intensities, write_datasheet
@@ -185,3 +186,31 @@ def test_what_is_clipped_is_said():
 def test_a_place_that_cannot_be_written_is_a_users_error(tmp_path: Path):
     with pytest.raises(UserError, match="cannot write"):
         write_datasheet(tmp_path / "nowhere" / "datasheet.html", sheet())
+
+
+@everywhere
+def test_pictures_are_enlarged_with_their_outline_and_tables_sorted(
+    open_page: Opener, tmp_path: Path, width: int, scheme: str
+) -> None:
+    skipped = [
+        {"file": f"{name}.png", "reason": reason} for name, reason in (("10", "torn"), ("9", "empty"), ("11", "a"))
+    ]
+    path = write_datasheet(tmp_path / "datasheet.html", sheet(facts=facts(skipped=skipped)))
+    opened = open_page(path, width, scheme)
+    files = opened.locator("#skipped tbody th")
+    opened.locator("#skipped").get_by_role("button", name="File").click()
+    assert files.all_inner_texts() == ["9.png", "10.png", "11.png"]
+    opened.locator("#skipped").get_by_role("button", name="Reason").press("Enter")
+    assert files.all_inner_texts() == ["11.png", "9.png", "10.png"]
+    dialog, picture = opened.locator("dialog"), opened.locator("#pictures .picture").first
+    picture.focus()
+    opened.keyboard.press("Enter")
+    opened.wait_for_function("document.querySelector('dialog .view img').getBoundingClientRect().width > 60")
+    assert dialog.locator("svg path").count() == 2
+    dialog.get_by_label("outline").uncheck()
+    assert dialog.locator("svg path").count() == 0
+    assert not dialog.get_by_label("over the original").is_visible()  # there is nothing over it
+    assert not dialog.get_by_label("slice").is_visible()
+    opened.keyboard.press("Escape")
+    assert dialog.is_hidden()
+    assert not overflows(opened)

@@ -145,7 +145,7 @@ def test_slices_to_scroll_are_those_of_the_volume_as_small_as_they_must_be() -> 
     found = volume().slices
     assert found is not None
     assert found.number.tolist() == list(range(1, 31))
-    assert found.image[:, 0, 0, 0].tolist() == np.linspace(0, 255, 30).round().astype(int).tolist()
+    assert found.image[:, 0, 0].tolist() == np.linspace(0, 255, 30).round().astype(int).tolist()
     assert found.mask is not None
     assert found.mask.any((1, 2)).nonzero()[0].tolist() == found.anomaly_map.any((1, 2)).nonzero()[0].tolist() == [4]
     large = slices(np.zeros((3, 200, 2 * SMALL, SMALL)), np.zeros((200, 2 * SMALL, SMALL), np.float32), None)
@@ -161,6 +161,7 @@ def test_volumes_can_be_scrolled_the_highest_scores_first_also_by_a_process_that
             exhibits.add(number, float(number), volume())
     kept = list(exhibits)
     assert [exhibit.slices is not None for _, exhibit in kept] == [True] * VOLUMES + [False] * 2
+    assert [exhibits.leads(99, score) for score in (0.0, 1.5, 2.5)] == [False, False, True]
     first = kept[0][1]
     assert first.slices is not None
     assert (first.slices.image == volume().slices.image).all()

@@ -22,8 +22,9 @@ from anomaly_lab.types import UserError
 
 CASES_PER_CLASS = 3
 PARTS = {"reconstruction", "anomaly_map"}  # pictures that a run may have stored of a case
-LARGEST = 96  # pixels per side of a picture, because a page holds a dozen for every row
+LARGEST = 256  # pixels per side of a picture, because a page holds a dozen for every row
 SIDE = 8  # generated images per row, as in the grids of callbacks.samples
+TILE = 96  # pixels per side of a generated image
 STRIPS = 2  # rows of generated images that are shown
 EMPTY = {"id": np.empty(0, str)}
 
@@ -177,7 +178,7 @@ def _samples(folder: Path) -> str:
         try:
             with Image.open(regular(path)) as grid:
                 tile = grid.width // SIDE
-                return _uri(grid.crop((0, 0, grid.width, min(grid.height, STRIPS * tile))), SIDE * LARGEST)
+                return _uri(grid.crop((0, 0, grid.width, min(grid.height, STRIPS * tile))), SIDE * TILE)
         except (OSError, SyntaxError):
             continue  # incomplete, because the run was killed
     return ""

@@ -9,7 +9,7 @@ from PIL import Image
 from study_runs import keep_pictures, write_run
 
 from anomaly_lab.studies.findings import read_findings
-from anomaly_lab.studies.page.gallery import LARGEST, SIDE, gallery
+from anomaly_lab.studies.page.gallery import LARGEST, SIDE, TILE, gallery
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
 
 STUDY = Study(
@@ -83,10 +83,10 @@ def test_known_lesions_are_outlined(run):
 
 
 def test_pictures_are_small(run):
-    found = hung({("a", 0): keep_pictures(run("a"), size=256)})
+    found = hung({("a", 0): keep_pictures(run("a"), size=2 * LARGEST)})
     (strip,) = found.strips
     assert opened(strip.parts["anomaly_map"]["001"]).size == (LARGEST, LARGEST)
-    assert opened(strip.samples).size == (SIDE * LARGEST, 2 * LARGEST)  # the upper two rows of eight
+    assert opened(strip.samples).size == (SIDE * TILE, 2 * TILE)  # the upper two rows of eight
 
 
 def test_the_last_grid_that_can_be_read_is_shown(run):

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from browser import Opener, everywhere, overflows
 from pages import own, scripts_of
 from study_runs import judged, keep_pictures, write_run
 
@@ -145,3 +146,42 @@ def test_p_values(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0.0412, "+.041"), (-0.2, "−.200"), (0.0, ".000"), (float("nan"), "–")])
 def test_differences_have_their_sign(value, text):
     assert page.signed(value) == text
+
+
+@everywhere
+def test_rows_are_sorted_and_a_case_is_enlarged_with_the_pictures_of_every_method(
+    open_page: Opener, tmp_path, width: int, scheme: str
+):
+    runs = {}
+    for i, row in enumerate("abc"):
+        for seed in range(2):
+            run = write_run(tmp_path / f"{row}{seed}", 2.0 - i / 2, seed)
+            keep_pictures(judged(run))
+            runs[Key(row, "set", seed)] = run
+    opened = open_page(page.write(read_findings(STUDY, runs, {}), tmp_path / "out"), width, scheme)
+    names = opened.locator("#table tbody th")
+    in_order = names.all_inner_texts()
+    score = opened.locator("#table thead").get_by_role("button", name="Set").first
+    score.click()
+    figures = [float(text) for text in opened.locator("#table tbody tr").evaluate_all(
+        "rows => rows.map(row => row.children[1].innerText.match(/[.\\d]+/)?.[0]).filter(Boolean)")]  # fmt: skip
+    assert figures == sorted(figures, reverse=True)
+    score.focus()
+    opened.keyboard.press("Enter")
+    opened.keyboard.press("Enter")
+    assert names.all_inner_texts() == in_order
+    dialog = opened.locator("dialog")
+    first = opened.locator(".pictured .picture").first
+    first.focus()
+    opened.keyboard.press("Enter")
+    layers = dialog.get_by_label("over the original")
+    said = layers.locator("option").all_inner_texts()
+    assert len(said) == 1 + 2 * 3  # nothing, or one of two pictures of three methods
+    assert said[0] == "nothing"
+    layers.select_option(said[-1])
+    assert dialog.locator(".over").get_attribute("src") == opened.locator(
+        f".pictured .picture[data-layer='{said[-1]}'] img").first.get_attribute("src")  # fmt: skip
+    assert "C" in dialog.locator(".title").inner_text()
+    opened.keyboard.press("Escape")
+    assert dialog.is_hidden()
+    assert not overflows(opened)
