@@ -42,6 +42,7 @@ class Worker:
     Attributes:
         facts: of what answers.
         restarts: how often the process was lost.
+        fault: why no process could be started when one was last needed; empty if all is well.
 
     Examples:
         >>> worker = Worker(partial(opened, "runs/a"), timeout=60, memory=2**33)  # doctest: +SKIP
@@ -54,7 +55,7 @@ class Worker:
         self._process: SpawnProcess | None = None
         self._line: Connection
         self.facts: dict[str, Any] = {}
-        self.restarts = 0
+        self.restarts, self.fault = 0, ""
 
     def start(self) -> None:
         """Start the process and wait until it can answer.
@@ -113,8 +114,9 @@ class Worker:
             first = UserError("the process that scores ended while it started; its output says why")
         if isinstance(first, Exception):
             self._end()
+            self.fault = str(first)
             raise first
-        self.facts = first
+        self.facts, self.fault = first, ""
 
     def _end(self) -> None:
         process, self._process = self._process, None

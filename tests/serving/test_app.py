@@ -24,13 +24,14 @@ from anomaly_lab.serving.app import create
 from anomaly_lab.serving.jobs import Answer, Job
 from anomaly_lab.serving.settings import Settings
 from anomaly_lab.serving.workspace import Workspace
+from anomaly_lab.types import UserError
 
 
 class Inline:
     """A worker that answers in this process."""
 
     facts: dict[str, Any] = ToyAnswers.facts
-    restarts = 0
+    restarts, fault = 0, ""
 
     def ask(self, job: Job) -> Answer:
         return ToyAnswers().answer(job)
@@ -130,6 +131,18 @@ def test_metrics_count_by_path_and_status_alone(client: TestClient) -> None:
 def test_health_names_the_run_and_its_caveats(client: TestClient) -> None:
     said = client.get("/health").json()
     assert (said["status"], said["run"]["name"], said["caveats"]) == ("ok", "toys/1", [CAVEAT])
+
+
+def test_a_run_that_was_taken_away_is_ill_health(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(self: Inline, job: Job) -> Answer:
+        raise UserError("runs/a is not a run folder")
+
+    monkeypatch.setattr(Inline, "ask", gone)
+    answer = client.post("/score", content=b"123")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "runs/a is not a run folder")
+    assert left(client) == []
+    monkeypatch.setattr(Inline, "fault", "runs/a is not a run folder")
+    assert client.get("/health").status_code == 503
 
 
 def test_the_page_runs_its_own_script_and_style_and_asks_nobody_else(client: TestClient) -> None:

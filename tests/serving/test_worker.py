@@ -89,8 +89,14 @@ def test_a_file_that_takes_more_memory_than_it_may_is_refused(worker: Worker, jo
 
 @pytest.mark.parametrize(("opener", "message"), [(refusing, "not a run folder"), (failing, "ValueError: a fault")])
 def test_what_cannot_be_opened_is_a_users_error(opener: Callable[[], ToyAnswers], message: str) -> None:
+    worker = Worker(opener, timeout=60, memory=2**28)
     with pytest.raises(UserError, match=message):
-        Worker(opener, timeout=60, memory=2**28).start()
+        worker.start()
+    assert worker.fault
+    worker._opened = opened
+    worker.start()
+    assert worker.fault == ""
+    worker.close()
 
 
 def test_a_closed_worker_has_no_process(worker: Worker) -> None:
