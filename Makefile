@@ -154,7 +154,7 @@ PEERS := anomaly_lab/bench/peers
 	  --constraint requirements.lock --requirement $(PEERS)/$*.txt
 	@touch $@
 
-bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|dashboard|serve]
+bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|dashboard|export|serve]
 	@$(RUNNER) -m anomaly_lab bench$(if $(SECTION), --section $(call quote,$(SECTION)))$(if $(PEER), --peer $(call quote,$(PEER)))$(if $(OUT), --out $(call quote,$(OUT))) $(OVERRIDES)
 
 # The site is built without the package's dependencies: docstrings are parsed, not imported.

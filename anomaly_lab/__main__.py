@@ -269,7 +269,7 @@ def export(
 def serve(run: Run, overrides: Overrides = None) -> None:
     """Score the scans that are sent to this machine with a trained run; needs the extra `serve`.
 
-    Takes host, port, queue, max_mb, max_megavoxels, timeout and upload_timeout; see docs/serving.md.
+    Takes host, port, queue, max_mb, max_megavoxels, max_gb, timeout and upload_timeout; see docs/serving.md.
     """
     from anomaly_lab.serving import command
 

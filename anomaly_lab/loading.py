@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anomaly_lab.runtime import description
+from anomaly_lab.types import UserError
 
 if TYPE_CHECKING:
     from anomaly_lab.api import Run
@@ -36,6 +37,10 @@ def load(source: str | Path | Run, *, trust: str | Sequence[str] = ()) -> Scorer
         from anomaly_lab.runtime.scorer import ExportScorer
 
         return ExportScorer.open(source)
-    from anomaly_lab import api
-
+    try:
+        from anomaly_lab import api
+    except ModuleNotFoundError as error:  # an environment for exports alone
+        raise UserError(
+            f"{source} is no export, and a run needs the package {error.name}: pip install anomaly_lab"
+        ) from error
     return api.load(source, trust=trust)

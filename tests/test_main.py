@@ -28,6 +28,8 @@ VERBS = [
     "report",
     "study",
     "bench",
+    "runs",
+    "dashboard",
 ]
 
 
@@ -191,6 +193,17 @@ def test_predict_hands_over_what_was_asked_and_tells_by_its_status_whether_all_w
     words = ["--out", "o", "--masks", "m", "--overwrite", "--anyway", "data.store.scoring_batch_size=8"]
     assert run("predict", "r", "i", *words).exit_code == status
     assert seen == [("r", Request(Path("i"), Path("m"), "o", True, True), words[-1:])]
+
+
+@pytest.mark.parametrize("verb", ["runs", "dashboard"])
+def test_the_page_of_all_runs_is_given_its_words(front_door: Path, monkeypatch: pytest.MonkeyPatch, verb: str):
+    from anomaly_lab.dashboard import command
+
+    seen: list[list[str]] = []
+    monkeypatch.setattr(command, {"runs": "write", "dashboard": "serve"}[verb], seen.append)
+    assert make(front_door, verb, "runs=a b").stdout.splitlines() == [verb, "runs=a b"]
+    assert (run(verb).exit_code, run(verb, "runs=a b").exit_code) == (0, 0)
+    assert seen == [[], ["runs=a b"]]
 
 
 @pytest.mark.parametrize(

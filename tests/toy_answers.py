@@ -11,7 +11,7 @@ CAVEAT = "Synthetic twin: generated <b>images</b>"
 
 
 class ToyAnswers:
-    """The score is the number of bytes; files that begin with D, H, E, N kill, hang, fail, are refused."""
+    """The score is the number of bytes; files that begin with D, H, E, M, N kill, hang, fail, inflate, are refused."""
 
     facts = {  # noqa: RUF012
         "run": {"name": "toys/1", "id": "1f"},
@@ -33,6 +33,8 @@ class ToyAnswers:
                 time.sleep(60)
             case b"E":
                 raise ValueError(first.decode())
+            case b"M":
+                bytearray(2**32)
             case b"N":
                 return Answer(REFUSED, {"detail": "it is no picture"})
         score = float(sum(path.stat().st_size for path in files))

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from anomaly_lab.bench import dashboard, gpu, hq, many_pictures, peer, search, serve
+from anomaly_lab.bench import dashboard, export, gpu, hq, many_pictures, peer, search, serve
 from anomaly_lab.bench import data as stores
 from anomaly_lab.bench.bare_loop import BareLoop
 from anomaly_lab.bench.turns import Times, interleaved
@@ -40,6 +40,7 @@ from anomaly_lab.types import Batch
 
 SECTIONS: dict[str, Callable[[Path, Sequence[str]], None]] = {  # parts with a measurement of their own
     "dashboard": dashboard.main,  # one page over 10 000 runs
+    "export": export.main,  # every detector with and without torch
     "gpu": gpu.main,  # a quarter of an hour
     "serve": serve.main,  # a server under load
 }
@@ -68,7 +69,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     options = parser.parse_args(arguments)
     if options.section in SECTIONS:
-        SECTIONS[options.section](options.out or Path(f"runs/bench_{options.section}.json"), options.overrides)
+        place = options.out or Path(f"runs/bench_{options.section}.json")
+        SECTIONS[options.section](place, options.overrides)
         return
     if options.section:
         settings = hq.settings(options.overrides)

@@ -42,7 +42,7 @@ class Asked(NamedTuple):
             >>> Asked.of(["run=here"], ["runs"])
             Traceback (most recent call last):
                 ...
-            anomaly_lab.types.UserError: run=here: there is no such setting here. Did you mean 'runs'?
+            anomaly_lab.types.UserError: run=here: there is no such setting here. Did you mean: 'runs'?
         """
         asked = cls()
         for word in words:

@@ -145,7 +145,8 @@ class Index:
         with self._lock:
             values = self._ask(f"SELECT path, {name} FROM runs")
             if paths is not None:
-                values = [(path, value) for path, value in values if path in {*paths}]
+                wanted = {*paths}
+                values = [(path, value) for path, value in values if path in wanted]
         for path, value in values:
             with contextlib.suppress(ValueError, TypeError, zlib.error):
                 yield path, _unpacked(value)

@@ -31,7 +31,9 @@ LARGEST = 2**26  # bytes of a file of the record
 SETTINGS = 2000  # of a configuration at most
 LONGEST = 300  # letters of a value that is shown
 POINTS, SPARK, CURVES = 64, 24, 8  # of a curve, of the small one of a running run; curves of a run
+FEW = 5  # points that the small curve should have
 SPARSE = 2**22  # bytes of metrics.jsonl from which on lines are skipped
+LOCK = Path(".lock")  # of a run, see `run_folder.locked`
 REPEATS = ("seed", "fold")  # settings so named make a run another repeat of the same thing
 Curve = dict[str, tuple[list[float], list[float]]]  # by the name of what was tracked, iterations and values
 
@@ -123,30 +125,35 @@ def find(place: Path) -> dict[str, Found]:
     if (place / "config.yaml").is_file():
         raise UserError(f"{place} is a run folder; name the folder that your runs lie in: runs=…")
     held = _held()
-    return {folder.relative_to(place).as_posix(): _found(folder, held) for folder in _walk(place)}
+    return {folder.removeprefix(str(place)).lstrip("/"): _found(folder, below, held) for folder, below in _walk(place)}
 
 
-def _walk(place: Path) -> Iterator[Path]:
+def _walk(place: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield the run folders, each with the names in it."""
     for folder, names, files in os.walk(place):
-        names[:] = sorted(name for name in names if not name.startswith("."))
         if {"config.yaml", "provenance.json"} & set(files):
+            yield folder, {*names, *files}
             names.clear()
-            yield Path(folder)
+        names[:] = sorted(name for name in names if not name.startswith("."))
 
 
-def _found(folder: Path, held: set[int] | None) -> Found:
+def _found(folder: str, below: set[str], held: set[int] | None) -> Found:
+    """Look at a run folder; there may be ten thousand, so that paths are texts here."""
     marks = []
     for name in FILES:
-        with contextlib.suppress(OSError):
-            known = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 – of ten thousand folders
-            marks.append(f"{name}:{known.st_mtime_ns}:{known.st_size}")
-    lock = folder / ".lock"
+        if name.partition("/")[0] in below:
+            with contextlib.suppress(OSError):
+                known = os.stat(f"{folder}/{name}")  # noqa: PTH116
+                marks.append(f"{name}:{known.st_mtime_ns}:{known.st_size}")
+    return Found(" ".join(marks), substitute(LOCK).name in below or (LOCK.name in below and _is_held(folder, held)))
+
+
+def _is_held(folder: str, held: set[int] | None) -> bool:
+    lock = Path(folder) / LOCK
     try:
-        inode = os.lstat(lock).st_ino
+        return _is_taken(lock) if held is None else os.lstat(lock).st_ino in held
     except OSError:
-        return Found(" ".join(marks), held=False)
-    taken = inode in held if held is not None else _is_taken(lock)
-    return Found(" ".join(marks), taken or substitute(lock).exists())
+        return False
 
 
 def _held() -> set[int] | None:
@@ -162,10 +169,7 @@ def _held() -> set[int] | None:
 
 
 def _is_taken(lock: Path) -> bool:
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
-    except OSError:
-        return False
+    descriptor = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
@@ -190,7 +194,7 @@ def read(place: Path, path: str, held: bool = False) -> Read:
     run = place / path
     try:
         path.encode()
-        for name in RECORD:
+        for name in (*FILES, "samples"):
             _refuse_strange(run, name)
         facts, metrics = read_provenance(run), read_metrics(run)
         if not facts:
@@ -220,7 +224,7 @@ def _refuse_strange(run: Path, name: str) -> None:
         if not path.resolve().is_relative_to(run.resolve()):
             raise UserError(f"{name} is a link out of the run folder")
         known = path.stat()
-    if name != "metrics.jsonl" and known.st_size > LARGEST:
+    if name in RECORD and name != "metrics.jsonl" and known.st_size > LARGEST:
         raise UserError(f"{name} has {known.st_size} bytes; more than {LARGEST} are not read")
 
 
@@ -312,7 +316,8 @@ def _row(run: Path, path: str, record: _Record, held: bool) -> Row:
     versus = metrics.get("versus_baselines") or {}
     gain = _figure(versus.get("difference"))
     phases = detector.get("phases") or {}
-    drawn = next(iter(curves(log).values()), ([], []))[1]
+    tracked = [values for _, values in curves(log).values()]
+    drawn = next((values for values in tracked if len(values) >= FEW), tracked[0] if tracked else [])
     finished = bool(facts.get("finished"))
     source = {"twin": "synthetic twin"}.get(facts.get("source", ""), facts.get("source"))
     kind = str(detector.get("class") or config.get("detector._target_", "")).rpartition(".")[2]

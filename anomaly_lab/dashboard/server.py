@@ -28,6 +28,7 @@ from anomaly_lab.types import UserError
 HERE = "127.0.0.1"
 PORT = 8765
 PAUSE = 2.0  # seconds between two looks at the run folders, whoever asks
+SHARE = 10  # or as many times as long as a look takes, so that thousands of runs do not keep a core busy
 TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png", ".jpg": "image/jpeg"}
 POLICIES = {  # beside the page's own
     "page": "frame-ancestors 'none'",
@@ -59,20 +60,22 @@ class Board:
         self._lock = threading.RLock()
         self._begun = self.version = time.time_ns() // 1_000_000  # so that a page of a former server gets everything
         self._changed: dict[str, int] = dict.fromkeys(self.index.update(progress), self.version)
-        self._looked = time.monotonic()
+        self._next = time.monotonic() + PAUSE
         self._page: tuple[int, str] = (0, "")
 
     def look(self) -> None:
         """Look at the run folders, unless that was just done; one that is gone for a moment changes nothing."""
         with self._lock:
-            if time.monotonic() - self._looked < PAUSE:
+            begun = time.monotonic()
+            if begun < self._next:
                 return
             try:
                 changed = self.index.update()
             except (UserError, OSError):
                 return
             finally:
-                self._looked = time.monotonic()
+                ended = time.monotonic()
+                self._next = ended + max(PAUSE, SHARE * (ended - begun)) if PAUSE else ended
             if changed:
                 self.version += 1
                 self._changed |= dict.fromkeys(changed, self.version)

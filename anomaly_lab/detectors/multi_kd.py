@@ -57,6 +57,7 @@ class MultiKD(Detector):
     """
 
     networks = ("cloner",)
+    map_tolerance = 1e-2  # a gradient through max-pooling: 3e-3 was seen in one of sixteen images
 
     def __init__(
         self,

@@ -77,6 +77,8 @@ def traced(detector: Detector, shape: Sequence[int]) -> Graph:
             )(example)
             sizes = {} if detector.graph_batch else {0: torch.export.Dim.DYNAMIC}
             program = torch.export.export(flat, (example,), dynamic_shapes=(sizes,))
+            if any(node.target == aten.as_strided.default for node in flat.graph.nodes):
+                program = program.run_decompositions({aten.as_strided_scatter.default: _written_over})
         except Exception as error:  # tracing fails in any way
             raise UserError(
                 f"{type(detector).__name__} cannot be exported: its `predict` cannot be traced ({_first_line(error)}); "
@@ -175,6 +177,13 @@ def _max_pool_backward(gradient: Tensor, image: Tensor, *rest: Any) -> Tensor:
     """Every gradient goes to the place its maximum came from."""
     indices = rest[-1]
     return torch.zeros_like(image).flatten(2).scatter_add(2, indices.flatten(2), gradient.flatten(2)).view_as(image)
+
+
+def _written_over(values: Tensor, source: Tensor, size: Any, stride: Any, offset: Any = None) -> Any:
+    """Autograd writes the gradient of a view into a tensor of zeros, and here the view is all of it."""
+    steps = torch.empty(source.shape, device="meta").stride()
+    whole = source.numel() == values.numel() and tuple(stride) == tuple(steps) and not offset
+    return source.reshape(values.shape) if whole else NotImplemented
 
 
 _WRITTEN_OUT: dict[Any, Callable[..., Any]] = {  # operations that ONNX lacks

@@ -196,7 +196,6 @@ def _check_lengths(content: Description) -> None:
         "model.outputs": content["model"]["outputs"][:1] != ["score"]
         or len(set(content["model"]["outputs"])) < len(content["model"]["outputs"]),
         "expected": any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs),
-        "threshold": content["threshold"] is not None and not normals,
     }
     for key, wrong in faults.items():
         if wrong:

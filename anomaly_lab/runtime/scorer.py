@@ -58,6 +58,7 @@ class ExportScorer:
     Args:
         description: content of export.json.
         model: content of the ONNX file.
+        threads: that the model takes at most; 0 leaves it to onnxruntime, which takes a thread for each core.
 
     Attributes:
         description: what export.json says.
@@ -72,7 +73,7 @@ class ExportScorer:
         0.1
     """
 
-    def __init__(self, description: Description, model: bytes) -> None:
+    def __init__(self, description: Description, model: bytes, threads: int = 0) -> None:
         self.description = description
         self.threshold = description["threshold"]
         self.normals = np.array(description["normals"], np.float64)
@@ -85,14 +86,15 @@ class ExportScorer:
             ) from error
         volume = self._plan.preprocessing.volume
         self._expected = ExpectedInput(description["expected"], scaled=volume.window is None)
-        self._session = _session(description, model)
+        self._session = _session(description, model, threads)
 
     @classmethod
-    def open(cls, source: str | Path) -> ExportScorer:
+    def open(cls, source: str | Path, threads: int = 0) -> ExportScorer:
         """Create the scorer of an export.
 
         Args:
             source: its folder, its model or its export.json.
+            threads: see the class.
 
         Raises:
             UserError: it is no export, one of its files is missing, damaged or of another version, or onnxruntime is
@@ -110,7 +112,7 @@ class ExportScorer:
             )
         model = descriptions.model_of(folder, description)
         refuse_external(model, str(folder / file))
-        return cls(description, model)
+        return cls(description, model, threads)
 
     def score(self, source: ArrayLike, affine: ArrayLike | None = None, anyway: bool = False) -> ScoredArray:
         """Score one scan.
@@ -208,7 +210,7 @@ class ExportScorer:
 
     def _zero_and_one(self, scores: NDArray[np.float64]) -> tuple[float, float]:
         """Return the scores that a map of scores shows as 0 and 1: lowest validation normal and threshold."""
-        if self.threshold is None:
+        if self.threshold is None or not len(self.normals):
             return float(scores.min()), float(scores.max())
         return float(self.normals[0]), self.threshold
 
@@ -264,7 +266,7 @@ def _no_files(case: Case) -> Scan:
     raise UserError(f"{case.image}: an export scores arrays")
 
 
-def _session(description: Description, model: bytes) -> Any:
+def _session(description: Description, model: bytes, threads: int) -> Any:
     """Load the model on the CPU and compare it with its description."""
     try:
         import onnxruntime
@@ -272,6 +274,7 @@ def _session(description: Description, model: bytes) -> Any:
         raise UserError("scoring an export needs onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
+    options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of onnxruntime, which has its own for each fault

@@ -185,7 +185,8 @@ def create(worker: Worker, settings: Settings) -> FastAPI:
     @app.get("/health")
     async def health() -> JSONResponse:
         """Say that the server is at work, and what it scores with."""
-        return JSONResponse({"status": "ok", "version": __version__, "waiting": desk.waiting, **worker.facts})
+        status = {"status": worker.fault or "ok", "version": __version__, "waiting": desk.waiting}
+        return JSONResponse(status | worker.facts, 503 if worker.fault else 200)
 
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:

@@ -45,7 +45,8 @@ def main(run: str, words: Sequence[str] = ()) -> None:
 
     for name in ("python_multipart", "asyncio"):  # whose messages could quote a request
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    worker = Worker(partial(_opened, run, int(settings.max_megavoxels * 1e6), overrides), settings.timeout)
+    opened = partial(_opened, run, int(settings.max_megavoxels * 1e6), overrides)
+    worker = Worker(opened, settings.timeout, int(settings.max_gb * 2**30))
     with _listening(settings) as listener:
         worker.start()
         try:

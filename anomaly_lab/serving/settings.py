@@ -25,6 +25,7 @@ class Settings:
         queue: uploads that may wait; further ones are answered with 503.
         max_mb: largest upload, in MB.
         max_megavoxels: largest scan, in millions of pixels or voxels, by its header; a lower limit of the run stays.
+        max_gb: memory that one upload may take, beyond that of the idle process, in GB.
         timeout: seconds that reading and scoring one upload may take.
         upload_timeout: seconds that receiving one upload may take.
 
@@ -38,6 +39,7 @@ class Settings:
     queue: Annotated[int, Range("[1, 100000]")] = 2000
     max_mb: Annotated[float, Range("(0, 100000]")] = 256.0
     max_megavoxels: Annotated[float, Range("(0, 1000000]")] = 128.0
+    max_gb: Annotated[float, Range("(0, 100000]")] = 8.0
     timeout: Annotated[float, Range("(0, 86400]")] = 120.0
     upload_timeout: Annotated[float, Range("(0, 86400]")] = 60.0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -35,23 +36,26 @@ class Worker:
     Args:
         opened: makes what answers, in the other process; it is sent there, so it is a function or a partial of one.
         timeout: seconds after which an upload is given up and the process ended.
+        memory: bytes that an upload may take beyond what the process has when it is ready; where the system can limit
+            that (Linux), a file that inflates to more is refused.
 
     Attributes:
         facts: of what answers.
         restarts: how often the process was lost.
+        fault: why no process could be started when one was last needed; empty if all is well.
 
     Examples:
-        >>> worker = Worker(partial(opened, "runs/a"), timeout=60)  # doctest: +SKIP
+        >>> worker = Worker(partial(opened, "runs/a"), timeout=60, memory=2**33)  # doctest: +SKIP
         >>> worker.ask(Job(Path("upload"))).status  # doctest: +SKIP
         200
     """
 
-    def __init__(self, opened: Callable[[], Answering], timeout: float) -> None:
-        self._opened, self._timeout, self._lock = opened, timeout, threading.Lock()
+    def __init__(self, opened: Callable[[], Answering], timeout: float, memory: int) -> None:
+        self._opened, self._timeout, self._memory, self._lock = opened, timeout, memory, threading.Lock()
         self._process: SpawnProcess | None = None
         self._line: Connection
         self.facts: dict[str, Any] = {}
-        self.restarts = 0
+        self.restarts, self.fault = 0, ""
 
     def start(self) -> None:
         """Start the process and wait until it can answer.
@@ -101,7 +105,7 @@ class Worker:
 
     def _start(self) -> None:
         self._line, other = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_answering, args=(self._opened, other), daemon=True)
+        self._process = _SPAWN.Process(target=_answering, args=(self._opened, other, self._memory), daemon=True)
         self._process.start()
         other.close()
         try:
@@ -110,8 +114,9 @@ class Worker:
             first = UserError("the process that scores ended while it started; its output says why")
         if isinstance(first, Exception):
             self._end()
+            self.fault = str(first)
             raise first
-        self.facts = first
+        self.facts, self.fault = first, ""
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -122,7 +127,7 @@ class Worker:
         self._line.close()
 
 
-def _answering(opened: Callable[[], Answering], line: Connection) -> None:
+def _answering(opened: Callable[[], Answering], line: Connection, memory: int) -> None:
     """Answer what comes down the line until its other end is closed, be it that the server was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the server ends this one
     with contextlib.suppress(OSError):  # where memory runs out, the kernel ends this process before the server
@@ -133,6 +138,7 @@ def _answering(opened: Callable[[], Answering], line: Connection) -> None:
         known = isinstance(error, UserError)
         line.send(error if known else UserError(f"the run cannot be opened ({type(error).__name__}: {error})"))
         return
+    _limit(memory)
     line.send(answers.facts)
     while True:
         try:
@@ -141,6 +147,21 @@ def _answering(opened: Callable[[], Answering], line: Connection) -> None:
             os._exit(0)
         try:
             answer = answers.answer(job)
+        except MemoryError:
+            answer = Answer(REFUSED, {"detail": "not scored: it takes more memory than the server gives an upload"})
         except Exception as error:  # a fault of ours; its text could quote a header
             answer = Answer(FAILED, {"detail": f"the server failed ({type(error).__name__}); the file was not scored"})
         line.send(answer)
+
+
+def _limit(memory: int) -> None:
+    """Let this process have so many more bytes; without effect where the system does not count them."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return
+    lines = (line.split() for line in status.read_text().splitlines())
+    has = next((int(words[1]) * 1024 for words in lines if words[:1] == ["VmData:"]), 0)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = has + memory
+    if hard == resource.RLIM_INFINITY or wanted < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))

@@ -96,6 +96,9 @@ def test_a_link_out_of_the_run_a_pipe_and_a_giant_are_not_read(place: Path):
     (run / "config.yaml").unlink()
     (run / "config.yaml").symlink_to(place.parent / "private.yaml")
     assert read(place, "vae_set/0").row.why == "config.yaml is a link out of the run folder"
+    (place / "vae_set/2/samples").rename(place.parent / "pictures")
+    (place / "vae_set/2/samples").symlink_to(place.parent / "pictures")
+    assert read(place, "vae_set/2").row.why == "samples is a link out of the run folder"
     (run / "config.yaml").unlink()
     os.mkfifo(run / "config.yaml")
     assert "it is no file" in str(read(place, "vae_set/0").row.why)
@@ -120,6 +123,15 @@ def test_curves_are_thinned_out_and_what_is_no_number_is_left_out():
     assert (len(x), x[0], x[-1], y[-1]) == (POINTS, 0, 999, 499.5)
     assert list(curves(log)) == ["train/loss"]
     assert list(curves([{"iteration": 1, f"train/{i}": 1.0} for i in range(20)])) != []
+
+
+def test_the_small_curve_is_the_first_one_that_has_something_to_show(place: Path):
+    path = place / "pca_set/stopped/metrics.jsonl"
+    lines = [{"iteration": i, "train/loss": float(i), **({"val/score": 9.0} if i == 3 else {})} for i in range(6)]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert read(place, "pca_set/stopped").row.live == [0, 1, 2, 3, 4, 5]
+    path.write_text(f"{json.dumps(lines[3])}\n")
+    assert read(place, "pca_set/stopped").row.live == [9.0]
 
 
 def test_a_long_log_is_read_in_parts_from_the_first_line_to_the_last(place: Path):

@@ -42,7 +42,9 @@ def test_values_are_those_of_torch(height: int, width: int, size: tuple[int, int
     colour=st.booleans(),
     channels=st.sampled_from([1, 3]),
 )
-def test_pictures_are_prepared_as_a_run_prepares_them(height, width, size, fit, dtype, colour, channels) -> None:
+def test_pictures_are_prepared_as_a_run_prepares_them(  # noqa: PLR0913 – what pictures can be
+    height, width, size, fit, dtype, colour, channels
+) -> None:
     rng = np.random.default_rng(3)
     shape = (height, width, 3) if colour else (height, width)
     is_float = np.dtype(dtype).kind == "f"

@@ -5,26 +5,33 @@ import base64
 import hashlib
 import logging
 import re
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import uvicorn
+from browser import Opener, everywhere, overflows
 from fastapi.testclient import TestClient
+from PIL import Image
 from toy_answers import CAVEAT, ToyAnswers
 
 from anomaly_lab.serving.app import create
 from anomaly_lab.serving.jobs import Answer, Job
 from anomaly_lab.serving.settings import Settings
 from anomaly_lab.serving.workspace import Workspace
+from anomaly_lab.types import UserError
 
 
 class Inline:
     """A worker that answers in this process."""
 
     facts: dict[str, Any] = ToyAnswers.facts
-    restarts = 0
+    restarts, fault = 0, ""
 
     def ask(self, job: Job) -> Answer:
         return ToyAnswers().answer(job)
@@ -126,6 +133,18 @@ def test_health_names_the_run_and_its_caveats(client: TestClient) -> None:
     assert (said["status"], said["run"]["name"], said["caveats"]) == ("ok", "toys/1", [CAVEAT])
 
 
+def test_a_run_that_was_taken_away_is_ill_health(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(self: Inline, job: Job) -> Answer:
+        raise UserError("runs/a is not a run folder")
+
+    monkeypatch.setattr(Inline, "ask", gone)
+    answer = client.post("/score", content=b"123")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "runs/a is not a run folder")
+    assert left(client) == []
+    monkeypatch.setattr(Inline, "fault", "runs/a is not a run folder")
+    assert client.get("/health").status_code == 503
+
+
 def test_the_page_runs_its_own_script_and_style_and_asks_nobody_else(client: TestClient) -> None:
     answer = client.get("/")
     policy = answer.headers["content-security-policy"]
@@ -168,3 +187,48 @@ def test_of_many_at_once_none_is_lost_and_few_lie_on_the_disk(tmp_path: Path, mo
             assert number % 5 == 0 or answer.json()["score"] == number + 1
     assert 1 <= most <= 16
     app.state.desk.workspace.close()
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server on a free port, in a thread of this process."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        app = create(Inline(), Settings())  # type: ignore[arg-type]
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+@everywhere
+def test_a_file_that_is_chosen_on_the_page_gets_its_score_and_its_map(
+    open_page: Opener, address: str, tmp_path: Path, width: int, scheme: str
+) -> None:
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "scan.png")
+    page = open_page(address, width, scheme)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.type") == "file"
+    page.set_input_files("input[type=file]", tmp_path / "scan.png")
+    page.wait_for_selector("#map:not([hidden])")
+    assert page.evaluate("document.querySelector('#map').decode().then(() => true)")
+    rows = dict(row.split("\t") for row in page.inner_text("#answer").splitlines())
+    assert rows["Score"] == str((tmp_path / "scan.png").stat().st_size)
+    assert rows["Called"] == "anomalous"
+    assert not overflows(page)
+    assert "generated <b>images</b>" in page.inner_text(".caveat")
+
+
+@everywhere
+def test_a_word_for_scans_of_another_nature_goes_with_the_file(
+    open_page: Opener, address: str, tmp_path: Path, width: int, scheme: str
+) -> None:
+    (tmp_path / "scan.png").write_bytes(b"a")
+    page = open_page(address, width, scheme)
+    page.check("#anyway")
+    page.set_input_files("input[type=file]", tmp_path / "scan.png")
+    page.wait_for_selector("#answer td:text-is('anyway')")
+    assert not overflows(page)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from anomaly_lab.types import UserError
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    worker = Worker(opened, timeout=60)
+    worker = Worker(opened, timeout=60, memory=2**28)
     worker.start()
     yield worker
     worker.close()
@@ -77,10 +78,25 @@ def test_a_fault_of_ours_names_its_kind_and_nothing_of_the_file(worker: Worker, 
     assert worker.restarts == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what a process takes")
+def test_a_file_that_takes_more_memory_than_it_may_is_refused(worker: Worker, job: Callable[[bytes], Job]) -> None:
+    answer = worker.ask(job(b"M"))
+    assert answer.status == 422
+    assert "memory" in answer.content["detail"]
+    assert worker.restarts == 0
+    assert worker.ask(job(b"123")).status == 200
+
+
 @pytest.mark.parametrize(("opener", "message"), [(refusing, "not a run folder"), (failing, "ValueError: a fault")])
 def test_what_cannot_be_opened_is_a_users_error(opener: Callable[[], ToyAnswers], message: str) -> None:
+    worker = Worker(opener, timeout=60, memory=2**28)
     with pytest.raises(UserError, match=message):
-        Worker(opener, timeout=60).start()
+        worker.start()
+    assert worker.fault
+    worker._opened = opened
+    worker.start()
+    assert worker.fault == ""
+    worker.close()
 
 
 def test_a_closed_worker_has_no_process(worker: Worker) -> None:

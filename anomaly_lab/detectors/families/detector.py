@@ -45,6 +45,9 @@ class Detector(pl.LightningModule, ABC):
         graph_batch: number of images that a graph of `predict` takes, where its code runs over them one by one; None
             for any. Elsewhere `predict` says image.shape[0], not len(image), which a graph would keep as a number.
 
+        map_tolerance: largest difference of an exported map, as a share of the largest value, that rounding explains.
+            float32 has seven digits; a gradient through max-pooling jumps where two values are equal but for rounding.
+
     Examples:
         A complete method, to be saved as `anomaly_lab/detectors/mean_image.py`:
 
@@ -86,6 +89,7 @@ class Detector(pl.LightningModule, ABC):
     uncompiled: tuple[str, ...] = ()
     compilation: dict[str, Any] | None = None
     graph_batch: ClassVar[int | None] = None
+    map_tolerance: ClassVar[float] = 1e-4
     rescored: Callable[[Tensor, Prediction], Prediction] | None = None
     iteration: Tensor
 

@@ -1,0 +1,24 @@
+"""What a run was trained on tells arrays apart as well; the cases of files are in tests/pipeline."""
+
+from pathlib import Path
+
+import numpy as np
+
+from anomaly_lab.data.expected_input import ExpectedInput, modality_of
+from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.types import Case
+
+ARRAY = Case("array", "", Path(), label=0)
+
+
+def test_an_array_has_no_modality_and_is_judged_by_its_values() -> None:
+    facts = {"kinds": {"picture": 3}, "modalities": {"CR": 3}, "range": {"low": [0, 0], "high": [0.9, 1.0]}}
+    assert modality_of(ARRAY) == ""
+    assert ExpectedInput(facts).objections(ARRAY, Scan(np.array([[[0, 250]]], np.uint8))) == []
+    (objection,) = ExpectedInput(facts).objections(ARRAY, Scan(np.array([[[0, 9]]], np.uint8)))
+    assert "its intensities run from 0" in objection
+
+
+def test_a_run_that_recorded_nothing_objects_to_nothing() -> None:
+    assert not ExpectedInput({}).is_known
+    assert ExpectedInput({}).objections(ARRAY, Scan(np.zeros((1, 2, 2, 2)), affine=np.eye(4))) == []
