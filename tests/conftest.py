@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 from browser import chromium, open_page  # noqa: F401 – fixtures
+from hypothesis import settings
 from torch import Tensor
 from torch.utils.data import DataLoader
 from toys import Fit, Iterations, smooth
@@ -13,6 +14,9 @@ from toys import Fit, Iterations, smooth
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
 from anomaly_lab.experiment import trust
+
+settings.register_profile("untimed", deadline=None)  # no test asserts a time: a busy machine is no fault
+settings.load_profile("untimed")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
