@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from anomaly_lab.pipeline.cost import GPU_OPERATIONS
 from anomaly_lab.reports import decisions
 from anomaly_lab.reports.charts import BASELINE_NAMES, figure
 
@@ -93,15 +94,21 @@ def announce(run: Path, facts: dict[str, Any], where_to_get: str) -> None:
         warn(caveat)
     console.print(f"budget [bold]{facts['budget']}[/]: {_lengths(facts['detector']['phases'])} iterations")
     if "paper" in facts:
-        hours = facts["paper"]["estimated_seconds"] / 3600
-        cost = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+        cost = _hours(facts["paper"]["estimated_seconds"])
         lengths = _lengths(facts["paper"]["phases"])
         would = "this is" if facts["budget"] == "paper" else f"budget=paper would run {lengths} iterations,"
-        say(f"{would} about {cost} on this machine")
+        on_gpu = facts["paper"].get("gpu_seconds")  # unknown to older runs, 0 of what computes no convolution
+        gpu = f", {_hours(on_gpu)} on a GPU that sustains {GPU_OPERATIONS / 1e12:.0f} TFLOP/s" if on_gpu else ""
+        say(f"{would} about {cost} on this machine{gpu}")
     if "started_from" in facts:
         say(f"warm start: phase {facts['started_from']['phase']} of {facts['started_from']['run']}")
     announce_data(facts["data"])
     say(f"run: {run}")
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
 
 
 def announce_source(source: str, where_to_get: str) -> None:

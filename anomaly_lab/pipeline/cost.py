@@ -3,13 +3,16 @@
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import flop_registry
 
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
@@ -17,22 +20,58 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.types import Batch
 
 MIN_IMAGES = 2  # images of the first measured mini-batch; one of the published size may take minutes
+ITERATIONS = 2  # of a measurement: one to warm up and one to measure
+GPU_OPERATIONS = 20e12  # a second; a fifteenth of what an A100 has in bfloat16: small networks do not fill it
 MAX_SECONDS = 1.0  # the second measurement uses as many images as this time allows
 
 
-def estimated_seconds(settings: DictConfig) -> float:
-    """Return the estimated seconds of all phases of an experiment, see `phase_seconds`.
+class Cost(NamedTuple):
+    """What a training takes.
+
+    Attributes:
+        seconds: on this machine.
+        operations: floating-point operations of its convolutions and matrix products, a multiplication and an addition
+            being two. They are the same on any machine.
+
+    Examples:
+        >>> Cost(3600.0, 7.2e16).gpu_seconds
+        3600.0
+    """
+
+    seconds: float
+    operations: float
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Seconds on a GPU that sustains GPU_OPERATIONS a second."""
+        return self.operations / GPU_OPERATIONS
+
+
+def estimated(settings: DictConfig) -> Cost:
+    """Return the estimated cost of all phases of an experiment together, see `phase_costs`.
 
     Examples:
         >>> from anomaly_lab.experiment.config import load
-        >>> estimated_seconds(load("ganomaly_headct", ["budget=paper"]))  # doctest: +SKIP
+        >>> estimated(load("ganomaly_headct", ["budget=paper"])).seconds  # doctest: +SKIP
         5400.0
     """
-    return sum(phase_seconds(settings).values())
+    costs = phase_costs(settings).values()
+    return Cost(sum(cost.seconds for cost in costs), sum(cost.operations for cost in costs))
 
 
 def phase_seconds(settings: DictConfig) -> dict[str, float]:
-    """Estimate the seconds that each phase of an experiment takes, without loading data.
+    """Estimate the seconds that each phase of an experiment takes on this machine, see `phase_costs`.
+
+    Examples:
+        >>> from anomaly_lab.experiment.config import load
+        >>> phase_seconds(load("fanogan_headct", ["budget=laptop"]))  # doctest: +SKIP
+        {'gan': 210.0, 'encoder': 45.0}
+    """
+    return {name: cost.seconds for name, cost in phase_costs(settings).items()}
+
+
+def phase_costs(settings: DictConfig) -> dict[str, Cost]:
+    """Estimate what each phase of an experiment takes, without loading data.
 
     Measures one iteration of each phase on noise. If a mini-batch of the full size is slow, a smaller one is measured
     and the time is scaled up. On an idle machine the estimate is within about a factor of two, enough to choose a
@@ -42,25 +81,28 @@ def phase_seconds(settings: DictConfig) -> dict[str, float]:
         settings: the resolved experiment.
 
     Returns:
-        Seconds by name of the phase.
+        Cost by name of the phase.
 
     Examples:
         >>> from anomaly_lab.experiment.config import load
-        >>> phase_seconds(load("fanogan_headct", ["budget=laptop"]))  # doctest: +SKIP
-        {'gan': 210.0, 'encoder': 45.0}
+        >>> phase_costs(load("fanogan_headct", ["budget=laptop"]))["gan"].seconds  # doctest: +SKIP
+        210.0
     """
-    seconds, elapsed = {}, 0
+    costs, elapsed = {}, 0
     detector: Detector = configuration.build(settings.detector)
     detector.to(memory_format=torch.channels_last)
     whole = settings.data.batch_size
     for phase in detector.schedule:
-        first = _iteration(settings, detector, elapsed, (phase.minibatches, MIN_IMAGES))
+        with _Operations() as counted:
+            first = _iteration(settings, detector, elapsed, (phase.minibatches, MIN_IMAGES))
+        operations = counted.total / ITERATIONS * whole / MIN_IMAGES
         # Scaling a tiny mini-batch would scale the constant cost of an iteration as well, a first one that of starting.
         images = max(MIN_IMAGES, min(whole, int(MIN_IMAGES * MAX_SECONDS / first)))
         duration = _iteration(settings, detector, elapsed, (phase.minibatches, images))
-        seconds[phase.name] = duration * whole / images * phase.iterations
+        seconds = duration * whole / images
+        costs[phase.name] = Cost(seconds * phase.iterations, operations * phase.iterations)
         elapsed += phase.iterations
-    return seconds
+    return costs
 
 
 def _iteration(settings: DictConfig, detector: Detector, elapsed: int, size: tuple[int, int]) -> float:
@@ -87,6 +129,23 @@ def _iteration(settings: DictConfig, detector: Detector, elapsed: int, size: tup
     return clock.seconds
 
 
+class _Operations(TorchDispatchMode):
+    """Counts the operations of convolutions and matrix products, backward passes included.
+
+    PyTorch's FlopCounterMode also follows modules, by hooks that do not bear `torch.autograd.grad`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def _classes(settings: DictConfig) -> Tensor:
     """Return a target for each kind of case, [kinds, K]: one of each class, and one of none if that is possible."""
     targets = torch.eye(len(settings.data.classes), dtype=torch.int8)
@@ -94,13 +153,13 @@ def _classes(settings: DictConfig) -> Tensor:
 
 
 class _Noise(Dataset[Batch]):
-    """Noise for two iterations: one to warm up and one to measure; of images in turn the given targets."""
+    """Noise for ITERATIONS; of images in turn the given targets."""
 
     def __init__(self, shape: tuple[int, ...], targets: Tensor | None = None) -> None:
         self.shape, self.targets = shape, targets
 
     def __len__(self) -> int:
-        return 2
+        return ITERATIONS
 
     def __getitem__(self, i: int) -> Batch:
         batch = Batch(image=torch.rand(self.shape) * 2 - 1)

@@ -14,7 +14,7 @@ from anomaly_lab.evaluation.protocol import CAVEATS
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint, run_folder
 from anomaly_lab.experiment.schema import TARGET, locate
-from anomaly_lab.pipeline.cost import estimated_seconds
+from anomaly_lab.pipeline.cost import estimated
 from anomaly_lab.pipeline.expected_input import describe
 
 
@@ -61,17 +61,22 @@ def provenance(
 
 
 def published(paper: DictConfig) -> dict[str, Any]:
-    """Return the phases of the paper budget and the seconds they would take on this machine.
+    """Return the phases of the paper budget and the seconds they would take on this machine, and on a GPU.
 
     Args:
         paper: the experiment, resolved at the paper budget.
 
     Examples:
         >>> published(configuration.load("fanogan_headct", ["budget=paper"]))  # doctest: +SKIP
-        {'phases': {'gan': 50000, 'encoder': 50000}, 'estimated_seconds': 190000}
+        {'phases': {'gan': 50000, 'encoder': 50000}, 'estimated_seconds': 190000, 'gpu_seconds': 4000}
     """
     detector: Detector = configuration.build(paper.detector)
-    return {"phases": _iterations(detector), "estimated_seconds": round(estimated_seconds(paper))}
+    cost = estimated(paper)
+    return {
+        "phases": _iterations(detector),
+        "estimated_seconds": round(cost.seconds),
+        "gpu_seconds": round(cost.gpu_seconds),
+    }
 
 
 def _switched_on(config: DictConfig) -> list[str]:

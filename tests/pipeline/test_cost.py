@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from anomaly_lab.experiment import config
@@ -71,7 +72,7 @@ def test_starting_up_is_not_scaled(fanogan: DictConfig, monkeypatch: pytest.Monk
 
 def test_the_whole_is_the_sum_of_the_phases(fanogan: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_iteration", Machine(start=1.0, each=0.0))
-    assert cost.estimated_seconds(fanogan) == sum(cost.phase_seconds(fanogan).values())
+    assert cost.estimated(fanogan).seconds == sum(cost.phase_seconds(fanogan).values())
 
 
 @pytest.mark.parametrize("name", ["adgan_headct", "deep_svdd_headct", "kde_abmnist", "pool_svm_abmnist"])
@@ -100,3 +101,35 @@ def test_a_training_on_labels_is_measured(name: str) -> None:
     seconds = cost.phase_seconds(settings(name, "data.batch_size=4"))
     assert set(seconds) == ({"classifier"} if name == "classifier_headct" else {"classifier", "bigan", "svm"})
     assert all(value > 0 for value in seconds.values())
+
+
+def test_operations_are_those_of_the_networks_by_hand() -> None:
+    """An encoder: forward, and backward twice as much but for the images, which need no gradient."""
+    experiment = settings("deep_svdd_headct", "detector.pretrain_iterations=1", "detector.sphere_iterations=7")
+    detector = config.build(experiment.detector)
+    forward, first, image = 0.0, 0.0, torch.zeros(1, 1, 32, 32)
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal forward, first
+        weight = module.weight.numel()
+        places = output[0, 0].numel() if isinstance(module, torch.nn.Conv2d) else 1
+        forward += 2 * weight * places
+        first = first or 2 * weight * places
+
+    for module in detector.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(count)
+    detector.score({"image": image})
+    found = cost.phase_costs(experiment)[detector.schedule[-1].name].operations
+    assert found == pytest.approx(16 * 7 * (3 * forward - first), rel=0.01)
+
+
+def test_operations_grow_with_images_and_iterations(fanogan: DictConfig) -> None:
+    once = cost.phase_costs(fanogan)["gan"].operations
+    assert once > 0
+    twice = settings(
+        "fanogan_headct", "detector.gan_iterations=200", "detector.encoder_iterations=50", "detector.n_critic=5"
+    )
+    assert cost.phase_costs(twice)["gan"].operations == pytest.approx(2 * once)
+    larger = settings("fanogan_headct", "detector.gan_iterations=100", "detector.n_critic=5", "data.batch_size=32")
+    assert cost.phase_costs(larger)["gan"].operations == pytest.approx(2 * once)
