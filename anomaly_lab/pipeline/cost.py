@@ -129,14 +129,14 @@ def _iteration(settings: DictConfig, detector: Detector, elapsed: int, size: tup
     return clock.seconds
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types there
     """Counts the operations of convolutions and matrix products, backward passes included.
 
     PyTorch's FlopCounterMode also follows modules, by hooks that do not bear `torch.autograd.grad`.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from anomaly_lab.studies.findings import Findings
 
+Floats = NDArray[np.float64]
 FEWEST = 4  # methods of a correlation
 REPLICATES = 2000
 
@@ -86,7 +88,7 @@ def pooled(found: Mapping[str, Foreseen]) -> Pooled | None:
 
     Examples:
         >>> one = Foreseen(list("abcd"), [1, 2, 3, 4], [1, 2, 3, 4], 1.0)
-        >>> pooled({"a": one, "b": one._replace(auroc=[1, 2, 4, 3])}).rho
+        >>> round(pooled({"a": one, "b": one._replace(auroc=[1, 2, 4, 3])}).rho, 3)
         0.9
     """
     if not found:
@@ -98,18 +100,23 @@ def pooled(found: Mapping[str, Foreseen]) -> Pooled | None:
     for each in found.values():
         place = [each.names.index(name) for name in names]
         pairs.append((np.array(each.planted)[place], np.array(each.auroc)[place]))
-    random, replicated = np.random.default_rng(0), []
-    for _ in range(REPLICATES):
-        drawn = random.integers(len(names), size=len(names))
-        of_each = [_rho(planted[drawn], auroc[drawn]) for planted, auroc in pairs]
-        if np.isfinite(of_each).all():
-            replicated.append(float(np.mean(of_each)))
-    low, high = np.percentile(replicated, [2.5, 97.5]) if replicated else (math.nan, math.nan)
+    drawn = np.random.default_rng(0).integers(len(names), size=(REPLICATES, len(names)))
+    replicated = np.mean([_rhos(planted[drawn], auroc[drawn]) for planted, auroc in pairs], axis=0)
+    known = replicated[np.isfinite(replicated)]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (math.nan, math.nan)
     rho = float(np.mean([_rho(*pair) for pair in pairs]))
     return Pooled(rho, float(low), float(high), len(names), len(pairs))
 
 
-def _rho(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
-    if len(x) < FEWEST or len(set(x)) == 1 or len(set(y)) == 1:
-        return math.nan
-    return float(stats.spearmanr(x, y).statistic)
+def _rho(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> float:
+    """Return Spearman's correlation of n values each; NaN if they are too few, or one of the two is constant."""
+    return math.nan if len(x) < FEWEST else float(_rhos(np.array(x)[None], np.array(y)[None])[0])
+
+
+def _rhos(x: Floats, y: Floats) -> Floats:
+    """Return Spearman's correlation of each row of x with that of y, [R, n]; NaN where one of the two is constant."""
+    ranks = [stats.rankdata(values, axis=1) for values in (x, y)]
+    a, b = (each - each.mean(1, keepdims=True) for each in ranks)
+    scale = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    of_rows: Floats = np.divide((a * b).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0)
+    return of_rows
