@@ -21,7 +21,7 @@ Format = Literal["onnx", "pt2"]
 INPUT = "patches"
 OUTPUTS = {"score": "anomaly_score", "map": "anomaly_map", "probabilities": "probabilities"}  # fields of Prediction
 LARGEST = 2**31 - 2**20  # bytes; what a file of ONNX can hold
-EXAMPLES = 3  # images that a graph is traced with: neither 0 nor 1, which torch takes for constants
+EXAMPLES = (11, 13, 17, 19, 23)  # images that a graph may be traced with
 
 aten = torch.ops.aten
 
@@ -66,7 +66,9 @@ def traced(detector: Detector, shape: Sequence[int]) -> Graph:
             "make predict, al.load(run)"
         )
     scoring = _Scoring(detector)
-    example = torch.zeros(detector.graph_batch or EXAMPLES, *shape)
+    # torch takes two sizes that are equal in the example for one and the same
+    images = next(number for number in EXAMPLES if number not in shape)
+    example = torch.zeros(detector.graph_batch or images, *shape)
     with _quiet(), torch.no_grad():
         there = scoring.everything(example)
         scoring.outputs = tuple(name for name, field in OUTPUTS.items() if getattr(there, field) is not None)

@@ -208,3 +208,10 @@ def test_weights_stay_as_they_are() -> None:
     graph.traced(detector, (1, 16, 16))
     assert all(np.array_equal(value, before[name]) for name, value in detector.state_dict().items())
     assert all(weight.requires_grad for weight in detector.parameters())
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 11, 11)])
+def test_no_other_size_is_taken_for_the_number_of_images(shape: tuple[int, int, int]) -> None:
+    """Traced with three images, no detector of colour pictures could be exported."""
+    network = graph.traced(PCA(shape[1:], in_channels=shape[0], samples=2, batch_size=2), shape)
+    assert network.batch is None
