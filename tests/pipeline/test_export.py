@@ -11,6 +11,7 @@ import torch
 from exported_run import trained
 
 import anomaly_lab as al
+from anomaly_lab import api
 from anomaly_lab.__main__ import app
 from anomaly_lab.pipeline import export as exporting
 from anomaly_lab.pipeline import graph
@@ -127,7 +128,7 @@ def test_the_command_line_and_the_api_are_the_same(own: Path, monkeypatch: pytes
     asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(exporting, "export_run", lambda *words: asked.append(words))
     app(["export", str(own), "--format", "pt2", "--out", "x"], standalone_mode=False)
-    monkeypatch.setattr(al.api, "export_run", lambda *words: asked.append(words))
+    monkeypatch.setattr(api, "export_run", lambda *words: asked.append(words))
     al.export(own, format="pt2", out="x")
     assert asked == [(str(own), "pt2", "x"), (own, "pt2", "x")]
 
