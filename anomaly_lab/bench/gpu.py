@@ -22,8 +22,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
@@ -34,6 +32,7 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.schema import TARGET, locate
 from anomaly_lab.pipeline import training
 from anomaly_lab.pipeline.console import quiet_lightning
+from anomaly_lab.pipeline.cost import Operations
 from anomaly_lab.types import Batch, UserError
 
 Row = dict[str, Any]  # column -> value
@@ -198,29 +197,6 @@ def trained(
         trainer = training.trainer_for(config.trainer, Path(folder), watched, epochs, limit_val_batches=0)
         trainer.fit(detector, datamodule=data)
         yield detector, data
-
-
-class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts floating-point operations of matrix products and convolutions, forward and backward, inside the block.
-
-    Torch's FlopCounterMode also keeps account of modules, which fails where a step calls `torch.autograd.grad`.
-
-    Examples:
-        >>> with Operations() as counter:
-        ...     _ = torch.ones(2, 3) @ torch.ones(3, 4)
-        >>> counter.total  # 2 · 2 · 3 · 4
-        48
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if count := flop_registry.get(func.overloadpacket):
-            self.total += count(*args, **(kwargs or {}), out_val=result)
-        return result
 
 
 class Stopwatch(pl.Callback):

@@ -47,6 +47,29 @@ class Cost(NamedTuple):
         return self.operations / GPU_OPERATIONS
 
 
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts floating-point operations of matrix products and convolutions, forward and backward, inside the block.
+
+    Torch's FlopCounterMode also keeps account of modules, which fails where a step calls `torch.autograd.grad`.
+
+    Examples:
+        >>> with Operations() as counter:
+        ...     _ = torch.ones(2, 3) @ torch.ones(3, 4)
+        >>> counter.total  # 2 · 2 · 3 · 4
+        48
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
 def estimated(settings: DictConfig) -> Cost:
     """Return the estimated cost of all phases of an experiment together, see `phase_costs`.
 
@@ -93,7 +116,7 @@ def phase_costs(settings: DictConfig) -> dict[str, Cost]:
     detector.to(memory_format=torch.channels_last)
     whole = settings.data.batch_size
     for phase in detector.schedule:
-        with _Operations() as counted:
+        with Operations() as counted:
             first = _iteration(settings, detector, elapsed, (phase.minibatches, MIN_IMAGES))
         operations = counted.total / ITERATIONS * whole / MIN_IMAGES
         # Scaling a tiny mini-batch would scale the constant cost of an iteration as well, a first one that of starting.
@@ -127,23 +150,6 @@ def _iteration(settings: DictConfig, detector: Detector, elapsed: int, size: tup
         noise = _Noise(shape, _classes(settings) if detector.supervised else None)
         trainer.fit(detector, DataLoader(noise, batch_size=None))
     return clock.seconds
-
-
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types there
-    """Counts the operations of convolutions and matrix products, backward passes included.
-
-    PyTorch's FlopCounterMode also follows modules, by hooks that do not bear `torch.autograd.grad`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0.0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if count := flop_registry.get(func._overloadpacket):
-            self.total += count(*args, **(kwargs or {}), out_val=out)
-        return out
 
 
 def _classes(settings: DictConfig) -> Tensor:

@@ -28,6 +28,7 @@ from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.experiment.config import Evaluation, ScoreRule
 from anomaly_lab.experiment.quality import FILE as QUALITY_FILE
 from anomaly_lab.experiment.schema import TARGET, locate
+from anomaly_lab.experiment.words import own_settings
 from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import (
@@ -495,7 +496,7 @@ def quality(path: str, words: Sequence[str] = (), asked: DataAsked = AS_RECORDED
     """
     _refuse_several("quality")
     run = run_folder.open_run(path)
-    own, overrides = Words.split(words)
+    own, overrides = own_settings(Words, words)
     config = configuration.recall(run / "config.yaml", overrides, QUALITY)
     with Interruption().listening(), run_folder.locked(run):
         network = own.network()

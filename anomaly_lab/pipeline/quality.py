@@ -6,27 +6,22 @@ generator is used. They set the threshold as well, which does not touch the imag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
-from yaml import YAMLError
 
 from anomaly_lab.callbacks.progress import Meter
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.devices import rounding
 from anomaly_lab.experiment.quality import Drawn, Estimate, Features, Reconstructed, Spread
-from anomaly_lab.experiment.record import check
-from anomaly_lab.experiment.schema import merged, to_object
 from anomaly_lab.losses.perceptual import perceptual_distance
 from anomaly_lab.metrics.generation import frechet_distance, kernel_distance_and_error, precision_and_recall
 from anomaly_lab.networks.backbones import BackboneName
@@ -57,29 +52,6 @@ class Words:
     features: BackboneName = "efficientnet_lite0"
     weights: str = "package"
     samples: Annotated[int, Range("[4, 100000]")] = 2000
-
-    @classmethod
-    def split(cls, words: Sequence[str]) -> tuple[Words, list[str]]:
-        """Split words `key=value` into these settings and the others.
-
-        Raises:
-            UserError: a setting cannot have such a value.
-
-        Examples:
-            >>> Words.split(["samples=8", "trainer.accelerator=cpu"])
-            (Words(features='efficientnet_lite0', weights='package', samples=8), ['trainer.accelerator=cpu'])
-        """
-        own = [word for word in words if word.partition("=")[0] in cls.__dataclass_fields__]
-        try:
-            given = OmegaConf.from_dotlist(own)
-        except (YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{' '.join(own)}: the text after '=' is not valid YAML") from error
-        found: Words = to_object(merged(OmegaConf.structured(cls), given))
-        try:
-            check(asdict(found), cls)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        return found, [word for word in words if word not in own]
 
     def network(self) -> ClassifierFeatures:
         """Return the classifier with its weights.

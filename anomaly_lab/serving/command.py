@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from rich.console import Console
 from rich.text import Text
 
+from anomaly_lab.experiment.words import own_settings
 from anomaly_lab.serving.jobs import Answering
 from anomaly_lab.serving.settings import Settings
 from anomaly_lab.types import UserError
@@ -37,7 +38,7 @@ def main(run: str, words: Sequence[str] = ()) -> None:
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"serving needs {', '.join(missing)}: pip install 'anomaly_lab[serve]'")
-    settings, overrides = Settings.split(words)
+    settings, overrides = own_settings(Settings, words)
     import uvicorn
 
     from anomaly_lab.serving.app import create

@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from yaml import YAMLError
 
-from anomaly_lab.experiment.record import check, read_provenance
+from anomaly_lab.experiment.record import read_provenance
 from anomaly_lab.experiment.run_folder import write_atomic
-from anomaly_lab.experiment.schema import merged, to_object
+from anomaly_lab.experiment.words import own_settings
 from anomaly_lab.pipeline.console import quiet_lightning
 from anomaly_lab.pipeline.cost import phase_seconds
 from anomaly_lab.reports.html import duration
@@ -173,31 +171,17 @@ def _narrowed(whole: Study, options: Options) -> tuple[Study, str]:
 
 def _split(words: Sequence[str]) -> tuple[Options, list[str]]:
     """Split the words into the study's options and the overrides for its runs."""
-    names = {option.name for option in dataclasses.fields(Options)}
-    option_words = [word for word in words if (key := word.partition("=")[0]) in names or key.startswith("sbatch.")]
-    overrides = [word for word in words if word not in option_words]
+    options, overrides = own_settings(Options, words, sections=("sbatch",))
     for word in overrides:
         if "=" not in word:
             raise UserError(f"'{word}' is not of the form key=value, as in jobs=2 or seeds=[0,1]")
         if word.partition("=")[0] in ("seed", "start_from", "name"):
             raise UserError(f"{word}: the study sets this for each run; select runs with seeds=[…] and rows=[…]")
-    options: Options = to_object(merged(OmegaConf.structured(Options), _parsed(option_words)))
-    try:
-        check(dataclasses.asdict(options), Options)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"jobs={options.jobs}: must be at least 1")
     if options.gpus < 0 or options.cpus < 1:
         raise UserError(f"gpus={options.gpus} cpus={options.cpus}: must be at least 0 and 1")
     return options, overrides
-
-
-def _parsed(words: Sequence[str]) -> DictConfig:
-    try:
-        return OmegaConf.from_dotlist(list(words))
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(words)}: the text after '=' is not valid YAML") from error
 
 
 def _launcher(options: Options, study: Study, overrides: Sequence[str]) -> Launcher:

@@ -15,18 +15,16 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import optuna
 import psutil
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
-from yaml import YAMLError
 
 from anomaly_lab.callbacks.mirror import Mirror
 from anomaly_lab.callbacks.progress import Meter
@@ -35,7 +33,8 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import record, run_folder
 from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.experiment.locks import lock
-from anomaly_lab.experiment.schema import TARGET, locate, merged, to_object
+from anomaly_lab.experiment.schema import TARGET, locate
+from anomaly_lab.experiment.words import own_settings
 from anomaly_lab.lesions.lesion import Lesion
 from anomaly_lab.lesions.planting import HELD_BACK, TUNING
 from anomaly_lab.pipeline import engine, launchers
@@ -76,37 +75,6 @@ class Words:
     objective: Literal["planted"] = "planted"
     prune: bool = True
     folder: str | None = None
-
-    @classmethod
-    def split(cls, words: Sequence[str]) -> tuple[Words, list[str]]:
-        """Split words `key=value` into these settings and the others.
-
-        Raises:
-            UserError: a setting cannot have such a value.
-
-        Examples:
-            >>> Words.split(["trials=3", "params=detector.lr=log(1e-5,1e-2)", "budget=smoke"])[1]
-            ['budget=smoke']
-        """
-        own = {key: value for key, _, value in (each.partition("=") for each in words) if key in cls.__annotations__}
-        if (asked := own.get("objective", "planted")) != "planted":
-            raise UserError(
-                f"objective={asked}: settings are chosen by lesions planted on validation normals (objective=planted); "
-                "chosen by test labels, the test would say nothing of new patients"
-            )
-        texts: Facts = {
-            key: own.pop(key) for key in ("params", "folder") if key in own
-        }  # no YAML: they may hold anything
-        try:
-            given = OmegaConf.from_dotlist([f"{key}={value}" for key, value in own.items()])
-        except (YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{own}: the text after '=' is not valid YAML") from error
-        found: Words = to_object(merged(OmegaConf.structured(cls), {**{str(k): v for k, v in given.items()}, **texts}))
-        try:
-            record.check(asdict(found), cls)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        return found, [each for each in words if each.partition("=")[0] not in cls.__annotations__]
 
 
 @dataclass(frozen=True)
@@ -182,7 +150,13 @@ def tune(experiment: str, words: Sequence[str]) -> Path:
 
 def _planned(experiment: str, words: Sequence[str]) -> Tuning:
     """Check everything that can be wrong before a trial is begun."""
-    settings, overrides = Words.split(words)
+    for each in words:
+        if each.startswith("objective=") and each != "objective=planted":
+            raise UserError(
+                f"{each}: settings are chosen by lesions planted on validation normals (objective=planted); chosen by "
+                "test labels, the test would say nothing of new patients"
+            )
+    settings, overrides = own_settings(Words, words, texts=("params", "folder"))
     space = read_space(settings.params)
     config = configuration.load(experiment, overrides)
     if str(config.trainer.get("devices", 1)) not in ("1", "auto"):

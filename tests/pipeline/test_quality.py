@@ -18,6 +18,7 @@ import anomaly_lab as al
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.experiment.quality import Quality, read_quality
 from anomaly_lab.experiment.record import check
+from anomaly_lab.experiment.words import own_settings
 from anomaly_lab.losses.perceptual import perceptual_distance
 from anomaly_lab.metrics.generation import frechet_distance, kernel_distance, precision_and_recall
 from anomaly_lab.networks import classifier_features
@@ -157,7 +158,7 @@ def test_a_training_that_diverged_is_named(detector: Detector) -> None:
 )
 def test_settings_that_cannot_be_are_refused_in_one_line(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said) as error:
-        Words.split(words)[0].network()
+        own_settings(Words, words)[0].network()
     assert "\n" not in str(error.value)
     assert "detector." not in str(error.value)
 
