@@ -7,7 +7,7 @@ from torch import Tensor
 from anomaly_lab.evaluation.planted import Trial, rank
 from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.lesions.lesion import Lesion, Site
-from anomaly_lab.lesions.planting import HELD_BACK, KINDS, TUNING
+from anomaly_lab.lesions.planting import HELD_BACK, KINDS, TUNING, plant
 from anomaly_lab.types import Batch, Prediction, UserError
 
 
@@ -69,3 +69,14 @@ def test_the_same_every_time_and_for_every_family() -> None:
 def test_what_cannot_be_compared_is_said(trial: Trial, said: str) -> None:
     with pytest.raises(UserError, match=said):
         rank({"own": ScoreRule()}, score, trial)
+
+
+def test_the_lift_is_the_rise_of_a_normals_score_in_deviations() -> None:
+    """The score is the mean, which a lesion raises by .3 of its share; the deviation is that of the normals' means."""
+    image = normals()
+    lesions = [plant(image, seed, (Bright(),), donors=image) for seed in range(2)]
+    rises = [(each.image - image).mean((1, 2, 3)) for each in lesions]
+    expected = torch.cat(rises).double().mean() / image.mean((1, 2, 3)).double().std()
+    (found,) = rank({"own": ScoreRule()}, score, Trial(image, range(2), (Bright(),)))
+    assert found.lift == pytest.approx(float(expected), rel=1e-4)
+    assert found.lift > 0

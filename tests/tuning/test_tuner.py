@@ -53,6 +53,7 @@ def test_as_many_trials_as_asked_and_the_best_is_an_experiment(tmp_path: Path, m
     page = tuner.tune("pca_headct", words(tmp_path, "trials=6", "data.batch_size=16"))
     assert len(measured) == 6
     best = max(params["detector.components"] for params in measured)
+    assert study(tmp_path).best_params["detector.components"] == best  # Optuna searches and prunes by the same order
     monkeypatch.setenv("ANOMALY_EXPERIMENTS", str(tmp_path / "tuning" / "experiments"))
     config = configuration.load("pca_headct_tuned", ["budget=smoke"])
     assert config.detector.components == best
