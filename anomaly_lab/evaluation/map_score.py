@@ -2,30 +2,37 @@
 
 A reconstruction often finds what the detector's own score throws away. From the signed difference of image and
 reconstruction, or the detector's map where it does not reconstruct, this makes another map and a score of it. Nothing
-is trained; with `standardise` the mean and deviation of the map at every place are measured on normals.
+is trained; with `standardise` the mean and deviation of the map at every place are measured on normals. With `features`
+the score is the sum of two, each in deviations of normals: that of the map, and a distance in features of a classifier.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from anomaly_lab.evaluation.memory import MAX_NORMALS as MAX_REMEMBERED
+from anomaly_lab.evaluation.memory import Memory
 from anomaly_lab.evaluation.scoring import Score
 from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.lesions.lesion import smoothed
+from anomaly_lab.networks.places import pooled
 from anomaly_lab.types import Batch, Prediction, UserError
 
 FILE = "score.npz"  # in the run folder: what was measured on the normals
 SIDE = 64  # pixels; `smooth` is given for a picture with sides of that length
+TERMS = ("map", "features")  # of the score, with features
 MAX_NORMALS = 1000  # normals on which the places are measured, at most
 
 
@@ -39,6 +46,10 @@ class MapScore:
         mean: of the map at every place, [1, *S].
         squares: sum of the squared distances from it, [1, *S].
         known: digests of the images measured: each of them is judged by the others, as a new image is.
+        memory: of their features; None without them.
+        remembered: number of the row that the memory has of each digest.
+        centre, deviation: mean and standard deviation of the two terms of the score, map and features, over the
+            normals, each judged by the others, [2]; the score is the sum of both terms in these deviations.
 
     Examples:
         >>> image = torch.zeros(1, 1, 8, 8)
@@ -54,6 +65,10 @@ class MapScore:
     mean: Tensor | None = None
     squares: Tensor | None = None
     known: set[str] = field(default_factory=set)
+    memory: Memory | None = None
+    remembered: dict[str, int] = field(default_factory=dict)
+    centre: Tensor = field(default_factory=lambda: torch.zeros(2))
+    deviation: Tensor = field(default_factory=lambda: torch.ones(2))
 
     @classmethod
     def fit(
@@ -72,18 +87,24 @@ class MapScore:
                 two normals.
         """
         fitted = cls(rule)
-        if rule.standardise == "none":
+        if rule.standardise == "none" and not rule.features:
             return fitted
+        kept: list[tuple[Tensor, Tensor, bool]] = []  # normals, their differences and whether these have a sign
         for image in images:
             there = image.to(device)
-            values = fitted._signed(there, score(Batch(image=there))).cpu().double()
-            for one, value in zip(image, values, strict=True):
+            prediction = score(Batch(image=there))
+            values = fitted._signed(there, prediction)
+            for one, value in zip(image, values.cpu().double(), strict=True):
                 fitted._add(one, value)
+            if rule.features:
+                fitted._remember(there)
+                kept.append((image, values.cpu(), prediction.reconstruction is not None))
         if fitted.count < 2:
             raise UserError(
-                f"score.standardise=place: it takes two normals at least to measure places, and score.normals="
-                f"{rule.normals} gives {fitted.count}; set score.standardise=none"
+                f"score.standardise=place, score.features: it takes two normals at least to measure them, and "
+                f"score.normals={rule.normals} gives {fitted.count}; set score.standardise=none score.features=false"
             )
+        fitted._measure_terms(kept, device)
         return fitted
 
     def __call__(self, image: Tensor, prediction: Prediction) -> Prediction:
@@ -96,15 +117,24 @@ class MapScore:
         Raises:
             UserError: the rule needs a reconstruction or a map that the detector does not have.
         """
-        values = self._signed(image, prediction)
-        if self.mean is not None:
-            values = self._standardised(image, values)
-        shown = _SIDES[self.rule.sign if prediction.reconstruction is not None else "bright"](values)
-        return prediction._replace(anomaly_score=self._pooled(shown), anomaly_map=shown)
+        shown = self._shown(image, self._signed(image, prediction), prediction.reconstruction is not None)
+        if self.memory is None:
+            return prediction._replace(anomaly_score=self._pooled(shown), anomaly_map=shown)
+        terms, distances = self._terms(image, shown)
+        deviation = self.deviation.to(terms)
+        score = ((terms - self.centre.to(terms)) / deviation).sum(1)
+        seen = F.interpolate(distances[:, None], size=tuple(shown.shape[2:]), mode="bilinear")
+        anomaly_map = shown / deviation[0] + seen / deviation[1]
+        return prediction._replace(anomaly_score=score, anomaly_map=anomaly_map, components=terms)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the terms of the score; none if it has but one."""
+        return () if self.memory is None else TERMS
 
     def for_new_images(self) -> MapScore:
         """Return what judges every image as a new one, none as one of the normals that were measured."""
-        return replace(self, known=set())
+        return replace(self, known=set(), remembered={})
 
     def save(self, run: Path) -> None:
         """Write what was measured into a run folder; an earlier file is replaced, or removed if nothing was."""
@@ -112,7 +142,12 @@ class MapScore:
             (run / FILE).unlink(missing_ok=True)
             return
         buffer, known = io.BytesIO(), np.array(sorted(self.known))
-        np.savez_compressed(buffer, count=self.count, mean=self.mean, squares=self.squares, known=known)
+        arrays: dict[str, Any] = {"count": self.count, "mean": self.mean, "squares": self.squares, "known": known}
+        if self.memory is not None:
+            arrays["rows"], arrays["weights"] = self.memory.rows.cpu(), self.memory.digest
+            arrays["remembered"] = np.array(list(self.remembered))  # in the order of the rows
+            arrays["terms"] = torch.stack([self.centre, self.deviation])
+        np.savez_compressed(buffer, **arrays)
         write_atomic(run / FILE, buffer.getvalue())
 
     @classmethod
@@ -120,19 +155,32 @@ class MapScore:
         """Read what was measured for a run.
 
         Raises:
-            UserError: the file is missing or damaged.
+            UserError: the file is missing or damaged, or the network of its features is another one.
         """
-        if rule.standardise == "none":
+        if rule.standardise == "none" and not rule.features:
             return cls(rule)
         try:
             with np.load(run / FILE, allow_pickle=False) as kept:
                 mean, squares = (torch.from_numpy(kept[name]).double() for name in ("mean", "squares"))
-                return cls(rule, int(kept["count"]), mean, squares, set(kept["known"].tolist()))
+                found = cls(rule, int(kept["count"]), mean, squares, set(kept["known"].tolist()))
+                if not rule.features:
+                    return found
+                rows, weights = torch.from_numpy(kept["rows"]), str(kept["weights"])
+                found.centre, found.deviation = torch.from_numpy(kept["terms"]).float()
+                found.remembered = {digest: row for row, digest in enumerate(kept["remembered"].tolist())}
         except (OSError, ValueError, KeyError, BadZipFile, EOFError, TypeError) as error:
             raise UserError(
-                f"{run / FILE}: what score.standardise=place was measured on cannot be read "
-                f"({type(error).__name__}); run: make evaluate RUN={run}"
+                f"{run / FILE}: what the score was measured on cannot be read ({type(error).__name__}); "
+                f"run: make evaluate RUN={run}"
             ) from error
+        found.memory = Memory(mean.shape)
+        if found.memory.digest != weights or found.memory.rows.shape[1:] != rows.shape[1:]:
+            raise UserError(
+                f"{run / FILE}: its features are of other weights than those of the installed package; "
+                f"run: make evaluate RUN={run}"
+            )
+        found.memory.rows = rows
+        return found
 
     def _signed(self, image: Tensor, prediction: Prediction) -> Tensor:
         """Return the smoothed difference of image and reconstruction, or the map of a detector without one, [B, 1, *S].
@@ -153,6 +201,40 @@ class MapScore:
             values = prediction.anomaly_map
         sigma = self.rule.smooth * min(values.shape[2:]) / SIDE
         return smoothed(values.flatten(0, 1).float(), sigma).view_as(values) if sigma else values.float()
+
+    def _shown(self, image: Tensor, values: Tensor, has_sign: bool) -> Tensor:
+        """Return the map, [B, 1, *S], from signed differences: standardised, and on the side that counts."""
+        if self.rule.standardise == "place" and self.mean is not None:
+            values = self._standardised(image, values)
+        return _SIDES[self.rule.sign if has_sign else "bright"](values)
+
+    def _terms(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the terms of the score, map and features, [B, 2], and the distances of the features, [B, h, w]."""
+        assert self.memory is not None
+        own = [self.remembered.get(_digest(one)) for one in image] if self.remembered else None
+        distances = self.memory.distances(image, own)
+        return torch.stack([self._pooled(shown), pooled(distances, self.rule.share)], 1), distances
+
+    def _remember(self, image: Tensor) -> None:
+        """Remember the features of normals [B, C, H, W], each picture once."""
+        self.memory = self.memory or Memory(image.shape[1:], image.device)
+        fresh = []
+        for i, digest in enumerate(map(_digest, image)):
+            if digest not in self.remembered and len(self.remembered) < MAX_REMEMBERED:
+                self.remembered[digest] = len(self.remembered)
+                fresh.append(i)
+        self.memory.add(image[fresh])
+
+    def _measure_terms(self, kept: Sequence[tuple[Tensor, Tensor, bool]], device: torch.device | str) -> None:
+        """Measure how the two terms of the score vary among normals, each of which is judged by the others."""
+        if not kept:
+            return
+        found = []
+        for image, values, has_sign in kept:
+            there = image.to(device)
+            found.append(self._terms(there, self._shown(there, values.to(device), has_sign))[0].cpu())
+        terms = torch.cat(found)
+        self.centre, self.deviation = terms.mean(0), terms.std(0).clamp_min(1e-6)
 
     def _add(self, image: Tensor, value: Tensor) -> None:
         """Add a normal to the mean and the squares (Welford 1962)."""

@@ -105,6 +105,11 @@ class ScoreRule:
             "validation", where each of them is judged by the others.
         pool: the score of a map is its "mean", its "max" or the mean of the share `top` of its highest values.
         top: share of the pixels for "top".
+        features: whether to add how far the features of EfficientNet-Lite0 (the extra `features`) lie from those of all
+            measured normals at the same place or one beside: a map misses what is redrawn well, features miss other
+            lesions. Both terms count in standard deviations of normals.
+        share: share of the places for `features`, those with the largest distances; 1 for a disease of the whole
+            picture.
 
     Examples:
         >>> ScoreRule("map", sign="bright").pool
@@ -118,6 +123,8 @@ class ScoreRule:
     normals: Literal["training", "validation"] = "training"
     pool: Literal["mean", "top", "max"] = "top"
     top: Annotated[float, Range("(0, 1]")] = 0.01
+    features: bool = False
+    share: Annotated[float, Range("(0, 1]")] = 0.05
 
 
 @dataclass

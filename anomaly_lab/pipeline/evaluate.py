@@ -72,7 +72,7 @@ def evaluate_run(
         label=data.store.labels[rows],
         score=scored["score"][place],
         baselines=baselines,
-        components=dict(zip(detector.components, terms, strict=True)),
+        components=dict(zip(detector.terms, terms, strict=True)),
         probabilities="probability" in scored,
     )
     if evaluation.reference == "crossfit":

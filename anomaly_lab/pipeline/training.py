@@ -19,6 +19,7 @@ from anomaly_lab.callbacks.scoring import ValidationScore
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
+from anomaly_lab.evaluation.memory import Memory
 from anomaly_lab.evaluation.scoring import Scored, score_batches
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.config import ScoreRule
@@ -156,18 +157,24 @@ def refuse_rule(rule: ScoreRule, data: PatchDataModule, detector: Detector) -> N
     """Refuse a rule by which a detector cannot score these data; called before it is trained, and before it scores.
 
     Raises:
-        UserError: the detector has no map, or none with a sign, or places mean nothing since windows are scored.
+        UserError: the detector has no map, or none with a sign, or places mean nothing since windows are scored; or
+            features are asked for beside the detector's own score, of volumes, or without the package that has them.
 
     Examples:
         >>> refuse_rule(ScoreRule("map"), data, detector)  # doctest: +SKIP
     """
     if rule.source == "detector":
+        if rule.features:
+            raise UserError("score.features=true: features are added to the score of a map; set score.from=map")
         return
-    if rule.standardise == "place" and data.patch_sampling is not None:
+    if (rule.standardise == "place" or rule.features) and data.patch_sampling is not None:
         raise UserError(
-            "score.standardise=place: with data.cut a place is another one in every window; set score.standardise=none"
+            "score.standardise=place, score.features: with data.cut a place is another one in every window; set "
+            "score.standardise=none score.features=false"
         )
     settings = detector.settings
+    if rule.features:
+        Memory((settings.in_channels, *settings.patch_size))
     image = torch.zeros(1, settings.in_channels, *settings.patch_size, device=detector.device)
     with torch.random.fork_rng():  # a search for a latent code draws numbers
         MapScore(rule)(image, detector.score(Batch(image=image)))  # in eval mode; training_step sets the modes it needs

@@ -56,14 +56,23 @@ def score_in_words(config: str) -> str:
         "max": "the highest value of the map",
         "top": f"the mean of the highest {_percent(rule.get('top', 0.01))} of the map’s values",
     }
-    parts.append(f"{pooled.get(str(rule.get('pool', 'top')), rule.get('pool'))} is the score")
+    term = pooled.get(str(rule.get("pool", "top")), rule.get("pool"))
+    if rule.get("features"):
+        parts.append(f"{term} is one term of the score")
+        share = _percent(rule.get("share", 0.05))
+        parts.append(
+            "the other is how far features of EfficientNet-Lite0 lie from those of all normals at the same place or "
+            f"one beside, the mean of the farthest {share} of the places; both in deviations of normals"
+        )
+    else:
+        parts.append(f"{term} is the score")
     return "; ".join(parts)
 
 
 def _section(config: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(config)["score"]
-        numbers = [found.get(key, 0) for key in ("smooth", "top")]
+        numbers = [found.get(key, 0) for key in ("smooth", "top", "share")]
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
     return dict(found) if all(isinstance(number, int | float) for number in numbers) else {}

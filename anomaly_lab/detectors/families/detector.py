@@ -366,6 +366,12 @@ class Detector(pl.LightningModule, ABC):
             own = self.predict(image)
             return own if self.rescored is None else self.rescored(image, own)
 
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the terms of what `score` returns: the detector's own, or those of what makes a score of its map."""
+        of_map: tuple[str, ...] = getattr(self.rescored, "components", ())
+        return of_map or self.components
+
     def validation_step(self, batch: Batch, batch_idx: int) -> Any:
         return self.score(batch)
 
