@@ -44,6 +44,7 @@ DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value the
     "evaluation.prevalence": 0.05,
     "evaluation.scans_per_day": 100,
     "evaluation.feature_baselines": "auto",
+    "evaluation.planted": False,
     "start_phase": "gan",
     "compile": "never",
     "data.store.device": "auto",
@@ -51,6 +52,8 @@ DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value the
     "data.group": "patient",
     "data.protocol": "random",
     "data.crop": "none",
+    "score.features": False,
+    "score.share": 0.05,
 }
 OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used
 ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed

@@ -70,6 +70,31 @@ def test_a_trained_run_is_judged_by_its_maps_and_by_its_own_score_again(folder: 
     assert not (run / FILE).exists()
 
 
+def test_features_of_normals_are_a_second_term_of_the_score(folder: Path, trained: Path) -> None:
+    run = engine.train(settings(folder, *SHORT, *MAP, "data.crop=foreground", "score.features=true", "name=features"))
+    with_features = recorded(run)
+    terms = record.read_metrics(run)["components"]
+    assert {*terms["auroc"]} == {"map", "features"}
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert "features of EfficientNet-Lite0" in report
+    scorer = Scorer.open(run)
+    for name, score in with_features.items():
+        path = folder / "headct" / "head_ct" / "head_ct" / f"{name}.png"
+        assert scorer.score(path).score == pytest.approx(score, rel=1e-3, abs=1e-3)
+    engine.evaluate(str(run), ["score.features=false"])
+    assert recorded(run) == pytest.approx(recorded(trained), rel=1e-4)
+    assert "components" not in record.read_metrics(run)
+    engine.evaluate(str(run), ["score.features=true"])
+    assert recorded(run) == pytest.approx(with_features, rel=1e-6)
+
+
+def test_features_that_cannot_be_are_refused_before_training(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"score\.features=true: .*set score\.from=map"):
+        engine.train(settings(folder, *SHORT, "score.features=true", "name=never"))
+    with pytest.raises(UserError, match=r"score\.share"):
+        settings(folder, "score.from=map", "score.share=0")
+
+
 def test_rules_are_ranked_without_a_test_case(trained: Path) -> None:
     before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
     ranked = engine.rank_scores(str(trained), planting=Planting(seeds=(0,)))
@@ -94,6 +119,10 @@ def test_the_settings_of_a_score_that_is_not_used_make_no_other_run(folder: Path
     older["data"] = {key: value for key, value in plain["data"].items() if key != "crop"}
     assert fingerprint.of_config(plain) == fingerprint.of_config(other) == fingerprint.of_config(older)
     assert fingerprint.of_config(mapped) != fingerprint.of_config(plain)
+    before_features = {**mapped, "score": {k: v for k, v in mapped["score"].items() if k not in ("features", "share")}}
+    assert fingerprint.of_config(before_features) == fingerprint.of_config(mapped)
+    featured = {**mapped, "score": {**mapped["score"], "features": True}}
+    assert fingerprint.of_config(featured) != fingerprint.of_config(mapped)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Fingerprints: what makes two runs the same, and what does not."""
 
+from dataclasses import fields
+
 import pytest
 
-from anomaly_lab.experiment import fingerprint
-from anomaly_lab.experiment.fingerprint import of_code, of_config
+from anomaly_lab.experiment import config, fingerprint
+from anomaly_lab.experiment.fingerprint import DEFAULTS_OF_NEW_KEYS, of_code, of_config
 
 STORE = {"folder": "here", "num_workers": 0, "on_bad": "fail"}
 CONFIG = {
@@ -199,3 +201,21 @@ def modules_of(purpose: str) -> set[str]:
         fingerprint._code(set(fingerprint.ENTRY_POINTS[purpose]))
     fingerprint._module.cache_clear()
     return seen
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "first"),
+    [
+        ("evaluation", config.Evaluation, {"purpose", "replicates", "case_score", "top_k"}),
+        ("score", config.ScoreRule, {"source", "smooth", "sign", "standardise", "normals", "pool", "top"}),
+    ],
+)
+def test_a_setting_that_older_runs_lack_does_not_make_them_another_run(
+    section: str, kind: type, first: set[str]
+) -> None:
+    """Of each key that came after the section's first run folders it is known what its absence means."""
+    older = {"score": {"source": "map"}, "evaluation": {}}
+    for name in {field.name for field in fields(kind)} - first:
+        value = getattr(kind(), name)
+        assert DEFAULTS_OF_NEW_KEYS[f"{section}.{name}"] == value
+        assert of_config({**older, section: {**older[section], name: value}}) == of_config(older)
