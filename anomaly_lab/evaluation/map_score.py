@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from anomaly_lab.types import Batch, Prediction, UserError
 
 FILE = "score.npz"  # in the run folder: what was measured on the normals
 SIDE = 64  # pixels; `smooth` is given for a picture with sides of that length
+LEAST_DEVIATION = 0.01  # of a term among normals, as a share of its mean
 TERMS = ("map", "features")  # of the score, with features
 MAX_NORMALS = 1000  # normals on which the places are measured, at most
 
@@ -48,8 +49,9 @@ class MapScore:
         known: digests of the images measured: each of them is judged by the others, as a new image is.
         memory: of their features; None without them.
         remembered: number of the row that the memory has of each digest.
-        centre, deviation: mean and standard deviation of the two terms of the score, map and features, over the
-            normals, each judged by the others, [2]; the score is the sum of both terms in these deviations.
+        deviation: standard deviation of the two terms of the score, map and features, over normals, [2]. The score is
+            the sum of both terms in these deviations; their mean, a constant, is not subtracted, so that scores stay
+            positive.
 
     Examples:
         >>> image = torch.zeros(1, 1, 8, 8)
@@ -67,12 +69,16 @@ class MapScore:
     known: set[str] = field(default_factory=set)
     memory: Memory | None = None
     remembered: dict[str, int] = field(default_factory=dict)
-    centre: Tensor = field(default_factory=lambda: torch.zeros(2))
     deviation: Tensor = field(default_factory=lambda: torch.ones(2))
 
     @classmethod
     def fit(
-        cls, rule: ScoreRule, score: Score, images: Iterable[Tensor], device: torch.device | str = "cpu"
+        cls,
+        rule: ScoreRule,
+        score: Score,
+        images: Iterable[Tensor],
+        device: torch.device | str = "cpu",
+        held_out: Iterable[Tensor] = (),
     ) -> MapScore:
         """Measure the places on normals, if the rule needs it.
 
@@ -81,6 +87,8 @@ class MapScore:
             score: a detector's `score`, its own.
             images: normals in batches [B, C, *S].
             device: where the detector's weights are.
+            held_out: normals on which the two terms are measured with `features`: a detector redraws those that it was
+                trained on too well, and its map would weigh too much. Fewer than two, and `images` are taken.
 
         Raises:
             UserError: the rule needs a reconstruction or a map that the detector does not have, or there are fewer than
@@ -89,22 +97,23 @@ class MapScore:
         fitted = cls(rule)
         if rule.standardise == "none" and not rule.features:
             return fitted
-        kept: list[tuple[Tensor, Tensor, bool]] = []  # normals, their differences and whether these have a sign
+        kept = []
         for image in images:
             there = image.to(device)
-            prediction = score(Batch(image=there))
-            values = fitted._signed(there, prediction)
-            for one, value in zip(image, values.cpu().double(), strict=True):
+            values = fitted._signed(there, score(Batch(image=there))).cpu().double()
+            for one, value in zip(image, values, strict=True):
                 fitted._add(one, value)
             if rule.features:
                 fitted._remember(there)
-                kept.append((image, values.cpu(), prediction.reconstruction is not None))
+                kept.append(image)
         if fitted.count < 2:
             raise UserError(
                 f"score.standardise=place, score.features: it takes two normals at least to measure them, and "
                 f"score.normals={rule.normals} gives {fitted.count}; set score.standardise=none score.features=false"
             )
-        fitted._measure_terms(kept, device)
+        if rule.features:
+            others = list(held_out)
+            fitted._measure_terms(score, others if sum(map(len, others)) > 1 else kept, device)
         return fitted
 
     def __call__(self, image: Tensor, prediction: Prediction) -> Prediction:
@@ -122,7 +131,7 @@ class MapScore:
             return prediction._replace(anomaly_score=self._pooled(shown), anomaly_map=shown)
         terms, distances = self._terms(image, shown)
         deviation = self.deviation.to(terms)
-        score = ((terms - self.centre.to(terms)) / deviation).sum(1)
+        score = (terms / deviation).sum(1)
         seen = F.interpolate(distances[:, None], size=tuple(shown.shape[2:]), mode="bilinear")
         anomaly_map = shown / deviation[0] + seen / deviation[1]
         return prediction._replace(anomaly_score=score, anomaly_map=anomaly_map, components=terms)
@@ -146,7 +155,7 @@ class MapScore:
         if self.memory is not None:
             arrays["rows"], arrays["weights"] = self.memory.rows.cpu(), self.memory.digest
             arrays["remembered"] = np.array(list(self.remembered))  # in the order of the rows
-            arrays["terms"] = torch.stack([self.centre, self.deviation])
+            arrays["deviation"] = self.deviation
         np.savez_compressed(buffer, **arrays)
         write_atomic(run / FILE, buffer.getvalue())
 
@@ -166,7 +175,7 @@ class MapScore:
                 if not rule.features:
                     return found
                 rows, weights = torch.from_numpy(kept["rows"]), str(kept["weights"])
-                found.centre, found.deviation = torch.from_numpy(kept["terms"]).float()
+                found.deviation = torch.from_numpy(kept["deviation"])
                 found.remembered = {digest: row for row, digest in enumerate(kept["remembered"].tolist())}
         except (OSError, ValueError, KeyError, BadZipFile, EOFError, TypeError) as error:
             raise UserError(
@@ -225,16 +234,12 @@ class MapScore:
                 fresh.append(i)
         self.memory.add(image[fresh])
 
-    def _measure_terms(self, kept: Sequence[tuple[Tensor, Tensor, bool]], device: torch.device | str) -> None:
-        """Measure how the two terms of the score vary among normals, each of which is judged by the others."""
-        if not kept:
-            return
-        found = []
-        for image, values, has_sign in kept:
-            there = image.to(device)
-            found.append(self._terms(there, self._shown(there, values.to(device), has_sign))[0].cpu())
-        terms = torch.cat(found)
-        self.centre, self.deviation = terms.mean(0), terms.std(0).clamp_min(1e-6)
+    def _measure_terms(self, score: Score, normals: Iterable[Tensor], device: torch.device | str) -> None:
+        """Measure how the two terms of the score vary among normals; a known one is judged by the others."""
+        found = [self(image, score(Batch(image=image))).components for image in (part.to(device) for part in normals)]
+        terms = torch.cat([part.cpu() for part in found if part is not None])
+        # a handful of normals can be alike by chance, and a term must not outweigh the other for that
+        self.deviation = torch.maximum(terms.std(0), LEAST_DEVIATION * terms.mean(0)).clamp_min(1e-6)
 
     def _add(self, image: Tensor, value: Tensor) -> None:
         """Add a normal to the mean and the squares (Welford 1962)."""

@@ -107,7 +107,11 @@ def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: I
     """
     kept = list(measured) if any(rule.standardise == "place" or rule.features for rule in rules.values()) else []
     device = trial.normals.device
-    fitted = {name: MapScore.fit(rule, score, kept, device) for name, rule in rules.items() if rule.source == "map"}
+    fitted = {
+        name: MapScore.fit(rule, score, kept, device, [trial.normals])
+        for name, rule in rules.items()
+        if rule.source == "map"
+    }
 
     def scores(image: Tensor) -> dict[str, np.ndarray]:
         prediction = score(Batch(image=image))  # the detector predicts once for all rules

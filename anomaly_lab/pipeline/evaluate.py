@@ -14,9 +14,10 @@ from anomaly_lab.evaluation.baselines.fitted import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
 from anomaly_lab.evaluation.crossfit import Score, cross_fitted
 from anomaly_lab.evaluation.decisions import decisions_in_use
+from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.evaluation.planted import Trial, found_by
 from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, without_nan
-from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.evaluation.scores import TERM, Scores
 from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
@@ -167,20 +168,26 @@ def _cross_fitted(data: PatchDataModule, detector: Detector, about: Facts) -> tu
 
     def fit(images: torch.Tensor) -> Score:
         fitted, baselines = detector.refitted(images), Baselines.fit([images], about)
+        if isinstance(detector.rescored, MapScore):
+            rule = detector.rescored.rule
+            normals = torch.split(images, data.scoring_batch_size) if rule.normals == "training" else data.images("val")
+            fitted.rescored = MapScore.fit(rule, fitted.score, normals, detector.device, data.images("val"))
 
         def score(others: torch.Tensor) -> dict[str, np.ndarray]:
             parts = torch.split(others, data.scoring_batch_size)
-            found = (fitted.score({"image": part.to(detector.device)}).anomaly_score.cpu() for part in parts)
-            own = {name: values.numpy() for name, values in baselines.scores(parts).items()}
-            return {"": torch.cat(list(found)).double().numpy()} | own
+            found = [fitted.score({"image": part.to(detector.device)}) for part in parts]
+            own = {"": torch.cat([prediction.anomaly_score for prediction in found])}
+            if detector.terms:
+                terms = torch.cat([value for prediction in found if (value := prediction.components) is not None])
+                own |= dict(zip(map(TERM.__add__, detector.terms), terms.unbind(1), strict=True))
+            return {name: values.cpu().double().numpy() for name, values in {**own, **baselines.scores(parts)}.items()}
 
         return score
 
     scored = cross_fitted(torch.cat(list(data.images("train"))), facts["patient"], fit)
-    own = scored.pop("")
-    return rows, Scores(
-        **facts, split=["crossfit"] * len(rows), label=data.store.labels[rows], score=own, baselines=scored
-    )
+    own, terms = scored.pop(""), {name: scored.pop(TERM + name) for name in detector.terms}
+    label, split = data.store.labels[rows], ["crossfit"] * len(rows)
+    return rows, Scores(**facts, split=split, label=label, score=own, baselines=scored, components=terms)
 
 
 def _class_table(scores: Scores, data: PatchDataModule, rows: np.ndarray, probability: np.ndarray) -> ClassTable:

@@ -207,7 +207,8 @@ def score_by(
         return None
     refuse_rule(rule, data, detector)
     split = "train" if rule.normals == "training" else "val"
-    fitted = MapScore.fit(rule, detector.to(device).score, data.images(split, at_most=MAX_NORMALS), device)
+    images, held_out = (data.images(of, at_most=MAX_NORMALS) for of in (split, "val"))
+    fitted = MapScore.fit(rule, detector.to(device).score, images, device, held_out)
     detector.rescored = fitted
     return fitted
 

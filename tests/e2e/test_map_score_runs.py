@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 from data.conftest import write_headct
 from PIL import Image
@@ -86,6 +87,23 @@ def test_features_of_normals_are_a_second_term_of_the_score(folder: Path, traine
     assert "components" not in record.read_metrics(run)
     engine.evaluate(str(run), ["score.features=true"])
     assert recorded(run) == pytest.approx(with_features, rel=1e-6)
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_cross_fitted_normals_have_the_score_of_the_run(folder: Path, features: bool) -> None:
+    """A fold's fit is judged by the map as the run is: the largest |x - x̂| of PCA, not its mean square."""
+    small = [word for word in words_of(folder) if not word.startswith("detector.")]
+    words = ["score.from=map", "score.pool=max", "evaluation.reference=crossfit", f"score.features={features}"]
+    run = engine.train(
+        configuration.load("pca_headct", [*small, "callbacks.wandb=null", *words, f"name=cross{features}"])
+    )
+    rows = list(csv.DictReader((run / "scores.csv").open()))
+    of = {split: [float(row["score"]) for row in rows if row["split"] == split] for split in ("crossfit", "val")}
+    assert (len(of["crossfit"]), len(of["val"])) == (6, 2)
+    assert 0.4 < np.median(of["crossfit"]) / np.median(of["val"]) < 2.5
+    assert all(("score.map" in row) == ("score.features" in row) == features for row in rows)
+    if features:
+        assert all(float(row["score.features"]) > 0 for row in rows)
 
 
 def test_features_that_cannot_be_are_refused_before_training(folder: Path) -> None:

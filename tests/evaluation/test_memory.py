@@ -1,5 +1,6 @@
 """Features of normals at each place: by brute force, each normal by the others, and a score that is the sum of two."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_the_score_is_the_sum_of_both_terms_in_deviations_of_normals() -> None:
     memory = Memory((1, 32, 32))
     memory.add(normals)
     found = torch.stack([alone(new, drawn(new)).anomaly_score, pooled(memory.distances(new), 0.1)], 1)
-    expected = ((found - terms.mean(0)) / terms.std(0)).sum(1)
+    expected = (found / terms.std(0)).sum(1)
     prediction = fitted(new, drawn(new))
     torch.testing.assert_close(prediction.anomaly_score, expected, atol=1e-3, rtol=1e-3)
     assert prediction.components is not None
@@ -78,6 +79,23 @@ def test_the_score_is_the_sum_of_both_terms_in_deviations_of_normals() -> None:
     known = fitted(normals, drawn(normals)).components
     assert known is not None
     torch.testing.assert_close(known, terms, atol=1e-4, rtol=1e-3)  # a measured normal is judged by the others
+
+
+def test_the_terms_are_measured_on_normals_that_the_detector_was_not_trained_on() -> None:
+    """A detector that redraws the normals it knows without a fault would have a map that weighs beyond all bounds."""
+    normals, held_out = pictures(9), pictures(6, seed=3)
+    known = {image.numpy().tobytes() for image in normals}
+
+    def memorised(batch: Batch) -> Prediction:
+        redrawn = [one if one.numpy().tobytes() in known else one / 2 for one in batch["image"]]
+        return Prediction(torch.zeros(len(redrawn)), None, torch.stack(redrawn))
+
+    rule = replace(RULE, standardise="none")
+    fitted = MapScore.fit(rule, memorised, [normals], held_out=[held_out])
+    terms = fitted(held_out, memorised(Batch(image=held_out))).components
+    assert terms is not None
+    assert torch.equal(fitted.deviation, torch.maximum(terms.std(0), 0.01 * terms.mean(0)))
+    assert MapScore.fit(rule, memorised, [normals]).deviation[0] < 1e-5
 
 
 def test_features_find_what_the_reconstruction_redraws() -> None:
