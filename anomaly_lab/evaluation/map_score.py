@@ -87,8 +87,8 @@ class MapScore:
             score: a detector's `score`, its own.
             images: normals in batches [B, C, *S].
             device: where the detector's weights are.
-            held_out: normals on which the two terms are measured with `features`: a detector redraws those that it was
-                trained on too well, and its map would weigh too much. Fewer than two, and `images` are taken.
+            held_out: normals that say how large the two terms are with `features`: a detector redraws those that it was
+                trained on too well, and its map would weigh too much. If there are none, `images` say it.
 
         Raises:
             UserError: the rule needs a reconstruction or a map that the detector does not have, or there are fewer than
@@ -112,8 +112,7 @@ class MapScore:
                 f"score.normals={rule.normals} gives {fitted.count}; set score.standardise=none score.features=false"
             )
         if rule.features:
-            others = list(held_out)
-            fitted._measure_terms(score, others if sum(map(len, others)) > 1 else kept, device)
+            fitted.deviation = _deviation(*(fitted._terms_of(score, group, device) for group in (kept, held_out)))
         return fitted
 
     def __call__(self, image: Tensor, prediction: Prediction) -> Prediction:
@@ -234,12 +233,11 @@ class MapScore:
                 fresh.append(i)
         self.memory.add(image[fresh])
 
-    def _measure_terms(self, score: Score, normals: Iterable[Tensor], device: torch.device | str) -> None:
-        """Measure how the two terms of the score vary among normals; a known one is judged by the others."""
-        found = [self(image, score(Batch(image=image))).components for image in (part.to(device) for part in normals)]
-        terms = torch.cat([part.cpu() for part in found if part is not None])
-        # a handful of normals can be alike by chance, and a term must not outweigh the other for that
-        self.deviation = torch.maximum(terms.std(0), LEAST_DEVIATION * terms.mean(0)).clamp_min(1e-6)
+    def _terms_of(self, score: Score, normals: Iterable[Tensor], device: torch.device | str) -> Tensor:
+        """Return the terms of normals in batches, [n, 2]; a known one is judged by the others."""
+        there = (image.to(device) for image in normals)
+        found = [self(image, score(Batch(image=image))).components for image in there]
+        return torch.cat([torch.zeros(0, 2), *(terms.cpu() for terms in found if terms is not None)])
 
     def _add(self, image: Tensor, value: Tensor) -> None:
         """Add a normal to the mean and the squares (Welford 1962)."""
@@ -290,6 +288,29 @@ def _distance(values: Tensor, mean: Tensor, squares: Tensor, count: int) -> Tens
     # where nothing ever varies, such as black background, a trace would count as infinitely unusual
     floor = deviation.mean() / 2 + 1e-6
     return (values - mean) / (deviation.square() + floor.square()).sqrt()
+
+
+def _deviation(known: Tensor, held_out: Tensor) -> Tensor:
+    """Return the standard deviation of the terms of new normals, [2].
+
+    A few held-out normals say well how large a term is, and badly how much it varies; those a detector was trained on
+    are many, and their map is too small, in mean and deviation alike. So it is the mean of the held-out ones times the
+    relative deviation of both groups.
+
+    Args:
+        known: terms of normals that trained, [n, 2].
+        held_out: terms of others, [m, 2]; if there are none, the mean is that of the known ones.
+    """
+    level = (held_out if len(held_out) else known).mean(0).clamp_min(1e-6)
+    deviation = torch.empty(2)
+    for term in range(2):
+        groups = [group[:, term] for group in (known, held_out) if len(group)]
+        relative = [group / group.mean() for group in groups if group.mean() > 1e-3 * level[term]]
+        squares = sum(float((group - 1).square().sum()) for group in relative)
+        spread = (squares / max(1, sum(len(group) - 1 for group in relative))) ** 0.5
+        # a handful of normals can be alike by chance, and a term must not outweigh the other for that
+        deviation[term] = level[term] * max(spread, LEAST_DEVIATION)
+    return deviation
 
 
 def _without(value: Tensor, mean: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor, int]:

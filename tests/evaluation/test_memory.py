@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomaly_lab.evaluation.map_score import FILE, MapScore
+from anomaly_lab.evaluation.map_score import FILE, MapScore, _deviation
 from anomaly_lab.evaluation.memory import MAX_NORMALS, Memory
 from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.metrics.ranking import auroc
@@ -81,8 +81,16 @@ def test_the_score_is_the_sum_of_both_terms_in_deviations_of_normals() -> None:
     torch.testing.assert_close(known, terms, atol=1e-4, rtol=1e-3)  # a measured normal is judged by the others
 
 
-def test_the_terms_are_measured_on_normals_that_the_detector_was_not_trained_on() -> None:
-    """A detector that redraws the normals it knows without a fault would have a map that weighs beyond all bounds."""
+def test_how_large_a_term_is_say_normals_that_did_not_train_and_how_it_varies_all() -> None:
+    known, held_out = torch.tensor([[1.0, 10.0], [3.0, 10.0]]), torch.tensor([[8.0, 20.0], [12.0, 20.0]])
+    # relative to their means .5, 1.5 and .8, 1.2: √((.25 + .25 + .04 + .04) / 2) of 10; the other term does not vary
+    assert _deviation(known, held_out).tolist() == pytest.approx([10 * 0.29**0.5, 0.2])
+    assert _deviation(known, torch.zeros(0, 2)).tolist() == pytest.approx([2 * 0.5**0.5, 0.1])
+    memorised = torch.tensor([[0.0, 10.0], [0.0, 10.0]])  # the map says nothing of how it varies
+    assert _deviation(memorised, held_out)[0].item() == pytest.approx(10 * 0.08**0.5)
+
+
+def test_a_detector_that_knows_its_normals_by_heart_has_no_map_that_outweighs_all() -> None:
     normals, held_out = pictures(9), pictures(6, seed=3)
     known = {image.numpy().tobytes() for image in normals}
 
@@ -94,7 +102,7 @@ def test_the_terms_are_measured_on_normals_that_the_detector_was_not_trained_on(
     fitted = MapScore.fit(rule, memorised, [normals], held_out=[held_out])
     terms = fitted(held_out, memorised(Batch(image=held_out))).components
     assert terms is not None
-    assert torch.equal(fitted.deviation, torch.maximum(terms.std(0), 0.01 * terms.mean(0)))
+    assert fitted.deviation[0].item() == pytest.approx(terms[:, 0].std().item())
     assert MapScore.fit(rule, memorised, [normals]).deviation[0] < 1e-5
 
 
