@@ -177,13 +177,6 @@ def sealed(checkpoint: Path, edit) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the place of every test is, one after the other: run folders know the paths of their data."""
     return tmp_path_factory.mktemp("here")
