@@ -99,11 +99,11 @@ class Place:
         kept = self.kept / hashlib.sha256(repr((words, first, status, state(self.base))).encode()).hexdigest()
         if kept.exists():
             shutil.rmtree(self.base)
-            shutil.copytree(kept, self.base, symlinks=True)
+            shutil.copytree(kept, self.base, symlinks=True, copy_function=copied)
         else:
             ended = self.run("train", *words, first=first)
             assert ended.status == status, ended.said
-            shutil.copytree(self.base, kept, symlinks=True)
+            shutil.copytree(self.base, kept, symlinks=True, copy_function=copied)
         (run,) = set(self.runs()) - before
         return run
 
@@ -145,6 +145,14 @@ def held(folder: Path) -> dict[str, bytes]:
     """All files of a folder and their content, but for locks."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def copied(source: str, target: str) -> str:
+    """Copy a file; of a pipe, make another."""
+    if Path(source).is_fifo():
+        os.mkfifo(target)
+        return target
+    return str(shutil.copy2(source, target))
 
 
 def state(folder: Path) -> str:
