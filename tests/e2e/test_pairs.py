@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-from launching import launch
+from commands import Server
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -65,17 +65,19 @@ def check_fits(pair: DictConfig, detector: str, dataset: str) -> None:
 
 
 @pytest.mark.parametrize("experiment", UNTUNED)
-def test_a_pair_that_nobody_tuned_trains_to_a_report(experiment: str, store: Path, tmp_path: Path) -> None:
+def test_a_pair_that_nobody_tuned_trains_to_a_report(
+    server: Server, experiment: str, store: Path, tmp_path: Path
+) -> None:
     words = [f"runs={tmp_path / 'runs'}", "data.source=twin", f"data.store.folder={store}"]
     words += ["budget=smoke", "callbacks.wandb=null", "evaluation.replicates=20"]
-    done = launch("-m", "anomaly_lab", "train", experiment, *words)
-    assert done.returncode == 0, done.stderr
+    done = server.run("train", experiment, *words)
+    assert done.status == 0, done.said
     (run,) = (tmp_path / "runs" / experiment).iterdir()
     assert "AUROC" in (run / "report.html").read_text()
     assert 0 <= json.loads((run / "metrics.json").read_text())["detector"]["auroc"]["value"] <= 1
 
 
-def test_pictures_of_ones_own_need_no_yaml(tmp_path: Path) -> None:
+def test_pictures_of_ones_own_need_no_yaml(server: Server, tmp_path: Path) -> None:
     drawn = np.random.default_rng(0)
     for kind, count in (("normal", 30), ("scratch", 5)):
         (tmp_path / "pictures" / kind).mkdir(parents=True)
@@ -87,8 +89,8 @@ def test_pictures_of_ones_own_need_no_yaml(tmp_path: Path) -> None:
         f"runs={tmp_path / 'runs'}",
         f"data.store.folder={tmp_path / 'store'}",
     ]
-    done = launch("-m", "anomaly_lab", "train", "ganomaly_folder", *words, "budget=smoke", "callbacks.wandb=null")
-    assert done.returncode == 0, done.stderr
+    done = server.run("train", "ganomaly_folder", *words, "budget=smoke", "callbacks.wandb=null")
+    assert done.status == 0, done.said
     (run,) = (tmp_path / "runs" / "ganomaly_folder").iterdir()
     facts = json.loads((run / "provenance.json").read_text())
     assert (facts["source"], facts["data"]["census"]) == (
