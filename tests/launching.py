@@ -23,6 +23,12 @@ def launch(*words: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def dying(where: str) -> str:
+    """Python that runs the command of its process, which dies where `run_and_die.py` is told."""
+    program = str(ROOT / "tests" / "e2e" / "run_and_die.py")
+    return f"import runpy, sys\nsys.argv.insert(1, {where!r})\nrunpy.run_path({program!r}, run_name='__main__')\n"
+
+
 def second_processes(first: psutil.Process) -> list[psutil.Process]:
     """Return the other process of a run of two, once it is there.
 

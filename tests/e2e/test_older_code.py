@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from launching import launch
+from commands import Server
 from PIL import Image
 
 OLD = Path(__file__).with_name("run_of_older_code")
@@ -26,22 +26,22 @@ def scores(path: Path) -> dict[str, float]:
     return {row["id"]: float(row["score"]) for row in csv.DictReader(path.open())}
 
 
-def test_it_is_evaluated_to_the_same_scores(run: Path) -> None:
+def test_it_is_evaluated_to_the_same_scores(server: Server, run: Path) -> None:
     before = scores(run / "scores.csv")
     (run / "scores.csv").unlink()
-    done = launch("-m", "anomaly_lab", "evaluate", run)
-    assert done.returncode == 0, done.stderr
+    done = server.run("evaluate", run)
+    assert done.status == 0, done.said
     assert scores(run / "scores.csv") == pytest.approx(before, rel=1e-6)
     assert len(before) == 42
 
 
-def test_it_predicts_and_reports(run: Path, tmp_path: Path) -> None:
+def test_it_predicts_and_reports(server: Server, run: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     Image.linear_gradient("L").save(tmp_path / "new" / "grey.png")
-    done = launch("-m", "anomaly_lab", "predict", run, tmp_path / "new")
-    assert done.returncode == 0, done.stderr
+    done = server.run("predict", run, tmp_path / "new")
+    assert done.status == 0, done.said
     (out,) = (run / "predictions").iterdir()
     assert list(scores(out / "scores.csv")) == ["grey.png"]
     assert "Input not checked" in (out / "index.html").read_text()
-    assert launch("-m", "anomaly_lab", "report", run).returncode == 0
+    assert server.run("report", run).status == 0
     assert "AUROC" in (run / "report.html").read_text()

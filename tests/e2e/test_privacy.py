@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Server
 from dicom_files import MARKER, UID, write_dicom_series
-from launching import launch
 
 pytestmark = pytest.mark.slow
 SECRETS = [MARKER.encode(), UID.encode(), b"19010203"]
@@ -24,7 +24,7 @@ def _collection(root: Path) -> None:
         write_dicom_series(root / kind / f"s{number}", stored, **identity)
 
 
-def test_nothing_of_a_header_is_left_behind(tmp_path: Path) -> None:
+def test_nothing_of_a_header_is_left_behind(server: Server, tmp_path: Path) -> None:
     _collection(tmp_path / "data")
     overrides = [
         "budget=smoke",
@@ -40,13 +40,12 @@ def test_nothing_of_a_header_is_left_behind(tmp_path: Path) -> None:
         "callbacks.wandb.mode=offline",
     ]
     for verb in ("data", "train"):
-        done = launch("-m", "anomaly_lab", verb, "fanogan_dicom", *overrides)
-        assert done.returncode == 0, done.stderr
-        for said in (done.stdout, done.stderr):
-            assert not any(secret in said.encode() for secret in SECRETS)
+        done = server.run(verb, "fanogan_dicom", *overrides)
+        assert done.status == 0, done.said
+        assert not any(secret in done.said.encode() for secret in SECRETS)
     (run,) = (folder for folder in (tmp_path / "runs" / "fanogan_dicom").iterdir() if folder.name != "data")
-    done = launch("-m", "anomaly_lab", "predict", run, tmp_path / "data" / "anomalous")
-    assert done.returncode == 0, done.stderr
+    done = server.run("predict", run, tmp_path / "data" / "anomalous")
+    assert done.status == 0, done.said
     left = [path for name in ("runs", "store") for path in (tmp_path / name).rglob("*") if path.is_file()]
     assert any("wandb" in path.as_posix() for path in left)
     assert (tmp_path / "runs" / "fanogan_dicom" / "data" / "datasheet.html") in left

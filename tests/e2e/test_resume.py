@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import launch, small, the_run
+from commands import Server
+from launching import dying, small, the_run
 
 from anomaly_lab.experiment import checkpoint_files
 
 pytestmark = pytest.mark.slow
-PROGRAM = "tests/e2e/run_and_die.py"
 
 
 def outcome(run: Path) -> tuple[dict[str, torch.Tensor], str, str]:
@@ -23,20 +23,20 @@ def outcome(run: Path) -> tuple[dict[str, torch.Tensor], str, str]:
     )
 
 
-def test_killed_and_resumed_equals_uninterrupted(store: Path, tmp_path: Path) -> None:
-    whole = launch(PROGRAM, "never", "train", "fanogan_headct", *small(tmp_path, store))
-    assert whole.returncode == 0, whole.stderr
+def test_killed_and_resumed_equals_uninterrupted(server: Server, store: Path, tmp_path: Path) -> None:
+    whole = server.run("train", "fanogan_headct", *small(tmp_path, store))
+    assert whole.status == 0, whole.said
     weights, scores, record = outcome(the_run(tmp_path))
 
     # in phase one, at its very start, in phase two, and while a checkpoint of either is written
     for where in ("iteration:5", "iteration:1", "iteration:8", "checkpoint:2", "checkpoint:4"):
         base = tmp_path / where
-        killed = launch(PROGRAM, where, "train", "fanogan_headct", *small(base, store))
-        assert killed.returncode == -9, killed.stderr
+        killed = server.run("train", "fanogan_headct", *small(base, store), first=dying(where))
+        assert killed.status == -9, killed.said
         run = the_run(base)
         assert not (run / "scores.csv").exists()
-        resumed = launch(PROGRAM, "never", "resume", str(run))
-        assert resumed.returncode == 0, resumed.stderr
+        resumed = server.run("resume", str(run))
+        assert resumed.status == 0, resumed.said
         found, found_scores, found_record = outcome(run)
         assert found_record == record, where
         assert found_scores == scores, where
@@ -44,17 +44,17 @@ def test_killed_and_resumed_equals_uninterrupted(store: Path, tmp_path: Path) ->
         assert (run / "report.html").exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(store: Path, tmp_path: Path) -> None:
-    assert launch(PROGRAM, "iteration:8", "train", "fanogan_headct", *small(tmp_path, store)).returncode == -9
+def test_a_damaged_checkpoint_is_passed_over(server: Server, store: Path, tmp_path: Path) -> None:
+    assert server.run("train", "fanogan_headct", *small(tmp_path, store), first=dying("iteration:8")).status == -9
     run = the_run(tmp_path)
     newest = checkpoint_files.newest(run)
     assert newest is not None
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    resumed = launch(PROGRAM, "never", "resume", str(run))
-    assert resumed.returncode == 0, resumed.stderr
-    assert "damaged" in resumed.stderr
-    assert "00000003-" in " ".join(resumed.stderr.split())
+    resumed = server.run("resume", str(run))
+    assert resumed.status == 0, resumed.said
+    assert "damaged" in resumed.said
+    assert "00000003-" in " ".join(resumed.said.split())
     iterations = [line.split(",")[0] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(iterations) == len(set(iterations))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import launch, small, the_run
+from commands import Server
+from launching import small, the_run
 from PIL import Image
 
 from anomaly_lab.experiment import checkpoint_files, run_folder
@@ -22,12 +23,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+def trained(server: Server, tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
     """One finished run of the module."""
     base = tmp_path_factory.mktemp("trained")
-    done = launch("-m", "anomaly_lab", "train", "fanogan_headct", *small(base, store), "callbacks.wandb.mode=offline")
-    assert done.returncode == 0, done.stderr
-    assert "SYNTHETIC TWIN" in done.stderr
+    done = server.run("train", "fanogan_headct", *small(base, store), "callbacks.wandb.mode=offline")
+    assert done.status == 0, done.said
+    assert "SYNTHETIC TWIN" in done.said
     return the_run(base)
 
 
@@ -46,38 +47,38 @@ def test_the_run_folder_is_whole(trained: Path) -> None:
     assert not list(trained.rglob("*.partial"))
 
 
-def test_evaluate_says_the_same_again(trained: Path) -> None:
+def test_evaluate_says_the_same_again(server: Server, trained: Path) -> None:
     scores, metrics = (trained / "scores.csv").read_bytes(), (trained / "metrics.json").read_bytes()
     for name in ("scores.csv", "metrics.json", "report.html"):
         (trained / name).unlink()
-    done = launch("-m", "anomaly_lab", "evaluate", trained)
-    assert done.returncode == 0, done.stderr
+    done = server.run("evaluate", trained)
+    assert done.status == 0, done.said
     assert (trained / "scores.csv").read_bytes() == scores
     assert (trained / "metrics.json").read_bytes() == metrics
     assert (trained / "report.html").exists()
 
 
-def test_nothing_is_decided_by_the_clock(trained: Path, tmp_path: Path) -> None:
+def test_nothing_is_decided_by_the_clock(server: Server, trained: Path, tmp_path: Path) -> None:
     """The older checkpoint is the younger file, and the record was begun in years to come."""
     run = Path(shutil.copytree(trained, tmp_path / trained.name))
     facts = run_folder.read_json(run / "provenance.json")
     run_folder.write_json(run / "provenance.json", facts | {"started": "2090-01-01T00:00:00+00:00"})
     for age, path in enumerate(sorted(path for path in run.rglob("*") if path.is_file())):
         os.utime(path, (3e9 - age * 1e6, 3e9 - age * 1e6))
-    done = launch("-m", "anomaly_lab", "evaluate", run)
-    assert done.returncode == 0, done.stderr
+    done = server.run("evaluate", run)
+    assert done.status == 0, done.said
     for name in ("scores.csv", "metrics.json"):
         assert (run / name).read_bytes() == (trained / name).read_bytes()
     (run / "scores.csv").unlink()
     (run / "metrics.json").unlink()
     facts.pop("finished")
     run_folder.write_json(run / "provenance.json", facts)
-    done = launch("-m", "anomaly_lab", "resume", run)
-    assert done.returncode == 0, done.stderr
+    done = server.run("resume", run)
+    assert done.status == 0, done.said
     assert (run / "scores.csv").read_bytes() == (trained / "scores.csv").read_bytes()
 
 
-def test_predict_scores_a_judged_file_as_before(trained: Path, tmp_path: Path) -> None:
+def test_predict_scores_a_judged_file_as_before(server: Server, trained: Path, tmp_path: Path) -> None:
     """The same preprocessing and the same weights: a test picture given as a new file has its old score."""
     facts = run_folder.read_json(trained / "provenance.json")
     judged = {row["id"]: float(row["score"]) for row in csv.DictReader((trained / "scores.csv").open())}
@@ -87,8 +88,8 @@ def test_predict_scores_a_judged_file_as_before(trained: Path, tmp_path: Path) -
     for id in chosen:
         (picture,) = Path(facts["data"]["root"]).rglob(f"head_ct/{id}.png")
         shutil.copy(picture, new / "ward" / f"{id}.png")
-    done = launch("-m", "anomaly_lab", "predict", trained, new)
-    assert done.returncode == 0, done.stderr
+    done = server.run("predict", trained, new)
+    assert done.status == 0, done.said
     (out,) = (trained / "predictions").glob("new files-*")
     rows = {row["id"]: row for row in csv.DictReader((out / "scores.csv").open())}
     assert sorted(rows) == [f"ward/{id}.png" for id in chosen]
@@ -103,32 +104,34 @@ def test_predict_scores_a_judged_file_as_before(trained: Path, tmp_path: Path) -
         assert caveat in page
 
 
-def test_predict_scores_what_it_can_and_tells_the_rest_by_its_status(trained: Path, tmp_path: Path) -> None:
+def test_predict_scores_what_it_can_and_tells_the_rest_by_its_status(
+    server: Server, trained: Path, tmp_path: Path
+) -> None:
     new, out = tmp_path / "new", tmp_path / "out"
     new.mkdir()
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3).save(new / "a.png")
     (new / "b.png").write_bytes((new / "a.png").read_bytes()[:40])
-    done = launch("-m", "anomaly_lab", "predict", trained, new, "--out", out, "--anyway")
-    assert done.returncode == 3, done.stderr
-    assert "not scored: b.png" in done.stderr
+    done = server.run("predict", trained, new, "--out", out, "--anyway")
+    assert done.status == 3, done.said
+    assert "not scored: b.png" in done.said
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for words in ([], ["--overwrite", "seed=1"]):
-        done = launch("-m", "anomaly_lab", "predict", trained, new, "--out", out, "--anyway", *words)
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
+        done = server.run("predict", trained, new, "--out", out, "--anyway", *words)
+        assert done.status == 2
+        assert done.said.count("\n") == 1
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     for place in (tmp_path, new, trained, trained.parent):
-        done = launch("-m", "anomaly_lab", "predict", trained, new, "--out", place, "--overwrite")
-        assert (done.returncode, "the results would" in done.stderr) == (2, True)
+        done = server.run("predict", trained, new, "--out", place, "--overwrite")
+        assert (done.status, "the results would" in done.said) == (2, True)
     (new / "a.png").unlink()
-    done = launch("-m", "anomaly_lab", "predict", trained, new, "--out", tmp_path / "none")
-    assert done.returncode == 2
-    assert "nothing could be scored of 1 file" in done.stderr
+    done = server.run("predict", trained, new, "--out", tmp_path / "none")
+    assert done.status == 2
+    assert "nothing could be scored of 1 file" in done.said
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_prediction_that_is_stopped_goes_on_to_the_same_bytes(
-    trained: Path, tmp_path: Path, number: int, status: int
+    server: Server, trained: Path, tmp_path: Path, number: int, status: int
 ) -> None:
     new = tmp_path / "new"
     new.mkdir()
@@ -136,7 +139,7 @@ def test_a_prediction_that_is_stopped_goes_on_to_the_same_bytes(
         pixels = np.random.default_rng(name).integers(0, 255, (64, 64), np.uint8)
         Image.fromarray(pixels).save(new / f"{name:04d}.png")
     words = [trained, new, "data.store.scoring_batch_size=1", "--anyway", "--out"]
-    assert launch("-m", "anomaly_lab", "predict", *words, tmp_path / "straight").returncode == 0
+    assert server.run("predict", *words, tmp_path / "straight").status == 0
     out = tmp_path / "stopped"
     command = [sys.executable, "-m", "anomaly_lab", "predict", *map(str, [*words, out])]
     # A job in the background of a shell ignores SIGINT, and so would what it starts.
@@ -150,9 +153,9 @@ def test_a_prediction_that_is_stopped_goes_on_to_the_same_bytes(
     assert process.returncode == status
     assert (out / "scores.csv").read_text().count("\n") < 200
     assert ("--out" in said) == (number != signal.SIGKILL)
-    done = launch("-m", "anomaly_lab", "predict", *words, out)
-    assert done.returncode == 0, done.stderr
-    assert "going on in" in done.stderr
+    done = server.run("predict", *words, out)
+    assert done.status == 0, done.said
+    assert "going on in" in done.said
     straight, stopped = (
         {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
         for place in (tmp_path / "straight", out)
@@ -160,28 +163,28 @@ def test_a_prediction_that_is_stopped_goes_on_to_the_same_bytes(
     assert stopped == straight
 
 
-def test_a_finished_run_is_not_resumed_twice(trained: Path) -> None:
-    done = launch("-m", "anomaly_lab", "resume", trained)
-    assert done.returncode == 2
-    assert "finished" in done.stderr
+def test_a_finished_run_is_not_resumed_twice(server: Server, trained: Path) -> None:
+    done = server.run("resume", trained)
+    assert done.status == 2
+    assert "finished" in done.said
 
 
-def test_a_run_without_an_intact_checkpoint_is_not_judged(trained: Path, tmp_path: Path) -> None:
+def test_a_run_without_an_intact_checkpoint_is_not_judged(server: Server, trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "copy"
     shutil.copytree(trained, run)
     for path in (run / "checkpoints").iterdir():
         path.write_bytes(b"")
-    done = launch("-m", "anomaly_lab", "evaluate", run)
-    assert done.returncode == 2
-    assert "is damaged" in done.stderr
-    assert "--checkpoint" not in done.stderr  # there is no other one to take
+    done = server.run("evaluate", run)
+    assert done.status == 2
+    assert "is damaged" in done.said
+    assert "--checkpoint" not in done.said  # there is no other one to take
     assert checkpoint_files.newest(run) is None
 
 
 @pytest.mark.parametrize("verb", ["resume", "evaluate", "report"])
-def test_what_is_not_a_run_is_refused(verb: str, tmp_path: Path) -> None:
-    done = launch("-m", "anomaly_lab", verb, tmp_path)
-    assert done.returncode == 2
-    assert "not a run folder" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_what_is_not_a_run_is_refused(server: Server, verb: str, tmp_path: Path) -> None:
+    done = server.run(verb, tmp_path)
+    assert done.status == 2
+    assert "not a run folder" in done.said
+    assert len(done.said.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
