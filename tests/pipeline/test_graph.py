@@ -151,13 +151,15 @@ def test_medians_and_ranks_are_written_out(size: int) -> None:
 
 
 @pytest.mark.parametrize("standardise", [pytest.param("none", marks=pytest.mark.slow), "place"])
-def test_a_score_made_of_the_map_leaves_as_for_new_images(standardise: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("features", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_score_made_of_the_map_leaves_as_for_new_images(standardise: str, features: bool, tmp_path: Path) -> None:
     detector = PCA((32, 32), samples=8, batch_size=8)
     normals, new = smooth(8, seed=1), smooth(4, seed=2)
     detector.gather(normals)
     detector.learn()
     detector.eval()
     rule = ScoreRule("map", smooth=1.0, sign="bright", standardise=standardise, pool="top", top=0.1)  # type: ignore[arg-type]
+    rule.features = features
     detector.rescored = MapScore.fit(rule, detector.score, [normals])
     assert outputs(detector, new)[0].std() > 0
     check_agrees(detector, new, tmp_path, ("onnx",))
