@@ -71,6 +71,7 @@ def test_a_trained_run_is_judged_by_its_maps_and_by_its_own_score_again(folder: 
     assert not (run / FILE).exists()
 
 
+@pytest.mark.slow
 def test_features_of_normals_are_a_second_term_of_the_score(folder: Path, trained: Path) -> None:
     run = engine.train(settings(folder, *SHORT, *MAP, "data.crop=foreground", "score.features=true", "name=features"))
     with_features = recorded(run)
@@ -89,7 +90,7 @@ def test_features_of_normals_are_a_second_term_of_the_score(folder: Path, traine
     assert recorded(run) == pytest.approx(with_features, rel=1e-6)
 
 
-@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize("features", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_cross_fitted_normals_have_the_score_of_the_run(folder: Path, features: bool) -> None:
     """A fold's fit is judged by the map as the run is: the largest |x - x̂| of PCA, not its mean square."""
     small = [word for word in words_of(folder) if not word.startswith("detector.")]
