@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomaly_lab.evaluation.memory import MAX_NORMALS as MAX_REMEMBERED
 from anomaly_lab.evaluation.memory import Memory
 from anomaly_lab.evaluation.scoring import Score
 from anomaly_lab.experiment.config import ScoreRule
@@ -46,9 +45,9 @@ class MapScore:
         count: number of normals that were measured; 0 if none were needed.
         mean: of the map at every place, [1, *S].
         squares: sum of the squared distances from it, [1, *S].
-        known: digests of the images measured: each of them is judged by the others, as a new image is.
-        memory: of their features; None without them.
-        remembered: number of the row that the memory has of each digest.
+        known: digests of the images measured, numbered as they came: each of them is judged by the others, as a new
+            image is.
+        memory: features of the images measured, in the order of their numbers; None without `features`.
         deviation: standard deviation of the two terms of the score, map and features, over normals, [2]. The score is
             the sum of both terms in these deviations; their mean, a constant, is not subtracted, so that scores stay
             positive.
@@ -66,9 +65,8 @@ class MapScore:
     count: int = 0
     mean: Tensor | None = None
     squares: Tensor | None = None
-    known: set[str] = field(default_factory=set)
+    known: dict[str, int] = field(default_factory=dict)
     memory: Memory | None = None
-    remembered: dict[str, int] = field(default_factory=dict)
     deviation: Tensor = field(default_factory=lambda: torch.ones(2))
 
     @classmethod
@@ -95,16 +93,16 @@ class MapScore:
                 two normals.
         """
         fitted = cls(rule)
-        if rule.standardise == "none" and not rule.features:
+        if not rule.measures:
             return fitted
         kept = []
         for image in images:
             there = image.to(device)
             values = fitted._signed(there, score(Batch(image=there))).cpu().double()
-            for one, value in zip(image, values, strict=True):
-                fitted._add(one, value)
+            fresh = [fitted._add(one, value) for one, value in zip(image, values, strict=True)]
             if rule.features:
-                fitted._remember(there)
+                fitted.memory = fitted.memory or Memory(image.shape[1:], device)
+                fitted.memory.add(there[fresh])
                 kept.append(image)
         if fitted.count < 2:
             raise UserError(
@@ -142,18 +140,17 @@ class MapScore:
 
     def for_new_images(self) -> MapScore:
         """Return what judges every image as a new one, none as one of the normals that were measured."""
-        return replace(self, known=set(), remembered={})
+        return replace(self, known={})
 
     def save(self, run: Path) -> None:
         """Write what was measured into a run folder; an earlier file is replaced, or removed if nothing was."""
         if self.mean is None or self.squares is None:
             (run / FILE).unlink(missing_ok=True)
             return
-        buffer, known = io.BytesIO(), np.array(sorted(self.known))
+        buffer, known = io.BytesIO(), np.array(list(self.known))
         arrays: dict[str, Any] = {"count": self.count, "mean": self.mean, "squares": self.squares, "known": known}
         if self.memory is not None:
             arrays["rows"], arrays["weights"] = self.memory.rows.cpu(), self.memory.digest
-            arrays["remembered"] = np.array(list(self.remembered))  # in the order of the rows
             arrays["deviation"] = self.deviation
         np.savez_compressed(buffer, **arrays)
         write_atomic(run / FILE, buffer.getvalue())
@@ -165,17 +162,17 @@ class MapScore:
         Raises:
             UserError: the file is missing or damaged, or the network of its features is another one.
         """
-        if rule.standardise == "none" and not rule.features:
+        if not rule.measures:
             return cls(rule)
         try:
             with np.load(run / FILE, allow_pickle=False) as kept:
                 mean, squares = (torch.from_numpy(kept[name]).double() for name in ("mean", "squares"))
-                found = cls(rule, int(kept["count"]), mean, squares, set(kept["known"].tolist()))
+                known = {digest: number for number, digest in enumerate(kept["known"].tolist())}
+                found = cls(rule, int(kept["count"]), mean, squares, known)
                 if not rule.features:
                     return found
                 rows, weights = torch.from_numpy(kept["rows"]), str(kept["weights"])
                 found.deviation = torch.from_numpy(kept["deviation"])
-                found.remembered = {digest: row for row, digest in enumerate(kept["remembered"].tolist())}
         except (OSError, ValueError, KeyError, BadZipFile, EOFError, TypeError) as error:
             raise UserError(
                 f"{run / FILE}: what the score was measured on cannot be read ({type(error).__name__}); "
@@ -219,19 +216,9 @@ class MapScore:
     def _terms(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Return the terms of the score, map and features, [B, 2], and the distances of the features, [B, h, w]."""
         assert self.memory is not None
-        own = [self.remembered.get(_digest(one)) for one in image] if self.remembered else None
+        own = [self.known.get(_digest(one)) for one in image] if self.known else None
         distances = self.memory.distances(image, own)
         return torch.stack([self._pooled(shown), pooled(distances, self.rule.share)], 1), distances
-
-    def _remember(self, image: Tensor) -> None:
-        """Remember the features of normals [B, C, H, W], each picture once."""
-        self.memory = self.memory or Memory(image.shape[1:], image.device)
-        fresh = []
-        for i, digest in enumerate(map(_digest, image)):
-            if digest not in self.remembered and len(self.remembered) < MAX_REMEMBERED:
-                self.remembered[digest] = len(self.remembered)
-                fresh.append(i)
-        self.memory.add(image[fresh])
 
     def _terms_of(self, score: Score, normals: Iterable[Tensor], device: torch.device | str) -> Tensor:
         """Return the terms of normals in batches, [n, 2]; a known one is judged by the others."""
@@ -239,14 +226,15 @@ class MapScore:
         found = [self(image, score(Batch(image=image))).components for image in there]
         return torch.cat([torch.zeros(0, 2), *(terms.cpu() for terms in found if terms is not None)])
 
-    def _add(self, image: Tensor, value: Tensor) -> None:
-        """Add a normal to the mean and the squares (Welford 1962)."""
+    def _add(self, image: Tensor, value: Tensor) -> bool:
+        """Add a normal to the mean and the squares (Welford 1962); return whether it is the first of its like."""
         mean = torch.zeros_like(value) if self.mean is None else self.mean
         squares = torch.zeros_like(value) if self.squares is None else self.squares
         self.count += 1
         self.mean = mean + (value - mean) / self.count
         self.squares = squares + (value - mean) * (value - self.mean)
-        self.known.add(_digest(image))
+        number = len(self.known)
+        return self.known.setdefault(_digest(image), number) == number
 
     def _standardised(self, image: Tensor, values: Tensor) -> Tensor:
         """Return the distance of maps, [B, 1, *S], from the mean of the normals in their deviations at every place."""

@@ -1,8 +1,9 @@
 """What a classifier of photographs saw in normals, place by place: a second look at an image, beside its map.
 
 A reconstruction misses what it can redraw, and features of a network that has never seen such images miss what has the
-looks of tissue; they miss different lesions. Distances are those of `networks.places.PlaceBank` between features of
-length 1, computed as products, so that a graph of them takes any number of images.
+looks of tissue; they miss different lesions. As the baseline `place_nn` (Cohen, Hoshen 2020, SPADE; Roth et al. 2021,
+PatchCore), with features of length 1. Distances are those of `networks.places.PlaceBank`, computed as products, so that
+a graph of them takes any number of images.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anomaly_lab.evaluation.baselines.place_nn import REACH
+from anomaly_lab.evaluation.baselines.places import BACKBONE, SIDE, STAGE
 from anomaly_lab.networks.places import PlaceFeatures
 from anomaly_lab.types import UserError
 
-BACKBONE, STAGE = "efficientnet_lite0", 2  # 40 features at an eighth of the resolution
-SIDE = 64  # pixels, at least: the shorter side of what the network sees
-REACH = 1  # places beside the own one at which a normal's feature may lie
 MAX_NORMALS = 500  # that are remembered, at most
 
 
@@ -50,9 +50,8 @@ class Memory:
     def __init__(self, shape: Sequence[int], device: torch.device | str = "cpu", weights: str = "package") -> None:
         if len(shape) != 3:
             raise UserError("score.features=true: the network sees pictures, not volumes; set score.features=false")
-        side = SIDE if min(shape[1:]) < SIDE else 0
         with torch.random.fork_rng():
-            self._features = PlaceFeatures(BACKBONE, (STAGE,), side, shape[1:], unit=True)
+            self._features = PlaceFeatures(BACKBONE, (STAGE,), SIDE, shape[1:], unit=True)
         self.digest = "" if weights == "random" else self._features.load(weights)
         self._features.to(device).eval()
         self.rows = torch.zeros(0, self._features.num_features, *self._features.grid, device=device)
@@ -68,7 +67,8 @@ class Memory:
 
         Args:
             image: the images.
-            own: number of the row that an image is itself, which is left out for it; None for none.
+            own: number of the row that an image is itself, which is left out for it; None, or a number that no row
+                has, leaves out none.
         """
         seen = self._seen(image)
         height, width = seen.shape[2:]

@@ -105,7 +105,7 @@ def rank(rules: Mapping[str, ScoreRule], score: Score, trial: Trial, measured: I
         >>> sorted(rule.name for rule in ranked)
         ['max', 'own']
     """
-    kept = list(measured) if any(rule.standardise == "place" or rule.features for rule in rules.values()) else []
+    kept = list(measured) if any(rule.measures for rule in rules.values()) else []
     device = trial.normals.device
     fitted = {
         name: MapScore.fit(rule, score, kept, device, [trial.normals])

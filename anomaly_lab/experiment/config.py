@@ -126,6 +126,11 @@ class ScoreRule:
     features: bool = False
     share: Annotated[float, Range("(0, 1]")] = 0.05
 
+    @property
+    def measures(self) -> bool:
+        """Whether normals are measured for it."""
+        return self.source == "map" and (self.standardise == "place" or self.features)
+
 
 @dataclass
 class Experiment:

@@ -165,9 +165,12 @@ def refuse_rule(rule: ScoreRule, data: PatchDataModule, detector: Detector) -> N
     """
     if rule.source == "detector":
         if rule.features:
-            raise UserError("score.features=true: features are added to the score of a map; set score.from=map")
+            raise UserError(
+                "score.features=true: features are added to the score of a map, not to the detector's own; set "
+                "score.from=map, or score.features=false"
+            )
         return
-    if (rule.standardise == "place" or rule.features) and data.patch_sampling is not None:
+    if rule.measures and data.patch_sampling is not None:
         raise UserError(
             "score.standardise=place, score.features: with data.cut a place is another one in every window; set "
             "score.standardise=none score.features=false"

@@ -57,7 +57,7 @@ class Watch(RunCallback):
         normals = torch.cat(list(data.images("val", self.at_most))).to(detector.device)
         detector.eval()  # the next training_step sets the modes it needs
         measured: Sequence[torch.Tensor] = ()
-        if self.rule.standardise == "place" or self.rule.features:
+        if self.rule.measures:
             measured = [images.to(detector.device) for images in data.images("train", MAX_NORMALS)]
         with torch.random.fork_rng(), torch.no_grad():  # a search for a latent code draws numbers
             return rank({"": self.rule}, detector.score, Trial(normals, SEEDS), measured)[0].auroc

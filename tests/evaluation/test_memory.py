@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anomaly_lab.evaluation.map_score import FILE, MapScore, _deviation
-from anomaly_lab.evaluation.memory import MAX_NORMALS, Memory
+from anomaly_lab.evaluation.memory import Memory
 from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.metrics.ranking import auroc
 from anomaly_lab.networks.places import pooled
@@ -126,12 +126,15 @@ def test_each_picture_is_remembered_once_and_no_more_than_there_is_room(monkeypa
     normals = pictures(5)
     fitted = MapScore.fit(RULE, score, [torch.cat([normals, normals[:2]])])
     assert fitted.memory is not None
-    assert (len(fitted.memory.rows), len(fitted.remembered)) == (5, 5)
-    assert MAX_NORMALS < 1000
-    monkeypatch.setattr("anomaly_lab.evaluation.map_score.MAX_REMEMBERED", 3)
-    few = MapScore.fit(RULE, score, [normals])
+    assert (len(fitted.memory.rows), len(fitted.known), fitted.count) == (5, 5, 7)
+    monkeypatch.setattr("anomaly_lab.evaluation.memory.MAX_NORMALS", 3)
+    few = MapScore.fit(RULE, score, normals.split(2))
     assert few.memory is not None
-    assert (len(few.memory.rows), few.count) == (3, 5)
+    assert (len(few.memory.rows), len(few.known)) == (3, 5)
+    distances = few(normals, drawn(normals)).components
+    assert distances is not None
+    assert distances[:, 1].amin() > 1e-3  # a remembered normal is left out for itself, others have all three
+    torch.testing.assert_close(few.memory.distances(normals[3:], own=[3, 4]), few.memory.distances(normals[3:]))
 
 
 def test_it_is_kept_with_the_run(tmp_path: Path) -> None:
@@ -158,6 +161,17 @@ def test_new_images_are_judged_by_all() -> None:
     found = fitted(normals, drawn(normals)).components
     assert found is not None
     assert found[:, 1].amax() < 2e-3
+
+
+def test_a_score_does_not_depend_on_the_batch() -> None:
+    fitted, new = MapScore.fit(RULE, score, [pictures(9)]), pictures(6, seed=1)
+    alone = torch.cat([fitted(one[None], drawn(one[None])).anomaly_score for one in new])
+    torch.testing.assert_close(fitted(new, drawn(new)).anomaly_score, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_large_picture_is_shrunk_so_that_the_memory_stays_small() -> None:
+    memory = Memory((1, 256, 512), weights="random")
+    assert memory.rows.shape[2:] == (8, 16)
 
 
 def test_volumes_are_refused() -> None:
