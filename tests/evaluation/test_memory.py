@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from anomaly_lab.evaluation.map_score import FILE, MapScore, _deviation
@@ -31,10 +32,14 @@ def score(batch: Batch) -> Prediction:
     return drawn(batch["image"])
 
 
-def test_distances_by_brute_force() -> None:
+@pytest.mark.parametrize("opposite", [False, True])
+def test_distances_by_brute_force(opposite: bool) -> None:
+    """Also at the border, where all there is may point the other way."""
     memory, normals, new = Memory((1, 64, 64), weights="random"), pictures(3, 64), pictures(2, 64, seed=1)
     memory.add(normals)
     seen = memory._seen(new)
+    if opposite:
+        memory.rows = -seen
     count, height, width = len(new), *seen.shape[2:]
     expected = torch.empty(count, height, width)
     for b, i, j in torch.cartesian_prod(torch.arange(count), torch.arange(height), torch.arange(width)).tolist():
@@ -74,8 +79,12 @@ def test_the_score_is_the_sum_of_both_terms_in_deviations_of_normals() -> None:
     assert prediction.components is not None
     torch.testing.assert_close(prediction.components, found, atol=1e-4, rtol=1e-3)
     assert fitted.components == ("map", "features")
+    own_map = alone(new, drawn(new)).anomaly_map
+    assert own_map is not None
     assert prediction.anomaly_map is not None
-    assert prediction.anomaly_map.shape == new.shape
+    far = F.interpolate(memory.distances(new)[:, None], size=(32, 32), mode="bilinear")
+    both = own_map / terms[:, 0].std() + far / terms[:, 1].std()
+    torch.testing.assert_close(prediction.anomaly_map, both, atol=1e-2, rtol=1e-3)
     known = fitted(normals, drawn(normals)).components
     assert known is not None
     torch.testing.assert_close(known, terms, atol=1e-4, rtol=1e-3)  # a measured normal is judged by the others

@@ -9,10 +9,14 @@ import pytest
 import torch
 from data.conftest import write_headct
 from pipeline.conftest import settings
+from toys import smooth
 
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.detectors.fanogan import FAnoGAN
+from anomaly_lab.detectors.pca import PCA
+from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.experiment import config
+from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.pipeline import training
 from anomaly_lab.types import Batch, Prediction, UserError
 
@@ -147,3 +151,20 @@ def test_convolutions_are_tried_out_on_a_gpu(
 def test_a_detector_is_compiled_where_it_was_asked_for(said: str, expected: dict[str, Any] | None) -> None:
     _, detector = training.construct(config.load("ganomaly_headct", ["budget=smoke", f"compile={said}"]))
     assert detector.compilation == expected
+
+
+def test_validation_normals_say_how_large_the_terms_of_a_score_are() -> None:
+    split = {"train": smooth(8, seed=1), "val": smooth(5, seed=2) * 0.5}
+    data = SimpleNamespace(patch_sampling=None, images=lambda of, at_most=None: iter([split[of]]))
+    detector = PCA((32, 32), components=2, samples=8, batch_size=8)
+    detector.gather(split["train"])
+    detector.learn()
+    rule = ScoreRule("map", pool="mean", features=True)
+    found = training.score_by(rule, data, detector.eval())  # type: ignore[arg-type]
+    detector.rescored = None
+    by_hand, without = (
+        MapScore.fit(rule, detector.score, [split["train"]], held_out=others) for others in ([split["val"]], [])
+    )
+    assert found is not None
+    assert torch.equal(found.deviation, by_hand.deviation)
+    assert not torch.allclose(found.deviation, without.deviation, rtol=0.05)

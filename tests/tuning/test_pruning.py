@@ -7,6 +7,7 @@ import torch
 from data.conftest import write_headct
 from pipeline.conftest import settings
 
+from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.pipeline import engine
 from anomaly_lab.tuning.pruning import Watch
 
@@ -20,11 +21,14 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(last, weights_only=True)["state_dict"]
 
 
-def test_a_watched_training_is_the_same_and_is_looked_at_in_its_last_phase(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "rule", [ScoreRule(), pytest.param(ScoreRule("map", standardise="place", features=True), marks=pytest.mark.slow)]
+)
+def test_a_watched_training_is_the_same_and_is_looked_at_in_its_last_phase(rule: ScoreRule, tmp_path: Path) -> None:
     write_headct(tmp_path / "headct")
     config = settings(tmp_path, "data.epoch_length=2", "detector.gan_iterations=4", "detector.encoder_iterations=8")
     seen: list[tuple[int, float]] = []
-    watched = engine.train(config, watchers=[Watch(at_most=4, report=lambda *told: seen.append(told))])
+    watched = engine.train(config, watchers=[Watch(rule, at_most=4, report=lambda *told: seen.append(told))])
     plain = engine.train(config, watchers=[])
     assert [percent for percent, _ in seen] == [25, 50, 75]
     assert all(0 <= auroc <= 1 for _, auroc in seen)
