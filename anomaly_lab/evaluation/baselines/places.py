@@ -1,5 +1,6 @@
 """What the baselines on features of a pretrained network share: the network, and its features of an image."""
 
+from abc import abstractmethod
 from functools import lru_cache
 
 import torch
@@ -58,9 +59,9 @@ class _PlaceBaseline(Baseline):
             return " "
         return "" if facts.features else "features of a pretrained network were not asked for"
 
+    @abstractmethod
     def description(self, num_features: int, grid: tuple[int, int], count: int) -> PlaceBank | PlaceGaussian:
         """Return what takes the features of `count` normals and gives distances from them."""
-        raise NotImplementedError
 
     def fit(self, normals: Tensor, facts: Facts) -> None:
         self.features = shared_features((normals.shape[2], normals.shape[3]))
