@@ -17,6 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
 from anomaly_lab.experiment import config as configuration
+from anomaly_lab.pipeline.training import precision_for
 from anomaly_lab.types import Batch
 
 MIN_IMAGES = 2  # images of the first measured mini-batch; one of the published size may take minutes
@@ -135,7 +136,7 @@ def _iteration(settings: DictConfig, detector: Detector, elapsed: int, size: tup
     clock = _Clock()
     trainer = pl.Trainer(
         max_epochs=1,
-        precision=settings.trainer.precision,
+        precision=precision_for(settings.trainer.precision),
         callbacks=[clock],
         devices=1,
         plugins=[LightningEnvironment()],  # this process alone, whatever cluster it is part of

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from anomaly_lab.experiment import config
-from anomaly_lab.pipeline import cost
+from anomaly_lab.pipeline import cost, training
 
 WORDS = ["budget=smoke", "data.patch_size=[32,32]", "data.batch_size=16", "trainer.precision=32-true"]
 
@@ -133,3 +133,23 @@ def test_operations_grow_with_images_and_iterations(fanogan: DictConfig) -> None
     assert cost.phase_costs(twice)["gan"].operations == pytest.approx(2 * once)
     larger = settings("fanogan_headct", "detector.gan_iterations=100", "detector.n_critic=5", "data.batch_size=32")
     assert cost.phase_costs(larger)["gan"].operations == pytest.approx(2 * once)
+
+
+def test_a_processor_without_bfloat16_is_measured_as_it_trains(
+    fanogan: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains in float32; measured in emulated bfloat16, hour-long studies were announced as eleven hours."""
+    seen = []
+    trainer = cost.pl.Trainer
+
+    def noted(**settings: Any) -> Any:
+        seen.append(settings["precision"])
+        return trainer(**settings)
+
+    monkeypatch.setattr(cost.pl, "Trainer", noted)
+    fanogan.trainer.precision = "bf16-mixed"
+    for emulated, expected in ((True, {"32-true"}), (False, {"bf16-mixed"})):
+        seen.clear()
+        monkeypatch.setattr(training, "emulates_bfloat16", lambda emulated=emulated: emulated)
+        cost.phase_seconds(fanogan)
+        assert set(seen) == expected
