@@ -1,9 +1,10 @@
-"""What a GPU is told: copies that nobody waits for, and how it rounds while it trains and while it scores."""
+"""What a device can do and is told: copies that nobody waits for, how it rounds, and whether bfloat16 is worth it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,3 +47,27 @@ def rounding(device: torch.device | str, *, strict: bool) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+
+def emulates_bfloat16(device: torch.device | str | None = None) -> bool:
+    """Return whether bfloat16 is slower than float32: on a processor without instructions for it, several times.
+
+    Args:
+        device: where one computes; None is the GPU, if there is one.
+
+    Examples:
+        >>> emulates_bfloat16("cuda")
+        False
+    """
+    on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type != "cpu"
+    return not (on_gpu or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def precision_for(requested: Any) -> Any:
+    """Return the precision a Trainer is to have, or "32-true" if that is bf16-mixed and the hardware only emulates it.
+
+    Examples:
+        >>> precision_for("32-true")
+        '32-true'
+    """
+    return "32-true" if requested == "bf16-mixed" and emulates_bfloat16() else requested

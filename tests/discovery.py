@@ -54,6 +54,15 @@ def experiment_of(section: str, kind: type) -> str:
     raise LookupError(f"no experiment has {kind.__qualname__}: add {path} with {section}: {{_target_: {target}}}")
 
 
+def one_of_each_class() -> list[str]:
+    """The first detector's experiment of every class: others differ in sizes, lengths and how they are scored."""
+    first: dict[str, str] = {}
+    for name in compose.detectors():
+        layers = [layer.values.get("detector", {}) for layer in compose.layers_of(f"{name}_headct")]
+        first.setdefault([values["_target_"] for values in layers if "_target_" in values][-1], name)
+    return [*first.values()]
+
+
 @cache
 def _target(section: str, name: str) -> str:
     target: str = config.load(name, ["budget=smoke"])[section]["_target_"]

@@ -49,3 +49,13 @@ def test_a_processor_is_left_alone() -> None:
     before = flags()
     with devices.rounding("cpu", strict=False):
         assert flags() == before
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_falls_back_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert devices.precision_for("bf16-mixed") == ("bf16-mixed" if fast else "32-true")
+    assert devices.precision_for("32-true") == "32-true"
+    assert devices.emulates_bfloat16("cpu") is not fast
+    assert not devices.emulates_bfloat16("cuda")

@@ -19,6 +19,7 @@ from anomaly_lab.bench.turns import Times, interleaved
 from anomaly_lab.callbacks.randomness import Randomness
 from anomaly_lab.detectors.families.gan import ADAPT_EVERY
 from anomaly_lab.detectors.hq_anogan import PATH_DECAY, PATH_EVERY, R1_EVERY, HQAnoGAN
+from anomaly_lab.devices import precision_for
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.losses.stylegan2 import path_lengths, r1_penalty
 from anomaly_lab.networks import stylegan2
@@ -224,9 +225,7 @@ def _iterations(chosen: DictConfig, image: Tensor, rounds: int) -> Times:
         times[TRAINER].append(clock.seconds / R1_EVERY)
 
     def bare() -> None:
-        loop = BareStyleGAN(
-            chosen, "bf16" if training.precision_for(chosen.trainer.precision) == "bf16-mixed" else "fp32"
-        )
+        loop = BareStyleGAN(chosen, "bf16" if precision_for(chosen.trainer.precision) == "bf16-mixed" else "fp32")
         start = time.process_time()
         for i in range(R1_EVERY):
             loop.iteration(image, i)

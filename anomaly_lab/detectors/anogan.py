@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from anomaly_lab.detectors.families.gan import GenerativeDetector
+from anomaly_lab.devices import emulates_bfloat16
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.networks.augmentation import AugmentD
 from anomaly_lab.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -56,7 +57,8 @@ class AnoGAN(GenerativeDetector):
             steps, as in EGBAD's code.
         feature_weight: lambda, share of the feature residual in the loss of a search; fraction.
         restarts: number of searches per image, each from a different code.
-        search_precision: precision of the search; the score of the code it finds is float32 in any case.
+        search_precision: precision of the search, bf16 only where the hardware has it; the score of the code it finds
+            is float32 in any case.
         augment_d: augmentation of all images the discriminator sees in training.
 
     Examples:
@@ -164,7 +166,8 @@ class AnoGAN(GenerativeDetector):
     def descend_together(self, image: Tensor, start: Tensor) -> Search:
         """Search the codes of one group of any size; arguments as in `search`."""
         p = self.settings
-        bf16 = torch.autocast(image.device.type, torch.bfloat16, enabled=p.search_precision == "bf16")
+        low = p.search_precision == "bf16" and not emulates_bfloat16(image.device)
+        bf16 = torch.autocast(image.device.type, torch.bfloat16, enabled=low)
         with torch.no_grad(), bf16:
             target = self.discriminator.features(image)
         z, best = start.clone().requires_grad_(True), start

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import flop_registry
 
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.detectors.families.fake_pool import DrawsFromPool, filled
+from anomaly_lab.devices import precision_for
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.pipeline.training import precision_for
 from anomaly_lab.types import Batch
 
 MIN_IMAGES = 2  # images of the first measured mini-batch; one of the published size may take minutes

@@ -20,6 +20,7 @@ from anomaly_lab.callbacks.record import peak_memory
 from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.devices import emulates_bfloat16, precision_for
 from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
 from anomaly_lab.evaluation.planted import RULES, Planting, Ranked, Trial, rank
 from anomaly_lab.experiment import checkpoint_files, fingerprint, record, run_folder
@@ -54,8 +55,6 @@ from anomaly_lab.pipeline.training import (
     construct,
     decisive_callbacks,
     device_for,
-    emulates_bfloat16,
-    precision_for,
     refuse_rule,
     score_all,
     score_by,

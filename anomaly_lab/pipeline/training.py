@@ -18,6 +18,7 @@ from anomaly_lab.callbacks.run_callback import Columns, RunCallback
 from anomaly_lab.callbacks.scoring import ValidationScore
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.devices import precision_for
 from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
 from anomaly_lab.evaluation.memory import Memory
 from anomaly_lab.evaluation.scoring import Scored, score_batches
@@ -214,27 +215,6 @@ def score_by(
     fitted = MapScore.fit(rule, detector.to(device).score, images, device, held_out)
     detector.rescored = fitted
     return fitted
-
-
-def precision_for(requested: Any) -> Any:
-    """Return the requested precision, or "32-true" if that is bf16-mixed and the hardware only emulates it.
-
-    Examples:
-        >>> precision_for("32-true")
-        '32-true'
-    """
-    return "32-true" if requested == "bf16-mixed" and emulates_bfloat16() else requested
-
-
-def emulates_bfloat16() -> bool:
-    """Return whether bfloat16 is slower than float32: no GPU, and a processor without instructions for it.
-
-    Examples:
-        >>> emulates_bfloat16() in (True, False)  # depends on the machine
-        True
-    """
-    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return not fast
 
 
 def device_for(accelerator: Any) -> torch.device:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from toys import Toy, smooth
 
+from anomaly_lab.detectors import anogan
 from anomaly_lab.detectors.anogan import GROUP, AnoGAN
 
 TOY = Toy({"width": 8, "latent_dim": 8, "gan_iterations": 400, "lr_gan": 0.002, "search_steps": 60, "lr_search": 0.1})
@@ -39,6 +40,14 @@ def test_a_score_is_the_same_to_the_bit_in_any_batch(precision: str, batch_size:
     order = torch.randperm(6, generator=torch.Generator().manual_seed(0))
     apart = [detector.score({"image": part}).anomaly_score for part in images[order].split(batch_size)]
     assert torch.equal(torch.cat(apart), together[order])
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_it_searches_in_bf16_only_where_that_is_not_slower(emulated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anogan, "emulates_bfloat16", lambda device: emulated)
+    images = smooth(2, seed=1)
+    fast, exact = (sharp(search_steps=5, search_precision=each).score({"image": images}) for each in ("bf16", "fp32"))
+    assert torch.equal(fast.anomaly_score, exact.anomaly_score) is emulated
 
 
 def test_what_is_kept_is_the_least_of_the_trace() -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 import pytest
 import torch
+from discovery import one_of_each_class
 from omegaconf import OmegaConf
 from toys import Fit
 from typer.testing import CliRunner
@@ -133,7 +134,7 @@ def test_an_evaluation_that_is_admitted_works(quantile: float, replicates: int) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", list(compose.detectors()))
+@pytest.mark.parametrize("what", one_of_each_class())
 def test_a_detector_of_admitted_values_takes_a_step_in_each_phase_and_scores(what: str, fit: Fit) -> None:
     section, images = section_of("detector", what), torch.rand(8, 1, 32, 32) * 2 - 1
     for key, value, checked in section.admitted(*NUMBERS):

@@ -62,7 +62,7 @@ def take_part(rank: int, size: int, folder: str, x: Tensor) -> None:
     for gradient in (weight, bias):
         torch.distributed.all_reduce(gradient)
     torch.save([images, [mean, var, weight, bias]], f"{folder}/{rank}")
-    torch.distributed.destroy_process_group()  # its threads may not outlive the interpreter: that would abort the process
+    torch.distributed.destroy_process_group()  # an interpreter that ends before its threads is aborted
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from anomaly_lab import devices
 from anomaly_lab.experiment import config
-from anomaly_lab.pipeline import cost, training
+from anomaly_lab.pipeline import cost
 
 WORDS = ["budget=smoke", "data.patch_size=[32,32]", "data.batch_size=16", "trainer.precision=32-true"]
 
@@ -150,6 +151,6 @@ def test_a_processor_without_bfloat16_is_measured_as_it_trains(
     fanogan.trainer.precision = "bf16-mixed"
     for emulated, expected in ((True, {"32-true"}), (False, {"bf16-mixed"})):
         seen.clear()
-        monkeypatch.setattr(training, "emulates_bfloat16", lambda emulated=emulated: emulated)
+        monkeypatch.setattr(devices, "emulates_bfloat16", lambda emulated=emulated: emulated)
         cost.phase_seconds(fanogan)
         assert set(seen) == expected

@@ -51,14 +51,6 @@ def test_a_supervised_detector_without_labels_is_refused_before_anything_is_writ
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_bf16_falls_back_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert training.precision_for("bf16-mixed") == ("bf16-mixed" if fast else "32-true")
-    assert training.precision_for("32-true") == "32-true"
-
-
 class Rows:
     """A data set of six rows, 0 and 1 of them validation normals, scored in batches of its own choosing."""
 
