@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from commands import Server
+from discovery import one_of_each_class
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -26,12 +27,18 @@ UNTUNED = [
 
 @pytest.mark.parametrize("dataset", list(compose.datasets()))
 def test_every_detector_takes_a_step_on_the_twin_of(dataset: str, store: Path, tmp_path: Path) -> None:
-    """They share its store, but for those that judge fewer pictures; data of the same settings are set up once."""
+    """They share its store, but for those that judge fewer pictures; data of the same settings are set up once.
+
+    A detector's experiment that differs from another one's in sizes, or in how it is scored, is loaded only.
+    """
     alike: dict[str, PatchDataModule] = {}
+    steps = one_of_each_class()
     for detector in compose.detectors():
         places = ["data.source=twin", f"data.store.folder={store}"]
         settings = config.load(f"{detector}_{dataset}", ["budget=smoke", *places])
         check_fits(settings, detector, dataset)
+        if detector not in steps:
+            continue
         built, model = engine.construct(settings)
         data = alike.setdefault(OmegaConf.to_yaml(settings.data, resolve=True), built)
         model.load_pretrained()
