@@ -17,21 +17,39 @@ from anomaly_lab.studies.results import Result
 
 SETTLED = 0.05  # corrected p-value below which two methods are told apart
 GUESSING = 0.5
+NAMED = 4  # methods that a sentence lists; the table has all
+
+
+class Place(NamedTuple):
+    """A method's place among the others.
+
+    Attributes:
+        line: the method and its results.
+        p: of its difference from the best, for new patients and new trainings, by Holm's method; 1 of the best.
+        seconds: of its training, and of that it started from; 0 of a baseline, None if unknown.
+    """
+
+    line: Line
+    p: float
+    seconds: float | None
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether it is not told apart from the best."""
+        return not self.p < SETTLED
 
 
 class Advice(NamedTuple):
     """What a study says to somebody who has to choose.
 
     Attributes:
-        best: name of the method with the highest AUROC.
+        ranked: all methods, the one with the highest AUROC first.
         choice: name of the method to take: of those not told apart from the best the cheapest.
-        alike: names of those not told apart from the best, in the order of their AUROC.
         sentences: the advice in words.
     """
 
-    best: str
+    ranked: list[Place]
     choice: str
-    alike: list[str]
     sentences: list[str]
 
 
@@ -56,39 +74,45 @@ def advice(findings: Findings, dataset: str) -> Advice | None:
     if not ranked:
         return None
     best, others = ranked[0], ranked[1:]
-    p_values = dict(
-        zip((line.name for line in others), holm([_p(findings, dataset, best, o) for o in others]), strict=True)
+    p_values = [1.0, *holm([_p(findings, dataset, best, other) for other in others])]
+    places = [Place(line, p, _seconds(findings, line, dataset)) for line, p in zip(ranked, p_values, strict=True)]
+    alike = [place for place in places if place.is_alike]
+    first = min(
+        alike, key=lambda place: (not place.line.is_baseline, math.inf if place.seconds is None else place.seconds)
     )
-    alike = [best, *(line for line in others if not p_values[line.name] < SETTLED)]
-    choice = min(alike, key=lambda line: (not line.is_baseline, _seconds(findings, line, dataset)))
     said = [_of_best(best, dataset)]
     if len(alike) > 1:
-        names = ", ".join(f"{line.title} ({rate(line.cells[dataset].summary.mean)})" for line in alike[1:])
-        said.append(f"On {_patients(findings, dataset)} it is not told apart from {names}.")
-    if choice is not best:
-        why = (
-            "fitted in seconds" if choice.is_baseline else f"trained in {duration(_seconds(findings, choice, dataset))}"
-        )
+        names = [f"{line.title} ({rate(line.cells[dataset].summary.mean)})" for line, *_ in alike[1:]]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        said.append(f"On {_patients(findings, dataset)} it is not told apart from {', '.join(names[:NAMED])}{more}.")
+    choice, trained = first.line, "" if first.seconds is None else f" in {duration(first.seconds)}"
+    if choice is not best and choice.is_baseline:
         said.append(
-            f"Of these {choice.title} costs least ({why}): begin with it, and collect more cases to choose better."
+            f"{choice.title} is one of these and costs nothing, every report has it: these cases do not show that any "
+            "training is worth more. Collect more of them to choose better."
+        )
+    elif choice is not best:
+        said.append(
+            f"Of these {choice.title} costs least (trained{trained}): begin with it, and collect more cases to choose "
+            "better."
         )
     elif best.is_baseline:
         said.append(
             "It is a baseline, fitted in seconds: no detector of this list is worth its training on these data."
         )
     else:
-        said.append(f"Take it: it trains in {duration(_seconds(findings, best, dataset))}.")
+        said.append(f"Take it: it trains{trained}." if trained else "Take it.")
     if best.cells[dataset].low < GUESSING:
         said.append("But its interval reaches down to guessing: these cases do not show that anything is found at all.")
-    first = next(iter(findings.of(findings.reference, dataset).values()), None)
-    told = (first.metrics.get("shortcuts") or {}) if first else {}
+    run = next(iter(findings.of(findings.reference, dataset).values()), None)
+    told = (run.metrics.get("shortcuts") or {}) if run else {}
     said += [banner.text for banner in shortcuts.banners({k: v for k, v in told.items() if k != "score"})]
     if (before := foreseen(findings, dataset)) is not None:
         first_choice = before.names[before.planted.index(max(before.planted))]
         said.append(
             f"Lesions planted on validation normals, without a label, would have chosen {findings.title(first_choice)}."
         )
-    return Advice(best.name, choice.name, [line.name for line in alike], said)
+    return Advice(places, choice.name, said)
 
 
 def _of_best(best: Line, dataset: str) -> str:
@@ -119,10 +143,10 @@ def _p(findings: Findings, dataset: str, one: Line, other: Line) -> float:
     return 1.0 if estimate is None or math.isnan(estimate.p) else estimate.p
 
 
-def _seconds(findings: Findings, line: Line, dataset: str) -> float:
-    """Return the training time; 0 of a baseline, infinite if unknown."""
+def _seconds(findings: Findings, line: Line, dataset: str) -> float | None:
+    """Return the training time, that of a warm start with it; 0 of a baseline, None if unknown."""
     if line.is_baseline:
         return 0.0
     cost = findings.costs().get((line.name, dataset))
-    seconds = cost.seconds if cost else None
-    return math.inf if seconds is None else seconds
+    parts = [each for each in (cost.seconds, cost.warm_start) if each is not None] if cost else []
+    return sum(parts) if parts else None

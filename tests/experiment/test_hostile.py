@@ -30,7 +30,7 @@ OTHERS = (True, "abc", [], [-1, 0, 1], {"a": 1})
 CALLBACKS = [kind for kind in catalogue.classes("anomaly_lab.callbacks").values() if issubclass(kind, RunCallback)]
 CALLBACKS = [f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}" for kind in CALLBACKS]
 WITH_WORDS = {"task", "volume.window"}  # take numbers or words, and are checked by hand
-EVERYTHING = [*(("detector", name) for name in compose.detectors()), *(("data", name) for name in compose.datasets()),
+EVERYTHING = [*(("detector", name) for name in one_of_each_class()), *(("data", name) for name in compose.datasets()),
               *(("callbacks.x", name) for name in CALLBACKS)]  # fmt: skip
 
 

@@ -37,7 +37,8 @@ def test_a_method_that_stands_out_is_taken() -> None:
     of = findings(good=result(2.5, 60.0), bad=result(0.2, 1.0))
     found = advice(of, "own")
     assert found is not None
-    assert (found.best, found.choice, found.alike) == ("good", "good", ["good"])
+    assert found.choice == "good"
+    assert [(place.line.name, place.is_alike) for place in found.ranked] == [("good", True), ("bad", False)]
     assert "Take it: it trains in 1 min 0 s" in said(of)
 
 
@@ -46,20 +47,38 @@ def test_of_methods_that_are_not_told_apart_the_cheapest_is_taken() -> None:
     found = advice(of, "own")
     assert found is not None
     assert found.choice == "quick"
-    assert set(found.alike) == {"slow", "quick"}
+    assert {place.line.name for place in found.ranked if place.is_alike} == {"slow", "quick"}
     assert "not told apart from" in said(of)
     assert "trained in 5 s" in said(of)
     assert "100 patients without and 100 with anomalies" in said(of)
 
 
 def test_a_baseline_as_good_as_the_best_is_said_to_be_enough() -> None:
-    near = findings(gan=result(1.5, 60.0, baseline=1.4))
+    near = findings(gan=result(1.6, 60.0, baseline=1.4))
     found = advice(near, "own")
     assert found is not None
     assert found.choice == "pca_32"
-    assert "fitted in seconds" in said(near)
+    assert "costs nothing, every report has it" in said(near)
     far = findings(gan=result(0.5, 60.0, baseline=3.0))
     assert "no detector of this list is worth its training" in said(far)
+
+
+def test_the_time_of_what_a_method_starts_from_is_its_own() -> None:
+    """Scored otherwise, a trained GANomaly has no time of its own; it would have been advised as one of no time."""
+    late = result(2.5, 60.0)
+    late.facts.update(seconds={}, started_from={"phase": "gan", "seconds": 60.0})
+    assert "it trains in 1 min 0 s" in said(findings(late=late, bad=result(0.2, 1.0)))
+    late.facts.pop("started_from")
+    assert "Take it." in said(findings(late=late, bad=result(0.2, 1.0)))
+
+
+def test_of_many_that_are_alike_a_sentence_names_four() -> None:
+    of = findings(**{f"m{i}": result(i / 10, 10.0 + i) for i in range(12)})
+    found = advice(of, "own")
+    assert found is not None
+    others = sum(place.is_alike for place in found.ranked) - 1
+    assert 4 < others < 11
+    assert f" and {others - 4} more." in said(of)
 
 
 def test_guessing_is_called_so() -> None:
