@@ -103,8 +103,33 @@ class BasicBlock(nn.Module):
         return F.relu(self.body(x) + self.shortcut(x))
 
 
+class Pointwise(nn.Conv2d):
+    """1×1 convolution of every `stride`-th pixel, without bias: [B, in_channels, H, W] -> [B, out_channels, H', W'].
+
+    It takes those pixels first. Torch's own strided 1×1 convolution, channels last, writes its weight gradient past the
+    end of a buffer where in_channels < 8 and the processor has AVX2 alone: wrong gradients, or the process aborts
+    (oneDNN, issue 6035).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: distance of the pixels that are taken.
+
+    Examples:
+        >>> Pointwise(4, 8, stride=2)(torch.zeros(2, 4, 8, 8)).shape
+        torch.Size([2, 8, 4, 4])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = self.stride
+        return F.conv2d(x[..., ::down, ::across], self.weight)
+
+
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(Pointwise(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
 
 
 BACKBONES: dict[BackboneName, tuple[type[SqueezedBlock | BasicBlock], tuple[int, ...]]] = {

@@ -222,6 +222,15 @@ def test_each_phase_moves_its_networks_and_no_other(case: Case, tmp_path: Path) 
         assert moved - {"iteration", "augmentation"} == set(phase.networks), phase.name
 
 
+@every
+def test_no_convolution_is_of_the_kind_that_torch_differentiates_wrongly(case: Case) -> None:
+    """Strided, 1×1, of fewer than eight channels: on a processor with AVX2 alone it writes past its memory."""
+    for name, module in case.make().named_modules():
+        if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
+            wrong = module.kernel_size == (1, 1) and max(module.stride) > 1 and module.in_channels < 8
+            assert not wrong, f"{name}: take the pixels first, as networks/psp.py's Pointwise does"
+
+
 @every_class
 def test_hyper_parameters_are_all_kept_and_plain(kind: type[Detector]) -> None:
     """`settings` reads them, and a checkpoint with others does not load with weights_only=True."""

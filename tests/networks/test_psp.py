@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anomaly_lab.networks.psp import Backbone, BackboneName, MapToStyle, SqueezedBlock, StyleEncoder
+from anomaly_lab.networks.psp import Backbone, BackboneName, MapToStyle, Pointwise, SqueezedBlock, StyleEncoder
 from anomaly_lab.networks.stylegan2 import StyleGenerator, channels_at
 
 
@@ -94,3 +94,24 @@ def test_every_weight_gets_a_gradient() -> None:
         encoder = made(name)
         encoder(pictures(4)).square().sum().backward()
         assert all(weight.grad is not None and weight.grad.any() for weight in encoder.parameters())
+
+
+@pytest.mark.parametrize("side", [8, 9])
+@pytest.mark.parametrize(("channels", "stride"), [(3, 1), (4, 2), (16, 2)])
+def test_a_strided_1x1_convolution_is_torchs(channels: int, stride: int, side: int) -> None:
+    """Outputs and gradients, channels last; torch's own is asked contiguous, where it is right on any processor."""
+    mine = Pointwise(channels, 5, stride).to(memory_format=torch.channels_last)
+    image = torch.randn(2, channels, side, side)
+    results = []
+    for layer, x in ((mine, image.to(memory_format=torch.channels_last)), (nn.Conv2d(channels, 5, 1, stride), image)):
+        if layer is not mine:
+            layer.bias, layer.weight = (
+                None,
+                nn.Parameter(mine.weight.detach().clone(memory_format=torch.contiguous_format)),
+            )
+        x = x.clone().requires_grad_()
+        y = layer(x)
+        y.sin().sum().backward()
+        results.append([y.detach(), x.grad, layer.weight.grad])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
