@@ -402,25 +402,18 @@ def test_all_styles_of_one_side_are_its_own_images() -> None:
     assert not torch.allclose(taken[4], taken[8], atol=1e-2)
 
 
-@pytest.fixture(scope="module")
-def discs(tmp_path_factory: pytest.TempPathFactory) -> HQAnoGAN:
-    """It has learnt discs of varied place and size, in about four minutes of one core."""
+@pytest.mark.slow
+def test_squares_are_anomalous_among_discs_and_their_counterparts_are_discs(tmp_path: Path) -> None:
+    """In about four minutes of one core; one test, for two of them might train in two workers.
+
+    A square is as large as a disc, so only its corners tell.
+    """
     torch.manual_seed(0)
     detector = HQAnoGAN(patch_size=(32, 32), **DISCS)
-    train(detector, ToyData(shapes(512, seed=1), batch_size=16), tmp_path_factory.mktemp("discs"))
-    return detector
-
-
-@pytest.mark.slow
-def test_counterparts_of_squares_are_discs(discs: HQAnoGAN) -> None:
+    train(detector, ToyData(shapes(512, seed=1), batch_size=16), tmp_path)
     for square in (False, True):
-        counterparts = discs.score({"image": shapes(100, seed=3, square=square)}).reconstruction
+        counterparts = detector.score({"image": shapes(100, seed=3, square=square)}).reconstruction
         assert counterparts is not None
         assert roundness(counterparts).median() > 0.98
-
-
-@pytest.mark.slow
-def test_squares_are_anomalous_among_discs(discs: HQAnoGAN) -> None:
-    """A square is as large as a disc, so only its corners tell."""
-    low, high = (discs.score({"image": shapes(100, seed=2 + s, square=bool(s))}).anomaly_score for s in (0, 1))
+    low, high = (detector.score({"image": shapes(100, seed=2 + s, square=bool(s))}).anomaly_score for s in (0, 1))
     assert auroc(low, high) >= 0.98
