@@ -106,9 +106,9 @@ class BasicBlock(nn.Module):
 class Pointwise(nn.Conv2d):
     """1×1 convolution of every `stride`-th pixel, without bias: [B, in_channels, H, W] -> [B, out_channels, H', W'].
 
-    It takes those pixels first. Torch's own strided 1×1 convolution, channels last, writes its weight gradient past the
-    end of a buffer where in_channels < 8 and the processor has AVX2 alone: wrong gradients, or the process aborts
-    (oneDNN, issue 6035).
+    With fewer than eight channels it takes those pixels first: torch's own strided 1×1 convolution of so few, channels
+    last, writes its weight gradient past the end of a buffer on a processor with AVX2 alone. The gradients are wrong, or
+    the process aborts (oneDNN, issue 6035).
 
     Args:
         in_channels: channels of the input.
@@ -124,6 +124,8 @@ class Pointwise(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels >= 8:
+            return super().forward(x)
         down, across = self.stride
         return F.conv2d(x[..., ::down, ::across], self.weight)
 
