@@ -107,8 +107,8 @@ class Pointwise(nn.Conv2d):
     """1×1 convolution of every `stride`-th pixel, without bias: [B, in_channels, H, W] -> [B, out_channels, H', W'].
 
     With fewer than eight channels it takes those pixels first: torch's own strided 1×1 convolution of so few, channels
-    last, writes its weight gradient past the end of a buffer on a processor with AVX2 alone. The gradients are wrong, or
-    the process aborts (oneDNN, issue 6035).
+    last, writes its weight gradient past the end of a buffer on a processor with AVX2 alone. The gradients are wrong,
+    or the process aborts (oneDNN, issue 6035).
 
     Args:
         in_channels: channels of the input.
