@@ -103,15 +103,20 @@ def test_a_strided_1x1_convolution_is_torchs(channels: int, stride: int, side: i
     mine = Pointwise(channels, 5, stride).to(memory_format=torch.channels_last)
     image = torch.randn(2, channels, side, side)
     results = []
-    for layer, x in ((mine, image.to(memory_format=torch.channels_last)), (nn.Conv2d(channels, 5, 1, stride), image)):
-        if layer is not mine:
-            layer.bias, layer.weight = (
-                None,
-                nn.Parameter(mine.weight.detach().clone(memory_format=torch.contiguous_format)),
-            )
+    torchs = nn.Conv2d(channels, 5, 1, stride, bias=False)
+    torchs.load_state_dict(mine.state_dict())
+    for layer, x in ((mine, image.to(memory_format=torch.channels_last)), (torchs, image)):
         x = x.clone().requires_grad_()
         y = layer(x)
         y.sin().sum().backward()
         results.append([y.detach(), x.grad, layer.weight.grad])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_few_channels_do_not_reach_torchs_strided_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Conv2d, "forward", lambda *_: pytest.fail("torch's own"))
+    for channels in range(1, 8):
+        Pointwise(channels, 5, stride=2)(torch.zeros(2, channels, 8, 8))
+    with pytest.raises(pytest.fail.Exception):
+        Pointwise(8, 5, stride=2)(torch.zeros(2, 8, 8, 8))
