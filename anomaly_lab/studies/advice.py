@@ -107,6 +107,11 @@ def advice(findings: Findings, dataset: str) -> Advice | None:
     run = next(iter(findings.of(findings.reference, dataset).values()), None)
     told = (run.metrics.get("shortcuts") or {}) if run else {}
     said += [banner.text for banner in shortcuts.banners({k: v for k, v in told.items() if k != "score"})]
+    if leaking := _leaking(findings, dataset):
+        said.append(
+            f"Files that follow each other look like one patient’s here, and {leaking} such a neighbour that trains: "
+            "these figures are better than on new patients. Give data.group=likeness as well: neighbours stay together."
+        )
     if (before := foreseen(findings, dataset)) is not None:
         first_choice = before.names[before.planted.index(max(before.planted))]
         said.append(
@@ -129,6 +134,16 @@ def _patients(findings: Findings, dataset: str) -> str:
             for label in sides:
                 sides[label] |= set(run.patient[run.label == label].tolist())
     return f"{len(sides[0])} patients without and {len(sides[1])} with anomalies"
+
+
+def _leaking(findings: Findings, dataset: str) -> str:
+    """Say how many judged normals have a neighbour in the listing that trains; empty where neighbours differ."""
+    audits = [
+        (run.facts.get("data") or {}).get("audit") or {} for run in findings.of(findings.reference, dataset).values()
+    ]
+    found = [near for audit in audits if (near := (audit.get("likeness") or {}).get("neighbours")) and near["together"]]
+    leaking, judged = (sum(near[name] for near in found) for name in ("leaking", "judged"))
+    return f"{leaking} of {judged} judged normals have" if leaking else ""
 
 
 def _runs(findings: Findings, line: Line, dataset: str) -> dict[Repeat, Result]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -226,6 +227,22 @@ class Findings:
                 if title not in titles.setdefault(caveat, []):
                     titles[caveat].append(title)
         return titles
+
+    def remarks(self, dataset: str) -> list[str]:
+        """Return what runs remarked on their data, such as that files of one patient both train and judge.
+
+        Remarks that differ in their figures only are one, in the words of the first split.
+        """
+        first: dict[str, str] = {}
+        splits: dict[str, set[Repeat]] = {}
+        for key, result in self.results.items():
+            if key.dataset == dataset:
+                for remark in (result.facts.get("data") or {}).get("remarks") or ():
+                    kind = re.sub(r"\d+", "#", remark)
+                    first.setdefault(kind, remark)
+                    splits.setdefault(kind, set()).add(key.repeat)
+        also = {kind: f" ({len(of)} splits have such figures; these are of the first.)" for kind, of in splits.items()}
+        return [remark + also[kind] * (len(splits[kind]) > 1) for kind, remark in first.items()]
 
     @cached_property
     def lines(self) -> list[Line]:

@@ -103,6 +103,20 @@ def test_shortcuts_and_what_planted_lesions_would_have_chosen_are_named() -> Non
     assert "would have chosen vae" in said(of)
 
 
+def test_neighbours_that_train_flatter_and_the_way_out_is_named() -> None:
+    def audited(together: bool, leaking: int) -> Findings:
+        of = findings(gan=result(2.0, 60.0), vae=result(1.0, 60.0))
+        near = {"together": together, "leaking": leaking, "judged": 34}
+        for run in of.results.values():
+            run.facts["data"] = {"audit": {"likeness": {"neighbours": near}}}
+        return of
+
+    assert "14 of 34 judged normals have such a neighbour that trains" in said(audited(together=True, leaking=14))
+    assert "data.group=likeness" in said(audited(together=True, leaking=14))
+    for harmless in (audited(together=False, leaking=3), audited(together=True, leaking=0)):
+        assert "data.group=likeness" not in said(harmless)
+
+
 def test_without_results_there_is_none() -> None:
     rows = {"gan": Row("gan", "gan")}
     assert advice(Findings(Study("s", "S", datasets={"own": DataSet("Own")}, rows=rows), {}), "own") is None

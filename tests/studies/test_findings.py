@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from study_runs import small_study, write_run
 
 from anomaly_lab.studies.decisions import gains
 from anomaly_lab.studies.findings import read_findings
+from anomaly_lab.studies.page.page import banners
+from anomaly_lab.studies.page.table import markdown
 from anomaly_lab.studies.plan import Key
 
 
@@ -33,6 +36,25 @@ def test_a_row_is_marked_wherever_its_title_stands_if_a_run_of_it_has_a_caveat(t
     found = read_findings(small_study(), runs, {})
     assert [line.title for line in found.lines][:2] == ["Good", "Fair †"]
     assert found.caveats() == {"chosen by test labels": ["Fair"]}
+
+
+def test_remarks_on_the_data_are_said_once_whatever_their_figures(tmp_path):
+    def run(seed: int, *remarks: str) -> Path:
+        return write_run(tmp_path / f"{seed}", 1.0, seed, data={"remarks": list(remarks)})
+
+    runs = {
+        Key("good", "set", 0): run(0, "14 of 34 have a neighbour.", "One file is odd."),
+        Key("good", "set", 1): run(1, "15 of 33 have a neighbour."),
+        Key("fair", "set", 2): run(2),
+    }
+    found = read_findings(small_study(), runs, {})
+    assert found.remarks("set") == [
+        "14 of 34 have a neighbour. (2 splits have such figures; these are of the first.)",
+        "One file is odd.",
+    ]
+    assert found.remarks("other") == []
+    assert [banner.text for banner in banners(found) if banner.title.startswith("Data: ")] == found.remarks("set")
+    assert all(f"Set: {remark}" in markdown(found) for remark in found.remarks("set"))
 
 
 def test_a_single_seed_has_the_interval_of_its_split(tmp_path):

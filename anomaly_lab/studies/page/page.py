@@ -150,6 +150,8 @@ def banners(findings: Findings) -> list[Banner]:
     if stale:
         text = f"The runs of {', '.join(stale)} were made with different versions of the code."
         notices.append(Banner("warning", "Mixed code", text))
+    for dataset, each in findings.study.datasets.items():
+        notices += [Banner("warning", f"Data: {each.title}", remark) for remark in findings.remarks(dataset)]
     for dataset, sentence in findings.few().items():
         notices.append(Banner("warning", f"Few patients: {findings.study.datasets[dataset].title}", sentence))
     if findings.missing:

@@ -56,6 +56,7 @@ def markdown(findings: Findings) -> str:
         lines.append(_row([line.title + notes(findings, line.name), *cells]))
     lines += ["", intervals(findings), ""]
     lines += [f"{datasets[name].title}: {sentence}" for name, sentence in findings.few().items()]
+    lines += [f"{datasets[name].title}: {remark}" for name in datasets for remark in findings.remarks(name)]
     lines += [line for dataset in datasets for line in _of_classes(findings, dataset)]
     lines += [f"[{i}] {text}" for i, text in enumerate(findings.study.footnotes.values(), 1)]
     if any(result.facts.get("source") == "twin" for result in findings.results.values()):
