@@ -45,12 +45,13 @@ class Advice(NamedTuple):
     Attributes:
         ranked: all methods, the one with the highest AUROC first.
         choice: name of the method to take: of those not told apart from the best the cheapest.
-        sentences: the advice in words.
+        paragraphs: the advice in words: what to take; by what the set is told apart without a detector; who judges
+            beside a neighbour that trains; what planted lesions would have chosen.
     """
 
     ranked: list[Place]
     choice: str
-    sentences: list[str]
+    paragraphs: list[str]
 
 
 def advice(findings: Findings, dataset: str) -> Advice | None:
@@ -65,7 +66,7 @@ def advice(findings: Findings, dataset: str) -> Advice | None:
     Examples:
         On the results of a finished study::
 
-            print(*advice(findings, "own").sentences)
+            print(*advice(findings, "own").paragraphs)
     """
     ranked = sorted(
         (line for line in findings.lines if math.isfinite(line.cells[dataset].summary.mean)),
@@ -106,18 +107,19 @@ def advice(findings: Findings, dataset: str) -> Advice | None:
         said.append("But its interval reaches down to guessing: these cases do not show that anything is found at all.")
     run = next(iter(findings.of(findings.reference, dataset).values()), None)
     told = (run.metrics.get("shortcuts") or {}) if run else {}
-    said += [banner.text for banner in shortcuts.banners({k: v for k, v in told.items() if k != "score"})]
+    paragraphs = [" ".join(said)]
+    paragraphs += [banner.text for banner in shortcuts.banners({k: v for k, v in told.items() if k != "score"})]
     if leaking := _leaking(findings, dataset):
-        said.append(
+        paragraphs.append(
             f"Files that follow each other look like one patient’s here, and {leaking} such a neighbour that trains: "
             "these figures are better than on new patients. Give data.group=likeness as well: neighbours stay together."
         )
     if (before := foreseen(findings, dataset)) is not None:
         first_choice = before.names[before.planted.index(max(before.planted))]
-        said.append(
+        paragraphs.append(
             f"Lesions planted on validation normals, without a label, would have chosen {findings.title(first_choice)}."
         )
-    return Advice(places, choice.name, said)
+    return Advice(places, choice.name, paragraphs)
 
 
 def _of_best(best: Line, dataset: str) -> str:

@@ -30,7 +30,7 @@ def findings(**runs: Result) -> Findings:
 def said(of: Findings) -> str:
     found = advice(of, "own")
     assert found is not None
-    return " ".join(found.sentences)
+    return " ".join(found.paragraphs)
 
 
 def test_a_method_that_stands_out_is_taken() -> None:
