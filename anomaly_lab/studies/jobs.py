@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 
 import psutil
 import submitit
+from joblib import cpu_count  # what affinity and cgroups leave of os.cpu_count()
 
 from anomaly_lab.experiment.locks import lock
 from anomaly_lab.experiment.regular import regular
@@ -111,7 +112,8 @@ class Local:
     """Starts processes on this machine; they end with the study.
 
     Args:
-        jobs: number of processes at the same time; they share the CPU cores.
+        jobs: number of processes at the same time; they share the CPU cores that the study itself may use: those of its
+            container and of `taskset`, and no more threads than OMP_NUM_THREADS.
 
     Examples:
         >>> Local(jobs=2).queues
@@ -123,7 +125,9 @@ class Local:
 
     def __init__(self, jobs: int = 1) -> None:
         self.jobs: int | None = jobs
-        self._threads = str(max(1, (os.cpu_count() or 1) // jobs))
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        cores = min(cpu_count(), int(given)) if given.isdigit() and int(given) else cpu_count()
+        self._threads = str(max(1, cores // jobs))
 
     def submit(self, task: Task) -> Job:
         executor = submitit.LocalExecutor(task.logs)

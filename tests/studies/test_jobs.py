@@ -39,6 +39,19 @@ def test_a_process_sees_the_gpus_and_the_output_of_its_study(tmp_path: Path, mon
         assert said.splitlines()[-1] == f"{value} 1"
 
 
+@pytest.mark.parametrize(
+    ("usable", "given", "jobs", "threads"),
+    [(8, None, 2, "4"), (8, "2", 1, "2"), (8, "64", 2, "4"), (2, None, 8, "1"), (8, "junk", 4, "2")],
+)
+def test_jobs_share_the_cores_that_the_study_may_use(
+    monkeypatch: pytest.MonkeyPatch, usable: int, given: str | None, jobs: int, threads: str
+) -> None:
+    """A container of eight cores on a host of 64 would have had 64 threads, waiting for each other."""
+    monkeypatch.setattr("anomaly_lab.studies.jobs.cpu_count", lambda: usable)
+    monkeypatch.setenv("OMP_NUM_THREADS", given) if given else monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert Local(jobs)._threads == threads
+
+
 def test_a_job_is_alive_for_others_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import sys, time, pathlib\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(.05)"
     waits = (sys.executable, "-c", script)
