@@ -320,6 +320,9 @@ def resume(
                 before = facts["detector"]
                 run_folder.update_provenance(run, detector=before | {"caveats": [*before.get("caveats", []), caveat]})
         processes.wait()
+        if checkpoint is not None and _beginning(config, detector) == detector.schedule.iterations:
+            load_weights(run, detector, checkpoint.name)  # it trains nothing: the epochs in the file are another run's
+            checkpoint = None
         return _fit_and_evaluate(work, trainer, processes, checkpoint, interruption)
 
 

@@ -316,6 +316,21 @@ def test_a4_a_kill_before_the_report_is_healed(place: Place) -> None:
     assert (run / "report.html").exists()
 
 
+@pytest.mark.skipif(OLD, reason="these settings are younger")
+@pytest.mark.parametrize("name", ["config.yaml", "scores.csv", "metrics.json", "report.html"])
+def test_a4_a_kill_of_a_run_that_only_scores_another_is_healed(place: Place, name: str) -> None:
+    """Its checkpoint is the other run's, whose epochs are none of its own: Lightning refused to go on from it."""
+    trained = place.train()
+    other = {"start_from": trained, "start_phase": "encoder", "score.source": "map"}
+    straight = place.train(**other)
+    ended = place.run("train", *place.words("fanogan_headct", **other), first=die_at("os.rename", name))
+    assert ended.status == KILLED, ended.said
+    for run in {*place.runs()} - {trained, straight}:
+        ended = place.run("resume", run)
+        assert ended.status == 0, ended.said
+        assert (run / "scores.csv").read_bytes() == (straight / "scores.csv").read_bytes()
+
+
 def test_a4_a_kill_while_the_record_is_shortened_loses_nothing(place: Place) -> None:
     """A line that was written after the checkpoint is dropped by resume, which is killed while it does that."""
     straight = place.train(**{"callbacks.record.every": 1})
