@@ -1,5 +1,8 @@
 """Estimate the duration of a training on this machine from one iteration of each phase."""
 
+import ctypes
+import gc
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +25,7 @@ from anomaly_lab.types import Batch
 
 MIN_IMAGES = 2  # images of the first measured mini-batch; one of the published size may take minutes
 ITERATIONS = 2  # of a measurement: one to warm up and one to measure
+SLOW = 3.0  # seconds of an iteration that is not measured again: beside them the constant cost is nothing
 GPU_OPERATIONS = 20e12  # a second; a fifteenth of what an A100 has in bfloat16: small networks do not fill it
 MAX_SECONDS = 1.0  # the second measurement uses as many images as this time allows
 
@@ -117,22 +121,39 @@ def phase_costs(settings: DictConfig) -> dict[str, Cost]:
     detector.to(memory_format=torch.channels_last)
     whole = settings.data.batch_size
     for phase in detector.schedule:
+        begun = elapsed + (phase.iterations > ITERATIONS)  # the first of a phase may do what none of the others does
         with Operations() as counted:
-            first = _iteration(settings, detector, elapsed, (phase.minibatches, MIN_IMAGES))
+            first = _iteration(settings, detector, begun, (phase.minibatches, MIN_IMAGES))
         operations = counted.total / ITERATIONS * whole / MIN_IMAGES
         # Scaling a tiny mini-batch would scale the constant cost of an iteration as well, a first one that of starting.
         images = max(MIN_IMAGES, min(whole, int(MIN_IMAGES * MAX_SECONDS / first)))
-        duration = _iteration(settings, detector, elapsed, (phase.minibatches, images))
-        seconds = duration * whole / images
-        costs[phase.name] = Cost(seconds * phase.iterations, operations * phase.iterations)
+        if first <= SLOW:
+            first = _iteration(settings, detector, begun, (phase.minibatches, images))
+        costs[phase.name] = Cost(first * whole / images * phase.iterations, operations * phase.iterations)
         elapsed += phase.iterations
+    del detector
+    _release()
     return costs
 
 
-def _iteration(settings: DictConfig, detector: Detector, elapsed: int, size: tuple[int, int]) -> float:
-    """Return the seconds of iteration number `elapsed`; `size` is (mini-batches, images of each)."""
+def _release() -> None:
+    """Give what a large network took back to the system: the training that follows may be a small one."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc, which else keeps it for later
+        trim(0)
+
+
+def _iteration(settings: DictConfig, detector: Detector, begun: int, size: tuple[int, int]) -> float:
+    """Return the seconds of an iteration, the shortest of ITERATIONS: the first one warms up, any may be held up.
+
+    Args:
+        settings: the resolved experiment.
+        detector: its detector.
+        begun: iterations that are done.
+        size: (mini-batches, images of each).
+    """
     shape = (*size, settings.data.in_channels, *settings.data.patch_size)
-    detector.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(elapsed)})
+    detector.load_state_dict({**detector.state_dict(), "iteration": torch.tensor(begun)})
     clock = _Clock()
     trainer = pl.Trainer(
         max_epochs=1,
@@ -177,14 +198,14 @@ class _Noise(Dataset[Batch]):
 
 
 class _Clock(pl.Callback):
-    """Callback that measures the last training step in seconds."""
+    """Callback that measures the shortest training step in seconds."""
 
-    seconds = 0.0
+    seconds, began = math.inf, 0.0
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, i: int) -> None:
-        self.seconds = time.perf_counter()
+        self.began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        self.seconds = time.perf_counter() - self.seconds
+        self.seconds = min(self.seconds, time.perf_counter() - self.began)
