@@ -10,6 +10,7 @@ A test fails on a console error, an exception of a script, a request that leaves
 """
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,17 @@ def everywhere(test: Any) -> Any:
     for argument, values in {"scheme": SCHEMES, "width": WIDTHS}.items():
         test = pytest.mark.parametrize(argument, values)(test)
     return pytest.mark.slow(test)
+
+
+def until(page: Any, expression: str, seconds: float = 30) -> None:
+    """Wait until an expression of JavaScript is true.
+
+    Playwright's `wait_for_function` asks again from within the page, where the page's own policy forbids `eval`.
+    """
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"{expression} is not true after {seconds} s"
+        page.wait_for_timeout(20)
 
 
 @pytest.fixture(scope="session")

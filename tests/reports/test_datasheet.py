@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Opener, everywhere, overflows
+from browser import Opener, everywhere, overflows, until
 from pages import own, scripts_of
 
 from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, banners, clipping, intensities, write_datasheet
@@ -205,7 +205,7 @@ def test_pictures_are_enlarged_with_their_outline_and_tables_sorted(
     dialog, picture = opened.locator("dialog"), opened.locator("#pictures .picture").first
     picture.focus()
     opened.keyboard.press("Enter")
-    opened.wait_for_function("document.querySelector('dialog .view img').getBoundingClientRect().width > 60")
+    until(opened, "document.querySelector('dialog .view img').getBoundingClientRect().width > 60")
     assert dialog.locator("svg path").count() == 2
     dialog.get_by_label("outline").uncheck()
     assert dialog.locator("svg path").count() == 0

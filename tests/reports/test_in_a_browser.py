@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Opener, everywhere, overflows
+from browser import Opener, everywhere, overflows, until
 from jinja2 import ChoiceLoader, DictLoader
 
 from anomaly_lab.reports import prediction_page
@@ -70,7 +70,7 @@ def test_a_picture_is_enlarged_blended_and_outlined(open_page: Opener, fake_run:
     assert dialog.is_visible()
     base, over = dialog.locator(".view img").first, dialog.locator(".over")
     assert base.get_attribute("src") == first
-    page.wait_for_function("document.querySelector('dialog .view img').getBoundingClientRect().width >= 64 * 4")
+    until(page, "document.querySelector('dialog .view img').getBoundingClientRect().width >= 64 * 4")
     assert over.is_hidden()
     assert "64 × 64 pixels" in dialog.locator(".title").inner_text()
     dialog.get_by_label("over the original").select_option("Anomaly map over the input")
@@ -175,10 +175,10 @@ def test_a_volume_is_scrolled_by_wheel_keys_and_slider(
     assert "slice 10 of 30" in page.locator(".volume img").first.get_attribute("alt")
     stage.hover()
     page.mouse.wheel(0, 100)
-    page.wait_for_function("document.querySelector('dialog .title').textContent.includes('slice 11 ')")
+    until(page, "document.querySelector('dialog .title').textContent.includes('slice 11 ')")
     page.mouse.wheel(0, -100)
     page.mouse.wheel(0, -100)
-    page.wait_for_function("document.querySelector('dialog .title').textContent.includes('slice 9 ')")
+    until(page, "document.querySelector('dialog .title').textContent.includes('slice 9 ')")
     assert dialog.locator("svg path").count() == 0  # the lesion is in the tenth
     stage.focus()
     page.keyboard.press("ArrowDown")
@@ -189,7 +189,7 @@ def test_a_volume_is_scrolled_by_wheel_keys_and_slider(
     assert slider.input_value() == "6"
     slider.focus()
     page.keyboard.press("End")
-    page.wait_for_function("document.querySelector('dialog .title').textContent.includes('slice 30 ')")
+    until(page, "document.querySelector('dialog .title').textContent.includes('slice 30 ')")
     sources = set()
     for place in range(30):
         slider.fill(str(place))
@@ -200,7 +200,7 @@ def test_a_volume_is_scrolled_by_wheel_keys_and_slider(
     assert dialog.locator(".over").is_visible()
     stage.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('dialog .title').textContent.includes('b.nii')")
+    until(page, "document.querySelector('dialog .title').textContent.includes('b.nii')")
     page.keyboard.press("Escape")
     assert dialog.is_hidden()
     page.get_by_role("button", name="Scroll 30 slices").last.click()
@@ -222,7 +222,7 @@ def test_new_files_are_sorted_and_their_thumbnails_lead_to_the_pictures(
     page.keyboard.press("Enter")
     assert names.all_inner_texts() == ["c 10.png", "a.nii", "b.nii", "c 9.png"]
     page.get_by_role("link", name="Pictures of b.nii").click()
-    page.wait_for_function("document.querySelector('#case-2').getBoundingClientRect().top < innerHeight")
+    until(page, "document.querySelector('#case-2').getBoundingClientRect().top < innerHeight")
     assert "b.nii" in page.locator("#case-2").inner_text()
     assert page.get_by_role("img", name="higher than 2 of 3 normals of the run").count() == 1
     assert not overflows(page)
