@@ -751,7 +751,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "skipped": list(self.store.skipped),
             "left_out": dict(self.left_out.most_common()),
             "in_no_split": self._in_no_split(),
-            "remarks": [*remarks(self.store.scans()), *self._remarks_on_classes(), *leaks(found)],
+            "remarks": [
+                *remarks(self.store.scans()),
+                *self._remarks_on_classes(),
+                *leaks(found, grouped=bool(self.grouping)),
+            ],
             "audit": found,
             **({"groups": self.grouping} if self.grouping else {}),
             **({"classes": self._facts_of_classes()} if self.labelling else {}),

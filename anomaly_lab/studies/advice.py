@@ -110,9 +110,17 @@ def advice(findings: Findings, dataset: str) -> Advice | None:
     paragraphs = [" ".join(said)]
     paragraphs += [banner.text for banner in shortcuts.banners({k: v for k, v in told.items() if k != "score"})]
     if leaking := _leaking(findings, dataset):
+        grouped = any(
+            "groups" in (of.facts.get("data") or {}) for of in findings.of(findings.reference, dataset).values()
+        )
         paragraphs.append(
             f"Files that follow each other look like one patient’s here, and {leaking} such a neighbour that trains: "
-            "these figures are better than on new patients. Give data.group=likeness as well: neighbours stay together."
+            "these figures are better than on new patients. "
+            + (
+                "data.group=likeness has joined the others."
+                if grouped
+                else "Give data.group=likeness as well: neighbours stay together."
+            )
         )
     if (before := foreseen(findings, dataset)) is not None:
         first_choice = before.names[before.planted.index(max(before.planted))]

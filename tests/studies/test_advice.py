@@ -113,6 +113,12 @@ def test_neighbours_that_train_flatter_and_the_way_out_is_named() -> None:
 
     assert "14 of 34 judged normals have such a neighbour that trains" in said(audited(together=True, leaking=14))
     assert "data.group=likeness" in said(audited(together=True, leaking=14))
+    joined = audited(together=True, leaking=2)
+    for run in joined.results.values():
+        run.facts["data"]["groups"] = {"patients": 120}
+    assert "2 of 34 judged normals have such a neighbour that trains" in said(joined)
+    assert "has joined the others" in said(joined)
+    assert "Give data.group=likeness" not in said(joined)
     for harmless in (audited(together=False, leaking=3), audited(together=True, leaking=0)):
         assert "data.group=likeness" not in said(harmless)
 

@@ -98,11 +98,12 @@ def audit(
     }
 
 
-def leaks(found: Mapping[str, Any]) -> list[str]:
+def leaks(found: Mapping[str, Any], grouped: bool = False) -> list[str]:
     """Return a sentence of alarm where neighbours in the listing look like one patient and are in different splits.
 
     Args:
         found: what `audit` returns.
+        grouped: whether `data.group=likeness` has already joined those that are most alike.
 
     Examples:
         >>> neighbours = {"pairs": 99, "alike": 52, "p": 0.0005, "together": True, "judged": 25, "leaking": 13}
@@ -112,11 +113,13 @@ def leaks(found: Mapping[str, Any]) -> list[str]:
     near = (found.get("likeness") or {}).get("neighbours")
     if not near or not near["together"] or not near["leaking"]:
         return []
+    whole = "keeps such files together, where patients do not cross splits"
+    remedy = "has joined the others" if grouped else whole
     return [
         f"Neighbouring files look like pictures of one patient: of {near['pairs']} normals, {near['alike']} are more "
         f"like the next than 95 % of those far apart are (by chance: {near['pairs'] / 20:.0f}; p = {near['p']:g}), and "
         f"{near['leaking']} of {near['judged']} judged normals have such a neighbour that trains. Figures are better "
-        "than on new patients; data.group=likeness keeps such files together, where patients do not cross splits."
+        f"than on new patients; data.group=likeness {remedy}."
     ]
 
 

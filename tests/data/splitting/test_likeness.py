@@ -90,6 +90,8 @@ def test_audit_finds_slices_of_one_head_on_both_sides(pictures):
     assert near["together"]
     assert near["leaking"] > near["judged"] / 2
     assert leaks(facts["audit"])[0] in facts["remarks"]
+    assert leaks(facts["audit"])[0].endswith("keeps such files together, where patients do not cross splits.")
+    assert leaks(facts["audit"], grouped=True)[0].endswith("data.group=likeness has joined the others.")
     worst = facts["audit"]["likeness"]["worst"][0]
     first, second = (int(id[-7:-4]) // PER_HEAD for id in worst["ids"])
     assert first == second
