@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import math
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -123,13 +124,13 @@ def phase_costs(settings: DictConfig) -> dict[str, Cost]:
     for phase in detector.schedule:
         begun = elapsed + (phase.iterations > ITERATIONS)  # the first of a phase may do what none of the others does
         with Operations() as counted:
-            first = _iteration(settings, detector, begun, (phase.minibatches, MIN_IMAGES))
+            seconds = _iteration(settings, detector, begun, (phase.minibatches, MIN_IMAGES))
         operations = counted.total / ITERATIONS * whole / MIN_IMAGES
         # Scaling a tiny mini-batch would scale the constant cost of an iteration as well, a first one that of starting.
-        images = max(MIN_IMAGES, min(whole, int(MIN_IMAGES * MAX_SECONDS / first)))
-        if first <= SLOW:
-            first = _iteration(settings, detector, begun, (phase.minibatches, images))
-        costs[phase.name] = Cost(first * whole / images * phase.iterations, operations * phase.iterations)
+        images = max(MIN_IMAGES, min(whole, int(MIN_IMAGES * MAX_SECONDS / seconds)))
+        if seconds <= SLOW:
+            seconds = _iteration(settings, detector, begun, (phase.minibatches, images))
+        costs[phase.name] = Cost(seconds * whole / images * phase.iterations, operations * phase.iterations)
         elapsed += phase.iterations
     del detector
     _release()
@@ -139,8 +140,8 @@ def phase_costs(settings: DictConfig) -> dict[str, Cost]:
 def _release() -> None:
     """Give what a large network took back to the system: the training that follows may be a small one."""
     gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc, which else keeps it for later
-        trim(0)
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)  # of glibc, which else keeps it for later
 
 
 def _iteration(settings: DictConfig, detector: Detector, begun: int, size: tuple[int, int]) -> float:

@@ -109,19 +109,7 @@ def advice(findings: Findings, dataset: str) -> Advice | None:
     told = (run.metrics.get("shortcuts") or {}) if run else {}
     paragraphs = [" ".join(said)]
     paragraphs += [banner.text for banner in shortcuts.banners({k: v for k, v in told.items() if k != "score"})]
-    if leaking := _leaking(findings, dataset):
-        grouped = any(
-            "groups" in (of.facts.get("data") or {}) for of in findings.of(findings.reference, dataset).values()
-        )
-        paragraphs.append(
-            f"Files that follow each other look like one patient’s here, and {leaking} such a neighbour that trains: "
-            "these figures are better than on new patients. "
-            + (
-                "data.group=likeness has joined the others."
-                if grouped
-                else "Give data.group=likeness as well: neighbours stay together."
-            )
-        )
+    paragraphs += _leak(findings, dataset)
     if (before := foreseen(findings, dataset)) is not None:
         first_choice = before.names[before.planted.index(max(before.planted))]
         paragraphs.append(
@@ -146,14 +134,21 @@ def _patients(findings: Findings, dataset: str) -> str:
     return f"{len(sides[0])} patients without and {len(sides[1])} with anomalies"
 
 
-def _leaking(findings: Findings, dataset: str) -> str:
-    """Say how many judged normals have a neighbour in the listing that trains; empty where neighbours differ."""
-    audits = [
-        (run.facts.get("data") or {}).get("audit") or {} for run in findings.of(findings.reference, dataset).values()
-    ]
-    found = [near for audit in audits if (near := (audit.get("likeness") or {}).get("neighbours")) and near["together"]]
+def _leak(findings: Findings, dataset: str) -> list[str]:
+    """Say how many judged normals have a neighbour in the listing that trains; nothing where neighbours differ."""
+    data = [run.facts.get("data") or {} for run in findings.of(findings.reference, dataset).values()]
+    audits = [(each.get("audit") or {}).get("likeness") or {} for each in data]
+    found = [near for audit in audits if (near := audit.get("neighbours")) and near["together"]]
     leaking, judged = (sum(near[name] for near in found) for name in ("leaking", "judged"))
-    return f"{leaking} of {judged} judged normals have" if leaking else ""
+    if not leaking:
+        return []
+    joined = "data.group=likeness has joined the others."
+    remedy = "Give data.group=likeness as well: neighbours stay together."
+    return [
+        f"Files that follow each other look like one patient’s here, and {leaking} of {judged} judged normals have "
+        "such a neighbour that trains: these figures are better than on new patients. "
+        + (joined if any("groups" in each for each in data) else remedy)
+    ]
 
 
 def _runs(findings: Findings, line: Line, dataset: str) -> dict[Repeat, Result]:
