@@ -72,8 +72,7 @@ def groups(index: Index, progress: Progress = lambda done, of: None) -> list[Gro
 
     Examples:
         >>> import tempfile
-        >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>>         >>> with tempfile.TemporaryDirectory() as folder:
         ...     groups(Index(Path(folder)))
         []
     """
@@ -142,7 +141,7 @@ def _differences(groups: Mapping[str, tuple[Row, Mapping[str, str]]]) -> dict[st
         alike[row.experiment, row.budget, row.data, row.source].append(group)
     found = {}
     for same in alike.values():
-        values = {group: repeated(groups[group][1]) for group in same}
+        values = {group: repeated(groups[group][1]) | _folder(groups[group][1]) for group in same}
         keys = [] if len(same) == 1 else sorted({key for of_group in values.values() for key in of_group})
         telling = [key for key in keys if len({of_group.get(key) for of_group in values.values()}) > 1]
         for group in same:
@@ -150,6 +149,10 @@ def _differences(groups: Mapping[str, tuple[Row, Mapping[str, str]]]) -> dict[st
             more = [f"{len(telling) - TOLD} more"] if len(telling) > TOLD else []
             found[group] = ", ".join([*said, *more])
     return found
+
+
+def _folder(config: Mapping[str, str]) -> dict[str, str]:
+    return {key: name for key, name in config.items() if key == "data.root"}
 
 
 def tests(index: Index, paths: Sequence[str]) -> list[Test]:
@@ -161,8 +164,7 @@ def tests(index: Index, paths: Sequence[str]) -> list[Test]:
 
     Examples:
         >>> import tempfile
-        >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>>         >>> with tempfile.TemporaryDirectory() as folder:
         ...     tests(Index(Path(folder)), ["a"])
         []
     """
@@ -200,8 +202,7 @@ def galleries(index: Index, paths: Sequence[str]) -> list[dict[str, Any]]:
 
     Examples:
         >>> import tempfile
-        >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>>         >>> with tempfile.TemporaryDirectory() as folder:
         ...     galleries(Index(Path(folder)), [])
         []
     """
@@ -209,7 +210,8 @@ def galleries(index: Index, paths: Sequence[str]) -> list[dict[str, Any]]:
     for path in paths:
         if result := _result(index, path):
             row = index.rows[path]
-            alike[row.data, row.source][path] = (row.seed or 0, result)
+            place = (result.facts.get("data") or {}).get("root") if row.source == "real" else None
+            alike[row.data, row.source, place][path] = (row.seed or 0, result)
     return [_plain(found) for runs in alike.values() if (found := of_runs(runs)).cases]
 
 

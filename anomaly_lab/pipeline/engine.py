@@ -19,6 +19,7 @@ from anomaly_lab.callbacks.progress import Meter
 from anomaly_lab.callbacks.record import peak_memory
 from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.splitting.recorded import SPLIT
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.devices import emulates_bfloat16, precision_for
 from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
@@ -115,6 +116,7 @@ def _finish(run: Path, config: DictConfig, numbers: Sequence[str], processes: Pr
             f"{run} is a run with {key}={before}, not {now}; name another folder, or to continue it as it is: "
             f"make resume RUN={run}"
         )
+    identity.refuse_other_data(config, run)
     if processes.from_first(_is_finished(run)):
         if processes.is_first:
             say(f"{run} is finished")
@@ -215,12 +217,12 @@ def _make_run_folder(new: _Work, start: WarmStart | None) -> None:
     """Make the run folder with all that resuming needs; its name is added to the facts."""
     split = new.data.record()
     if start:
-        identity.refuse_tested_training(start, split, new.data.name)
+        identity.refuse_tested_training(start, split, new.data)
     with run_folder.create(new.run) as work:
         new.facts["run"] = new.run.name
         run_folder.write_atomic(work / "config.yaml", configuration.show(new.config))
         run_folder.write_json(work / "provenance.json", new.facts)
-        run_folder.write_atomic(work / identity.SPLIT, split.to_csv())
+        run_folder.write_atomic(work / SPLIT, split.to_csv())
         if start:
             start.link_into(work, with_checkpoint=new.detector.finished)
 

@@ -14,12 +14,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from anomaly_lab.data.datamodule import PatchDataModule
-from anomaly_lab.data.splitting.recorded import RecordedSplit
+from anomaly_lab.data.splitting.recorded import SPLIT, RecordedSplit
+from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import record, run_folder
 from anomaly_lab.pipeline.warm_start import WarmStart
 from anomaly_lab.types import UserError
-
-SPLIT = "split.csv"
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,28 @@ def point_at_data(config: DictConfig, run: Path, facts: Mapping[str, Any], asked
     config.data.root = str(Path(root).absolute())
 
 
+def refuse_other_data(config: DictConfig, run: Path) -> None:
+    """Refuse to take a run for one of this experiment if it was trained on other files.
+
+    Raises:
+        UserError: says which files the run has, and how to go on with it if they were moved.
+    """
+    facts = record.read_provenance(run)
+    data: PatchDataModule = configuration.build(config.data)
+    root = (facts.get("data") or {}).get("root")
+    if facts.get("source") == "twin" and config.data.source == "real":
+        raise UserError(f"{run} is a run on the synthetic twin, not on {data.folder}; name another folder")
+    if facts.get("source") != "real" or root is None:  # files that have appeared leave a run on its twin
+        return
+    if data.source == "twin":
+        raise UserError(f"{run} is a run on the files in {root}, not on the synthetic twin; name another folder")
+    if data.folder.resolve() != Path(root).resolve():
+        raise UserError(
+            f"{run} is a run on the files in {root}, not on those in {data.folder.absolute()}; name another folder, or "
+            f"if the files were moved: make resume RUN={run} DATA_ROOT={data.folder}"
+        )
+
+
 def pin_split(data: PatchDataModule, run: Path, asked: DataAsked) -> None:
     """Make a data set, before its set-up, use the split that the run recorded."""
     recorded = RecordedSplit.read(run / SPLIT)
@@ -103,15 +124,15 @@ def note_data(run: Path, data: PatchDataModule, verb: str, asked: DataAsked) -> 
         run_folder.update_provenance(run, accepted_changes=[*facts.get("accepted_changes", []), entry])
 
 
-def refuse_tested_training(start: WarmStart, own: RecordedSplit, name: str) -> None:
+def refuse_tested_training(start: WarmStart, own: RecordedSplit, data: PatchDataModule) -> None:
     """Refuse a warm start from a run that was trained on pictures this run is tested on.
 
-    Pictures of the same data set are the same if they have the same id, others if they have the same content.
+    Pictures are the same if they have the same content; or the same id, if both runs mean the same files by it.
 
     Args:
         start: the warm start; a run of older code has no recorded split and cannot be checked.
         own: split of this run.
-        name: of this run's data set.
+        data: this run's data set.
 
     Raises:
         UserError: there are such pictures; says how many.
@@ -120,10 +141,14 @@ def refuse_tested_training(start: WarmStart, own: RecordedSplit, name: str) -> N
     if theirs is None:
         return
     trained = {id: entry for id, entry in theirs.entries.items() if entry.split == "train"}
-    same_set = (start.facts.get("data") or {}).get("name") == name
-    known = set(trained) if same_set else {entry.digest for entry in trained.values()}
+    digests = {entry.digest for entry in trained.values()}
+    before = start.facts.get("data") or {}
+    same_place = (before.get("name"), before.get("root")) == (data.name, str(data.folder.absolute()))
+    same_files = same_place or theirs.agrees(own)
     tested = [(id, entry) for id, entry in own.entries.items() if entry.split == "test"]
-    leaked = sorted({entry.case for id, entry in tested if (id if same_set else entry.digest) in known})
+    leaked = sorted({
+        entry.case for id, entry in tested if entry.digest in digests or (same_files and id in trained)
+    })  # fmt: skip
     if leaked:
         raise UserError(
             f"start_from={start.source}: that run was trained on {len(leaked)} of the cases this one is tested on "

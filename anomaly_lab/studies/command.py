@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from anomaly_lab.experiment.fingerprint import NAMES_AND_PLACES
 from anomaly_lab.experiment.record import read_provenance
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.experiment.words import own_settings
@@ -48,8 +49,9 @@ class Options:
         code: "same" reuses finished runs only if the present code made them, "any" reuses all.
         runs: folder of the run folders; the study's own folder is runs/studies/<name>.
         budget: replaces the study's budget.
-        rows, datasets, seeds: restrict the study to these; empty for all. The page of a part of a study has a folder of
-            its own in that of the study, named after the part, and leaves the page of the whole as it is.
+        rows, datasets, seeds: restrict the study to these; empty for all. The page of a part of a study, or of one on
+            other data or with other settings, has a folder of its own in that of the study, and leaves the page of the
+            whole as it is.
         data: of a study on one data set, the name of the data set to take instead, such as folder.
     """
 
@@ -70,6 +72,14 @@ class Options:
 
 
 MAX_NAME = 80  # characters of the folder of a part of a study
+HOW = (
+    "trainer.accelerator=",
+    "trainer.devices=",
+    "trainer.num_nodes=",
+    "trainer.strategy=",
+    "callbacks.",
+    "data.store.",
+)
 OF_CLUSTER = ("partition", "gpus", "cpus", "time", "sbatch")  # options that only launcher=slurm takes
 
 
@@ -98,7 +108,7 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     whole = plan.load(name)
     whole = dataclasses.replace(whole, budget=options.budget or whole.budget)
     whole = plan.on(whole, options.data) if options.data else whole
-    study, part = _narrowed(whole, options)
+    study, part = _narrowed(whole, options, overrides)
     launcher = _launcher(options, study, overrides)
     planned = plan.plan(study, overrides)
     ledger = Ledger(Path(options.runs), options.code)
@@ -149,8 +159,9 @@ def _outcome_without_training(found: Found | None) -> Outcome:
     return Outcome("found", found)
 
 
-def _narrowed(whole: Study, options: Options) -> tuple[Study, str]:
+def _narrowed(whole: Study, options: Options, overrides: Sequence[str] = ()) -> tuple[Study, str]:
     """Return the study that was asked for, and the name of its folder in that of the whole; "" if it is the whole."""
+    settings = _telling(options, overrides)
     study = plan.narrowed(whole, options.rows, options.datasets, options.seeds)
     asked = {
         "rows": [name for name in whole.rows if name in options.rows],
@@ -159,14 +170,33 @@ def _narrowed(whole: Study, options: Options) -> tuple[Study, str]:
     }
     all_of = {"rows": list(whole.rows), "data sets": list(whole.datasets), "seeds": [*map(str, sorted(whole.seeds))]}
     some = {kind: names for kind, names in asked.items() if names and names != all_of[kind]}
-    if not some:
+    if not some and not settings:
         return study, ""
-    said = "; ".join(f"{kind} {', '.join(names)}" for kind, names in some.items())
-    words = [f"seed{name}" if kind == "seeds" else name for kind, names in some.items() for name in names]
-    part = re.sub(r"[^\w.-]", "_", named := "-".join(["only", *words]))
+    only = "; ".join(f"{kind} {', '.join(names)}" for kind, names in some.items())
+    said = ([f"only {only}"] if some else []) + ([f"with {', '.join(settings)}"] if settings else [])
+    names = [f"seed{name}" if kind == "seeds" else name for kind, names in some.items() for name in names]
+    named = "-".join((["only", *names] if some else []) + (["with", *settings] if settings else []))
+    part = re.sub(r"[^\w.-]", "_", named)
     if part != named or len(part) > MAX_NAME:
-        part = f"{part[: MAX_NAME - 9]}-{hashlib.sha256(repr(some).encode()).hexdigest()[:8]}"
-    return dataclasses.replace(study, title=f"{whole.title}: only {said}"), part
+        part = f"{part[: MAX_NAME - 9]}-{hashlib.sha256(repr((some, settings)).encode()).hexdigest()[:8]}"
+    return dataclasses.replace(study, title=f"{whole.title}: {'; '.join(said)}"), part
+
+
+def _telling(options: Options, overrides: Sequence[str]) -> dict[str, str]:
+    """What makes the runs others than the study's own: another data set, its folder, settings of all runs.
+
+    Returns:
+        Each as a reader sees it, without the place of a folder: the whole word.
+    """
+    found = {f"data={options.data}": ""} if options.data else {}
+    for word in sorted(overrides):
+        key, _, value = word.partition("=")
+        if key == "data.root":
+            root = Path(value).expanduser().absolute()
+            found[f"{key}={root.name}"] = str(root)
+        elif key not in NAMES_AND_PLACES and not word.startswith(HOW):
+            found[word] = ""
+    return found
 
 
 def _split(words: Sequence[str]) -> tuple[Options, list[str]]:

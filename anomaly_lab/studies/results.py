@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from anomaly_lab.data.splitting.recorded import SPLIT, RecordedSplit
 from anomaly_lab.evaluation.classes import FILE, ClassTable, called_classes
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.record import read_metrics, read_provenance
@@ -279,7 +280,9 @@ def within_split(a: Result, b: Result) -> tuple[int, DeLong]:
 
 
 def in_common(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices in `a` and in `b` of the test cases that both evaluated; empty if their labels disagree.
+    """Return the indices in `a` and in `b` of the test cases that both evaluated.
+
+    They are empty if their labels disagree, or if the runs mean other pictures by the same ids.
 
     Examples:
         >>> label, score = np.array([1, 1]), np.array([0.1, 0.9])
@@ -289,5 +292,15 @@ def in_common(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray]:
         [[1], [0]]
     """
     _, in_a, in_b = np.intersect1d(a.id, b.id, return_indices=True)
-    agreed = np.array_equal(a.label[in_a], b.label[in_b])
+    agreed = np.array_equal(a.label[in_a], b.label[in_b]) and _of_the_same_files(a, b)
     return (in_a, in_b) if agreed else (in_a[:0], in_b[:0])
+
+
+def _of_the_same_files(a: Result, b: Result) -> bool:
+    """Whether runs mean the same pictures by an id: a twin never has those of real files, two folders seldom."""
+    sources = {each.facts.get("source") for each in (a, b)} - {None}
+    roots = {(each.facts.get("data") or {}).get("root") for each in (a, b)} - {None}
+    if len(sources) > 1 or sources == {"twin"} or len(roots) < 2:
+        return len(sources) < 2
+    one, other = (RecordedSplit.read(each.run / SPLIT) for each in (a, b))
+    return one is None or other is None or one.agrees(other)  # older code recorded no split

@@ -3,13 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dashboard_runs import add_run
+from study_runs import keep_pictures
 
 from anomaly_lab.dashboard import compare
 from anomaly_lab.dashboard.index import Index
 from anomaly_lab.metrics import joint
 from anomaly_lab.metrics.comparison import delong
 from anomaly_lab.metrics.joint import Sample
-from anomaly_lab.studies.results import Result
+from anomaly_lab.studies.results import Result, within_split
 
 
 @pytest.fixture
@@ -44,6 +45,28 @@ def test_groups_of_one_experiment_are_told_apart_by_their_settings(index: Index)
     assert group(index, "vae_set/0").differs == "width=8"
     assert group(index, "vae_set/wide").differs == "width=16"
     assert group(index, "pca_set/a").differs == ""
+
+
+def test_runs_on_two_folders_of_pictures_are_neither_repeats_nor_compared(place: Path):
+    for name, seed in (("one", 0), ("two", 0), ("two", 1)):
+        run = add_run(
+            place, f"own_set/{name}{seed}", 1.0, seed, source="real", data={"name": "set", "root": f"/d/{name}"}
+        )
+        told = (run / "config.yaml").read_text().replace("/secret/place/scans", f"/d/{name}")
+        (run / "config.yaml").write_text(told)
+        rows = "".join(f"{i:03},{i:03},test,{name}{i}\n" for i in range(60))
+        (run / "split.csv").write_text(f"id,case,split,digest\n{rows}")
+        keep_pictures(run)
+    index = Index(place)
+    index.update()
+    assert [group(index, f"own_set/{path}").repeats for path in ("one0", "two0", "two1")] == [1, 2, 2]
+    assert [group(index, f"own_set/{path}").differs for path in ("one0", "two0")] == ["root=one", "root=two"]
+    tested = compare.tests(index, ["own_set/one0", "own_set/two0", "own_set/two1"])
+    assert [(test.a, test.b) for test in tested] == [("own_set/two0", "own_set/two1")]
+    assert len(compare.galleries(index, ["own_set/one0", "own_set/two0"])) == 2
+    moved = (place / "own_set/two0/split.csv").read_text()
+    (place / "own_set/one0/split.csv").write_text(moved)  # the same files, copied to another folder
+    assert within_split(*(Result.read(place / "own_set" / run) for run in ("one0", "two0")))[0] == 60
 
 
 def test_of_two_runs_of_one_seed_the_newest_counts(place: Path, index: Index):

@@ -1,5 +1,6 @@
 """The engine's promises before and around a training: nothing is left behind when it cannot start."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,19 @@ def test_the_same_command_begins_continues_and_leaves_a_run(
         asked("detector.gan_iterations=4")
     with pytest.raises(UserError, match=r"is a run with start_from=None, not runs/other"):
         asked("start_from=runs/other")
+
+
+def test_the_same_command_on_other_data_is_refused(asked, tmp_path: Path) -> None:
+    run = asked()
+    shutil.copytree(tmp_path / "headct", tmp_path / "other")
+    for finished in (True, False):
+        if not finished:
+            (run / "report.html").unlink()
+        for word in (f"data.root={tmp_path / 'other'}", "data.source=twin"):
+            with pytest.raises(UserError, match=r"is a run on the files in .*headct, not on .*name another folder"):
+                asked(word)
+    (tmp_path / "link").symlink_to(tmp_path / "headct")
+    assert asked(f"data.root={tmp_path / 'link'}") == run
 
 
 def test_a_folder_that_holds_something_else_is_refused_before_anything_is_read(asked, tmp_path: Path) -> None:

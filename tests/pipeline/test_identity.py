@@ -251,6 +251,22 @@ def test_a_warm_start_from_a_run_that_saw_the_test_pictures_is_refused(base: Pat
     engine.train(settings(base, *SMALL, start, f"runs={base / 'fine'}"))
 
 
+def test_a_warm_start_goes_by_content_where_names_mean_other_pictures(base: Path) -> None:
+    start, other = f"start_from={the_run(base)}", base / "renamed"
+    shutil.copytree(base / "headct", other)
+    pictures = sorted((other / "head_ct" / "head_ct").iterdir())
+    contents = [path.read_bytes() for path in pictures]
+    for number, path in enumerate(pictures[3:]):  # every normal has the name of its neighbour
+        path.write_bytes(contents[3 + (number + 1) % 10])
+    words = (*SMALL, start, f"runs={base / 'others'}", f"data.root={other}")
+    with pytest.raises(UserError, match=r"was trained on \d of the cases this one is tested on"):
+        engine.train(settings(base, *words))
+    for path in pictures:  # the same names, none of the pictures
+        pixels = np.random.default_rng(int(path.stem) + 100).integers(0, 256, (20, 18), np.uint8)
+        Image.fromarray(pixels).save(path)
+    engine.train(settings(base, *words, "seed=1"))
+
+
 def test_a_finished_run_without_its_report_is_completed(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = the_run(base)
     with pytest.raises(UserError, match="is finished, there is nothing to resume"):

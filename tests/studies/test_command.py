@@ -70,6 +70,22 @@ def test_a_part_of_a_study_has_its_own_page_and_leaves_that_of_the_whole(capsys,
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["only-base", "only-base-seed1-seed3"]
 
 
+def test_a_study_on_other_data_or_with_other_settings_leaves_the_page_of_the_whole_as_it_is(tmp_path):
+    folder = tmp_path / "runs/studies/toys"
+    for words in ([], ["data.root=one/set"], ["data.root=two/set"], ["detector.width=4"]):
+        command.main("toys", words, page_only=True)
+    pages = {path.parent.name: path.read_text() for path in folder.glob("*/index.html")}
+    assert len(pages) == 3
+    how = ["trainer.devices=2", "data.store.folder=fast", "callbacks.wandb=null"]  # made so, and no other runs for it
+    assert not command._telling(command.Options(), how)
+    assert all(name.startswith("with-d") and len(name) <= command.MAX_NAME for name in pages)
+    assert sum("<h1>Toys: with data.root=set</h1>" in page for page in pages.values()) == 2
+    assert "<h1>Toys</h1>" in (folder / "index.html").read_text()
+    before = sorted(folder.glob("*/index.html"))
+    command.main("toys", [f"data.root={tmp_path}/one/set"], page_only=True)  # the same folder
+    assert sorted(folder.glob("*/index.html")) == before
+
+
 def test_the_folder_of_a_part_has_a_name_that_every_disk_takes():
     rows = {f"row {i}/{'x' * 20}": plan.Row("R", "toy_set") for i in range(12)}
     study = plan.Study("toys", "Toys", datasets={"set": plan.DataSet("Set")}, rows=rows)

@@ -25,6 +25,7 @@ from anomaly_lab.types import UserError
 
 AnyStore = Store | LazyStore
 
+SPLIT = "split.csv"  # in the run folder
 COLUMNS = ("id", "case", "split", "digest")
 _SPLITS = (*SPLITS, "")
 
@@ -166,6 +167,18 @@ class RecordedSplit:
         split = np.array([self.entries[id].split if id in self.entries else "" for id in index.columns["id"]])
         rows = {name: np.flatnonzero(split == name) for name in SPLITS}
         return divided(rows, index.labels()) if supervised else rows
+
+    def agrees(self, other: RecordedSplit) -> bool:
+        """Return whether two splits mean the same pictures by the ids they share: most have the same content.
+
+        Examples:
+            >>> of = lambda digest: RecordedSplit({"a.png": Entry("a.png", "test", digest)})
+            >>> of("0f").agrees(of("0f")), of("0f").agrees(of("1a")), of("0f").agrees(RecordedSplit({}))
+            (True, False, False)
+        """
+        shared = self.entries.keys() & other.entries.keys()
+        same = sum(self.entries[id].digest == other.entries[id].digest != "" for id in shared)
+        return bool(shared) and 2 * same >= len(shared)
 
     def changes(
         self, listed: Iterable[str], store: AnyStore | None = None, targets: np.ndarray | None = None
