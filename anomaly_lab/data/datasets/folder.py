@@ -24,7 +24,7 @@ from anomaly_lab.data.datamodule import PatchDataModule, Role, roots
 from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.pictures import SUFFIXES
 from anomaly_lab.data.readers.tables import read_table
-from anomaly_lab.data.readers.tree import files_below
+from anomaly_lab.data.readers.tree import files_below, told
 from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.twins.folder import write_twin
 from anomaly_lab.types import Case, UserError
@@ -225,9 +225,10 @@ class _Files(NamedTuple):
 
 
 def _pictures_below(root: Path, others: Counter[str] | None = None) -> dict[str, Path]:
-    """Return the picture files below a folder, sorted by relative path; `others` counts all other files by suffix."""
+    """Return the picture files below a folder, sorted by relative path; `others` counts by suffix what is left out."""
     files: dict[str, Path] = {}
-    for path in files_below(root):
+    results: list[Path] = []
+    for path in files_below(root, results):
         if not path.name.lower().endswith(SUFFIXES):
             if others is not None:
                 others[path.suffix.lower() or path.name] += 1
@@ -236,6 +237,8 @@ def _pictures_below(root: Path, others: Counter[str] | None = None) -> dict[str,
         if key in files:
             raise UserError(f"{path}: another file name differs only in the encoding of its accents; rename one")
         files[key] = path
+    if others is not None:
+        others += told(results)
     return dict(sorted(files.items()))
 
 

@@ -60,6 +60,18 @@ def test_sub_folders_tell_the_label_however_deep(make, root):
     assert data.census(cases) == {"images": 7, "normal": 4, "anomalous": 3, "crack": 2, "big dent": 1}
 
 
+def test_a_run_and_a_prediction_among_the_pictures_are_left_out_and_counted(make, root):
+    before = make().cases(root)
+    draw(root, "runs/ganomaly_folder/1/samples/00000010.png", "res/maps/a.png.map.png")
+    for name in ("runs/ganomaly_folder/1/config.yaml", "runs/ganomaly_folder/1/provenance.json"):
+        (root / name).touch()
+    for name in ("prediction.json", "scores.csv"):
+        (root / "res" / name).touch()
+    data = make()
+    assert data.cases(root) == before
+    assert data.left_out == {"folders of runs and predictions": 2}
+
+
 def test_other_names_may_mean_normal(make, root):
     cases = make(normal=("crack", "BIG DENT")).cases(root)
     assert {case.class_name for case in cases if case.label} == {"Normal", "normal"}
