@@ -2,7 +2,8 @@
 
 Sub-folders: `normal/…` and one per class of anomaly, nested to any depth; or the same below `train/`, `val/` and
 `test/`, which then are the split. List: a CSV file with the columns file, label and optionally patient, mask and split;
-file and mask are paths relative to the root, label is 0, 1 or the name of a class. Masks: `masks/` mirrors the paths of
+file and mask are paths relative to the root, label is 0, 1 or the name of a class. A split by folders or by the list in
+which a patient is in two splits is refused, unless `data.split.by=image` is said. Masks: `masks/` mirrors the paths of
 the pictures, with any picture suffix and optionally `_mask` after the name; the lesion of an anomalous picture without
 mask is unknown. Names may contain spaces and any letters. Files that are not pictures are counted and left
 out; hidden files and what systems and NAS boxes leave (`._a.png`, `Thumbs.db`, `@eaDir`) are ignored.
@@ -50,6 +51,7 @@ class Folder(PatchDataModule):
     where_to_get = "give a folder with the sub-folders normal and one per class of anomaly, or with a labels.csv"
     twin_version = 1
     version = 1
+    users_split = True
 
     def __init__(
         self,

@@ -223,6 +223,35 @@ def test_a_list_tells_everything(make, root):
     assert cases["big dent/z.tif"].patient == "big dent/z.tif"
 
 
+@pytest.mark.parametrize("by", ["the list", "the folders"])
+def test_a_patient_in_two_splits_of_the_users_own_is_refused_unless_asked_for(make, tmp_path, by):
+    root = tmp_path / "split"
+    names = ["train/normal/ann 1.png", "train/normal/bob 1.png", "train/normal/eve 1.png"]
+    names += ["test/normal/cid 1.png", "test/normal/ann 2.png", "test/hole/dot 1.png"]
+    draw(root, *names)
+    options = {"root": str(root), "patch_size": (32, 32), "val_fraction": 0.0}
+    if by == "the list":
+        rows = (
+            f"{name},{int('hole' in name)},{name.split('/')[-1].split()[0]},{name[:5].strip('/')}" for name in names
+        )
+        write(root / "labels.csv", "file,label,patient,split", *rows)
+    else:
+        options["patient"] = r"(\w+) \d"
+    with pytest.raises(
+        UserError, match=r"split: a patient is in two splits, cases test/normal/ann 2\.png, train/normal/"
+    ):
+        make(**options).setup()
+    shown = make(**options)
+    shown.setup("inspect")  # the data sheet shows them, and says why nobody can train
+    assert "a patient is in two splits" in shown.unsplit
+    asked = make(**options, split={"by": "image"})
+    asked.setup()
+    assert len(asked.facts()["audit"]["shared_patients"]) == 1
+    assert asked.caveats
+    (root / "labels.csv").unlink(missing_ok=True)
+    make(root=str(root), val_fraction=0.0).setup()  # where nobody says who is who, each picture is a patient
+
+
 def test_accents_may_be_coded_either_way(make, tmp_path):
     root = tmp_path / "nfd"
     apart = unicodedata.normalize("NFD", "é.png")
