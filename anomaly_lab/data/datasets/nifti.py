@@ -20,6 +20,7 @@ from anomaly_lab.data.datamodule import PatchDataModule, Role
 from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
 from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.readers.tables import as_csv
 from anomaly_lab.data.readers.tree import files_below, told
 from anomaly_lab.data.twins.nifti import write_twin
 from anomaly_lab.experiment.tables import open_table
@@ -252,7 +253,8 @@ def _read_labels(path: Path) -> dict[str, _Row]:
     rows: dict[str, _Row] = {}
     try:
         with open_table(path, "utf-8-sig") as file:
-            lines = csv.DictReader(file, skipinitialspace=True)
+            table, delimiter = as_csv(file)
+            lines = csv.DictReader(table, delimiter=delimiter, skipinitialspace=True)
             header = [name.strip() for name in lines.fieldnames or []]
             if not {"id", "label"} <= set(header):
                 present = ", ".join(header) or "none"

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from anomaly_lab.data.readers.tables import as_csv
 from anomaly_lab.data.splitting.classes import NORMAL, Classes, Coded, dealt
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.experiment.tables import open_table, restored
@@ -461,7 +462,8 @@ def _read(path: Path) -> dict[str, str]:
     splits: dict[str, str] = {}
     try:
         with open_table(path, "utf-8-sig") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
+            lines, delimiter = as_csv(file)
+            rows = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
             if not {"id", "split"} <= set(rows.fieldnames or []):
                 raise UserError(f"{path}: a split file needs the columns id,split; it has {rows.fieldnames}")
             for row in rows:

@@ -125,6 +125,14 @@ LIST_FAULTS = {
 }
 
 
+def test_a_list_may_come_from_a_spreadsheet(make, root):
+    plain = HEADER + ROWS
+    labelled(root, plain)
+    cases = make(labels="labels.csv").cases(root)
+    labelled(root, plain.replace(",", ";") + ";;\n")
+    assert make(labels="labels.csv").cases(root) == cases
+
+
 @pytest.mark.parametrize("message", LIST_FAULTS)
 def test_faulty_lists_are_named(make, root, message):
     labelled(root, LIST_FAULTS[message])
