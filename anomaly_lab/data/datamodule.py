@@ -45,6 +45,7 @@ from anomaly_lab.data.splitting.splits import (
     SPLITS,
     Split,
     SplitRule,
+    refuse_divided,
     split_by_file,
     split_by_seed,
     split_supervised,
@@ -159,6 +160,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         brightness: whether anomalies are "bright" or "dark" against normal tissue, by knowledge of the field and not by
             these labels; None if there is none. A baseline uses it.
         include: kinds of DICOM objects that are scans to this data set although usually they are none.
+        users_split: whether a split that the cases come with is the user's own, in which patients must not cross;
+            what owners have published is kept, and the pages say how many cross.
         implied: settings that run folders of older versions lack, with the values that these runs had.
         source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
@@ -192,6 +195,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     official: ClassVar[dict[str, int]] = {}
     brightness: Literal["bright", "dark"] | None = None
     include: Sequence[str] = ()
+    users_split: ClassVar[bool] = False
     implied: ClassVar[dict[str, Any]] = {}
 
     def __init__(
@@ -460,8 +464,12 @@ class PatchDataModule(pl.LightningDataModule, ABC):
                 split = split_by_file(cases, Path(rule.file), rule.within or rule.supervised)
                 return split if self.labelling is None else self._of_classes(cases, split)
             if self.labelling is not None:
-                return self._of_classes(cases, split_supervised(cases, rule, self.labelling))
-            return split_by_seed(cases, rule)
+                split = self._of_classes(cases, split_supervised(cases, rule, self.labelling))
+            else:
+                split = split_by_seed(cases, rule)
+            if self.users_split and rule.by == "patient":
+                refuse_divided(self.folder, split, self.declared)  # whom nobody named may cross where they look alike
+            return split
         except UserError as error:
             if not tolerant or rule.file is not None:
                 raise

@@ -194,14 +194,7 @@ def _split_banners(sheet: Sheet) -> list[Banner]:
         files = "file was" if skipped == 1 else "files were"
         text = f"{whole(skipped)} {files} left out; see the list below."
         notices.append(Banner("warning", "Unreadable files", text))
-    audit = facts["audit"]
-    if shared := len(audit["shared_patients"]):
-        patients = "patient is" if shared == 1 else "patients are"
-        text = f"{whole(shared)} {patients} in more than one split, so the test split is not independent."
-        notices.append(Banner("warning", "Patients in several splits", text))
-    if crossing := audit["crossing"]:
-        text = f"{whole(crossing)} pair{'s' * (crossing > 1)} of identical or nearly identical images in two splits."
-        notices.append(Banner("warning", "Images in several splits", text))
+    notices += likeness.banners(facts["audit"])
     if not any(count.split == "val" for count in sheet.counts):
         text = "Without them no threshold can be set; raise data.split.val_fraction."
         notices.append(Banner("warning", "No validation normals", text))

@@ -1,4 +1,4 @@
-"""The part of the leakage audit about pictures that are alike, for the run report and the data sheet."""
+"""The leakage audit on pages: what stands above, and the part about pictures that are alike."""
 
 from __future__ import annotations
 
@@ -6,10 +6,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from anomaly_lab.reports.charts import Panel, rate
-from anomaly_lab.reports.html import whole
+from anomaly_lab.reports.html import Banner, whole
 from anomaly_lab.reports.svg import Axis, Band, Series, line_chart
 
 KINDS = {"val": "Validation normals", "test_normal": "Test normals", "test_anomalous": "Test anomalies"}
+
+
+def banners(audit: Mapping[str, Any]) -> list[Banner]:
+    """Warn of patients and pictures in several splits, and of pictures that are labelled both ways.
+
+    Args:
+        audit: what `splitting.audit.audit` found; older records lack some of it.
+
+    Examples:
+        >>> banners({"shared_patients": ["p1"], "crossing": 0})[0].text
+        '1 patient is in more than one split, so the test split is not independent.'
+    """
+    notices = []
+    if shared := len(audit.get("shared_patients") or []):
+        patients = "patient is" if shared == 1 else "patients are"
+        text = f"{whole(shared)} {patients} in more than one split, so the test split is not independent."
+        notices.append(Banner("warning", "Patients in several splits", text))
+    if crossing := audit.get("crossing"):
+        text = f"{whole(crossing)} pair{'s' * (crossing > 1)} of identical or nearly identical images in two splits."
+        notices.append(Banner("warning", "Images in several splits", text))
+    if both := audit.get("contradicting"):
+        pairs = "pair of identical images is" if len(both) == 1 else "pairs of identical images are"
+        text = f"{whole(len(both))} {pairs} labelled normal and anomalous, such as {' and '.join(both[0]['ids'])}."
+        notices.append(Banner("warning", "Contradicting labels", text))
+    return notices
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

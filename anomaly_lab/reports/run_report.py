@@ -147,6 +147,7 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
     of_data = (provenance.get("data") or {}).get("remarks", [])
     for caveat in [*(provenance.get("detector") or {}).get("caveats", []), *of_data]:
         notices.append(Banner("warning", "Read with care", caveat))
+    notices += likeness.banners((provenance.get("data") or {}).get("audit") or {})
     if not provenance.get("finished"):
         notices.append(Banner("warning", "Unfinished run", "This report shows what has been recorded so far."))
     for change in provenance.get("accepted_changes", []):

@@ -101,6 +101,8 @@ CAVEATS = {
     "Changed data": {"accepted_changes": [{"at": "2026", "verb": "evaluate", "changes": "2 files added"}]},
     "Not the last checkpoint": {"checkpoint": {"rule": "asked for", "iteration": 3, "instead_of": {"iteration": 9}}},
     "Contaminated training": {"data": {"contamination": 0.1}},
+    "Patients in several splits": {"data": {"audit": {"shared_patients": ["p1"], "crossing": 0}}},
+    "Images in several splits": {"data": {"audit": {"shared_patients": [], "crossing": 3}}},
     "Generator collapsed": {"health": {"collapsed": True, "diversity": 0.1}},
 }
 

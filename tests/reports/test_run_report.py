@@ -138,6 +138,13 @@ def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditF
     assert "120 of the 322 images of the official data set are present." in text
 
 
+PAIR = {"ids": ["a.png", "b.png"], "splits": ["train", "test"]}
+
+
+def _audited(**found: Any) -> dict[str, Any]:
+    return {"audit": {"shared_patients": [], "crossing": 0, "contradicting": []} | found}
+
+
 @pytest.mark.parametrize(
     ("change", "titles"),
     [
@@ -146,6 +153,12 @@ def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditF
         ({"source": "real", "budget": "paper"}, []),
         ({"source": "real", "budget": "paper", "finished": None}, ["Unfinished run"]),
         ({"source": "real", "budget": "paper", "data": {"contamination": 0.05}}, ["Contaminated training"]),
+        ({"source": "real", "budget": "paper", "data": _audited(crossing=1)}, ["Images in several splits"]),
+        (
+            {"source": "real", "budget": "paper", "data": _audited(shared_patients=["p"])},
+            ["Patients in several splits"],
+        ),
+        ({"source": "real", "budget": "paper", "data": _audited(contradicting=[PAIR])}, ["Contradicting labels"]),
         (
             {"source": "real", "budget": "paper", "health": {"collapsed": True, "diversity": 0.31}},
             ["Generator collapsed"],
@@ -155,7 +168,8 @@ def test_cases_judged_by_patches_and_limits_are_told(fake_run: Path, edit: EditF
     ],
 )
 def test_banners_stand_exactly_when_due(change: dict[str, Any], titles: list[str]) -> None:
-    assert [b.title for b in banners(fake_provenance() | change, fake_metrics())] == titles
+    provenance = fake_provenance() | {"data": _audited(identical=[PAIR])} | change
+    assert [b.title for b in banners(provenance, fake_metrics())] == titles
 
 
 def test_the_threshold_warning_and_the_paper_lengths_are_named() -> None:

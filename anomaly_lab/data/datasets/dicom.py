@@ -31,7 +31,7 @@ from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.pictures import Rules, read_mask
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tables import read_table
-from anomaly_lab.data.readers.tree import files_below
+from anomaly_lab.data.readers.tree import files_below, told
 from anomaly_lab.data.twins.dicom import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -107,7 +107,7 @@ class Dicom(PatchDataModule):
         """List the series in the order of their first files."""
         patient_of = None if self.patient_pattern is None else self._patient_of(root)
         listing = dicom.list_tree(root, self.include, patient_of)
-        self.others, self.left_out = len(listing.others), Counter(listing.left_out.values())
+        self.others, self.left_out = len(listing.others), Counter(listing.left_out.values()) + told(listing.results)
         if listing.unreadable:
             if self.on_bad == "fail":
                 raise next(iter(listing.unreadable.values()))

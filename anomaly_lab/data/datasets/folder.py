@@ -2,7 +2,8 @@
 
 Sub-folders: `normal/…` and one per class of anomaly, nested to any depth; or the same below `train/`, `val/` and
 `test/`, which then are the split. List: a CSV file with the columns file, label and optionally patient, mask and split;
-file and mask are paths relative to the root, label is 0, 1 or the name of a class. Masks: `masks/` mirrors the paths of
+file and mask are paths relative to the root, label is 0, 1 or the name of a class. A split by folders or by the list in
+which a patient is in two splits is refused, unless `data.split.by=image` is said. Masks: `masks/` mirrors the paths of
 the pictures, with any picture suffix and optionally `_mask` after the name; the lesion of an anomalous picture without
 mask is unknown. Names may contain spaces and any letters. Files that are not pictures are counted and left
 out; hidden files and what systems and NAS boxes leave (`._a.png`, `Thumbs.db`, `@eaDir`) are ignored.
@@ -24,7 +25,7 @@ from anomaly_lab.data.datamodule import PatchDataModule, Role, roots
 from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.pictures import SUFFIXES
 from anomaly_lab.data.readers.tables import read_table
-from anomaly_lab.data.readers.tree import files_below
+from anomaly_lab.data.readers.tree import files_below, told
 from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.twins.folder import write_twin
 from anomaly_lab.types import Case, UserError
@@ -50,6 +51,7 @@ class Folder(PatchDataModule):
     where_to_get = "give a folder with the sub-folders normal and one per class of anomaly, or with a labels.csv"
     twin_version = 1
     version = 1
+    users_split = True
 
     def __init__(
         self,
@@ -225,9 +227,10 @@ class _Files(NamedTuple):
 
 
 def _pictures_below(root: Path, others: Counter[str] | None = None) -> dict[str, Path]:
-    """Return the picture files below a folder, sorted by relative path; `others` counts all other files by suffix."""
+    """Return the picture files below a folder, sorted by relative path; `others` counts by suffix what is left out."""
     files: dict[str, Path] = {}
-    for path in files_below(root):
+    results: list[Path] = []
+    for path in files_below(root, results):
         if not path.name.lower().endswith(SUFFIXES):
             if others is not None:
                 others[path.suffix.lower() or path.name] += 1
@@ -236,6 +239,8 @@ def _pictures_below(root: Path, others: Counter[str] | None = None) -> dict[str,
         if key in files:
             raise UserError(f"{path}: another file name differs only in the encoding of its accents; rename one")
         files[key] = path
+    if others is not None:
+        others += told(results)
     return dict(sorted(files.items()))
 
 

@@ -20,7 +20,8 @@ from anomaly_lab.data.datamodule import PatchDataModule, Role
 from anomaly_lab.data.readers.nifti import is_nifti, read_nifti, read_nifti_mask
 from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.scan import Scan
-from anomaly_lab.data.readers.tree import files_below
+from anomaly_lab.data.readers.tables import as_csv
+from anomaly_lab.data.readers.tree import files_below, told
 from anomaly_lab.data.twins.nifti import write_twin
 from anomaly_lab.experiment.tables import open_table
 from anomaly_lab.types import Case, Range, UserError
@@ -168,8 +169,8 @@ class Nifti(PatchDataModule):
     def _volumes(self, root: Path) -> dict[str, tuple[Path, Path | None]]:
         """Return volume and mask of every id; files that are the mask of another volume are not listed."""
         volumes: dict[str, tuple[Path, Path | None]] = {}
-        pattern = _regex(self.image_pattern)
-        for path in sorted(files_below(root)):
+        pattern, results = _regex(self.image_pattern), list[Path]()
+        for path in sorted(files_below(root, results)):
             below = path.relative_to(root).as_posix()
             match = pattern.fullmatch(below)
             if match is None or not is_nifti(path):
@@ -178,6 +179,7 @@ class Nifti(PatchDataModule):
             if id in volumes:
                 raise UserError(f"{path}: {volumes[id][0].name} in the same folder has the same id; keep one of them")
             volumes[id] = path, self._mask(root, path, match)
+        self.left_out = told(results)
         masks = {mask for _, mask in volumes.values() if mask is not None}
         return {id: (image, mask) for id, (image, mask) in volumes.items() if image not in masks}
 
@@ -251,7 +253,8 @@ def _read_labels(path: Path) -> dict[str, _Row]:
     rows: dict[str, _Row] = {}
     try:
         with open_table(path, "utf-8-sig") as file:
-            lines = csv.DictReader(file, skipinitialspace=True)
+            table, delimiter = as_csv(file)
+            lines = csv.DictReader(table, delimiter=delimiter, skipinitialspace=True)
             header = [name.strip() for name in lines.fieldnames or []]
             if not {"id", "label"} <= set(header):
                 present = ", ".join(header) or "none"

@@ -82,6 +82,7 @@ class Listing(NamedTuple):
         others: all other files.
         left_out: those of them that are DICOM but no scan, with their kind: the name of their SOP class, such as
             "Segmentation Storage", or "localizer".
+        results: folders of runs and predictions, which were not entered.
         unreadable: those of them that start like DICOM and cannot be read, with the error.
     """
 
@@ -89,6 +90,7 @@ class Listing(NamedTuple):
     others: list[Path]
     left_out: dict[Path, str]
     unreadable: dict[Path, UserError]
+    results: Sequence[Path] = ()
 
 
 def find_series(root: Path) -> list[Series]:
@@ -141,8 +143,8 @@ def list_tree(root: Path, include: Collection[str] = (), patient_of: Callable[[P
     """
     members: dict[_Origin, list[Path]] = defaultdict(list)
     others, left_out, unreadable = [], dict[Path, str](), dict[Path, UserError]()
-    base = root.parent if root.is_file() else root
-    for path in sorted(files_below(root)):  # is_dicom says no to a link to nothing
+    base, results = root.parent if root.is_file() else root, list[Path]()
+    for path in sorted(files_below(root, results)):  # is_dicom says no to a link to nothing
         try:
             origin = _origin(path, base)
         except UserError as error:
@@ -155,7 +157,7 @@ def list_tree(root: Path, include: Collection[str] = (), patient_of: Callable[[P
         others.append(path)
         if origin is not None:
             left_out[path] = origin.kind
-    return Listing(_numbered(members), others, left_out, unreadable)
+    return Listing(_numbered(members), others, left_out, unreadable, results)
 
 
 class _Origin(NamedTuple):

@@ -176,7 +176,8 @@ def survey(source: Path, include: Collection[str] = ()) -> Found:
         (['a.WebP'], {'b.gif': 'not a kind of file that is read'})
     """
     root = source if source.is_dir() else source.parent
-    files = list(files_below(source))
+    results: list[Path] = []
+    files = list(files_below(source, results))
     plain = [path for path in files if has_plain_name(path)]
     known = [path for path in plain if path.suffix.lower() in pictures.SUFFIXES or nifti.is_nifti(path)]
     names = [path.relative_to(root).as_posix() for path in known]
@@ -193,6 +194,7 @@ def survey(source: Path, include: Collection[str] = ()) -> Found:
         cases.append(Case(id=name, patient=series.patient, image=first, label=0, slices=tuple(rest)))
     taken = {path for case in cases for path in (case.image, *case.slices)}
     left_out = {path: _other(path, listing.left_out.get(path)) for path in sorted(files) if path not in taken}
+    left_out |= dict.fromkeys(results, "the folder of a run or prediction")
     return Found(sorted(cases, key=lambda case: case.id), left_out)
 
 

@@ -357,6 +357,7 @@ def _full_range(path: Path, values: np.ndarray, top: float | None, white: float)
         if not np.isfinite(values).all():
             raise _bad(path, "it holds NaN or infinite pixels")
         white = top or white
+        values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)  # float16 ends at 65504
     elif top is not None:
         white = min(top, white)
     if values.dtype == np.uint8 and white == 255:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from anomaly_lab.experiment.tables import open_table
@@ -12,11 +13,30 @@ from anomaly_lab.types import UserError
 MAX_SHOWN = 200  # characters of a header that are shown: what is no table may be one long line
 
 
+def as_csv(lines: Iterable[str]) -> tuple[Iterator[str], str]:
+    r"""Return the lines of a table as the module csv takes them, and what separates cells.
+
+    Spreadsheets write `;` where the comma is the decimal sign, and `,,` for an emptied row, which becomes a blank one.
+
+    Args:
+        lines: of the file, the header first.
+
+    Examples:
+        >>> lines, delimiter = as_csv(["id;label\n", "7;1\n", ";\n"])
+        >>> list(lines), delimiter
+        (['id;label\n', '7;1\n', '\n'], ';')
+    """
+    rest = iter(lines)
+    header = next(rest, "")
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    return (line if line.strip(delimiter + " \r\n") else "\n" for line in chain([header], rest)), delimiter
+
+
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     r"""Yield each row as ("<file>, line <n>", {column: cell}); cells are stripped and blank lines skipped.
 
     Args:
-        path: the CSV file, in UTF-8.
+        path: the CSV file, in UTF-8, with commas or semicolons.
         columns: the required columns; the file may have more.
 
     Raises:
@@ -32,13 +52,15 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     """
     try:
         with open_table(path, "utf-8-sig") as file:
-            table = csv.reader(file)
+            lines, delimiter = as_csv(file)
+            table = csv.reader(lines, delimiter=delimiter)
             header = [cell.strip() for cell in next(table, [])]
             missing = [column for column in columns if column not in header]
             if missing:
                 present = " ".join(", ".join(header)[:MAX_SHOWN].split()) or "none"
                 raise UserError(
-                    f"{path}: the columns {', '.join(missing)} are missing, it has {present}; download it again"
+                    f"{path}: the columns {', '.join(missing)} are missing, it has {present}; correct the header or "
+                    "download it again"
                 )
             if twice := [column for column in columns if header.count(column) > 1]:
                 raise UserError(f"{path}: the columns {', '.join(twice)} appear twice; keep one of each")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from anomaly_lab.types import UserError
@@ -12,14 +13,20 @@ _LEFT_BY_SYSTEMS = {  # besides hidden names: thumbnails, rubbish bins and the l
     "__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir", "#recycle",
     "@recycle", "@recently-snapshot", "lost+found",
 }  # fmt: skip
+_RESULTS = ({"config.yaml", "provenance.json"}, {"prediction.json", "scores.csv"})  # there before any picture is
 
 
-def files_below(root: Path) -> Iterator[Path]:
+def files_below(root: Path, results: list[Path] | None = None) -> Iterator[Path]:
     """Yield the files below a folder, folder by folder, sorted by name; a file yields itself.
 
     Linked folders are entered, unless the link leads to a folder above it. Hidden files and folders are not looked at,
     nor what operating systems and NAS boxes leave, such as `._a.png`, `Thumbs.db`, `@eaDir`. Pipes, links
-    to nothing and the like are among the files: whoever reads them reports them.
+    to nothing and the like are among the files: whoever reads them reports them. Folders of runs and predictions are
+    not entered, finished or not: what they hold was drawn by a detector. `root` itself may lie in one, or be one.
+
+    Args:
+        root: the folder, or a file.
+        results: takes the folders of runs and predictions that were left out, as they are met.
 
     Raises:
         UserError: a folder cannot be read.
@@ -36,9 +43,25 @@ def files_below(root: Path) -> Iterator[Path]:
         yield from [root] if root.exists() else []
         return
     for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
+        if Path(folder) != root and any(marks <= set(names) for marks in _RESULTS):
+            inner.clear()
+            if results is not None:
+                results.append(Path(folder))
+            continue
         inner[:] = sorted(name for name in inner if is_seen(name) and not _leads_up(folder, name))
         for name in sorted(filter(is_seen, names)):
             yield Path(folder, name)
+
+
+def told(results: Collection[Path]) -> Counter[str]:
+    """Return how many folders of results were left out, under a name for people; empty for none.
+
+    Examples:
+        >>> told([Path("runs/a")])
+        Counter({'folder of a run or prediction': 1})
+    """
+    name = "folder of a run or prediction" if len(results) == 1 else "folders of runs and predictions"
+    return Counter({name: len(results)} if results else ())
 
 
 def name_of(path: Path | str) -> str:

@@ -51,6 +51,7 @@ def audit(
         - shared_patients: patients in two splits;
         - identical, near_identical: pairs with their ids and splits, the latter with a distance below TOLERANCE;
           at most MAX_LISTED_PAIRS of each;
+        - contradicting: those of the identical pairs of which one is labelled normal and one anomalous;
         - crossing: number of pairs whose members are in two splits;
         - checked, compared: number of pictures searched for identical and for nearly identical ones;
         - likeness: None without stored pictures, else `nearest`, the likeness of judged pictures to the most alike one
@@ -90,6 +91,9 @@ def audit(
     return {
         "shared_patients": _shared_patients(store, rows)[:MAX_LISTED_PAIRS],
         "identical": [describe(*pair) for pair in sorted(same, key=crossing_first)[:MAX_LISTED_PAIRS]],
+        "contradicting": [describe(*pair) for pair in sorted(same) if store.labels[pair[0]] != store.labels[pair[1]]][
+            :MAX_LISTED_PAIRS
+        ],
         "near_identical": [describe(i, j) | {"distance": round(d, 4)} for i, j, d in near[:MAX_LISTED_PAIRS]],
         "crossing": sum(int(number[i] != number[j]) for i, j in [*same, *((i, j) for i, j, _ in near)]),
         "checked": len(checked),

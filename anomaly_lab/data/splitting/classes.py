@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from anomaly_lab.types import Case, UserError
 NORMAL, ANOMALOUS = "normal", "anomalous"  # classes that follow from the label
 UNKNOWN = -1  # as a target: the owners of the data say neither yes nor no
 JOINT = "+"  # between the classes of one case
+_JOINTS = re.compile(r"(?<=.)\+(?=[^+])")  # none at the end of a name, as of CD8+
 
 
 class Labels(NamedTuple):
@@ -31,10 +33,12 @@ class Labels(NamedTuple):
         Examples:
             >>> sorted(Labels(1, "Gun+Knife").parts), sorted(Labels(0, "NORMAL").parts), sorted(Labels(1, "").parts)
             (['Gun', 'Knife'], ['normal'], ['anomalous'])
+            >>> sorted(Labels(1, "CD8+").parts), sorted(Labels(1, "CD8++HER2+").parts)
+            (['CD8+'], ['CD8+', 'HER2+'])
         """
         if self.label == 0:
             return frozenset((NORMAL,))
-        return frozenset(filter(None, self.class_name.split(JOINT))) or frozenset((ANOMALOUS,))
+        return frozenset(filter(None, _JOINTS.split(self.class_name))) or frozenset((ANOMALOUS,))
 
     def refuse_contradictions(self, case: str) -> None:
         """Raise UserError if the labels of a case contradict each other."""

@@ -114,7 +114,7 @@ class RecordedSplit:
         for name, members in whole(rows).items():
             for row in members.tolist():
                 split[row] = name
-        columns = (index.columns["id"], index.columns["case"], split, _digests(store, targets))
+        columns = (index.columns["id"], index.columns["case"], split, _with_targets(store.digests(), targets))
         entries = {id: Entry(case, name, digest) for id, case, name, digest in zip(*columns, strict=True)}
         stored = set(index.columns["case"])
         entries |= {id: Entry(id, "", "") for id in listed if id not in stored}
@@ -196,15 +196,21 @@ class RecordedSplit:
 
     def _altered(self, store: AnyStore, targets: np.ndarray | None) -> set[str]:
         """Cases that have other rows than recorded, or rows of other content."""
-        found = dict(zip(store.index.columns["id"], _digests(store, targets), strict=True))
         cases = dict(zip(store.index.columns["id"], store.index.columns["case"], strict=True))
-        changed = {entry.case for id, entry in self.entries.items() if entry.digest and found.get(id) != entry.digest}
+        changed = self._unlike(cases, store.digests(), targets)
+        if changed and isinstance(store, LazyStore):  # unless they are those of a run of an older version
+            changed &= self._unlike(cases, store.former_digests(), targets)
         return changed | {case for id, case in cases.items() if id not in self.entries}
 
+    def _unlike(self, ids: Iterable[str], digests: list[str], targets: np.ndarray | None) -> set[str]:
+        """Cases that have other rows than recorded, or rows of other digests."""
+        found = dict(zip(ids, _with_targets(digests, targets), strict=True))
+        return {entry.case for id, entry in self.entries.items() if entry.digest and found.get(id) != entry.digest}
 
-def _digests(store: AnyStore, targets: np.ndarray | None) -> list[str]:
-    """A digest of every row; without class targets it is that of the store."""
+
+def _with_targets(digests: list[str], targets: np.ndarray | None) -> list[str]:
+    """A digest of every row, of the store's and of its class targets; without these it is the store's."""
     if targets is None:
-        return store.digests()
-    pairs = zip(store.digests(), targets, strict=True)
+        return digests
+    pairs = zip(digests, targets, strict=True)
     return [hashlib.sha256(digest.encode() + target.tobytes()).hexdigest()[:16] for digest, target in pairs]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 
+from anomaly_lab.data.readers.tables import as_csv
 from anomaly_lab.data.splitting.classes import NORMAL, Classes, Coded, dealt
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.experiment.tables import open_table, restored
@@ -424,24 +425,45 @@ def split_by_file(cases: Sequence[Case], path: Path, within: bool = False) -> di
             f"{path}: anomalous cases in train or val, which take normals only: {_listing(misplaced)}; "
             "move them to test"
         )
+    refuse_divided(path, splits, {case.id: case.patient for case in cases})
+    return splits
+
+
+def refuse_divided(source: Path, splits: Mapping[str, str], patients: Mapping[str, str]) -> None:
+    """Check that no patient is in two splits.
+
+    Args:
+        source: the file or folder that says who is in which, for the message.
+        splits: the split of every case id; cases with an empty one are in none.
+        patients: the patient of every case id.
+
+    Raises:
+        UserError: a patient is.
+
+    Examples:
+        >>> refuse_divided(Path("labels.csv"), {"a": "train", "b": "test"}, {"a": "p1", "b": "p1"})
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: labels.csv: a patient is in two splits, cases a, b; keep them in one split, ...
+    """
     splits_of = defaultdict(set)
-    for case in cases:
-        if splits[case.id]:
-            splits_of[case.patient].add(splits[case.id])
-    divided = [case.id for case in cases if len(splits_of[case.patient]) > 1]
+    for id, split in splits.items():
+        if split:
+            splits_of[patients[id]].add(split)
+    divided = [id for id, split in splits.items() if split and len(splits_of[patients[id]]) > 1]
     if divided:
         raise UserError(
-            f"{path}: a patient is in two splits, cases {_listing(divided)}; keep them in one split, leave one out "
-            "by an empty split, or say data.split.by=image, which every page then mentions"
+            f"{source}: a patient is in two splits, cases {_listing(divided)}; keep them in one split, leave one out "
+            "(in a data.split.file by an empty split), or say data.split.by=image, which every page then mentions"
         )
-    return splits
 
 
 def _read(path: Path) -> dict[str, str]:
     splits: dict[str, str] = {}
     try:
         with open_table(path, "utf-8-sig") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
+            lines, delimiter = as_csv(file)
+            rows = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
             if not {"id", "split"} <= set(rows.fieldnames or []):
                 raise UserError(f"{path}: a split file needs the columns id,split; it has {rows.fieldnames}")
             for row in rows:

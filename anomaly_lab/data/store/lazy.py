@@ -9,7 +9,7 @@ import hashlib
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, overload
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from anomaly_lab.data.preprocessing.transforms import to_float
+from anomaly_lab.data.store.content import sampled
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.plan import StorePlan
 from anomaly_lab.types import Batch, Case, UserError
@@ -135,22 +136,38 @@ class LazyStore:
         self.plan, self.folder = replace(plan, cases=Packed(plan.cases)), folder
         self.images = _Images(self.plan)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hash of the list of cases and the preprocessing; no file is opened."""
+        """Hash of the preprocessing, of the list of cases and of the content of their files; no file is decoded."""
+        return self.fingerprints[0]
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Return the fingerprint and the one that older versions recorded, which knew nothing of the content."""
         digest = hashlib.sha256(repr((self.plan.preprocessing, self.plan.patch_size, self.plan.protocol)).encode())
         for case in self.plan.cases:
             digest.update(f"{case.id} {case.patient} {case.label} {case.class_name}".encode())
-        return digest.hexdigest()
-
-    @property
-    def fingerprints(self) -> tuple[str, ...]:
-        """Return the fingerprint, alone; see Store."""
-        return (self.fingerprint,)
+        former = digest.hexdigest()
+        digest.update(self._contents.tobytes())
+        return digest.hexdigest(), former
 
     def digests(self) -> list[str]:
-        """A digest of every row's label, role and file size, see `Index.digests`; no file is opened."""
+        """A digest of every row's label, role and content of its file, see `Index.digests`; no file is decoded."""
+        return self.index.digests(map(bytes, self._contents))
+
+    def former_digests(self) -> list[str]:
+        """The digests that older versions recorded, of label, role and file size."""
         return self.index.digests(str(case.image.stat().st_size).encode() for case in self.plan.cases)
+
+    @cached_property
+    def _contents(self) -> np.ndarray:
+        """Hash of the content of every row's files, [N, 16], by samples of their bytes: all of them are opened once."""
+        of_files = lru_cache(maxsize=1)(sampled)  # one file may contain many cases
+        hashes = bytearray()
+        for case in self.plan.cases:
+            part = f"{case.frame} {case.box}".encode()
+            hashes += hashlib.sha256(of_files((case.image, *case.slices)) + part).digest()[:16]
+        return np.frombuffer(bytes(hashes), np.uint8).reshape(-1, 16)
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Read rows [B] as image in [-1, 1], label and row."""

@@ -16,9 +16,11 @@ from anomaly_lab.data.preprocessing import patches, transforms
 from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Prepared, Preprocessing, quantise
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.store.content import sampled
 from anomaly_lab.types import Case, UserError
 
 BLOCK = 1024  # number of patches in memory at a time
+SAMPLED = 1000  # files at most, spread evenly, whose content is part of the key
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,11 @@ class StorePlan:
 
     @cached_property
     def key(self) -> str:
-        """Hash of the name, size and modification time of every file, of the cases, and of every step and version."""
+        """Hash of the name, size and time of every file, of bytes of some, of the cases, and of all steps and versions.
+
+        It says nothing of where the files lie, so a data set that was moved keeps its store. Two sets whose files have
+        equal names, sizes and times (as unpacked archives and buckets have) are told apart by bytes of SAMPLED files.
+        """
         steps = [
             transforms.VERSION,
             patches.VERSION,
@@ -93,6 +99,9 @@ class StorePlan:
                     if path not in known:
                         known[path] = self._facts(path)
                     digest.update(known[path].encode())
+        files = list(known)
+        chosen = np.linspace(0, len(files) - 1, min(len(files), SAMPLED)).astype(int).tolist()
+        digest.update(sampled(files[place] for place in chosen))
         return digest.hexdigest()[:12]
 
     def _facts(self, path: Path) -> str:

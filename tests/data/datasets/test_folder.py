@@ -60,6 +60,18 @@ def test_sub_folders_tell_the_label_however_deep(make, root):
     assert data.census(cases) == {"images": 7, "normal": 4, "anomalous": 3, "crack": 2, "big dent": 1}
 
 
+def test_a_run_and_a_prediction_among_the_pictures_are_left_out_and_counted(make, root):
+    before = make().cases(root)
+    draw(root, "runs/ganomaly_folder/1/samples/00000010.png", "res/maps/a.png.map.png")
+    for name in ("runs/ganomaly_folder/1/config.yaml", "runs/ganomaly_folder/1/provenance.json"):
+        (root / name).touch()
+    for name in ("prediction.json", "scores.csv"):
+        (root / "res" / name).touch()
+    data = make()
+    assert data.cases(root) == before
+    assert data.left_out == {"folders of runs and predictions": 2}
+
+
 def test_other_names_may_mean_normal(make, root):
     cases = make(normal=("crack", "BIG DENT")).cases(root)
     assert {case.class_name for case in cases if case.label} == {"Normal", "normal"}
@@ -209,6 +221,35 @@ def test_a_list_tells_everything(make, root):
     assert cases["normal/d.bmp"].patient == cases["crack/x.png"].patient != cases["normal/a 1.png"].patient
     assert not any(name in case.patient for name in ("Ann", "Bob", "Cid", "Dot") for case in cases.values())
     assert cases["big dent/z.tif"].patient == "big dent/z.tif"
+
+
+@pytest.mark.parametrize("by", ["the list", "the folders"])
+def test_a_patient_in_two_splits_of_the_users_own_is_refused_unless_asked_for(make, tmp_path, by):
+    root = tmp_path / "split"
+    names = ["train/normal/ann 1.png", "train/normal/bob 1.png", "train/normal/eve 1.png"]
+    names += ["test/normal/cid 1.png", "test/normal/ann 2.png", "test/hole/dot 1.png"]
+    draw(root, *names)
+    options = {"root": str(root), "patch_size": (32, 32), "val_fraction": 0.0}
+    if by == "the list":
+        rows = (
+            f"{name},{int('hole' in name)},{name.split('/')[-1].split()[0]},{name[:5].strip('/')}" for name in names
+        )
+        write(root / "labels.csv", "file,label,patient,split", *rows)
+    else:
+        options["patient"] = r"(\w+) \d"
+    with pytest.raises(
+        UserError, match=r"split: a patient is in two splits, cases test/normal/ann 2\.png, train/normal/"
+    ):
+        make(**options).setup()
+    shown = make(**options)
+    shown.setup("inspect")  # the data sheet shows them, and says why nobody can train
+    assert "a patient is in two splits" in shown.unsplit
+    asked = make(**options, split={"by": "image"})
+    asked.setup()
+    assert len(asked.facts()["audit"]["shared_patients"]) == 1
+    assert asked.caveats
+    (root / "labels.csv").unlink(missing_ok=True)
+    make(root=str(root), val_fraction=0.0).setup()  # where nobody says who is who, each picture is a patient
 
 
 def test_accents_may_be_coded_either_way(make, tmp_path):

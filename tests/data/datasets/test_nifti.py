@@ -125,6 +125,24 @@ LIST_FAULTS = {
 }
 
 
+def test_maps_of_a_prediction_are_no_volumes(make, root):
+    before = make().cases(root)
+    write(root / "res" / "maps" / "flair.nii.gz", volume(0))
+    for name in ("prediction.json", "scores.csv"):
+        (root / "res" / name).touch()
+    data = make()
+    assert data.cases(root) == before
+    assert data.left_out == {"folder of a run or prediction": 1}
+
+
+def test_a_list_may_come_from_a_spreadsheet(make, root):
+    plain = HEADER + ROWS
+    labelled(root, plain)
+    cases = make(labels="labels.csv").cases(root)
+    labelled(root, plain.replace(",", ";") + ";;\n")
+    assert make(labels="labels.csv").cases(root) == cases
+
+
 @pytest.mark.parametrize("message", LIST_FAULTS)
 def test_faulty_lists_are_named(make, root, message):
     labelled(root, LIST_FAULTS[message])

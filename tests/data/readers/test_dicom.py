@@ -428,6 +428,16 @@ NO_SCANS = {  # SOP class, elements
 }
 
 
+def test_series_that_a_prediction_wrote_are_not_read(tmp_path):
+    write_dicom_series(tmp_path / "a", STORED)
+    write_dicom_series(tmp_path / "res" / "maps", STORED)
+    for name in ("prediction.json", "scores.csv"):
+        (tmp_path / "res" / name).touch()
+    listing = dicom.list_tree(tmp_path)
+    assert [len(series.files) for series in listing.series] == [len(STORED)]
+    assert (listing.others, listing.results) == ([], [tmp_path / "res"])
+
+
 def test_what_is_no_scan_is_left_out_by_kind(tmp_path):
     files = write_dicom_series(tmp_path / "a", STORED)
     for kind, (sop, elements) in NO_SCANS.items():  # under the series' own UID, the worst place

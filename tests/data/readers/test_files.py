@@ -94,6 +94,15 @@ def test_what_trains_can_be_scored_and_the_rest_is_listed(picture, tmp_path):
     assert survey(picture).left_out == {}
 
 
+def test_results_among_what_is_to_be_scored_are_listed_and_not_scored(picture, tmp_path):
+    (tmp_path / "new" / "res" / "maps").mkdir(parents=True)
+    for name in ("a.png", "res/prediction.json", "res/scores.csv", "res/maps/a.png.map.png"):
+        shutil.copy(picture, tmp_path / "new" / name)
+    found = survey(tmp_path / "new")
+    assert [case.id for case in found.cases] == ["a.png"]
+    assert found.left_out == {tmp_path / "new" / "res": "the folder of a run or prediction"}
+
+
 def test_the_rules_of_pictures_reach_image_and_mask(picture, tmp_path):
     Image.fromarray(np.full((6, 8), 7, np.uint8)).save(tmp_path / "m.png")
     case = _case(picture, mask=tmp_path / "m.png")

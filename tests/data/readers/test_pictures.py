@@ -123,7 +123,8 @@ def test_an_array_is_what_its_file_would_be(tmp_path, colours, in_channels, kind
 
 
 def test_floats_fill_sixteen_bits():
-    assert as_picture(np.array([[0.0, 0.5, 1.0]]), 1).tolist() == [[[0, 32768, 65535]]]
+    for kind in (np.float16, np.float32, np.float64):
+        assert as_picture(np.array([[0.0, 0.5, 1.0]], kind), 1).tolist() == [[[0, 32768, 65535]]]
 
 
 @pytest.mark.parametrize(("values", "message"), [

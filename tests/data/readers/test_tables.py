@@ -15,7 +15,7 @@ def test_cells_come_by_column_and_place(tmp_path):
     ("content", "message"),
     [
         (b"", "columns id, name are missing, it has none"),
-        (b"id;name\n1;a\n", "columns id, name are missing, it has id;name"),
+        (b"id;label\n1;a\n", "columns name are missing, it has id, label"),
         (b"id,name\n1\n", "line 2: 1 cells under 2 columns"),
         (b"id,name\n1,a\n1,a,b\n", "line 3: 3 cells under 2 columns"),
         (b"id,name\n1,\xff\n", "cannot be read"),
@@ -32,6 +32,16 @@ def test_faults_are_named(tmp_path, content, message):
         list(read_table(path, ("id", "name")))
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_spreadsheets_write_is_read(tmp_path):
+    (path := tmp_path / "list.csv").write_bytes("\ufeffid;name;\r\n1;a, b;\r\n;;\r\n2;c;\r\n;;\r\n".encode())
+    assert [(place[-6:], row["id"], row["name"]) for place, row in read_table(path, ("id", "name"))] == [
+        ("line 2", "1", "a, b"),
+        ("line 4", "2", "c"),
+    ]
+    path.write_text("id,name\n1,a;b\n,\n")
+    assert [row["name"] for _, row in read_table(path, ("id", "name"))] == ["a;b"]
 
 
 def test_missing_file_is_named(tmp_path):

@@ -29,6 +29,18 @@ def test_what_systems_leave_is_not_looked_at(tmp_path):
     assert _below(tmp_path) == ["a.PNG", "b/#1.png", "b/@home.png", "b/x.png"]
 
 
+def test_what_runs_and_predictions_left_is_no_data(tmp_path):
+    _touch(tmp_path, "normal/a.png", "mine/config.yaml", "mine/b.png", "each/prediction.json", "each/c.png")
+    _touch(tmp_path, *(f"runs/x/1/{name}" for name in ("config.yaml", "provenance.json", "samples/00000010.png")))
+    _touch(tmp_path, *(f"res/{name}" for name in ("prediction.json", "scores.csv", "maps/a.png.map.png")))
+    results = []
+    names = [path.name for path in files_below(tmp_path, results)]
+    assert [name for name in names if name.endswith(".png")] == ["c.png", "b.png", "a.png"]
+    assert results == [tmp_path / "res", tmp_path / "runs/x/1"]
+    assert _below(tmp_path / "runs/x/1/samples") == ["00000010.png"]  # what somebody names is looked at
+    assert "scores.csv" in _below(tmp_path / "res")
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     _touch(elsewhere, "deep/x.png")

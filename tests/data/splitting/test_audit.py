@@ -27,6 +27,17 @@ def test_identical_and_near_identical_pictures_are_found(make, headct):
     assert found["shared_patients"] == []
 
 
+def test_identical_pictures_that_are_labelled_both_ways_are_named(make, headct):
+    folder = headct / "head_ct" / "head_ct"
+    shutil.copy(folder / "005.png", folder / "001.png")  # the first three are anomalous
+    shutil.copy(folder / "006.png", folder / "007.png")
+    data = make()
+    data.setup()
+    found = data.facts()["audit"]
+    assert [pair["ids"] for pair in found["contradicting"]] == [["001", "005"]]
+    assert len(found["identical"]) == 2
+
+
 def test_patient_in_two_splits_is_found(make):
     data = make()
     data.setup()

@@ -26,6 +26,13 @@ def test_items_of_a_bag_are_each_yes_no_or_unknown() -> None:
     assert targets.tolist() == [[0, 0], [1, 0], [1, 1], [0, 0], [-1, 0], [0, 0]]
 
 
+def test_a_plus_at_the_end_belongs_to_the_name() -> None:
+    labels = Coded.of([Labels(0, ""), Labels(1, "CD8"), Labels(1, "CD8+"), Labels(1, "CD8+Gun"), Labels(1, "Gun+CD8+")])
+    assert labels.strata()[0] == ["CD8", "CD8+", "Gun", "normal"]
+    assert Classes(("CD8", "CD8+", "Gun"), multilabel=True).targets(labels).tolist() == [
+        [0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, 1]]  # fmt: skip
+
+
 def test_by_default_the_label_decides_whatever_the_class_and_whatever_is_unknown() -> None:
     assert Classes().targets(BAGS).argmax(1).tolist() == [0, 1, 1, 1, 0, 1]
     assert Classes().keeps(BAGS).all()

@@ -121,6 +121,23 @@ def test_limited_sets_know_the_pictures_that_were_not_taken(make, headct):
     assert _ids(again, "test") == _ids(data, "test")
 
 
+def test_without_a_store_other_pictures_of_equal_sizes_are_altered_but_for_runs_of_older_versions(make, headct):
+    begun = make(store=False)
+    begun.setup()
+    entries = begun.record().entries
+    former = dict(zip(entries, begun.store.former_digests(), strict=True))
+    older = {id: entry._replace(digest=former[id]) for id, entry in entries.items()}
+    picture = headct / "head_ct" / "head_ct" / "003.png"
+    picture.write_bytes(picture.read_bytes()[::-1])
+    data = make(store=False)
+    data.pin(RecordedSplit(older))
+    data.setup()
+    data = make(store=False)
+    data.pin(RecordedSplit(entries))
+    with pytest.raises(UserError, match=r"1 altered \(003\)"):
+        data.setup()
+
+
 def test_nothing_left_of_a_run_is_said(make, recorded, headct):
     shutil.rmtree(headct)
     (headct / "head_ct" / "head_ct").mkdir(parents=True)

@@ -63,6 +63,12 @@ def test_users_file_is_followed(tmp_path):
     assert split_by_file(_cases([1, 0, 0]), path) == {"000": "test", "001": "train", "002": "val"}
 
 
+def test_users_file_may_come_from_a_spreadsheet(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("id;split\n000;test\n001;train\n002;\n;\n", encoding="utf-8-sig")
+    assert split_by_file(_cases([1, 0, 0]), path) == {"000": "test", "001": "train", "002": ""}
+
+
 def test_a_case_whose_split_is_empty_is_left_out(tmp_path):
     path = tmp_path / "split.csv"
     path.write_text("id,split\n000,\n001,train\n002,\n003,test\n")

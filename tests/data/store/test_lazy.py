@@ -41,6 +41,20 @@ def test_facts_say_that_nothing_is_stored_and_pictures_were_not_compared(make):
     assert data.store.fingerprint == make_again(make).store.fingerprint
 
 
+def test_other_pictures_of_equal_names_and_sizes_are_other_data(make, headct):
+    before = make_again(make).store
+    digests, former = before.digests(), before.former_digests()
+    picture = headct / "head_ct" / "head_ct" / "003.png"
+    content = bytearray(picture.read_bytes())
+    content[len(content) // 2] ^= 1
+    picture.write_bytes(content)
+    after = make_again(make).store
+    assert after.fingerprints[0] != before.fingerprint
+    assert after.fingerprints[1] == before.fingerprints[1]
+    assert [row for row, (one, other) in enumerate(zip(digests, after.digests(), strict=True)) if one != other] == [3]
+    assert after.former_digests() == former
+
+
 def make_again(make):
     data = make(store=False)
     data.setup()

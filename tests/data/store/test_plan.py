@@ -1,11 +1,12 @@
 """The plan: what its key depends on, the depth of its pixels, and mistakes that name their file."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from toy_plans import again
+from toy_plans import again, plan_of, write_pictures
 
 from anomaly_lab.data.preprocessing.patches import PatchSampling
 from anomaly_lab.data.preprocessing.transforms import Preprocessing
@@ -31,6 +32,30 @@ def test_options_of_the_data_set_and_the_cut_change_the_key(plan):
     keys = {plan.key, *(again(plan, **change).key for change in others)}
     assert len(keys) == 4
     assert again(plan).key == plan.key
+
+
+def test_equal_names_sizes_and_times_are_no_equal_data(plan, tmp_path):
+    def copied(name):
+        other = plan_of(tmp_path / name, write_pictures(tmp_path / name))
+        for path in (tmp_path / name).iterdir():
+            path.with_suffix(".png").write_bytes(path.read_bytes().ljust(2**20, b"-"))
+            os.utime(path, ns=(1, 1))
+        return other
+
+    one, moved, other = map(copied, ("one", "moved", "other"))
+    with (tmp_path / "other" / "2.png").open("r+b") as file:
+        file.seek(2**19)
+        file.write(b"another")
+    os.utime(tmp_path / "other" / "2.png", ns=(1, 1))
+    assert one.key == moved.key != other.key
+
+
+def test_of_many_files_a_sample_is_opened(plan, monkeypatch):
+    monkeypatch.setattr(plan_module, "SAMPLED", 2)
+    opened = []
+    monkeypatch.setattr(plan_module, "sampled", lambda paths: (opened.extend(path.name for path in paths), b"")[1])
+    _ = plan.key
+    assert opened == ["0.png", "mask.png"]
 
 
 def test_missing_file_is_named(plan):
