@@ -275,9 +275,18 @@ def best_f1(label: Labels, score: Floats) -> tuple[float, float]:
     )  # just below the score, because only cases above count
 
 
+def fewest(quantile: float) -> int:
+    """Return how many normals a threshold at a quantile needs, if it is one of their scores.
+
+    Examples:
+        >>> fewest(0.95), fewest(0.8)
+        (19, 4)
+    """
+    return math.ceil(quantile / (1 - quantile) - ROUNDING)
+
+
 def _too_few(n: int, quantile: float) -> str:
-    needed = math.ceil(quantile / (1 - quantile) - ROUNDING)
-    return f"{n} validation normals are too few for the {quantile:g} quantile ({needed} needed)"
+    return f"{n} validation normals are too few for the {quantile:g} quantile ({fewest(quantile)} needed)"
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
