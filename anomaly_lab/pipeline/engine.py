@@ -49,7 +49,14 @@ from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.processes import ENDED, Processes, is_of_another, together
 from anomaly_lab.pipeline.provenance import provenance, published
 from anomaly_lab.pipeline.quality import Words, measured
-from anomaly_lab.pipeline.reevaluate import evaluate_each, evaluate_recorded, figures_of, runs_below, source_of
+from anomaly_lab.pipeline.reevaluate import (
+    evaluate_each,
+    evaluate_recorded,
+    figures_of,
+    refuse_unrecorded,
+    runs_below,
+    source_of,
+)
 from anomaly_lab.pipeline.scorer import Scorer, load_weights
 from anomaly_lab.pipeline.training import (
     construct,
@@ -58,6 +65,7 @@ from anomaly_lab.pipeline.training import (
     refuse_rule,
     score_all,
     score_by,
+    settle_rule,
     trainer_for,
 )
 from anomaly_lab.pipeline.warm_start import WarmStart
@@ -371,11 +379,15 @@ def _evaluated(
             if stored.score != config.score:
                 raise UserError("score: the recorded scores are of other settings; leave out scores=recorded")
             settings = _evaluation(stored)
+            refuse_unrecorded(run, settings, _evaluation(config))
             _mark_stale(run)  # for good: the baselines are as they were recorded
             evaluate_recorded(run, settings, _evaluation(config))
             _note_evaluation(run, config, overrides, before)
             return report(run)
+        settle_rule(config.score, overrides)
         data, detector, weights = _trained(run, config, asked, checkpoint)
+        refuse_rule(_score_rule(config), data, detector)
+        refuse_reference(_evaluation(config), detector)
         run_folder.remove_partial_files(run)
         with Meter("scoring", "batch") as meter:
             device = device_for(config.trainer.accelerator)

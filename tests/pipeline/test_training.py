@@ -145,6 +145,25 @@ def test_a_detector_is_compiled_where_it_was_asked_for(said: str, expected: dict
     assert detector.compilation == expected
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (ScoreRule(smooth=2.0, standardise="place", sign="bright"),
+         r"^score\.smooth=2\.0 score\.sign=bright score\.standardise=place: no effect on the score; set "
+         r"score\.from=map, or score\.smooth=0\.0 score\.sign=both score\.standardise=none$"),
+        (ScoreRule(features=True), r"^score\.features=true: .* set score\.from=map, or score\.features=false$"),
+        (ScoreRule("map", share=0.5), r"set score\.features=true, or score\.share=0\.05"),
+        (ScoreRule("map", pool="max", top=0.2), r"set score\.pool=top, or score\.top=0\.01"),
+        (ScoreRule("map", normals="validation"), r"set score\.standardise=place, or score\.normals=training"),
+    ],
+)  # fmt: skip
+def test_settings_of_a_score_without_effect_are_refused(rule: ScoreRule, said: str) -> None:
+    detector: Any = SimpleNamespace(settings=SimpleNamespace(in_channels=1, patch_size=(8, 8)))
+    with pytest.raises(UserError, match=said):
+        training.refuse_rule(rule, SimpleNamespace(patch_sampling=None), detector)  # type: ignore[arg-type]
+    training.refuse_rule(ScoreRule(), SimpleNamespace(patch_sampling=None), detector)  # type: ignore[arg-type]
+
+
 def test_validation_normals_say_how_large_the_terms_of_a_score_are() -> None:
     split = {"train": smooth(8, seed=1), "val": smooth(5, seed=2) * 0.5}
     data = SimpleNamespace(patch_sampling=None, images=lambda of, at_most=None: iter([split[of]]))
