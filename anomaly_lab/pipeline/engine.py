@@ -69,7 +69,7 @@ from anomaly_lab.pipeline.training import (
     trainer_for,
 )
 from anomaly_lab.pipeline.warm_start import WarmStart
-from anomaly_lab.reports.cards import write_cards
+from anomaly_lab.reports.cards import renew_cards, write_cards
 from anomaly_lab.reports.prediction_page import Scoring
 from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
@@ -430,7 +430,7 @@ def evaluate_all(
     quiet = source_of(overrides)[0] == "recorded"  # scoring has a bar of its own, and a terminal shows one
 
     def one(run: Path) -> None:
-        _evaluated(str(run), overrides, asked, None, write_report)
+        _evaluated(str(run), overrides, asked, None, _pages)
 
     judged = evaluate_each(Path(path), runs_below(Path(path)), one, quiet)
     return not any(each.error for each in judged)
@@ -785,8 +785,16 @@ def _reported(run: Path, finished: str | None = None) -> Path:
         finished: when it was finished, if its record is still to say so.
     """
     announce_result(record.read_metrics(run))
-    page = write_report(run, finished)
+    page = _pages(run, finished)
     console.print(f"report: {page}")
+    return page
+
+
+def _pages(run: Path, finished: str | None = None) -> Path:
+    """Write a run's report, and its cards if there are any."""
+    page = write_report(run, finished)
+    for card in renew_cards(run, finished):
+        warn(f"{card}, edited or by an older version, is of the run as it was; make card RUN={run} writes it anew")
     return page
 
 

@@ -78,6 +78,20 @@ def test_a_picture_is_listed_under_the_outcome_that_it_has_now(run: Path) -> Non
         assert kind == reevaluate.OUTCOMES[int(row["label"]), row["pred_label"] == "1"]
 
 
+def test_cards_follow_an_evaluation(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card, checklist = engine.card(str(run))
+    checklist.write_text(checklist.read_text() + "Our notes.\n")
+    before = card.read_text()
+    engine.evaluate(str(run), [*RECORDED, "evaluation.purpose=.2"])
+    assert card.read_text() != before
+    assert ".20 of new normals below it" in card.read_text()
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "claim.md, edited or by an older version, is of the run as it was; make card" in said
+    assert checklist.read_text().endswith("Our notes.\n")
+    assert engine.evaluate_all(str(run.parent), [*RECORDED, "evaluation.purpose=.8"])
+    assert ".80 of new normals below it" in card.read_text()
+
+
 def test_evaluating_twice_is_evaluating_once(run: Path) -> None:
     engine.evaluate(str(run), [*RECORDED, "evaluation.purpose=screening"])
     once = metrics_of(run), (run / "scores.csv").read_bytes()
