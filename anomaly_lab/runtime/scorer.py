@@ -27,6 +27,7 @@ from anomaly_lab.types import Case, UserError
 
 TOGETHER = 64  # patches that are scored at a time
 _ARRAY = Case("array", "", Path(), label=0)
+_VOLUME = Case("array", "", Path("array.nii"), label=0)  # whatever it was read from: as of a NIfTI file
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class ExportScorer:
 
     def _scored(self, source: NDArray[Any], affine: ArrayLike | None, anyway: bool) -> ScoredArray:
         scan = self._scan(source, affine)
-        objections = self._expected.objections(_ARRAY, scan)
+        objections = self._expected.objections(_ARRAY if affine is None else _VOLUME, scan)
         if objections and not anyway:
             raise UserError(
                 f"not scored, since its score would mean nothing: {'; '.join(objections)}; anyway=True scores it"

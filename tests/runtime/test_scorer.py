@@ -80,7 +80,7 @@ def test_a_scan_of_another_nature_is_refused(export: Path) -> None:
     with pytest.raises(UserError, match="not scored, since its score would mean nothing: its intensities"):
         scorer.score(dark)
     assert "unlike the training scans" in scorer.score(dark, anyway=True).remarks[0]
-    with pytest.raises(UserError, match="the run was trained on pictures"):
+    with pytest.raises(UserError, match="it is a volume, the run was trained on pictures"):
         scorer.score(np.zeros((4, 4, 4)), affine=np.eye(4))
 
 
