@@ -62,6 +62,7 @@ from anomaly_lab.pipeline.training import (
     construct,
     decisive_callbacks,
     device_for,
+    refuse_accelerator,
     refuse_rule,
     score_all,
     score_by,
@@ -160,6 +161,7 @@ def train(
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
     with Interruption().listening() as interruption, together() as processes, contextlib.ExitStack() as held:
+        refuse_accelerator(config.trainer.accelerator)
         trainer = processes.start(config.trainer, said)
         if place and processes.is_first:
             run_folder.refuse_taken(place)
@@ -297,6 +299,7 @@ def resume(
         config = configuration.recall(run / "config.yaml", overrides, RESUME)
         _refuse_other_callbacks(configuration.recall(run / "config.yaml"), config)
         _refuse_finished(run)
+        refuse_accelerator(config.trainer.accelerator)
         trainer = processes.start(config.trainer, overrides)
         if processes.is_first:
             held.enter_context(run_folder.locked(run))

@@ -280,6 +280,25 @@ def device_for(accelerator: Any) -> torch.device:
     return torch.device("cpu")
 
 
+def refuse_accelerator(accelerator: Any) -> None:
+    """Refuse to train on a GPU where there is none; called before anything is written.
+
+    Args:
+        accelerator: the setting `trainer.accelerator`.
+
+    Raises:
+        UserError: so it is.
+
+    Examples:
+        >>> refuse_accelerator("auto")
+    """
+    if accelerator in ("gpu", "cuda", "mps") and device_for(accelerator).type == "cpu":
+        raise UserError(
+            f"trainer.accelerator={accelerator}: torch finds none on this machine; leave it out, or set "
+            "trainer.accelerator=cpu"
+        )
+
+
 def _benchmark(settings: DictConfig) -> Any:
     """Let cuDNN look for the fastest convolution of each shape, on a GPU and unless something else was said."""
     said = settings.benchmark is not None or settings.deterministic

@@ -17,7 +17,7 @@ from anomaly_lab.detectors.pca import PCA
 from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.experiment import config
 from anomaly_lab.experiment.config import ScoreRule
-from anomaly_lab.pipeline import training
+from anomaly_lab.pipeline import engine, training
 from anomaly_lab.types import Batch, Prediction, UserError
 
 
@@ -121,6 +121,18 @@ def test_a_process_evaluates_where_the_training_was(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends, "mps", SimpleNamespace(is_available=lambda: False))
     assert training.device_for("auto").type == "cpu"
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(
+    accelerator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends, "mps", SimpleNamespace(is_available=lambda: False))
+    write_headct(tmp_path / "headct")
+    with pytest.raises(UserError, match=rf"trainer\.accelerator={accelerator}: torch finds none on this machine"):
+        engine.train(settings(tmp_path, f"trainer.accelerator={accelerator}", "callbacks.wandb=null"))
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
