@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -204,7 +204,7 @@ def settle_rule(score: DictConfig, said: Sequence[str]) -> None:
     rule: Any = OmegaConf.to_object(score)
     for name in _idle(rule).keys() - {word.partition("=")[0].removeprefix("score.") for word in said}:
         score[name] = getattr(ScoreRule(), name)
-    _refuse_idle(ScoreRule(**dict(score)))
+    _refuse_idle(cast("ScoreRule", OmegaConf.to_object(score)))
 
 
 def _refuse_idle(rule: ScoreRule) -> None:
