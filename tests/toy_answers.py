@@ -20,6 +20,7 @@ class ToyAnswers:
         "source": "twin",
         "threshold": 10.0,
         "validation_normals": 9,
+        "reference": "9 validation normals",
         "caveats": [CAVEAT],
     }
 

@@ -102,13 +102,7 @@ def evaluate_scores(
     content: dict[str, Any] = without_nan(
         {
             "counts": {split: _counts(scores, split) for split in ("val", "test")},
-            "threshold": {
-                "rule": RULES[rule],
-                "uses_test": rule in CAVEATS,
-                "purpose": purpose if isinstance(purpose, str) and rule not in CAVEATS else None,
-                **_fields(cutoffs["detector"]),
-                "num_cross_fitted": int((scores.of("crossfit") & scores.normals).sum()) if rule not in CAVEATS else 0,
-            },
+            "threshold": threshold_of(scores, purpose, rule),
             "detector": tables.pop("detector"),
             "baselines": tables,
             "trivial": {
@@ -122,6 +116,35 @@ def evaluate_scores(
             "bootstrap": bootstrap,
             "intervals": {"patients": judged, "remark": joint.too_few(*patients)},
             **_components(scores, patient),
+        }
+    )
+    return content
+
+
+def threshold_of(
+    scores: Scores, purpose: str | float = "rule_in", rule: ThresholdRule = "normal_quantile"
+) -> dict[str, Any]:
+    """Compute `threshold` of metrics.json, of the detector; undefined numbers are None.
+
+    Args:
+        scores, purpose, rule: as for `evaluate_scores`.
+
+    Examples:
+        >>> names = [f"case{i:02}" for i in range(20)]
+        >>> scores = Scores(names, names, ["val"] * 20, np.zeros(20, int), np.arange(20.0))
+        >>> threshold_of(scores)["value"], threshold_of(scores, "rule_out")["value"]
+        (19.0, 10.0)
+    """
+    found = _threshold(rule, scores, scores.score, quantile_of(purpose), scores.probabilities)
+    low, high = found.specificity or (math.nan, math.nan)
+    content: dict[str, Any] = without_nan(
+        {
+            "rule": RULES[rule],
+            "uses_test": rule in CAVEATS,
+            "purpose": purpose if isinstance(purpose, str) and rule not in CAVEATS else None,
+            **found._asdict(),
+            "specificity": {"low": low, "high": high},
+            "num_cross_fitted": int((scores.of("crossfit") & scores.normals).sum()) if rule not in CAVEATS else 0,
         }
     )
     return content
@@ -223,11 +246,6 @@ def _threshold(rule: ThresholdRule, scores: Scores, values: Floats, quantile: fl
         return Threshold(low + RANGE_FRACTION * (high - low), math.nan, 0)
     patient = np.array(scores.patient)[scores.normals].tolist()
     return thresholds.from_normals(values[scores.normals], quantile, patient, probabilities)
-
-
-def _fields(threshold: Threshold) -> dict[str, Any]:
-    low, high = threshold.specificity or (math.nan, math.nan)
-    return threshold._asdict() | {"specificity": {"low": low, "high": high}}
 
 
 def _table(

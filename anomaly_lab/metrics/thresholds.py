@@ -19,6 +19,7 @@ from anomaly_lab.types import UserError
 FEW = 20  # normals: with fewer, one of them decides alone, and the whole set says more
 LARGEST_Z = 10.0  # standard deviations that no mean of normals is off
 STEPS = 4001  # of the integral over s / σ
+ALIKE = 1e-12  # range of logarithms, as a share of them, that is rounding
 MAX_LOG = 700.0  # of the largest float
 LEVEL = 0.95  # of the range of the true specificity
 Method = Literal["order_statistic", "log_normal", "logit_normal"]
@@ -113,7 +114,10 @@ def log_normal_bound(
     logs = special.logit(normals) if probabilities else np.log(normals)
     factor, range_ = _bound(quantile, patients)
     bound = float(logs.mean() + factor * logs.std(ddof=1))
-    return float(special.expit(bound)) if probabilities else math.exp(min(bound, MAX_LOG)), range_
+    value = float(special.expit(bound)) if probabilities else math.exp(min(bound, MAX_LOG))
+    if np.ptp(logs) <= ALIKE * max(1.0, abs(bound)):  # equal but for rounding, which may put the bound below them
+        value = max(value, float(normals.max()))
+    return value, range_
 
 
 @cache
@@ -275,9 +279,18 @@ def best_f1(label: Labels, score: Floats) -> tuple[float, float]:
     )  # just below the score, because only cases above count
 
 
+def fewest(quantile: float) -> int:
+    """Return how many normals a threshold at a quantile needs, if it is one of their scores.
+
+    Examples:
+        >>> fewest(0.95), fewest(0.8)
+        (19, 4)
+    """
+    return math.ceil(quantile / (1 - quantile) - ROUNDING)
+
+
 def _too_few(n: int, quantile: float) -> str:
-    needed = math.ceil(quantile / (1 - quantile) - ROUNDING)
-    return f"{n} validation normals are too few for the {quantile:g} quantile ({needed} needed)"
+    return f"{n} validation normals are too few for the {quantile:g} quantile ({fewest(quantile)} needed)"
 
 
 def _share(part: Floats, whole: Floats) -> Floats:

@@ -50,19 +50,28 @@ from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.processes import ENDED, Processes, is_of_another, together
 from anomaly_lab.pipeline.provenance import provenance, published
 from anomaly_lab.pipeline.quality import Words, measured
-from anomaly_lab.pipeline.reevaluate import evaluate_each, evaluate_recorded, figures_of, runs_below, source_of
+from anomaly_lab.pipeline.reevaluate import (
+    evaluate_each,
+    evaluate_recorded,
+    figures_of,
+    refuse_unrecorded,
+    runs_below,
+    source_of,
+)
 from anomaly_lab.pipeline.scorer import Scorer, load_weights
 from anomaly_lab.pipeline.training import (
     construct,
     decisive_callbacks,
     device_for,
+    refuse_accelerator,
     refuse_rule,
     score_all,
     score_by,
+    settle_rule,
     trainer_for,
 )
 from anomaly_lab.pipeline.warm_start import WarmStart
-from anomaly_lab.reports.cards import write_cards
+from anomaly_lab.reports.cards import renew_cards, write_cards
 from anomaly_lab.reports.prediction_page import Scoring
 from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
@@ -154,6 +163,7 @@ def train(
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
     with Interruption().listening() as interruption, together() as processes, contextlib.ExitStack() as held:
+        refuse_accelerator(config.trainer.accelerator)
         trainer = processes.start(config.trainer, said)
         if place and processes.is_first:
             run_folder.refuse_taken(place)
@@ -291,6 +301,7 @@ def resume(
         config = configuration.recall(run / "config.yaml", overrides, RESUME)
         _refuse_other_callbacks(configuration.recall(run / "config.yaml"), config)
         _refuse_finished(run)
+        refuse_accelerator(config.trainer.accelerator)
         trainer = processes.start(config.trainer, overrides)
         if processes.is_first:
             held.enter_context(run_folder.locked(run))
@@ -373,11 +384,15 @@ def _evaluated(
             if stored.score != config.score:
                 raise UserError("score: the recorded scores are of other settings; leave out scores=recorded")
             settings = _evaluation(stored)
+            refuse_unrecorded(run, settings, _evaluation(config))
             _mark_stale(run)  # for good: the baselines are as they were recorded
             evaluate_recorded(run, settings, _evaluation(config))
             _note_evaluation(run, config, overrides, before)
             return report(run)
+        settle_rule(config.score, overrides)
         data, detector, weights = _trained(run, config, asked, checkpoint)
+        refuse_rule(_score_rule(config), data, detector)
+        refuse_reference(_evaluation(config), detector)
         run_folder.remove_partial_files(run)
         with Meter("scoring", "batch") as meter:
             device = device_for(config.trainer.accelerator)
@@ -420,7 +435,7 @@ def evaluate_all(
     quiet = source_of(overrides)[0] == "recorded"  # scoring has a bar of its own, and a terminal shows one
 
     def one(run: Path) -> None:
-        _evaluated(str(run), overrides, asked, None, write_report)
+        _evaluated(str(run), overrides, asked, None, _pages)
 
     judged = evaluate_each(Path(path), runs_below(Path(path)), one, quiet)
     return not any(each.error for each in judged)
@@ -775,8 +790,16 @@ def _reported(run: Path, finished: str | None = None) -> Path:
         finished: when it was finished, if its record is still to say so.
     """
     announce_result(record.read_metrics(run))
-    page = write_report(run, finished)
+    page = _pages(run, finished)
     console.print(f"report: {page}")
+    return page
+
+
+def _pages(run: Path, finished: str | None = None) -> Path:
+    """Write a run's report, and its cards if there are any."""
+    page = write_report(run, finished)
+    for card in renew_cards(run, finished):
+        warn(f"{card}, edited or by an older version, is of the run as it was; make card RUN={run} writes it anew")
     return page
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from anomaly_lab import __version__
 from anomaly_lab.callbacks.mirror import caveats_of
 from anomaly_lab.evaluation.map_score import MapScore
+from anomaly_lab.evaluation.reference import Reference
 from anomaly_lab.experiment import checkpoint_files, record, run_folder
 from anomaly_lab.pipeline import graph, launchers
 from anomaly_lab.pipeline.console import say
@@ -266,15 +267,17 @@ def _described(run: Path, scorer: Scorer, made: graph.Graph, model: Path, id: st
             "plane": windows.plane,
             "foreground": windows.foreground,
             "counted": data.patch_sampling.foreground if data.patch_sampling else 0.0,
+            "slices": _listed(data.patch_sampling.slices) if data.patch_sampling else None,
         },
         "stitching": {"rule": metrics["unit"]["rule"], "top_k": metrics["unit"]["top_k"]},
         "threshold": scorer.threshold,
         "purpose": metrics["threshold"].get("purpose"),
         "normals": np.sort(scorer.normals).tolist(),
+        "reference": {"says": str(scorer.reference), "scale": _listed(scorer.reference.scale)},
         "classes": [*scorer.classes],
         "expected": {**scorer.expected.facts},  # type: ignore[typeddict-item]
-        "meaning": _meaning(metrics["threshold"], len(scorer.normals)),
-        "caveats": [*caveats_of(run)],
+        "meaning": _meaning(scorer.reference),
+        "caveats": [*caveats_of(run), *filter(None, [scorer.reference.lacking])],
         "equality": {},
         "run": {
             "name": f"{run.resolve().parent.name}/{run.resolve().name}",
@@ -295,14 +298,15 @@ def _described(run: Path, scorer: Scorer, made: graph.Graph, model: Path, id: st
     }
 
 
-def _meaning(threshold: dict[str, Any], num_normals: int) -> str:
+def _meaning(reference: Reference) -> str:
     """Return what a score is for, in words."""
-    purpose = threshold.get("purpose")
+    purpose = reference.threshold.get("purpose")
     rule = f" It was set for the purpose {purpose}." if purpose else ""
+    highest = ", each with the highest score of its windows" if reference.unit == "scans" else ""
     return (
         "A score is a raw number, higher = more anomalous; only scores of this very model compare. Above the threshold "
-        f"a scan is called anomalous.{rule} The p-value is the share of the {num_normals} validation normals, the scan "
-        "among them, that score at least as high. It ranks scans for a reader and is no diagnosis."
+        f"a scan is called anomalous.{rule} The p-value is the share of the {len(reference.normals)} {reference.words}"
+        f"{highest}, the scan among them, that score at least as high. It ranks scans for a reader and is no diagnosis."
     )
 
 

@@ -34,15 +34,15 @@ from anomaly_lab.evaluation.classes import PROBABILITY
 from anomaly_lab.evaluation.maps import filled
 from anomaly_lab.experiment.tables import open_table
 from anomaly_lab.metrics import ranking
-from anomaly_lab.pipeline.console import console, say
+from anomaly_lab.pipeline.console import console, say, warn
 from anomaly_lab.pipeline.prediction_folder import TABLE, PredictionFolder
 from anomaly_lab.pipeline.scorer import UNLIKE, NotScored, ScoredScan, Scorer
 from anomaly_lab.reports import prediction_page
 from anomaly_lab.reports.html import Banner
-from anomaly_lab.reports.prediction_page import NO_NORMALS, NOT_CHECKED, Exhibit, Exhibits, Finding, Scoring
+from anomaly_lab.reports.prediction_page import NOT_CHECKED, Exhibit, Exhibits, Finding, Scoring
 from anomaly_lab.types import Case, UserError
 
-COLUMNS = ("id", "score", "p_value", "pred_label", "reason")
+COLUMNS = ("id", "score", "p_value", "pred_label", "reason", "reference")
 DICOM_COLUMNS = ("series_uid", "instance_uid")  # where DICOM files are among the cases
 LEFT_OUT = "left_out.csv"
 _ORIENTATION = 0x0112  # the tag of Exif and TIFF
@@ -188,6 +188,7 @@ def asked(run: Mapping[str, Any], scorer: Scorer, request: Request, cases: Seque
         "anyway": request.anyway,
         "content": digest.hexdigest()[:16],
         "batch": scorer.data.scoring_batch_size,
+        "reference": str(scorer.reference),
         "version": __version__,
     }
 
@@ -197,9 +198,9 @@ def predict_files(
 ) -> Predicted:
     """Score cases and write scores.csv, a map of every case and index.html.
 
-    scores.csv has the columns id, score, p_value, pred_label and reason, which says why a file has no score or what to
-    know of it; of a run with classes the probability of each; for DICOM also series_uid and, of a case that is one
-    file, instance_uid.
+    scores.csv has the columns id, score, p_value, pred_label, reason, which says why a file has no score or what to
+    know of it, and reference, what the score is compared with; of a run with classes the probability of each; for DICOM
+    also series_uid and, of a case that is one file, instance_uid.
 
     Maps are named `maps/<id>.map.png` for pictures, in the size and orientation of the file, and `maps/<id>.map.nii.gz`
     for volumes, on the grid of the scan with its affine. A DICOM series also gets `maps/<id>.map.dcm`, a Parametric
@@ -231,7 +232,10 @@ def predict_files(
         rows = ([_defused(name), reason] for name, reason in found.left_out.items())
         folder.file(LEFT_OUT).write_text("".join(map(_line, [("file", "reason"), *rows])), encoding="utf-8")
     banners = [*scoring.banners, *_banners(scorer, work.findings)]
+    if scorer.reference.lacking:
+        warn(scorer.reference.lacking)
     scoring = scoring._replace(left_out=found.left_out, banners=banners, classes=scorer.classes)
+    scoring = scoring.compared_with(scorer.reference)
     folder.finish(prediction_page.render(scoring, work.findings, list(work.exhibits)))
     return Predicted(folder.path, work.findings, found.left_out)
 
@@ -243,7 +247,7 @@ class _Work:
         self._folder = folder
         self._root = Path(*found.cases[0].image.parts[: -len(Path(found.cases[0].id).parts)])
         self._has_dicom = any(map(_is_dicom, found.cases))
-        self._classes = scorer.classes
+        self._classes, self._reference = scorer.classes, str(scorer.reference)
         self.exhibits = Exhibits(folder.work / "pictures")
         self.findings: list[Finding] = []
         if folder.is_blank:
@@ -271,7 +275,16 @@ class _Work:
                 self.exhibits.add(number, outcome.score, exhibit)
         self.findings.append(finding)
         of_classes = map(repr, finding.probabilities) if finding.probabilities else [""] * len(self._classes)
-        self._folder.append(_line([*_cells(finding), *of_classes, *(_uids(case) if self._has_dicom else ())]))
+        self._folder.append(
+            _line(
+                [
+                    *_cells(finding),
+                    self._reference if finding.is_scored else "",
+                    *of_classes,
+                    *(_uids(case) if self._has_dicom else ()),
+                ]
+            )
+        )
 
     def _map(self, scored: ScoredScan) -> list[str]:
         """Write the map of a case; returns what went wrong with it, which does not touch the score."""
@@ -384,7 +397,7 @@ def _defused(name: str) -> str:
 
 def _banners(scorer: Scorer, findings: Sequence[Finding]) -> list[Banner]:
     unlike = sum(finding.is_scored and UNLIKE in finding.reason for finding in findings)
-    notices = [] if len(scorer.normals) else [NO_NORMALS]
+    notices = prediction_page.of_reference(scorer.reference)
     if not scorer.expected.is_known:
         notices.append(NOT_CHECKED)
     if unlike:

@@ -33,6 +33,7 @@ OF_PICTURES = (
     "baseline_notes",
     "planted",
 )  # parts of metrics.json that scores alone cannot give
+OF_SCORING = ("case_score", "top_k", "reference", "planted", "feature_baselines")  # settings that need more than scores
 TABLE = "evaluated.csv"  # in the folder of the runs
 OUTCOMES = {(1, True): "tp", (0, True): "fp", (0, False): "tn", (1, False): "fn"}  # by label and call
 FIGURES = {"auroc": "AUROC", "threshold": "threshold", "balanced_accuracy": "balanced accuracy"}
@@ -42,7 +43,7 @@ def source_of(words: Sequence[str]) -> tuple[Source, list[str]]:
     """Split words `key=value` into where the scores come from, and the others.
 
     Raises:
-        UserError: there is no such source.
+        UserError: there is no such source, or recorded scores have no use for a word.
 
     Examples:
         >>> source_of(["scores=recorded", "evaluation.purpose=screening"])
@@ -56,7 +57,39 @@ def source_of(words: Sequence[str]) -> tuple[Source, list[str]]:
             if (value := value.strip("\"'")) not in known:
                 raise UserError(f"{word}: takes anew (the checkpoint scores the data again) or recorded (scores.csv)")
             source = known[value]
+    for word in words:
+        if source == "recorded" and word.startswith(("trainer.", "data.")):
+            raise UserError(f"{word}: scores=recorded scores nothing; leave it out, or scores=recorded")
     return source, [word for word in words if word.partition("=")[0] != "scores"]
+
+
+def refuse_unrecorded(run: Path, before: Evaluation, evaluation: Evaluation) -> None:
+    """Refuse what recorded scores cannot say; called before anything is written.
+
+    Args:
+        run: a run folder.
+        before: the settings that it was evaluated with.
+        evaluation: the settings that it is to be evaluated with.
+
+    Raises:
+        UserError: the settings ask for scores of another unit or for what needs pictures or the model, or there are no
+            scores.
+
+    Examples:
+        >>> refuse_unrecorded(Path("runs/a"), Evaluation(), Evaluation(planted=True))
+        Traceback (most recent call last):
+        anomaly_lab.types.UserError: evaluation.planted=true: the recorded scores are those of planted=false, and ...
+    """
+    for key in OF_SCORING:
+        was, now = (str(getattr(each, key)) for each in (before, evaluation))
+        if was != now:
+            was, now = (text.lower() if text in ("True", "False") else text for text in (was, now))
+            raise UserError(
+                f"evaluation.{key}={now}: the recorded scores are those of {key}={was}, and anything else needs the "
+                "model and its pictures; leave out scores=recorded"
+            )
+    if not read_metrics(run):
+        raise UserError(f"{run} was never evaluated, so it has no recorded scores; run: make evaluate RUN={run}")
 
 
 def evaluate_recorded(run: Path, before: Evaluation, evaluation: Evaluation) -> None:
@@ -71,20 +104,13 @@ def evaluate_recorded(run: Path, before: Evaluation, evaluation: Evaluation) -> 
         evaluation: the settings that it is to be evaluated with.
 
     Raises:
-        UserError: there are no scores, or the settings ask for scores of another unit.
+        UserError: as `refuse_unrecorded`.
 
     Examples:
         >>> evaluate_recorded(run, Evaluation(), Evaluation(purpose="screening"))  # doctest: +SKIP
     """
-    for key in ("case_score", "top_k", "reference"):
-        was, now = getattr(before, key), getattr(evaluation, key)
-        if was != now:
-            raise UserError(
-                f"evaluation.{key}={now}: the recorded scores are those of {key}={was}; leave out scores=recorded"
-            )
+    refuse_unrecorded(run, before, evaluation)
     recorded = read_metrics(run)
-    if not recorded:
-        raise UserError(f"{run} was never evaluated, so it has no recorded scores; run: make evaluate RUN={run}")
     scores = Scores.read(run / "scores.csv")
     told = recorded.get("classes")
     scores = replace(scores, probabilities=bool(told))

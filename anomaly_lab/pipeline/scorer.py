@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.preprocessing.crop import cropped
@@ -29,12 +30,13 @@ from anomaly_lab.data.store.plan import CutScan, StorePlan
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.evaluation.maps import whole_map
+from anomaly_lab.evaluation.reference import Reference
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.evaluation.stitching import Rule, case_scores, score_maps
 from anomaly_lab.experiment import checkpoint_files, record, run_folder
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.experiment.config import ScoreRule
+from anomaly_lab.experiment.config import Evaluation, ScoreRule
 from anomaly_lab.metrics.thresholds import conformal_p_values
 from anomaly_lab.pipeline.expected_input import ExpectedInput
 from anomaly_lab.pipeline.training import construct
@@ -53,8 +55,8 @@ class ScoredScan:
         case: the scan's paths and facts.
         score: raw score; higher = more anomalous.
         p_value: conformal p-value, (1 + number of validation normals that score at least as high) / (1 + number of
-            validation normals); None if the run has none.
-        is_anomalous: whether the score exceeds the run's threshold; None if the run has none.
+            validation normals), see `Scorer.reference`; None if there are none.
+        is_anomalous: whether the score exceeds the threshold; None if there is none.
         scan: the scan as it was read.
         cut: the scan as the detector received it: preprocessed, with its windows.
         preprocessing: the preprocessing that was applied.
@@ -136,11 +138,13 @@ class Scorer:
     Args:
         data: data set of the run, for the preprocessing; need not be set up.
         detector: detector with its trained weights.
-        metrics: content of metrics.json.
-        normals: scores of the validation normals, [n].
+        unit: how the scores of a scan's windows become one, `unit` of metrics.json.
+        reference: what the scores of new scans are compared with.
         bits: bits per stored pixel, 8 or 16.
 
     Attributes:
+        normals: scores of the reference: validation normals, or the maxima of validation scans cut into windows, [n].
+        threshold: that they set; None if there are none, or too few: `reference.lacking` then says so.
         expected: the nature of the training scans; unless `open` found it, nothing is known of them and every scan is
             scored.
         classes: names of the K classes that the detector has learnt; empty for a one-class detector.
@@ -155,15 +159,15 @@ class Scorer:
         self,
         data: PatchDataModule,
         detector: Detector,
-        metrics: dict[str, Any],
-        normals: NDArray[np.float64],
+        unit: Mapping[str, Any],
+        reference: Reference,
         bits: int,
     ) -> None:
-        self.data, self.detector, self.normals = data, detector, normals
+        self.data, self.detector, self.reference, self._unit = data, detector, reference, unit
+        self.normals = reference.normals
         self.expected = ExpectedInput({})
         self.classes: tuple[str, ...] = tuple(data.classes) if detector.supervised else ()
-        self.threshold: float | None = metrics["threshold"]["value"]
-        self._unit = metrics["unit"]
+        self.threshold: float | None = reference.threshold["value"]
         self._plan = data.scoring_plan(bits)
 
     @property
@@ -193,11 +197,14 @@ class Scorer:
         load_weights(run, detector)
         if config.score.source == "map":
             detector.rescored = MapScore.load(ScoreRule(**dict(config.score)), run)
-        scores = Scores.read(run / "scores.csv")
+        evaluation: Any = OmegaConf.to_object(config.evaluation)
+        scores = replace(Scores.read(run / "scores.csv"), probabilities=bool(metrics.get("classes")))
+        is_cut, part = data.patch_sampling is not None, _part(data, evaluation, facts["data"].get("counts") or {})
+        reference = Reference.of(scores, metrics, evaluation, is_cut, part)
         bits = facts["data"].get("bits")
         if bits is None:  # a run of an older version
             bits = _bits_of_data(run, facts)
-        scorer = cls(data, detector, metrics, scores.score[scores.normals], bits)
+        scorer = cls(data, detector, metrics["unit"], reference, bits)
         scorer.expected = ExpectedInput(facts["data"].get("input") or {}, data.preprocessing.volume.window is None)
         return scorer
 
@@ -311,13 +318,15 @@ class Scorer:
             )
         cut = CutScan.of(self._plan, case, self._plan.preprocessing(scan))
         remarks = (*remarks, *([f"{UNLIKE}: {'; '.join(objections)}"] if objections else []))
-        everything = np.ones(len(cut.windows.label), bool)
+        everything, location = np.ones(len(cut.windows.label), bool), cut.windows.location
         sampling = self.data.patch_sampling
-        if sampling is None or cut.scan.foreground is None:
+        if sampling is None:
             return _Windows(case, scan, cut, len(everything), everything, remarks)
-        # the run was trained and evaluated on windows with at least this share of foreground
-        enough = shares(cut.scan.foreground, cut.windows.location, cut.extent) >= sampling.foreground
-        return _Windows(case, scan, cut, len(everything), enough if enough.any() else everything, remarks)
+        # the run was trained and evaluated on windows of these slices with at least this share of foreground
+        counted = sampling.inside(location, cut.scan.pixels.shape[1:], cut.across)
+        if cut.scan.foreground is not None:
+            counted = counted & (shares(cut.scan.foreground, location, cut.extent) >= sampling.foreground)
+        return _Windows(case, scan, cut, len(everything), counted if counted.any() else everything, remarks)
 
     def _scan(self, case: Case) -> tuple[Scan, tuple[str, ...]]:
         """Read a scan; if only its mask, which is no more than shown, is at fault, it goes without."""
@@ -377,9 +386,7 @@ class Scorer:
 
         For a run without validation normals, these are the lowest and the highest score of the scan.
         """
-        if self.threshold is None:
-            return float(scores.min()), float(scores.max())
-        return float(self.normals.min()), self.threshold
+        return self.reference.scale or (float(scores.min()), float(scores.max()))
 
     def _stitched(self, cut: CutScan, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         bounded = self.data.patch_sampling is not None and self.data.patch_sampling.foreground > 0
@@ -393,6 +400,19 @@ class Scorer:
         is_covered = whole_map(np.broadcast_to(np.float32(1), patches[:, 0].shape), *where) > 0
         redrawn: NDArray[np.float32] = np.where(is_covered, whole, to_float(cut.scan.pixels[None])[0].numpy())
         return redrawn
+
+
+def _part(data: PatchDataModule, evaluation: Evaluation, counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return the setting by which only some windows of the scans in `Reference` were scored; empty if all were."""
+    cut = data.patch_sampling
+    fitted = evaluation.reference == "crossfit"  # training windows are among the normals
+    for split in ("val", *(["train"] if fitted else [])):
+        limit = data.limits.get(split)
+        if limit is not None and (limit < 1 or sum(counts.get(split, {}).values()) >= int(limit)):
+            return f"data.limits.{split}={limit:g}"
+    if cut and cut.per_scan:
+        return f"data.cut.per_scan={cut.per_scan}"
+    return f"data.cut.random={cut.random}" if cut and cut.random and fitted else ""
 
 
 def plain_reason(error: Exception, case: Case) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 
 from anomaly_lab.callbacks.randomness import Randomness
@@ -158,18 +159,18 @@ def refuse_rule(rule: ScoreRule, data: PatchDataModule, detector: Detector) -> N
     """Refuse a rule by which a detector cannot score these data; called before it is trained, and before it scores.
 
     Raises:
-        UserError: the detector has no map, or none with a sign, or places mean nothing since windows are scored; or
-            features are asked for beside the detector's own score, of volumes, or without the package that has them.
+        UserError: a setting has no effect; the detector has no map, or none with a sign, or places mean nothing since
+            windows are scored; or features are asked for of volumes, or without the package that has them.
 
     Examples:
         >>> refuse_rule(ScoreRule("map"), data, detector)  # doctest: +SKIP
     """
+    _refuse_idle(rule)
+    _refuse_incapable(rule, data, detector)
+
+
+def _refuse_incapable(rule: ScoreRule, data: PatchDataModule, detector: Detector) -> None:
     if rule.source == "detector":
-        if rule.features:
-            raise UserError(
-                "score.features=true: features are added to the score of a map, not to the detector's own; set "
-                "score.from=map, or score.features=false"
-            )
         return
     if rule.measures and data.patch_sampling is not None:
         raise UserError(
@@ -182,6 +183,51 @@ def refuse_rule(rule: ScoreRule, data: PatchDataModule, detector: Detector) -> N
     image = torch.zeros(1, settings.in_channels, *settings.patch_size, device=detector.device)
     with torch.random.fork_rng():  # a search for a latent code draws numbers
         MapScore(rule)(image, detector.score(Batch(image=image)))  # in eval mode; training_step sets the modes it needs
+
+
+def settle_rule(score: DictConfig, said: Sequence[str]) -> None:
+    """Set the settings of a score that is another one now, and that nobody has asked for, to their defaults.
+
+    Args:
+        score: the section `score` of a run with the user's words; modified in place.
+        said: these words, `key=value`.
+
+    Raises:
+        UserError: one that was asked for has no effect.
+
+    Examples:
+        >>> score = OmegaConf.structured(ScoreRule("detector", smooth=2.0, sign="bright"))
+        >>> settle_rule(score, ["score.from=detector"])
+        >>> score.smooth, score.sign
+        (0.0, 'both')
+    """
+    rule: Any = OmegaConf.to_object(score)
+    for name in _idle(rule).keys() - {word.partition("=")[0].removeprefix("score.") for word in said}:
+        score[name] = getattr(ScoreRule(), name)
+    _refuse_idle(cast("ScoreRule", OmegaConf.to_object(score)))
+
+
+def _refuse_idle(rule: ScoreRule) -> None:
+    if idle := _idle(rule):
+        said, left_out = (
+            " ".join(f"score.{name}={str(getattr(each, name)).lower()}" for name in idle)
+            for each in (rule, ScoreRule())
+        )
+        raise UserError(f"{said}: no effect on the score; set {next(iter(idle.values()))}, or {left_out}")
+
+
+def _idle(rule: ScoreRule) -> dict[str, str]:
+    """Return the settings that differ from their defaults and have no effect, and what each of them needs."""
+    if rule.source == "detector":
+        needs = {each.name: "score.from=map" for each in fields(rule) if each.name != "source"}
+    else:
+        unused = {
+            "top": (rule.pool != "top", "score.pool=top"),
+            "share": (not rule.features, "score.features=true"),
+            "normals": (not rule.measures, "score.standardise=place"),
+        }
+        needs = {name: need for name, (is_idle, need) in unused.items() if is_idle}
+    return {name: need for name, need in needs.items() if getattr(rule, name) != getattr(ScoreRule(), name)}
 
 
 def score_by(
@@ -201,7 +247,7 @@ def score_by(
         What was measured, to be saved with the run; None for the detector's own score.
 
     Raises:
-        UserError: as for `refuse_rule`.
+        UserError: the detector cannot score these data so, see `refuse_rule`.
 
     Examples:
         >>> score_by(ScoreRule("map", sign="bright"), data, detector)  # doctest: +SKIP
@@ -209,7 +255,7 @@ def score_by(
     detector.rescored = None
     if rule.source == "detector":
         return None
-    refuse_rule(rule, data, detector)
+    _refuse_incapable(rule, data, detector)
     split = "train" if rule.normals == "training" else "val"
     images, held_out = (data.images(of, at_most=MAX_NORMALS) for of in (split, "val"))
     fitted = MapScore.fit(rule, detector.to(device).score, images, device, held_out)
@@ -232,6 +278,25 @@ def device_for(accelerator: Any) -> torch.device:
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def refuse_accelerator(accelerator: Any) -> None:
+    """Refuse to train on a GPU where there is none; called before anything is written.
+
+    Args:
+        accelerator: the setting `trainer.accelerator`.
+
+    Raises:
+        UserError: so it is.
+
+    Examples:
+        >>> refuse_accelerator("auto")
+    """
+    if accelerator in ("gpu", "cuda", "mps") and device_for(accelerator).type == "cpu":
+        raise UserError(
+            f"trainer.accelerator={accelerator}: torch finds none on this machine; leave it out, or set "
+            "trainer.accelerator=cpu"
+        )
 
 
 def _benchmark(settings: DictConfig) -> Any:

@@ -7,6 +7,7 @@ not hold is left to the authors.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ CARD, CLAIM = "model_card.md", "claim.md"
 OPEN = "not recorded: the authors fill this in"
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 _MARKUP = re.compile(r"([\\`*<>\[\]|])")
+_MARK = re.compile(r"\n\n<!-- written by anomaly_lab, ([0-9a-f]{16}) -->\n\Z")  # with a digest of all that is before
 _PREPARED = ("in_channels", "patch_size", "picture", "volume", "crop", "cut")  # sections of data that make the pixels
 
 
@@ -63,15 +65,57 @@ def write_cards(run: Path) -> tuple[Path, Path]:
         ...     [path.name for path in write_cards(Path(folder))]
         ['model_card.md', 'claim.md']
     """
+    for name, text in _texts(run).items():
+        write_atomic(run / name, text)
+    return run / CARD, run / CLAIM
+
+
+def renew_cards(run: Path, finished: str | None = None) -> list[Path]:
+    """Write the cards of a run that has changed again, those that are there and that nobody has edited.
+
+    Args:
+        run: the run folder.
+        finished: when the run was finished, ISO 8601, if its record is still to say so.
+
+    Returns:
+        The cards that were left as they are though they are of the run as it was before: somebody has edited them.
+
+    Raises:
+        UserError: as `write_cards`.
+
+    Examples:
+        >>> renew_cards(Path("no such run"))
+        []
+    """
+    there = [run / name for name in (CARD, CLAIM) if (run / name).is_file()]
+    texts = _texts(run, finished) if there else {}
+    edited = []
+    for path in there:
+        before = path.read_text(encoding="utf-8", errors="replace")
+        mark = _MARK.search(before)
+        if mark and mark[1] == _digest(before[: mark.start()]):
+            write_atomic(path, texts[path.name])
+        elif not (mark and texts[path.name].endswith(mark[0])):
+            edited.append(path)
+    return edited
+
+
+def _texts(run: Path, finished: str | None = None) -> dict[str, str]:
+    """Return the cards by name; each ends with a mark by which an edited one is told."""
     record = read_run(run)
+    if finished is not None:
+        record = record._replace(provenance=record.provenance | {"finished": finished})
     record = record._replace(provenance=without_folders(record.provenance), config=without_folders(record.config))
     known = Known(record)
     jinja = html.environment(md=plain, figure=figure, counted=known.counted)
     jinja.autoescape = False  # Markdown has an escape of its own
     values = {"record": record, "known": known, "items": items(known), "open": OPEN, "names": BASELINE_NAMES}
-    for name in (CARD, CLAIM):
-        write_atomic(run / name, jinja.get_template(f"{name}.j2").render(values))
-    return run / CARD, run / CLAIM
+    texts = {name: jinja.get_template(f"{name}.j2").render(values) for name in (CARD, CLAIM)}
+    return {name: f"{text}\n\n<!-- written by anomaly_lab, {_digest(text)} -->\n" for name, text in texts.items()}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def plain(text: object) -> str:

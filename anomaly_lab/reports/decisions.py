@@ -51,7 +51,7 @@ def of_threshold(threshold: Mapping[str, Any]) -> str:
     if threshold.get("uses_test") or not threshold.get("num_normals"):
         return str(threshold.get("rule") or "an unknown rule")
     purpose = threshold.get("purpose")
-    share = f"{rate(threshold.get('quantile'), 2)} of new normals below it"
+    share = f"{_share(threshold.get('quantile'))} of new normals below it"
     normals, patients = threshold["num_normals"], threshold.get("num_patients")
     of_patients = f" of {whole(patients)} patients" if patients and patients != normals else ""
     text = f"{purpose} ({share})" if purpose else share
@@ -64,8 +64,19 @@ def of_threshold(threshold: Mapping[str, Any]) -> str:
         text += f" by {method}"
     ends = threshold.get("specificity") or {}
     if isinstance(ends.get("low"), int | float) and isinstance(ends.get("high"), int | float):
-        text += f"; its true specificity is between {rate(ends['low'], 2)} and {rate(ends['high'], 2)} (95 %)"
+        text += f"; its true specificity is between {_share(ends['low'])} and {rate(ends['high'], 2)} (95 %)"
     return text
+
+
+def _share(share: object) -> str:
+    """Format a share of normals so that one below 1 does not look like 1.
+
+    Examples:
+        >>> _share(0.95), _share(0.995), _share(0.9999), _share(1.0)
+        ('.95', '.995', '.9999', '1.00')
+    """
+    beyond = 1 - share if isinstance(share, int | float) else 1.0
+    return rate(share, -math.floor(math.log10(beyond) + 1e-9) if 1e-9 < beyond < 0.0099 else 2)
 
 
 def reference(threshold: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from anomaly_lab.evaluation.reference import Reference
 from anomaly_lab.experiment.regular import regular
 from anomaly_lab.reports import counterpart, decisions, html, images, run_report
 from anomaly_lab.reports.charts import Row, rate
@@ -41,6 +42,12 @@ NOT_CHECKED = Banner(
     "Input not checked",
     "The run was trained by an older version, which did not record the nature of its training scans. Whether these "
     "files are of the same kind, modality, voxel size and intensity range was not compared: see to it yourself.",
+)
+BY_SCAN = Banner(
+    "note",
+    "Compared by scan",
+    "The run was evaluated window by window. A scan’s score is the highest of its windows, so it is compared with the "
+    "highest scores of the run’s validation scans: threshold and p-values here are others than those of its report.",
 )
 _OF_THE_RUN = {  # what the notices of a report say of itself is said of the run here
     "Synthetic twin": "The run was trained on generated images, not on patients. Its scores show that the software "
@@ -317,6 +324,7 @@ class Scoring(NamedTuple):
         metrics: content of its metrics.json.
         normals: number of its validation normals.
         normal_scores: their scores, for a drawing of where a score lies; empty for none.
+        reference: what they are; empty for what the run's threshold says.
         log: lines of its metrics.jsonl.
         left_out: files that are no scans by the rules of the run, with the reason.
         banners: notices of this prediction, above those of the run.
@@ -332,6 +340,32 @@ class Scoring(NamedTuple):
     banners: Sequence[Banner] = ()
     classes: Sequence[str] = ()
     normal_scores: Sequence[float] = ()
+    reference: str = ""
+
+    def compared_with(self, reference: Reference) -> Scoring:
+        """Return the same with the normals that the files are compared with, and the threshold that these set."""
+        return self._replace(
+            normals=len(reference.normals),
+            normal_scores=reference.normals.tolist(),
+            reference=reference.words,
+            metrics={**self.metrics, "threshold": reference.threshold},
+        )
+
+
+def of_reference(reference: Reference) -> list[Banner]:
+    """Return what is to be said of the normals that new files are compared with.
+
+    Examples:
+        >>> few = Reference(np.zeros(1), {"value": None}, unit="scans", lacking="No label: 1 scan is too few.")
+        >>> [notice.title for notice in of_reference(few)]
+        ['No label']
+    """
+    if reference.lacking:
+        title, _, text = reference.lacking.partition(": ")
+        return [Banner("warning", title, f"{text[:1].upper()}{text[1:]}")]
+    if not len(reference.normals):
+        return [NO_NORMALS]
+    return [BY_SCAN] if reference.unit == "scans" else []
 
 
 def banners(provenance: Mapping[str, Any], metrics: Mapping[str, Any], log: Sequence[Row] = ()) -> list[Banner]:
@@ -380,7 +414,7 @@ def render(scoring: Scoring, findings: Sequence[Finding], exhibits: Sequence[tup
     sides = [images.ENLARGED] * CASES_IN_DETAIL + [SMALL] * len(exhibits)
     page = html.environment(rate=rate).get_template("prediction_page.html.j2")
     return page.render(
-        reference=decisions.reference(scoring.metrics.get("threshold") or {}),
+        reference=scoring.reference or decisions.reference(scoring.metrics.get("threshold") or {}),
         bar=ScoreBar(scoring.normal_scores, threshold) if len(scoring.normal_scores) else None,
         thumbnails={findings[number].id: (place, _thumbnail(each)) for place, (number, each) in enumerate(exhibits)},
         rows=ROWS,

@@ -62,7 +62,13 @@ class VolumeRules(TypedDict):
     max_voxels: Whole
 
 
-class Windows(TypedDict):
+class Slices(TypedDict, total=False):
+    """What exports of older versions lack."""
+
+    slices: list[float] | None  # first and last that count, of a volume; fractions of the axis if the last is below 1
+
+
+class Windows(Slices):
     """Which windows of a scan become patches, and which of them count for its score."""
 
     overlap: Annotated[float, Range("[0, 1)")]
@@ -98,7 +104,20 @@ class Expected(TypedDict, total=False):
     range: Ends
 
 
-class Description(TypedDict):
+class Reference(TypedDict):
+    """What the score of a new scan is compared with, by `normals` and `threshold`."""
+
+    says: str  # number and kind of the normals, such as "12 validation scans"
+    scale: list[float] | None  # scores of single windows that a map of scores shows as 0 and 1
+
+
+class Later(TypedDict, total=False):
+    """What exports of older versions lack."""
+
+    reference: Reference
+
+
+class Description(Later):
     """The content of export.json."""
 
     version: Literal[1]
@@ -111,7 +130,7 @@ class Description(TypedDict):
     stitching: Stitching
     threshold: float | None
     purpose: str | float | None
-    normals: list[float]  # scores of the validation normals, sorted
+    normals: list[float]  # scores of the validation normals, sorted; of scans cut into windows the maxima of these
     classes: list[str]
     expected: Expected
     meaning: str
@@ -187,12 +206,14 @@ def model_of(folder: Path, description: Description) -> bytes:
 
 def _check_lengths(content: Description) -> None:
     """Check what types do not say: numbers of values, and their order."""
-    expected, normals = content["expected"], content["normals"]
+    expected, normals, windows = content["expected"], content["normals"], content["windows"]
     pairs = [*expected.get("spacing", []), *expected.get("size", []), *expected.get("range", {}).values()]
     faults = {
         "patches.size": len(content["patches"]["size"]) not in (2, 3),
         "picture.size": len(content["picture"]["size"] or [1, 1]) != 2,
         "normals": normals != sorted(normals),
+        "windows.slices": windows is not None and len(windows.get("slices") or [0, 1]) != 2,
+        "reference.scale": "reference" in content and len(content["reference"]["scale"] or [0, 1]) != 2,
         "model.outputs": content["model"]["outputs"][:1] != ["score"]
         or len(set(content["model"]["outputs"])) < len(content["model"]["outputs"]),
         "expected": any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs),

@@ -27,6 +27,7 @@ from anomaly_lab.types import Case, UserError
 
 TOGETHER = 64  # patches that are scored at a time
 _ARRAY = Case("array", "", Path(), label=0)
+_VOLUME = Case("array", "", Path("array.nii"), label=0)  # whatever it was read from: as of a NIfTI file
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class ScoredArray:
     Attributes:
         score: raw score; higher = more anomalous.
         p_value: conformal p-value, (1 + number of validation normals that score at least as high) / (1 + number of
-            validation normals); None if the run has none.
-        is_anomalous: whether the score exceeds the run's threshold; None if the run has none.
+            validation normals), see `ExportScorer.reference`; None if there are none.
+        is_anomalous: whether the score exceeds the threshold; None if there is none.
         anomaly_map: on the grid of the array: float32 [H, W] or [*S]; None if the detector has no map and the scan only
             one window.
         probabilities: of the run's classes, [K], the mean over the windows that count; None if it has none.
@@ -62,8 +63,9 @@ class ExportScorer:
 
     Attributes:
         description: what export.json says.
-        threshold: scores above it are called anomalous; None if the run has none.
-        normals: scores of the validation normals, sorted, [n].
+        threshold: scores above it are called anomalous; None if there is none, of which `caveats` says why.
+        normals: scores of the validation normals, or the maxima of validation scans cut into windows, sorted, [n].
+        reference: number and kind of these, such as "12 validation scans".
         classes: names of the K classes that the detector has learnt; empty for a one-class detector.
         caveats: what must be read beside its scores.
 
@@ -77,9 +79,20 @@ class ExportScorer:
         self.description = description
         self.threshold = description["threshold"]
         self.normals = np.array(description["normals"], np.float64)
+        reference = description.get("reference")
+        if reference is None and description["windows"] is not None and description["stitching"]["rule"] == "none":
+            raise UserError(
+                f"{descriptions.FILE} is of an older version and has the scores of windows only, with which the score "
+                "of a scan cannot be compared; export the run again: make export RUN=…"
+            )
+        self.reference = f"{len(self.normals)} validation normals" if reference is None else reference["says"]
+        self._scale = None if reference is None else reference["scale"]
+        if reference is None and self.threshold is not None and len(self.normals):
+            self._scale = [float(self.normals[0]), self.threshold]
         self.classes, self.caveats = tuple(description["classes"]), tuple(description["caveats"])
         try:
             self._plan, self._counted = _plan(description)
+            self._slices = PatchSampling(slices=_slices(description))
         except (ValueError, TypeError, UserError) as error:
             raise UserError(
                 f"{descriptions.FILE} says what cannot be ({error}); export the run again: make export RUN=…"
@@ -138,7 +151,7 @@ class ExportScorer:
 
     def _scored(self, source: NDArray[Any], affine: ArrayLike | None, anyway: bool) -> ScoredArray:
         scan = self._scan(source, affine)
-        objections = self._expected.objections(_ARRAY, scan)
+        objections = self._expected.objections(_ARRAY if affine is None else _VOLUME, scan)
         if objections and not anyway:
             raise UserError(
                 f"not scored, since its score would mean nothing: {'; '.join(objections)}; anyway=True scores it"
@@ -201,18 +214,16 @@ class ExportScorer:
         return {name: np.concatenate(blocks) for name, blocks in zip(names, zip(*parts, strict=True), strict=True)}
 
     def _counting(self, cut: CutScan) -> NDArray[np.bool_]:
-        """Return which windows count for the score: as in the training, those with enough foreground."""
-        everything = np.ones(len(cut.windows.location), bool)
-        if self._counted is None or cut.scan.foreground is None:
-            return everything
-        enough = shares(cut.scan.foreground, cut.windows.location, cut.extent) >= self._counted
-        return enough if enough.any() else everything
+        """Return which windows count for the score: as in the training, those of its slices with enough foreground."""
+        counted = self._slices.inside(cut.windows.location, cut.scan.pixels.shape[1:], cut.across)
+        if self._counted is not None and cut.scan.foreground is not None:
+            counted = counted & (shares(cut.scan.foreground, cut.windows.location, cut.extent) >= self._counted)
+        return counted if counted.any() else np.ones(len(counted), bool)
 
     def _zero_and_one(self, scores: NDArray[np.float64]) -> tuple[float, float]:
         """Return the scores that a map of scores shows as 0 and 1: lowest validation normal and threshold."""
-        if self.threshold is None or not len(self.normals):
-            return float(scores.min()), float(scores.max())
-        return float(self.normals[0]), self.threshold
+        zero, one = self._scale or (float(scores.min()), float(scores.max()))
+        return zero, one
 
     def _carried_back(self, scan: Scan, cut: CutScan, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Stitch the maps of windows and bring them to the grid of the array."""
@@ -260,6 +271,14 @@ def _plan(description: Description) -> tuple[StorePlan, float | None]:
         bits=patches["bits"],
     )
     return plan, windows and windows["counted"]
+
+
+def _slices(description: Description) -> tuple[float, float] | None:
+    windows = description["windows"]
+    if windows is None or not (ends := windows.get("slices")):
+        return None
+    low, high = ends
+    return low, high
 
 
 def _no_files(case: Case) -> Scan:

@@ -92,6 +92,7 @@ class RunAnswers:
             "p_value": scored.p_value,
             "pred_label": None if scored.is_anomalous is None else int(scored.is_anomalous),
             "threshold": self.scorer.threshold,
+            "reference": str(self.scorer.reference),
             **classes,
             "remarks": list(scored.remarks),
             "has_map": scored.map_seen is not None,
@@ -109,14 +110,13 @@ def facts_of(scorer: Scorer, run: Path) -> dict[str, Any]:
         run: the run folder.
 
     Returns:
-        run (name and id), detector, data, source ("real" or "twin"), threshold, validation_normals, and caveats:
-        everything that the run's report warns of, one text each.
+        run (name and id), detector, data, source ("real" or "twin"), threshold, validation_normals (their number),
+        reference (what they are), and caveats: everything that the run's report warns of, one text each.
     """
     record = read_run(run)
     known = record.provenance
     notices = prediction_page.banners(known, record.metrics, record.log)
-    if not len(scorer.normals):
-        notices.append(prediction_page.NO_NORMALS)
+    notices += prediction_page.of_reference(scorer.reference)
     if not scorer.expected.is_known:
         notices.append(prediction_page.NOT_CHECKED)
     facts = {
@@ -126,6 +126,7 @@ def facts_of(scorer: Scorer, run: Path) -> dict[str, Any]:
         "source": known.get("source"),
         "threshold": scorer.threshold,
         "validation_normals": len(scorer.normals),
+        "reference": str(scorer.reference),
         "caveats": [f"{notice.title}: {notice.text}" for notice in notices],
     }
     shown: dict[str, Any] = without_folders(facts)

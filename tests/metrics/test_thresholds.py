@@ -26,6 +26,20 @@ def test_threshold_is_the_conformal_rank(n, quantile, rank):
     assert thresholds.normal_quantile(normals, quantile)[:4] == (rank, quantile, n, None)
 
 
+@pytest.mark.parametrize("score", [0.1, 0.3, 7e-40, 2.3e200, 1.0000000000000002])
+@pytest.mark.parametrize("n", [2, 7, 12])
+def test_equal_normals_are_not_above_their_bound(n, score):
+    found = thresholds.from_normals(np.full(n, score), 0.95)
+    assert found.method == "log_normal"
+    assert found.value >= score
+    assert found.value == pytest.approx(score, rel=1e-9)
+
+
+def test_normals_equal_but_for_rounding_are_not_above_their_bound():
+    normals = np.exp(np.random.default_rng(0).permutation([-90.1, np.nextafter(-90.1, 0), np.nextafter(-90.1, -91)]))
+    assert thresholds.from_normals(normals, 0.5).value >= normals.max()
+
+
 @pytest.mark.parametrize(("n", "quantile", "needed"), [(18, 0.95, 19), (1, 0.95, 19), (98, 0.99, 99), (8, 0.9, 9)])
 def test_too_few_normals_give_their_maximum_and_a_warning(n, quantile, needed):
     threshold = thresholds.normal_quantile(np.arange(1.0, n + 1), quantile)

@@ -25,7 +25,9 @@ from anomaly_lab.data.datasets.nifti import Nifti
 from anomaly_lab.data.preprocessing.patches import shares
 from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.evaluation.reference import Reference
 from anomaly_lab.evaluation.scores import Scores
+from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.pipeline.expected_input import ExpectedInput, describe
 from anomaly_lab.pipeline.predict import (
     COLUMNS,
@@ -93,7 +95,8 @@ def run(tmp_path: Path) -> Path:
 def scorer_of(run: Path, data: PatchDataModule, detector: Any) -> Scorer:
     """As `Scorer.open` makes it, with a detector of the test's own."""
     metrics, scores = json.loads((run / "metrics.json").read_text()), Scores.read(run / "scores.csv")
-    return Scorer(data, detector, metrics, scores.score[scores.normals], data.facts()["bits"])
+    reference = Reference.of(scores, metrics, Evaluation(), data.patch_sampling is not None)
+    return Scorer(data, detector, metrics["unit"], reference, data.facts()["bits"])
 
 
 def complete(scorer: Scorer, request: Request, found: NewFiles | None = None) -> Predicted:
@@ -200,6 +203,45 @@ def test_background_has_no_map_and_no_say_where_the_run_never_saw_any(tmp_path, 
     dark = Darkness().score(Batch(image=to_float(patches))).anomaly_score.numpy()
     assert float(_scores(out)[case.image.name]["score"]) == pytest.approx(dark[share >= 0.5].max(), rel=1e-6)
     assert dark.max() > dark[share >= 0.5].max()
+
+
+def test_slices_that_the_run_never_saw_have_no_say(tmp_path, run):
+    data = _volumes(tmp_path, cut={"label": "mask", "overlap": 0.5, "slices": (0.25, 0.5)})
+    scorer, case = scorer_of(run, data, Brightness()), data.store_plan.cases[0]
+    scored = scorer.score(case)
+    location, across = scored.cut.windows.location, scored.cut.across
+    deep = scored.cut.scan.pixels.shape[1:][across] - 1
+    patches = np.concatenate([block for block, _ in scored.cut.blocks()])
+    bright = Brightness().score(Batch(image=to_float(patches))).anomaly_score.numpy()
+    inside = (location[:, across] >= 0.25 * deep) & (location[:, across] <= 0.5 * deep)
+    assert scored.score == pytest.approx(bright[inside].max(), rel=1e-6)
+    assert bright.max() > bright[inside].max()
+
+
+def test_page_and_table_say_which_scans_a_scan_is_compared_with(tmp_path, run):
+    """Window by window, a normal scan was above the threshold and had the lowest p-value there is."""
+    data, generator = _volumes(tmp_path), np.random.default_rng(0)
+    case = data.store_plan.cases[0]
+    windows = [(f"v{i}@0,{k}", f"v{i}", float(generator.uniform(0.2, 1.8))) for i in range(25) for k in range(40)]
+    head, rows = (run / "scores.csv").read_text().splitlines()[0], [f'"{id}",{of},val,0,{s},,' for id, of, s in windows]
+    (run / "scores.csv").write_text("\n".join([head, *rows, "t,t,test,1,0.9,,"]) + "\n")
+    out = predict(run, data, Brightness(), case.image, tmp_path / "out")
+    row, page = _scores(out)[case.image.name], (out / "index.html").read_text()
+    assert (row["reference"], row["reason"]) == ("25 validation scans", "")
+    highest = [max(score for _, of, score in windows if of == f"v{i}") for i in range(25)]
+    assert float(row["p_value"]) == pytest.approx((1 + sum(s >= float(row["score"]) for s in highest)) / 26)
+    assert row["pred_label"] == str(int(float(row["score"]) > sorted(highest)[24]))  # the 25th of 25, not the run's .35
+    assert "Compared by scan" in page
+    assert "<dt>Validation scans</dt><dd>25</dd>" in page
+    assert f"<dt>Threshold</dt><dd>{sorted(highest)[24]:.4g}"[:30] in page
+    (run / "scores.csv").write_text("\n".join([head, *rows[:40], "t,t,test,1,0.9,,"]) + "\n")
+    few = complete(scorer_of(run, data, Brightness()), Request(case.image, out=str(tmp_path / "few")))
+    row, page = _scores(few.folder)[case.image.name], (few.folder / "index.html").read_text()
+    assert (row["reference"], row["pred_label"]) == ("1 validation scan (no label)", "")
+    assert row["p_value"] in ("0.5", "1.0")
+    assert "No label" in page
+    assert "1 validation scan is too few" in page
+    assert few.is_whole
 
 
 class Mirror(Brightness):

@@ -78,6 +78,20 @@ def test_a_picture_is_listed_under_the_outcome_that_it_has_now(run: Path) -> Non
         assert kind == reevaluate.OUTCOMES[int(row["label"]), row["pred_label"] == "1"]
 
 
+def test_cards_follow_an_evaluation(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card, checklist = engine.card(str(run))
+    checklist.write_text(checklist.read_text() + "Our notes.\n")
+    before = card.read_text()
+    engine.evaluate(str(run), [*RECORDED, "evaluation.purpose=.2"])
+    assert card.read_text() != before
+    assert ".20 of new normals below it" in card.read_text()
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "claim.md, edited or by an older version, is of the run as it was; make card" in said
+    assert checklist.read_text().endswith("Our notes.\n")
+    assert engine.evaluate_all(str(run.parent), [*RECORDED, "evaluation.purpose=.8"])
+    assert ".80 of new normals below it" in card.read_text()
+
+
 def test_evaluating_twice_is_evaluating_once(run: Path) -> None:
     engine.evaluate(str(run), [*RECORDED, "evaluation.purpose=screening"])
     once = metrics_of(run), (run / "scores.csv").read_bytes()
@@ -93,14 +107,27 @@ def test_evaluating_twice_is_evaluating_once(run: Path) -> None:
         (["evaluation.top_k=3"], "evaluation.top_k=3"),
         (["detector.width=8"], "detector.width cannot be changed"),
         (["scores=new"], "scores=new: takes anew"),
+        (["evaluation.planted=true"], "evaluation.planted=true: the recorded scores are those of planted=false"),
+        (["evaluation.feature_baselines=always"], "evaluation.feature_baselines=always: .* needs the model"),
+        (["evaluation.reference=crossfit"], "evaluation.reference=crossfit"),
+        (["score.from=map"], "score: the recorded scores are of other settings"),
+        (["trainer.accelerator=cpu"], "trainer.accelerator=cpu: scores=recorded scores nothing"),
+        (["data.store.num_workers=1"], "data.store.num_workers=1: scores=recorded scores nothing"),
     ],
 )
 def test_what_recorded_scores_cannot_say_is_refused(run: Path, words: list[str], message: str) -> None:
     before = {path: path.read_bytes() for path in run.glob("*.*") if path.is_file()}
     with pytest.raises(UserError, match=message):
         engine.evaluate(str(run), [*RECORDED, *words])
-    assert (run / "metrics.json").read_bytes() == before[run / "metrics.json"]
-    assert (run / "scores.csv").read_bytes() == before[run / "scores.csv"]
+    assert {path: path.read_bytes() for path in run.glob("*.*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("word", ["score.smooth=2", "score.features=true", "score.sign=bright"])
+def test_an_evaluation_refuses_what_a_training_refuses(run: Path, word: str) -> None:
+    before = (run / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match=r"no effect on the score; set score\.from=map"):
+        engine.evaluate(str(run), [word])
+    assert (run / "config.yaml").read_bytes() == before
 
 
 def test_a_checkpoint_or_data_are_not_asked_for(run: Path) -> None:

@@ -17,7 +17,7 @@ from anomaly_lab.detectors.pca import PCA
 from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.experiment import config
 from anomaly_lab.experiment.config import ScoreRule
-from anomaly_lab.pipeline import training
+from anomaly_lab.pipeline import engine, training
 from anomaly_lab.types import Batch, Prediction, UserError
 
 
@@ -123,6 +123,18 @@ def test_a_process_evaluates_where_the_training_was(monkeypatch: pytest.MonkeyPa
     assert training.device_for("auto").type == "cpu"
 
 
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(
+    accelerator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends, "mps", SimpleNamespace(is_available=lambda: False))
+    write_headct(tmp_path / "headct")
+    with pytest.raises(UserError, match=rf"trainer\.accelerator={accelerator}: torch finds none on this machine"):
+        engine.train(settings(tmp_path, f"trainer.accelerator={accelerator}", "callbacks.wandb=null"))
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "gpu", "expected"),
     [
@@ -143,6 +155,25 @@ def test_convolutions_are_tried_out_on_a_gpu(
 def test_a_detector_is_compiled_where_it_was_asked_for(said: str, expected: dict[str, Any] | None) -> None:
     _, detector = training.construct(config.load("ganomaly_headct", ["budget=smoke", f"compile={said}"]))
     assert detector.compilation == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (ScoreRule(smooth=2.0, standardise="place", sign="bright"),
+         r"^score\.smooth=2\.0 score\.sign=bright score\.standardise=place: no effect on the score; set "
+         r"score\.from=map, or score\.smooth=0\.0 score\.sign=both score\.standardise=none$"),
+        (ScoreRule(features=True), r"^score\.features=true: .* set score\.from=map, or score\.features=false$"),
+        (ScoreRule("map", share=0.5), r"set score\.features=true, or score\.share=0\.05"),
+        (ScoreRule("map", pool="max", top=0.2), r"set score\.pool=top, or score\.top=0\.01"),
+        (ScoreRule("map", normals="validation"), r"set score\.standardise=place, or score\.normals=training"),
+    ],
+)  # fmt: skip
+def test_settings_of_a_score_without_effect_are_refused(rule: ScoreRule, said: str) -> None:
+    detector: Any = SimpleNamespace(settings=SimpleNamespace(in_channels=1, patch_size=(8, 8)))
+    with pytest.raises(UserError, match=said):
+        training.refuse_rule(rule, SimpleNamespace(patch_sampling=None), detector)  # type: ignore[arg-type]
+    training.refuse_rule(ScoreRule(), SimpleNamespace(patch_sampling=None), detector)  # type: ignore[arg-type]
 
 
 def test_validation_normals_say_how_large_the_terms_of_a_score_are() -> None:

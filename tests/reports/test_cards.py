@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_lab.reports.cards import CARD, CLAIM, OPEN, write_cards
+from anomaly_lab.reports.cards import CARD, CLAIM, OPEN, renew_cards, write_cards
 from anomaly_lab.types import UserError
 
 PROVENANCE = {
@@ -117,6 +117,24 @@ def test_an_unfinished_run_has_its_cards_too(tmp_path: Path) -> None:
     assert "Not evaluated." in card.read_text()
     answers = claim(tmp_path)
     assert [number for number, text in answers.items() if OPEN not in text] == [27, 40, 42]
+
+
+def test_cards_of_a_run_that_has_changed_are_written_again_unless_somebody_has_edited_them(run: Path) -> None:
+    (run / "provenance.json").write_text(json.dumps(PROVENANCE | {"finished": None}))
+    assert renew_cards(run) == []
+    assert not (run / CARD).exists()
+    card, checklist = write_cards(run)
+    checklist.write_text(edited := checklist.read_text().replace(OPEN, "ward 3", 1))
+    assert renew_cards(run) == []  # the run is as it was
+    (run / "metrics.json").write_text(json.dumps(METRICS | {"threshold": METRICS["threshold"] | {"value": 0.625}}))
+    assert renew_cards(run, "2026-01-01T01:00:00+00:00") == [checklist]
+    assert checklist.read_text() == edited
+    assert "Threshold 0.625" in card.read_text()
+    assert "Unfinished" not in card.read_text()
+    write_cards(run)
+    assert renew_cards(run) == []
+    card.write_text(card.read_text().rpartition("<!--")[0])  # by an older version, which left no mark
+    assert renew_cards(run) == [card]
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ def test_every_purpose_has_words() -> None:
     assert set(decisions.PURPOSES) == set(KNOWN)
 
 
+def test_nearly_all_normals_are_not_all() -> None:
+    few = {"purpose": None, "quantile": 0.9999, "num_normals": 8, "num_patients": 8, "method": "log_normal"}
+    said = decisions.of_threshold(few | {"specificity": {"low": 0.9973, "high": 0.999999}})
+    assert said.startswith(".9999 of new normals below it")
+    assert "between .997 and 1.00" in said
+
+
 def test_the_page_says_purpose_range_and_a_day(judged_run: Path) -> None:
     text = re.sub(r"\s+", " ", write_report(judged_run).read_text())
     assert "screening (.80 of new normals below it), from 25 validation normals of 13 patients" in text

@@ -1,5 +1,6 @@
 """An export scores arrays as its run does, without torch; what is wrong with either is said in a line."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -9,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exported_run import trained
+from omegaconf import OmegaConf
+from PIL import Image
 
 import anomaly_lab as al
+from anomaly_lab.pipeline.export import export_run
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.runtime.scorer import ExportScorer, _Preprocessing
 from anomaly_lab.types import UserError
@@ -75,7 +80,7 @@ def test_a_scan_of_another_nature_is_refused(export: Path) -> None:
     with pytest.raises(UserError, match="not scored, since its score would mean nothing: its intensities"):
         scorer.score(dark)
     assert "unlike the training scans" in scorer.score(dark, anyway=True).remarks[0]
-    with pytest.raises(UserError, match="the run was trained on pictures"):
+    with pytest.raises(UserError, match="it is a volume, the run was trained on pictures"):
         scorer.score(np.zeros((4, 4, 4)), affine=np.eye(4))
 
 
@@ -160,6 +165,76 @@ def test_windows_are_stitched_as_in_a_run(export: Path, tmp_path: Path) -> None:
     assert scored.score == pytest.approx(float(scorer.outputs(patches)["score"].mean()), rel=1e-6)
     assert scored.anomaly_map is not None
     assert scored.anomaly_map.shape == (50, 40)
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose patches are windows of pictures, and which was evaluated window by window."""
+    return trained(tmp_path_factory.mktemp("windows"), "data.patch_size=[16,16]", "data.cut.overlap=0.5",
+                   "data.picture.size=[32,32]")  # fmt: skip
+
+
+def test_windows_are_judged_by_whole_scans_in_run_and_export(windows: Path) -> None:
+    with (windows / "scores.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
+    of_window, of_scan = [float(row["score"]) for row in rows], dict[str, float]()
+    for row in rows:
+        name = row["id"].partition("@")[0]
+        of_scan[name] = max(of_scan.get(name, 0.0), float(row["score"]))
+    assert (len(of_window), len(of_scan)) == (18, 2)
+    of_run, of_export = Scorer.open(windows), al.load(export_run(windows).folder)
+    assert of_run.normals.tolist() == pytest.approx([*of_scan.values()])
+    for name, highest in of_scan.items():  # the very scans that are the reference
+        array = np.asarray(Image.open(windows.parents[2] / "headct" / "head_ct" / "head_ct" / f"{name}.png"))
+        own, got = of_run.score(array), of_export.score(array)
+        assert own.score == pytest.approx(highest, rel=1e-5)
+        assert (own.is_anomalous, got.is_anomalous) == (False, False)
+        assert {own.p_value, got.p_value} <= {1 / 3, 2 / 3, 1.0}  # of two scans; at a tie rounding decides
+        np.testing.assert_allclose(got.anomaly_map, own.anomaly_map, atol=1e-5)
+    assert of_run.threshold == of_export.threshold
+    assert str(of_run.reference) == of_export.reference == "2 validation scans"
+    by_case = Path(shutil.copytree(windows, windows.with_name("by case")))
+    al.evaluate(by_case, evaluation={"case_score": "max"})
+    assert Scorer.open(by_case).threshold == pytest.approx(of_run.threshold)
+
+
+def test_an_export_counts_the_slices_that_its_run_counted(export: Path, tmp_path: Path) -> None:
+    windows = {"overlap": 0.0, "plane": "axial", "foreground": 0.0, "counted": 0.0, "slices": [1, 1]}
+    scorer = ExportScorer.open(changed(export, tmp_path, windows=windows, stitching__rule="max"))
+    volume, affine = RNG.normal(50, 20, (32, 32, 3)), np.diag([-1.0, -1.0, 2.0, 1.0])
+    scores = scorer.outputs(scorer.prepare(volume, affine))["score"]
+    assert scorer.score(volume, affine=affine, anyway=True).score == pytest.approx(float(scores[1]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("limits.val", 18, "data.limits.val=18"), ("limits.val", 0.9, "data.limits.val=0.9"), ("limits.val", 19, ""),
+     ("cut.per_scan", 9, "data.cut.per_scan=9")],
+)  # fmt: skip
+def test_a_part_of_the_validation_windows_gives_no_p_value(
+    windows: Path, tmp_path: Path, key: str, value: float, said: str
+) -> None:
+    run = Path(shutil.copytree(windows, tmp_path / "run"))
+    config = OmegaConf.load(run / "config.yaml")
+    OmegaConf.update(config, f"data.{key}", value)
+    OmegaConf.save(config, run / "config.yaml")
+    scorer = Scorer.open(run)
+    scored = scorer.score(PICTURES["grey"], anyway=True)
+    assert (scored.p_value is None, scored.is_anomalous is None) == (bool(said), bool(said))
+    assert said in scorer.reference.lacking
+    assert bool(scorer.reference.lacking) == bool(said)
+
+
+def test_an_export_of_windows_without_its_reference_is_told_so(export: Path, tmp_path: Path) -> None:
+    windows = {"overlap": 0.5, "plane": "axial", "foreground": 0.0, "counted": 0.0}
+    old = changed(export, tmp_path, windows=windows, stitching__rule="none")
+    content = json.loads((old / "export.json").read_text())
+    del content["reference"]
+    (old / "export.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"older version and has the scores of windows only.*export the run again"):
+        al.load(old)
+    (old / "export.json").write_text(json.dumps(content | {"windows": None}))  # whole pictures, as ever
+    assert al.load(old).score(PICTURES["grey"], anyway=True).p_value is not None
 
 
 def test_an_export_without_validation_normals_has_no_p_values(export: Path, tmp_path: Path) -> None:

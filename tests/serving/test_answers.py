@@ -17,6 +17,7 @@ from PIL import Image
 
 from anomaly_lab.data.datasets.dicom import Dicom
 from anomaly_lab.data.datasets.headct import HeadCT
+from anomaly_lab.evaluation.reference import Reference
 from anomaly_lab.pipeline.expected_input import ExpectedInput
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.serving.answers import RunAnswers, overlaid
@@ -51,8 +52,8 @@ class Alarm(Brightness):
 def answers_of(kind: type[HeadCT] | type[Dicom], tmp_path: Path, detector: Any, **changes: Any) -> RunAnswers:
     where = {"root": str(tmp_path / "none"), "source": "twin", "store_dir": str(tmp_path / "store")}
     data = kind(**sections(**(where | {"patch_size": (8, 8), "batch_size": 4} | changes)))
-    metrics = {"threshold": {"value": 0.35}, "unit": {"rule": "max", "top_k": 10}}
-    return RunAnswers(Scorer(data, detector, metrics, np.array([0.1, 0.2, 0.3]), 16), dict(FACTS))
+    reference = Reference(np.array([0.1, 0.2, 0.3]), {"value": 0.35}, (0.1, 0.35))
+    return RunAnswers(Scorer(data, detector, {"rule": "max", "top_k": 10}, reference, 16), dict(FACTS))
 
 
 @pytest.fixture
@@ -102,6 +103,7 @@ def test_a_picture_has_the_score_that_its_file_has(
         int(scored.score > 0.35),
     )
     assert said | FACTS == said
+    assert said["reference"] == "3 validation normals"
     assert said["has_map"]
 
 

@@ -127,7 +127,8 @@ class PatchSampling:
         shape = scan.pixels.shape[1:]
         if self == DEFAULT and shape == tuple(extent):
             return Windows(np.zeros((1, len(shape)), np.int64), np.array([label]), np.array([False]))
-        location = self._within(grid(shape, extent, self.overlap), shape, across)
+        location = grid(shape, extent, self.overlap)
+        location = location[self.inside(location, shape, across)]
         rng = np.random.default_rng(zlib.crc32(case.encode()))
         kept, labels = self._labelled(scan, location, extent, label)
         location, labels = location[kept], labels[kept]
@@ -151,21 +152,32 @@ class PatchSampling:
         location = np.empty((0, len(shape)), np.int64)
         for _ in range(TRIES):
             candidates = rng.integers(0, np.subtract(shape, extent) + 1, (self.random, len(shape)))
-            candidates = self._within(candidates, shape, across)
+            candidates = candidates[self.inside(candidates, shape, across)]
             kept, labels = self._labelled(scan, candidates, extent, label)
             location = np.concatenate([location, candidates[kept & (labels == 0)]])
             if len(location) >= self.random:
                 break
         return location[: self.random]
 
-    def _within(self, location: np.ndarray, shape: Sequence[int], across: int | None) -> np.ndarray:
-        """Return the windows whose position is within `slices`."""
+    def inside(self, location: np.ndarray, shape: Sequence[int], across: int | None) -> np.ndarray:
+        """Return which windows lie within `slices`, bool [N].
+
+        Args:
+            location: first voxel of each window, [N, D].
+            shape: spatial sizes of the scan.
+            across: axis perpendicular to two-dimensional patches of a volume, or None.
+
+        Examples:
+            >>> PatchSampling(slices=(1, 2)).inside(np.array([[0, 0], [2, 0]]), (4, 8), across=0).tolist()
+            [False, True]
+        """
         if self.slices is None or across is None:
-            return location
+            return np.ones(len(location), bool)
         low, high = self.slices
         if high < 1:
             low, high = low * (shape[across] - 1), high * (shape[across] - 1)
-        return location[(location[:, across] >= low) & (location[:, across] <= high)]
+        within: np.ndarray = (location[:, across] >= low) & (location[:, across] <= high)
+        return within
 
     def _labelled(
         self, scan: Prepared, location: np.ndarray, extent: Sequence[int], label: int
