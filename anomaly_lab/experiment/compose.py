@@ -424,8 +424,8 @@ def _layer(path: Path) -> Layer:
             raise UserError(f"{path}: budgets.{budget}: unknown budget; the budgets are {', '.join(BUDGETS)}")
         changes = _mapping(path, f"budgets.{budget}", values)
         caps = _mapping(path, f"budgets.{budget}.at_most", changes.pop("at_most", None))
-        budgets[budget] = _current(_nested(changes)) | {"at_most": _current(_nested(caps))}
-    tree, at_most = _current(tree), _current(_nested(at_most))
+        budgets[budget] = _current(nested(changes)) | {"at_most": _current(nested(caps))}
+    tree, at_most = _current(tree), _current(nested(at_most))
     root = next(folder for folder in reversed(folders()) if path.is_relative_to(folder))
     name = path.relative_to(root).with_suffix("").as_posix()
     general = name == DEFAULTS or name.partition("/")[0] in (DETECTORS, DATASETS)
@@ -485,12 +485,12 @@ def composed(layers: Sequence[Layer], budget: str | None = None) -> Tree:
     caps: Tree = {}
     for layer, values in budgeted:
         for at_most in (layer.at_most, values.pop("at_most", {})):
-            caps = _merged(caps, _lowered(at_most, caps))
+            caps = overlaid(caps, _lowered(at_most, caps))
     whole = caps
     for layer, _ in budgeted:
-        whole = _merged(whole, _lowered(layer.values, caps) if layer.general else layer.values)
+        whole = overlaid(whole, _lowered(layer.values, caps) if layer.general else layer.values)
     for layer, values in budgeted:
-        whole = _merged(whole, _lowered(values, caps) if layer.general else values)
+        whole = overlaid(whole, _lowered(values, caps) if layer.general else values)
     return copy.deepcopy(whole)
 
 
@@ -523,22 +523,22 @@ def leaves(tree: Tree, above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def _merged(below: Tree, above: Tree) -> Tree:
+def overlaid(below: Tree, above: Tree) -> Tree:
     """Merge `above` into a copy of `below`; values other than mappings are replaced."""
     whole = dict(below)
     for key, value in above.items():
         is_section = isinstance(value, dict) and isinstance(whole.get(key), dict)
-        whole[key] = _merged(whole[key], value) if is_section else value
+        whole[key] = overlaid(whole[key], value) if is_section else value
     return whole
 
 
-def _nested(values: Tree) -> Tree:
+def nested(values: Tree) -> Tree:
     """Convert dotted keys to nested mappings."""
     tree: Tree = {}
     for key, value in values.items():
         for part in reversed(key.split(".")):
             value = {part: value}
-        tree = _merged(tree, value)
+        tree = overlaid(tree, value)
     return tree
 
 
