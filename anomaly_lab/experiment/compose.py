@@ -81,10 +81,11 @@ def package_folder() -> Path:
 def folders() -> list[Path]:
     """Return the experiments folders in order of increasing precedence.
 
-    These are the package's folder, `./experiments`, and the folder given by `--experiments` or `ANOMALY_EXPERIMENTS`.
+    These are the package's folder, `./experiments`, and the folder given by `--experiments` or `ANOMALY_EXPERIMENTS`;
+    several have colons between them, as in PATH.
 
     Raises:
-        UserError: the folder that the user specified does not exist.
+        UserError: a folder that the user specified does not exist.
 
     Examples:
         >>> folders()[0] == package_folder()
@@ -93,7 +94,8 @@ def folders() -> list[Path]:
     existing, here = [package_folder()], Path("experiments")
     if here.is_dir() and not (existing[0].is_dir() and here.samefile(existing[0])):
         existing.append(here)
-    if chosen := os.environ.get(ENVIRONMENT):
+    given = os.environ.get(ENVIRONMENT, "")
+    for chosen in [given] if given and Path(given).is_dir() else filter(None, given.split(os.pathsep)):
         if not Path(chosen).is_dir():
             raise UserError(f"{chosen}: no such experiments folder; check --experiments or {ENVIRONMENT}")
         if not any(folder.exists() and Path(chosen).samefile(folder) for folder in existing):

@@ -356,6 +356,24 @@ def _parse(overrides: Sequence[str]) -> compose.Tree:
     return requested
 
 
+def values_of(words: Sequence[str], config: DictConfig) -> compose.Tree:
+    """Return what `key=value` words give an experiment, with current keys.
+
+    Args:
+        words: of the command line.
+        config: the experiment, whose classes say what the values are.
+
+    Raises:
+        UserError: a word is not valid.
+
+    Examples:
+        >>> config = load("ganomaly_folder", ["budget=smoke"])
+        >>> values_of(["data.root=2024_01", "detector.width=016"], config)
+        {'data': {'root': '2024_01'}, 'detector': {'width': 16}}
+    """
+    return _read(_parse(words), config)
+
+
 def _read(requested: compose.Tree, config: DictConfig) -> compose.Tree:
     """Read values by the types of their settings, which the classes have that they or the configuration name."""
     types = types_of(Experiment)
