@@ -1,4 +1,4 @@
-"""The scripts also end well where there are too few patients for an interval, or no validation normals for a threshold."""
+"""The scripts also end well where there are too few patients for an interval, or no normals for a threshold."""
 
 import json
 import runpy
