@@ -29,7 +29,12 @@ def main() -> None:
 
     print(f"AUROC on {asked.dataset}, {run.provenance['source']} data, budget {asked.budget}, seed {asked.seed}")
     for name, auroc in sorted(rows, key=lambda row: -row[1]["value"]):
-        print(f"{name:16s} {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]")
+        print(f"{name:16s} {auroc['value']:.3f} {interval(auroc)}")
+
+
+def interval(figure: dict[str, float | None]) -> str:
+    """Write the interval of a figure; below five patients of a class it has none."""
+    return "(too few patients for an interval)" if figure["low"] is None else "[{low:.3f}, {high:.3f}]".format(**figure)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python examples/score_new_pictures.py runs/ganomaly_folder/20260101-120000-laptop-1a2b new/*.png
 
 Prints a line for each: the raw score (higher = more anomalous), the conformal p-value against the run's validation
-normals, and whether the score lies above the run's threshold.
+normals, and whether the score lies above the run's threshold; of a run without validation normals only the score.
 """
 
 import argparse
@@ -19,11 +19,16 @@ def main() -> None:
     asked = parser.parse_args()
 
     scorer = al.load(asked.run)
-    print(f"threshold {scorer.threshold:.4g}, from {len(scorer.normals)} validation normals")
+    if scorer.threshold is None:
+        print("no threshold and no p-values: the run has no validation normals")
+    else:
+        print(f"threshold {scorer.threshold:.4g}, from {len(scorer.normals)} validation normals")
     for path in asked.scans:
         scored = scorer.score(path)
-        verdict = "anomalous" if scored.is_anomalous else "normal"
-        print(f"{path}: score {scored.score:.4g}, p {scored.p_value:.2f}, {verdict}")
+        judged = "" if scored.p_value is None else f", p {scored.p_value:.2f}"
+        if scored.is_anomalous is not None:
+            judged += ", anomalous" if scored.is_anomalous else ", normal"
+        print(f"{path}: score {scored.score:.4g}{judged}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import argparse
 
 import anomaly_lab as al
 
+INTERVAL = "[{low:.3f}, {high:.3f}]"
+
 
 def main() -> None:
     """Parse the command line, do it, print it."""
@@ -25,8 +27,9 @@ def main() -> None:
     run = al.train(f"{asked.detector}_folder", budget=asked.budget, runs=asked.runs, data=data)
 
     auroc, versus = run.metrics["detector"]["auroc"], run.metrics["versus_baselines"]
-    print(f"AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]")
-    print(f"best baseline: {versus['best']}, difference {versus['difference']['value']:+.3f}")
+    few = auroc["low"] is None  # below five patients of a class
+    print(f"AUROC {auroc['value']:.3f}", "(too few patients for an interval)" if few else INTERVAL.format(**auroc))
+    print(f"best baseline: {versus['best']}; {versus['sentence']}")
     print(f"report: {run.report}")
 
 

@@ -81,10 +81,11 @@ def package_folder() -> Path:
 def folders() -> list[Path]:
     """Return the experiments folders in order of increasing precedence.
 
-    These are the package's folder, `./experiments`, and the folder given by `--experiments` or `ANOMALY_EXPERIMENTS`.
+    These are the package's folder, `./experiments`, and the folder given by `--experiments` or `ANOMALY_EXPERIMENTS`;
+    several have colons between them, as in PATH.
 
     Raises:
-        UserError: the folder that the user specified does not exist.
+        UserError: a folder that the user specified does not exist.
 
     Examples:
         >>> folders()[0] == package_folder()
@@ -93,7 +94,8 @@ def folders() -> list[Path]:
     existing, here = [package_folder()], Path("experiments")
     if here.is_dir() and not (existing[0].is_dir() and here.samefile(existing[0])):
         existing.append(here)
-    if chosen := os.environ.get(ENVIRONMENT):
+    given = os.environ.get(ENVIRONMENT, "")
+    for chosen in [given] if given and Path(given).is_dir() else filter(None, given.split(os.pathsep)):
         if not Path(chosen).is_dir():
             raise UserError(f"{chosen}: no such experiments folder; check --experiments or {ENVIRONMENT}")
         if not any(folder.exists() and Path(chosen).samefile(folder) for folder in existing):
@@ -424,8 +426,8 @@ def _layer(path: Path) -> Layer:
             raise UserError(f"{path}: budgets.{budget}: unknown budget; the budgets are {', '.join(BUDGETS)}")
         changes = _mapping(path, f"budgets.{budget}", values)
         caps = _mapping(path, f"budgets.{budget}.at_most", changes.pop("at_most", None))
-        budgets[budget] = _current(_nested(changes)) | {"at_most": _current(_nested(caps))}
-    tree, at_most = _current(tree), _current(_nested(at_most))
+        budgets[budget] = _current(nested(changes)) | {"at_most": _current(nested(caps))}
+    tree, at_most = _current(tree), _current(nested(at_most))
     root = next(folder for folder in reversed(folders()) if path.is_relative_to(folder))
     name = path.relative_to(root).with_suffix("").as_posix()
     general = name == DEFAULTS or name.partition("/")[0] in (DETECTORS, DATASETS)
@@ -485,12 +487,12 @@ def composed(layers: Sequence[Layer], budget: str | None = None) -> Tree:
     caps: Tree = {}
     for layer, values in budgeted:
         for at_most in (layer.at_most, values.pop("at_most", {})):
-            caps = _merged(caps, _lowered(at_most, caps))
+            caps = overlaid(caps, _lowered(at_most, caps))
     whole = caps
     for layer, _ in budgeted:
-        whole = _merged(whole, _lowered(layer.values, caps) if layer.general else layer.values)
+        whole = overlaid(whole, _lowered(layer.values, caps) if layer.general else layer.values)
     for layer, values in budgeted:
-        whole = _merged(whole, _lowered(values, caps) if layer.general else values)
+        whole = overlaid(whole, _lowered(values, caps) if layer.general else values)
     return copy.deepcopy(whole)
 
 
@@ -523,22 +525,22 @@ def leaves(tree: Tree, above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def _merged(below: Tree, above: Tree) -> Tree:
+def overlaid(below: Tree, above: Tree) -> Tree:
     """Merge `above` into a copy of `below`; values other than mappings are replaced."""
     whole = dict(below)
     for key, value in above.items():
         is_section = isinstance(value, dict) and isinstance(whole.get(key), dict)
-        whole[key] = _merged(whole[key], value) if is_section else value
+        whole[key] = overlaid(whole[key], value) if is_section else value
     return whole
 
 
-def _nested(values: Tree) -> Tree:
+def nested(values: Tree) -> Tree:
     """Convert dotted keys to nested mappings."""
     tree: Tree = {}
     for key, value in values.items():
         for part in reversed(key.split(".")):
             value = {part: value}
-        tree = _merged(tree, value)
+        tree = overlaid(tree, value)
     return tree
 
 

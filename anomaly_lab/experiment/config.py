@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from anomaly_lab import catalogue
 from anomaly_lab.experiment import compose
@@ -31,7 +30,9 @@ from anomaly_lab.experiment.schema import (
     merged,
     refuse_impossible,
     sentence,
+    types_of,
 )
+from anomaly_lab.experiment.typed import read_tree, tree_of
 from anomaly_lab.types import Count, Name, Range, Seed, UserError
 
 Compile = Literal["never", "networks", "graphs"]
@@ -237,7 +238,7 @@ def recall(path: Path, overrides: Sequence[str] = (), takes: Sequence[str] = ())
         config = merged(OmegaConf.structured(Experiment), stored)
         callbacks = list(config.callbacks)
         if overrides:
-            asked = _parse(overrides)
+            asked = _read(_parse(overrides), config)
             _refuse_other_keys(asked, takes)
             config = merged(config, asked)
         _imply(config.data)
@@ -253,23 +254,13 @@ def _imply(data: Any) -> None:
             data[name] = value
 
 
-def _refuse_other_keys(asked: DictConfig, takes: Sequence[str]) -> None:
+def _refuse_other_keys(asked: compose.Tree, takes: Sequence[str]) -> None:
     """Refuse overrides of an existing run that are none of `takes`."""
-    for key in _leaves(asked):
+    for key, _ in compose.leaves(asked):
         if not any(key == taken or key.startswith(f"{taken}.") for taken in takes):
             raise UserError(
                 f"{key} cannot be changed, the run exists already; this command takes {', '.join(takes) or 'no keys'}"
             )
-
-
-def _leaves(node: DictConfig, above: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all values."""
-    for key in map(str, node):
-        value = node._get_node(key)
-        if isinstance(value, DictConfig) and value:
-            yield from _leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}"
 
 
 def show(config: DictConfig) -> str:
@@ -318,7 +309,8 @@ def _of_layers(
     requested = _parse(overrides)
     with _naming(name):
         written = compose.composed(layers).get("budget", "auto")
-        budget = _budget(str(requested.pop("budget", written)), [known for layer in layers for known in layer.budgets])
+        asked = read_tree({"budget": requested.pop("budget", written)}, {"budget": str})["budget"]
+        budget = _budget(str(asked), [known for layer in layers for known in layer.budgets])
         config = merged(OmegaConf.structured(Experiment(name=name)), compose.composed(layers, budget))
         config.budget, config.budgets = budget, {budget: compose.changed_by_budget(layers, budget)}
         callbacks = list(config.callbacks)
@@ -326,7 +318,7 @@ def _of_layers(
             raise UserError(f"{taken[0]}: says what the experiment's files hold; override the setting itself")
         if "detector" not in sections and (unknown := [str(key) for key in requested if key not in OF_DATA_ALONE]):
             raise UserError(f"{unknown[0]}: a data set without a detector takes {', '.join(OF_DATA_ALONE)}")
-        config = merged(config, requested)
+        config = merged(config, _read(requested, config))
         config.layers = [layer.name for layer in layers]
         named = _names_a_folder(config.data)
         config = _complete(config, callbacks, sections)
@@ -351,28 +343,60 @@ def _names_a_folder(data: Any) -> bool:
     return False
 
 
-def _parse(overrides: Sequence[str]) -> DictConfig:
-    """Parse `key=value` words into a configuration with current keys; later words override earlier ones."""
-    requested = OmegaConf.create()
+def _parse(overrides: Sequence[str]) -> compose.Tree:
+    """Parse `key=value` words into a tree with current keys, whose values are not read yet."""
     for override in overrides:
         if not _is_text(override):
             raise UserError(f"{override!r} is not UTF-8; rename the file or folder")
         key, equals, _ = override.partition("=")
         if not (equals and all(key.split("."))):
             raise UserError(f"'{override}' is not key=value, as in detector.latent_dim=64")
-        try:
-            given: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
-            compose.refuse_resolvers(given)
-            current, used = in_current_keys(given)
-            tell_of_new_keys(used)
-            requested = cast(DictConfig, OmegaConf.merge(requested, current))
-        except YAMLError as error:
-            raise UserError(f"'{override}': the text after '=' is not valid YAML") from error
-        except OmegaConfBaseException as error:
-            raise UserError(f"'{override}': {sentence(error)}") from error
-        except TypeError as error:
-            raise UserError(f"'{override}': another override gives a list where this one gives a section") from error
+    requested, used = tree_of(overrides)
+    tell_of_new_keys(used)
     return requested
+
+
+def values_of(words: Sequence[str], config: DictConfig) -> compose.Tree:
+    """Return what `key=value` words give an experiment, with current keys.
+
+    Args:
+        words: of the command line.
+        config: the experiment, whose classes say what the values are.
+
+    Raises:
+        UserError: a word is not valid.
+
+    Examples:
+        >>> config = load("ganomaly_folder", ["budget=smoke"])
+        >>> values_of(["data.root=2024_01", "detector.width=016"], config)
+        {'data': {'root': '2024_01'}, 'detector': {'width': 16}}
+    """
+    return _read(_parse(words), config)
+
+
+def _read(requested: compose.Tree, config: DictConfig) -> compose.Tree:
+    """Read values by the types of their settings, which the classes have that they or the configuration name."""
+    types = types_of(Experiment)
+    types |= {name: _types_in(name, requested.get(name), config._get_node(name)) for name in SECTIONS}
+    callbacks = requested.get("callbacks")
+    if isinstance(callbacks, dict):
+        nodes = cast(DictConfig, config.callbacks)
+        types["callbacks"] = {
+            name: _types_in(f"callbacks.{name}", values, nodes._get_node(name)) for name, values in callbacks.items()
+        }
+    found = read_tree(requested, types)
+    compose.refuse_resolvers(found)
+    return found
+
+
+def _types_in(section: str, values: Any, node: Any) -> Any:
+    """Return the types of a section's keys, if words give any of them."""
+    if not isinstance(values, dict):
+        return Any
+    target = read_tree({TARGET: values[TARGET]}, {TARGET: str})[TARGET] if TARGET in values else None
+    if target is None and isinstance(node, DictConfig):
+        target = node.get(TARGET)
+    return types_of(locate(target, section)) if target else {}
 
 
 def _is_text(word: str) -> bool:

@@ -192,6 +192,29 @@ def _refuse_other_containers(schema: DictConfig, values: Mapping[str, Any], pref
             _refuse_other_containers(below, value, f"{prefix}{key}.")
 
 
+def types_of(kind: type) -> dict[str, Any]:
+    """Return the type of each key of a class's section.
+
+    Examples:
+        >>> types_of(make_dataclass("Toy", [("width", int, 8)]))
+        {'_target_': <class 'str'>, 'width': <class 'int'>}
+    """
+    return {TARGET: str} | {name: parameter.annotation for name, parameter in _parameters(kind).items()}
+
+
+def types_below(annotation: Any, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the types of the keys below a setting, as far as it is a section or a mapping.
+
+    Examples:
+        >>> types_below(dict[str, float] | None, ["shift"])
+        {'shift': <class 'float'>}
+    """
+    if section := _section(annotation):
+        return types_of(section)
+    mapping = next((each for each in (annotation, *get_args(annotation)) if get_origin(each) is dict), None)
+    return dict.fromkeys(keys, get_args(mapping)[1]) if mapping else {}
+
+
 def refuse_impossible(prefix: str, kind: type, values: Mapping[str, Any]) -> None:
     """Validate resolved values against the constraints in the types of a class's parameters, and its sections.
 

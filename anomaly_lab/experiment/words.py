@@ -7,25 +7,23 @@ from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from anomaly_lab.experiment.record import check
-from anomaly_lab.experiment.schema import merged, to_object
+from anomaly_lab.experiment.schema import merged, to_object, types_of
+from anomaly_lab.experiment.typed import read_tree, tree_of
 from anomaly_lab.types import UserError
 
 Settings = TypeVar("Settings")
 
 
 def own_settings(
-    kind: type[Settings], words: Sequence[str], texts: Collection[str] = (), sections: Collection[str] = ()
+    kind: type[Settings], words: Sequence[str], sections: Collection[str] = ()
 ) -> tuple[Settings, list[str]]:
     """Split words `key=value` into the settings of a command and the others.
 
     Args:
         kind: a dataclass with the settings, their types, ranges and defaults.
         words: of the command line.
-        texts: settings whose values are taken as they are; those of all others are read as YAML.
         sections: settings that are mappings, whose keys follow a dot.
 
     Returns:
@@ -48,14 +46,8 @@ def own_settings(
         key, dot, _ = word.partition("=")[0].partition(".")
         return key in names and (not dot or key in sections)
 
-    own = [word for word in words if is_own(word)]
-    literal = {key: value for key, _, value in (word.partition("=") for word in own) if key in texts}
-    read = [word for word in own if word.partition("=")[0] not in texts]
-    try:
-        given = OmegaConf.from_dotlist(read)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(read)}: the text after '=' is not valid YAML") from error
-    found = to_object(merged(merged(OmegaConf.structured(kind), given), literal))
+    tree, _ = tree_of([word for word in words if is_own(word)])
+    found = to_object(merged(OmegaConf.structured(kind), read_tree(tree, types_of(kind))))
     try:
         check(asdict(cast("Any", found)), cast("Any", kind))
     except ValueError as error:

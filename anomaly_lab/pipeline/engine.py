@@ -247,6 +247,9 @@ def inspect(config: DictConfig, verify: bool = False) -> Path:
     Returns:
         The data sheet.
 
+    Raises:
+        UserError: the data cannot be split; the data sheet, which says why, is written before.
+
     Examples:
         >>> inspect(configuration.load_data("headct"))  # doctest: +SKIP
         PosixPath('runs/headct/data/datasheet.html')
@@ -266,6 +269,8 @@ def inspect(config: DictConfig, verify: bool = False) -> Path:
     page = inspection.inspect(Path(config.runs) / config.name / "data", config.name, data, facts)
     say(f"manifest: {page.with_name('manifest.csv')}")
     say(f"data sheet: {page}")
+    if data.unsplit:
+        raise UserError(f"nothing can be trained on {config.name} yet: it could not be split; {page} says why")
     return page
 
 

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.fingerprint import NAMES_AND_PLACES
 from anomaly_lab.experiment.record import read_provenance
 from anomaly_lab.experiment.run_folder import write_atomic
@@ -115,6 +116,8 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     if status:
         return _print_status(progress(ledger, planned))
     if dry_run:
+        for data in {json.dumps(run.config["data"]): run.config["data"] for run in planned}.values():
+            configuration.build(OmegaConf.create(data))  # which says if there is no such folder
         _print_plan(planned, look_up(ledger, planned), options)
         return 0
     logs = ledger.runs / "studies" / name / "logs"

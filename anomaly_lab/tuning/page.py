@@ -48,6 +48,7 @@ class Told(NamedTuple):
         source: "twin" or "real"; empty before a trial is finished.
         normals: number of validation normals; None before a trial is finished.
         budget: of the trials.
+        command: that trains the best values.
     """
 
     experiment: str
@@ -60,6 +61,7 @@ class Told(NamedTuple):
     source: str = ""
     normals: int | None = None
     budget: str = ""
+    command: str = ""
 
 
 def write(folder: Path, told: Told) -> Path:

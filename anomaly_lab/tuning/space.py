@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from anomaly_lab.experiment.typed import read
 from anomaly_lab.types import UserError
 
 EXAMPLE = "params='detector.lr=log(1e-5,1e-2) detector.width=choice(16,32)'"
@@ -72,13 +73,16 @@ KINDS: Mapping[str, Callable[[Suggesting, str, tuple[Any, ...]], Any]] = {
 }
 
 
-def read_space(text: str) -> tuple[Parameter, ...]:
+def read_space(
+    text: str, choice: Callable[[str, str], Any] = lambda key, text: read(text, Any)
+) -> tuple[Parameter, ...]:
     """Read `key=kind(values)` terms, separated by blanks.
 
     Kinds are uniform(low,high), log(low,high), int(low,high[,step]), logint(low,high) and choice(a,b,…).
 
     Args:
         text: the terms.
+        choice: reads a choice for a key, by the type of its setting.
 
     Raises:
         UserError: a term is none of these, a range is empty or a key is named twice.
@@ -93,7 +97,8 @@ def read_space(text: str) -> tuple[Parameter, ...]:
         term = _TERM.match(text, place)
         if term is None:
             raise UserError(f"params: '{text[place:][:40]}' is no term key=kind(values); write for example {EXAMPLE}")
-        parameter = _parameter(*term.groups())
+        key, kind, inside = term.groups()
+        parameter = _parameter(key, kind, inside, choice)
         if parameter.key in found:
             raise UserError(f"params: {parameter.key} is named twice")
         found[parameter.key] = parameter
@@ -113,15 +118,17 @@ def word(key: str, value: Any) -> str:
     return f"{key}={json.dumps(value)}"
 
 
-def _parameter(key: str, kind: str, inside: str) -> Parameter:
-    values = tuple(_value(part) for part in inside.split(",")) if inside.strip() else ()
+def _parameter(key: str, kind: str, inside: str, choice: Callable[[str, str], Any]) -> Parameter:
+    parts = [part.strip() for part in inside.split(",")] if inside.strip() else []
     name = f"params: {key}={kind}({inside})"
     if kind not in KINDS:
         raise UserError(f"{name}: there is no kind {kind}; there are {', '.join(KINDS)}")
     if kind == "choice":
+        values = tuple(_choice(key, part, choice) for part in parts)
         if len({repr(value) for value in values}) < 2:
             raise UserError(f"{name}: give at least two different choices")
         return Parameter(key, kind, values)
+    values = tuple(read(part, int | float) for part in parts)
     if len(values) not in ((2, 3) if kind == "int" else (2,)):
         raise UserError(f"{name}: give the two ends{', and a step if you like' if kind == 'int' else ''}")
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
@@ -137,10 +144,8 @@ def _parameter(key: str, kind: str, inside: str) -> Parameter:
     return Parameter(key, kind, tuple(map(float, values)))
 
 
-def _value(text: str) -> Any:
-    """Read a number, a truth value, null or a text as YAML has it; 1e-5 is a number, which it is not for YAML 1.1."""
-    text = text.strip()
+def _choice(key: str, text: str, choice: Callable[[str, str], Any]) -> Any:
     try:
-        return float(text) if re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", text) else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+        return choice(key, text)
+    except yaml.YAMLError as error:
         raise UserError(f"params: '{text}' is no value") from error

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -29,11 +31,11 @@ from optuna.trial import FrozenTrial, TrialState
 from anomaly_lab.callbacks.mirror import Mirror
 from anomaly_lab.callbacks.progress import Meter
 from anomaly_lab.evaluation.planted import Planting, Ranked
+from anomaly_lab.experiment import compose, record, run_folder, trust
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.experiment import record, run_folder
 from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.experiment.locks import lock
-from anomaly_lab.experiment.schema import TARGET, locate
+from anomaly_lab.experiment.schema import KEYS, TARGET, locate
 from anomaly_lab.experiment.words import own_settings
 from anomaly_lab.lesions.lesion import Lesion
 from anomaly_lab.lesions.planting import HELD_BACK, TUNING
@@ -49,6 +51,11 @@ SEEDS = range(3)  # of the planting
 WARM = 4  # trials that are finished before one is given up
 MAX_FAILURES = 3  # in a row: then something else is wrong than the values
 SETTINGS, JOURNAL, CHECK, BEST = "tuning.json", "journal.log", "held_back.json", "best.json"
+GIVEN = (  # by the question: what is judged, by whom and where it lies
+    *("name", "seed", "budget", "runs", "start_from", "start_phase", "evaluation", "callbacks"),
+    *(f"data.{key}" for key in ("root", "source", "seed", "split", "limits", "group", "twin", "store")),
+    *(f"data.{key}" for key in ("normal", "labels", "masks", "patient", "unlisted", "classes", "supervision")),
+)
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 Facts = dict[str, Any]
 
@@ -156,23 +163,31 @@ def _planned(experiment: str, words: Sequence[str]) -> Tuning:
                 f"{each}: settings are chosen by lesions planted on validation normals (objective=planted); chosen by "
                 "test labels, the test would say nothing of new patients"
             )
-    settings, overrides = own_settings(Words, words, texts=("params", "folder"))
-    space = read_space(settings.params)
+    if len(said := [each for each in words if each.startswith("params=")]) > 1:
+        raise UserError(f"params is said {len(said)} times; write all terms into one: {EXAMPLE}")
+    settings, overrides = own_settings(Words, words)
     config = configuration.load(experiment, overrides)
+    space = read_space(settings.params, partial(_as_word, config))
     if str(config.trainer.get("devices", 1)) not in ("1", "auto"):
         raise UserError("trainer.devices: a trial trains in one process; start the command several times instead")
     given = {each.partition("=")[0] for each in overrides}
     own = {}
     for parameter in space:
+        key = KEYS.get(parameter.key, parameter.key)
         if parameter.key in given:
             raise UserError(f"params: {parameter.key} is set by another word as well; leave one of them out")
-        if parameter.key == "seed" or parameter.key.startswith(("evaluation", "runs", "callbacks", "budget")):
+        if any(f"{key}.".startswith(f"{each}.") for each in GIVEN):
             raise UserError(f"params: {parameter.key} is nothing that a better detector has; tune {EXAMPLE}")
         for value in parameter.ends():
             configuration.load(experiment, [*overrides, word(parameter.key, value)])
-        own[parameter.key] = OmegaConf.select(config, parameter.key)
+        own[parameter.key] = OmegaConf.select(config, key)
     folder = Path(settings.folder) if settings.folder else Path(config.runs) / "tuning" / config.name
     return Tuning(experiment, tuple(overrides), space, settings.trials, settings.prune, folder, own, str(config.budget))
+
+
+def _as_word(config: DictConfig, key: str, text: str) -> Any:
+    """Read a text as the word `key=text` would be."""
+    return next(value for _, value in compose.leaves(configuration.values_of([f"{key}={text}"], config)))
 
 
 def _open_folder(tuning: Tuning) -> None:
@@ -363,19 +378,20 @@ def _conclude(tuning: Tuning, study: optuna.Study) -> None:
     if best is None:
         raise UserError(f"no trial of {tuning.folder} was finished; {JOURNAL} has their reasons")
     with _alone(tuning):
-        name = f"{tuning.experiment}_tuned"
-        said = OmegaConf.to_container(OmegaConf.from_dotlist([each for each in tuning.words if "=" in each]))
-        plain = {key: value for key, value in _flat(cast("Facts", said)).items() if key not in ("budget", "runs")}
-        values = {"extends": tuning.experiment, "budgets": {tuning.budget: {**plain, **best.params}}}
+        tree = configuration.values_of(tuning.words, configuration.load(tuning.experiment, tuning.words))
+        said = {key: value for key, value in compose.leaves(tree) if key not in ("name", "budget", "runs")}
+        offered = [each for layer in compose.layers_of(tuning.experiment) for each in layer.budgets]
+        budgets = {each: {**said, **best.params} for each in offered}  # a budget's own values lie above all others
         header = (
             f"# {tuning.experiment}, tuned: best of {_ended(study)} trials by lesions planted on validation normals\n"
             f"# (AUROC {best.value:.3f}, trial {best.number}). No test case was looked at.\n"
+            f"# They were tried at budget={tuning.budget}, the default here; the other budgets have them, too.\n"
         )
         experiments = tuning.folder / "experiments"
         experiments.mkdir(exist_ok=True)
-        text = header + OmegaConf.to_yaml(OmegaConf.create({"extends": values["extends"]}))
-        budgets = json.dumps(values["budgets"], indent=2)  # JSON is YAML, and keeps dotted keys as they are
-        run_folder.write_atomic(experiments / f"{name}.yaml", f"{text}budgets: {budgets}\n")
+        body = {"extends": tuning.experiment, "budget": tuning.budget, "budgets": budgets}
+        text = f"{header}{json.dumps(body, indent=2)}\n"  # JSON is YAML, and keeps dotted keys as they are
+        run_folder.write_atomic(experiments / f"{_name(tuning)}.yaml", text)
         run_folder.write_json(tuning.folder / BEST, {"trial": best.number, "auroc": best.value, **best.params})
         checked = run_folder.read_json(tuning.folder / CHECK) if (tuning.folder / CHECK).exists() else {}
         for trial in (each for each in study.trials if each.number in (best.number, _own_number(tuning, study))):
@@ -386,7 +402,7 @@ def _conclude(tuning: Tuning, study: optuna.Study) -> None:
         run_folder.write_json(tuning.folder / CHECK, checked)
     say(
         f"best: trial {best.number}, AUROC {best.value:.3f} on planted lesions; train it with\n"
-        f"  make train EXP={name} budget={tuning.budget} ANOMALY_EXPERIMENTS={experiments}\n"
+        f"  {_command(tuning)}\n"
         f"or let it be judged as it is: make resume RUN={_run_of(tuning, best.user_attrs)}"
     )
 
@@ -397,11 +413,16 @@ def _own_number(tuning: Tuning, study: optuna.Study) -> int | None:
     return same[0] if same else None
 
 
-def _flat(tree: Facts, above: str = "") -> Facts:
-    found: Facts = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-    return found
+def _name(tuning: Tuning) -> str:
+    return f"{tuning.experiment}_tuned"
+
+
+def _command(tuning: Tuning) -> str:
+    """Return the command that trains the best values: it needs what this one was given, too."""
+    folders = os.pathsep.join(filter(None, (os.environ.get(compose.ENVIRONMENT), str(tuning.folder / "experiments"))))
+    trusted = [f"TRUST={','.join(trust.packages())}"] if trust.packages() else []
+    words = [f"EXP={_name(tuning)}", f"budget={tuning.budget}", f"{compose.ENVIRONMENT}={folders}", *trusted]
+    return f"make train {shlex.join(words)}"
 
 
 def _write_page(tuning: Tuning, study: optuna.Study) -> Path:
@@ -419,5 +440,6 @@ def _write_page(tuning: Tuning, study: optuna.Study) -> Path:
             facts.get("source", ""),
             min(NORMALS, facts["data"]["counts"]["val"]["normal"]) if best else None,
             tuning.budget,
+            _command(tuning),
         )
         return page.write(tuning.folder, told)

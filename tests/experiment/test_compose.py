@@ -1,5 +1,6 @@
 """Layers by hand: which files an experiment is made of, and what their values, budgets and limits come to."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,18 @@ def test_a_users_folder_is_laid_over_the_packages_file_by_file(tmp_path: Path, m
     assert load("mine_digits").detector.width == 4
     assert set(compose.detectors()) == {"gan", "gan_mean", "mine"}
     assert compose.datasets()["scans"] == ""  # the first line of the most particular file
+
+
+def test_several_folders_stand_between_colons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("one", "two"):
+        write(tmp_path / name, f"datasets/of_{name}", "data: {root: here}\n")
+        write(tmp_path / name, "datasets/scans", f"data: {{root: {name}}}\n")
+    monkeypatch.setenv(compose.ENVIRONMENT, os.pathsep.join(str(tmp_path / name) for name in ("one", "two")))
+    assert load("gan_scans").data.root == "two"
+    assert {"of_one", "of_two"} <= set(compose.datasets())
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.setenv(compose.ENVIRONMENT, str(tmp_path / "a:b"))  # a folder that has one in its name
+    assert compose.folders()[-1] == tmp_path / "a:b"
 
 
 def test_a_file_for_a_data_set_alone_is_enough(monkeypatch: pytest.MonkeyPatch):

@@ -48,7 +48,7 @@ class Section(NamedTuple):
 
     def given(self, key: str, value: Any) -> dict[str, Any]:
         """The section with one value replaced, checked as `config.load` does it."""
-        laid = compose._merged(self.values, compose._nested({key: value}))
+        laid = compose.overlaid(self.values, compose.nested({key: value}))
         checked: Any = OmegaConf.to_container(schema.checked(self.name, OmegaConf.create(laid)))
         schema.refuse_impossible(f"{self.name}.", self.kind, {k: v for k, v in checked.items() if k != schema.TARGET})
         return dict(checked)

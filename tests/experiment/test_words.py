@@ -18,7 +18,7 @@ class Own:
 
 
 def split(*words: str) -> tuple[Own, list[str]]:
-    return own_settings(Own, words, texts=("params",), sections=("sbatch",))
+    return own_settings(Own, words, sections=("sbatch",))
 
 
 def test_a_setting_below_a_dot_is_somebody_elses() -> None:
@@ -39,3 +39,9 @@ def test_a_wrong_value_is_one_line(word: str) -> None:
     with pytest.raises(UserError) as error:
         split(word)
     assert "\n" not in str(error.value)
+
+
+def test_words_that_are_names_are_taken_as_they_were_typed() -> None:
+    own, _ = split("data=2024_01", "params=cohort #2", "sbatch.account=007", "jobs=07")
+    assert (own.data, own.params, own.sbatch, own.jobs) == ("2024_01", "cohort #2", {"account": "007"}, 7)
+    assert split("data=null")[0].data is None

@@ -9,7 +9,9 @@ import pytest
 from data.conftest import write_headct
 from data_sections import sections
 from PIL import Image
+from typer.testing import CliRunner
 
+from anomaly_lab.__main__ import app
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.datasets.folder import Folder
 from anomaly_lab.data.datasets.headct import HeadCT
@@ -196,6 +198,16 @@ def test_a_twin_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     page = engine.inspect(settings(tmp_path, "data.twin.size=24", "data.source=twin")).read_text()
     assert capsys.readouterr().err.startswith("SYNTHETIC TWIN")
     assert "Synthetic twin" in page
+
+
+def test_data_that_cannot_be_split_have_a_sheet_and_no_success(tmp_path: Path):
+    write_headct(tmp_path / "headct")
+    arguments = ["data", "headct", "budget=smoke", f"data.root={tmp_path / 'headct'}", "data.split.train_normals=10"]
+    done = CliRunner().invoke(app, [*arguments, f"runs={tmp_path / 'runs'}", f"data.store.folder={tmp_path / 'store'}"])
+    assert done.exit_code == 2
+    sheet = tmp_path / "runs" / "headct" / "data" / "datasheet.html"
+    assert f"it could not be split; {sheet} says why" in done.stderr
+    assert "Training is not possible yet" in sheet.read_text()
 
 
 def test_data_that_cannot_be_used_leave_no_sheet(tmp_path: Path):

@@ -47,6 +47,12 @@ def test_a_dry_run_trains_nothing_and_leaves_out_phases_that_are_taken_over(caps
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("data", ["folder", "planted_folder"])
+def test_a_dry_run_says_that_the_data_are_not_there(data: str):
+    with pytest.raises(UserError, match=r"nowhere: no such folder \(data.root\)"):
+        command.main("which_detector", [f"data={data}", "rows=[pca]", "data.root=nowhere"], dry_run=True)
+
+
 def test_a_page_of_what_is_finished_trains_nothing(capsys, tmp_path):
     assert command.main("toys", [], page_only=True) == 1
     assert "0 of 2 runs have a result" in capsys.readouterr().err

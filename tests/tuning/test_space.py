@@ -58,7 +58,7 @@ def test_terms_are_separated_by_blanks_commas_and_lines() -> None:
         ("a=uniform(1,2,3)", "two ends"),
         ("a=uniform(x,2)", "numbers"),
         ("a=uniform(true,2)", "numbers"),
-        ("a=uniform(.nan,2)", "first end"),
+        ("a=uniform(nan,2)", "first end"),
         ("a=int(1,2.5)", "integers"),
         ("a=int(1,9,0)", "at least 1"),
         ("a=choice(1)", "two different"),

@@ -1,8 +1,10 @@
 """Trials are shared, killed ones go on, failed ones are told, nothing of the test split is looked at."""
 
+import html
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -61,6 +63,51 @@ def test_as_many_trials_as_asked_and_the_best_is_an_experiment(tmp_path: Path, m
     assert config.data.source == "twin"
     assert json.loads((tmp_path / "tuning" / "best.json").read_text())["detector.components"] == best
     assert "Synthetic twin" in page.read_text()
+
+
+@pytest.mark.parametrize("budget", ["smoke", "laptop", "paper", None])
+def test_tuned_values_hold_at_every_budget(budget: str | None, tmp_path: Path, measured: list, monkeypatch) -> None:
+    """A budget's own values must not come back under the name of the tuned ones; what was tuned is the default."""
+    folder = tmp_path / "mine"
+    (folder / "detectors").mkdir(parents=True)
+    values = ", ".join(f"{name}: {{detector.blur: 9}}" for name in ("smoke", "laptop"))
+    (folder / "detectors" / "mine.yaml").write_text(f"extends: pca\nbudgets: {{{values}}}\n")
+    monkeypatch.setenv("ANOMALY_EXPERIMENTS", str(folder))
+    tuner.tune("mine_headct", words(tmp_path, "trials=2"))
+    monkeypatch.setenv("ANOMALY_EXPERIMENTS", f"{folder}{os.pathsep}{tmp_path / 'tuning' / 'experiments'}")
+    config = configuration.load("mine_headct_tuned", [f"budget={budget}"] if budget else [])
+    best = json.loads((tmp_path / "tuning" / "best.json").read_text())
+    assert [config.detector[key] for key in ("components", "blur")] == [
+        best[f"detector.{k}"] for k in ("components", "blur")
+    ]
+    assert config.budget == (budget or "smoke")
+
+
+def test_the_command_it_tells_works_with_a_folder_of_ones_own(tmp_path: Path, measured: list, monkeypatch) -> None:
+    folder = tmp_path / "my experiments"
+    (folder / "detectors").mkdir(parents=True)
+    (folder / "detectors" / "mine.yaml").write_text("extends: pca\n")
+    monkeypatch.setenv("ANOMALY_EXPERIMENTS", str(folder))  # as --experiments sets it
+    monkeypatch.setenv("ANOMALY_TRUST", "mypackage")
+    told = list[str]()
+    monkeypatch.setattr(tuner, "say", told.append)
+    page = tuner.tune("mine_headct", words(tmp_path, "trials=1", "data.split.file=07"))
+    line = next(line for text in told for line in text.splitlines() if "make train" in line)
+    assert line.strip() in html.unescape(page.read_text())
+    _, _, *said = shlex.split(line)
+    assert "TRUST=mypackage" in said
+    given = dict(word.split("=", 1) for word in said)
+    monkeypatch.setenv("ANOMALY_EXPERIMENTS", given["ANOMALY_EXPERIMENTS"])
+    assert configuration.load(given["EXP"], [f"budget={given['budget']}"]).data.split.file == "07"
+
+
+def test_choices_are_read_by_the_type_of_their_setting(tmp_path: Path) -> None:
+    planned = tuner._planned(
+        "pca_headct", ["budget=smoke", "params=data.crop=choice(none,head) detector.blur=choice(1,1e-1)"]
+    )
+    assert [each.values for each in planned.space] == [("none", "head"), (1, 0.1)]
+    config = configuration.load("ganomaly_folder", ["budget=smoke"])
+    assert [tuner._as_word(config, "callbacks.wandb.project", text) for text in ("07", "no")] == ["07", "no"]
 
 
 def test_more_trials_go_on_with_the_same_and_other_words_are_refused(tmp_path: Path, measured: list) -> None:
@@ -130,13 +177,18 @@ def test_failures_are_told_and_three_in_a_row_end_it(tmp_path: Path, measured: l
         (["params=detector.components=choice(4,many)"], "components"),
         (["params=seed=int(0,9)"], "nothing that a better detector has"),
         (["params=evaluation.threshold=choice(a,b)"], "nothing that a better detector has"),
+        (["params=name=choice(a,b)"], "nothing that a better detector has"),
+        (["params=data.root=choice(a,b)"], "nothing that a better detector has"),
+        (["params=data.split.val_fraction=uniform(0.1,0.4)"], "nothing that a better detector has"),
+        (["params=data.val_fraction=uniform(0.1,0.4)"], "nothing that a better detector has"),
+        (["params=detector.components=int(3,4)", "params=detector.blur=uniform(0,1)"], "params is said 2 times"),
         (["detector.blur=1"], "set by another word"),
         (["trainer.devices=2"], "one process"),
     ],
 )
 def test_what_cannot_be_tuned_is_said_before_anything_is_trained(tmp_path: Path, said: list[str], why: str) -> None:
     with pytest.raises(UserError, match=why) as error:
-        tuner.tune("pca_headct", [*words(tmp_path), *said])
+        tuner.tune("pca_headct", [*words(tmp_path)[any("params=" in each for each in said) :], *said])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "tuning").exists()
 

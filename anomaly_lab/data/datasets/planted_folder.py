@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
-from anomaly_lab.data.datasets.folder import Folder
+from anomaly_lab.data.datasets.folder import Folder, _Files
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.lesions.planting import KINDS, TUNING, plant
 from anomaly_lab.types import Case, Range, Seed, UserError
@@ -30,19 +30,20 @@ CAVEAT = (
 class PlantedFolder(Folder):
     """Any folder of normal pictures, with planted lesions to judge by.
 
+    They lie in the folder itself; or as those of Folder in its sub-folder `normal` or in a list; others are left out.
+
     Examples:
         >>> import tempfile
         >>> data = PlantedFolder(root="none", source="twin", share=0.5)
         >>> with tempfile.TemporaryDirectory() as root:
-        ...     (Path(root) / "normal").mkdir()
         ...     for name in "ab":
-        ...         (Path(root) / "normal" / f"{name}.png").touch()
+        ...         (Path(root) / f"{name}.png").touch()
         ...     [(case.id, case.label, case.split) for case in data.cases(Path(root))]
-        [('normal/a.png', 0, 'train'), ('normal/b.png', 0, 'test'), ('normal/b.png+planted', 1, 'test')]
+        [('a.png', 0, 'train'), ('b.png', 0, 'test'), ('b.png+planted', 1, 'test')]
     """
 
     name = "planted_folder"
-    where_to_get = "give a folder with the sub-folder normal, or with a labels.csv"
+    where_to_get = "give a folder of normal pictures, or one with the sub-folder normal or a labels.csv"
     version = 1
 
     def __init__(
@@ -108,6 +109,12 @@ class PlantedFolder(Folder):
     def protocol(self) -> dict[str, Any]:
         """Return the options that change pixels and masks."""
         return {**super().protocol(), "lesions_seed": self.lesions_seed}
+
+    def _by_folder(self, files: _Files) -> list[Case]:
+        """Return the cases; without any sub-folder that could give a label all are normal."""
+        if any("/" in name for name in files.pictures):
+            return super()._by_folder(files)
+        return [Case(name, self._patient(name, path), path, label=0) for name, path in files.pictures.items()]
 
     def _judged(self, patients: set[str]) -> set[str]:
         """Return the patients whose pictures are judged: those with the smallest hashes."""

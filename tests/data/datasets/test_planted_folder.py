@@ -32,6 +32,17 @@ def test_normals_alone_can_be_judged(tmp_path: Path) -> None:
     assert sum(case.label for case in cases) == sum(case.split == "test" for case in cases) / 2 == 4
 
 
+def test_a_plain_folder_holds_normals(tmp_path: Path) -> None:
+    plain = folder(tmp_path) / "normal"
+    cases = data(plain).cases(plain)
+    judged = {case.patient for case in cases if case.label}
+    assert len(judged) == 2
+    assert {case.id for case in cases if not case.label} == {path.name for path in plain.iterdir()}
+    plain.rename(tmp_path / "p1")
+    with pytest.raises(UserError, match="no class is named normal"):  # nobody said that p1 holds no disease
+        data(tmp_path).cases(tmp_path)
+
+
 def test_labelled_anomalies_are_left_out(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / "tumour").mkdir()
