@@ -72,7 +72,8 @@ def groups(index: Index, progress: Progress = lambda done, of: None) -> list[Gro
 
     Examples:
         >>> import tempfile
-        >>>         >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
         ...     groups(Index(Path(folder)))
         []
     """
@@ -164,7 +165,8 @@ def tests(index: Index, paths: Sequence[str]) -> list[Test]:
 
     Examples:
         >>> import tempfile
-        >>>         >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
         ...     tests(Index(Path(folder)), ["a"])
         []
     """
@@ -202,7 +204,8 @@ def galleries(index: Index, paths: Sequence[str]) -> list[dict[str, Any]]:
 
     Examples:
         >>> import tempfile
-        >>>         >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
         ...     galleries(Index(Path(folder)), [])
         []
     """

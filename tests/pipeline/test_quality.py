@@ -153,7 +153,7 @@ def test_a_training_that_diverged_is_named(detector: Detector) -> None:
         (["samples=2"], "samples"),
         (["features=resnet18"], "weights=package: no package has weights of resnet18; give a file, or set features="),
         (["weights=nowhere.pth"], "^weights=nowhere.pth: no such file; give a state dict of efficientnet_lite0"),
-        (["weights={"], "not valid YAML"),
+        (["weights={"], "^weights={: no such file"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_one_line(words: list[str], said: str) -> None:

@@ -133,7 +133,7 @@ class Folder(PatchDataModule):
             self._masks_in[listing] = frozenset(root / _key(row["mask"]) for row in rows if row.get("mask"))
         return self._masks_in[listing]
 
-    def _find(self, root: Path) -> _Files:
+    def _find(self, root: Path) -> Files:
         folder = root / (self.masks or _MASKS)
         if self.masks is not None and not folder.is_dir():
             raise UserError(f"{folder}: no such folder (data.masks, relative to the root or absolute); correct it")
@@ -145,9 +145,9 @@ class Folder(PatchDataModule):
             others = ", ".join(f"{count} {suffix}" for suffix, count in self.left_out.most_common(5))
             present = f", there are {others}" if others else ""
             raise UserError(f"{root}: no pictures ({' '.join(SUFFIXES)}){present}; {self.where_to_get}")
-        return _Files(files, pictures, _masks_of(pictures, folder) if folder.is_dir() else {})
+        return Files(files, pictures, _masks_of(pictures, folder) if folder.is_dir() else {})
 
-    def _by_folder(self, files: _Files) -> list[Case]:
+    def _by_folder(self, files: Files) -> list[Case]:
         """Return the cases with labels, and the split if there is one, from the sub-folders."""
         fixed = {name.partition("/")[0] for name in files.pictures} <= set(SPLITS)
         cases = []
@@ -160,7 +160,7 @@ class Folder(PatchDataModule):
             cases.append(Case(name, self._patient(name, path), path, label, mask, class_name, split))
         return cases
 
-    def _by_list(self, listing: Path, files: _Files) -> list[Case]:
+    def _by_list(self, listing: Path, files: Files) -> list[Case]:
         """Return the cases with labels, and patient, mask and split if given, from the list."""
         cases: dict[str, Case] = {}
         used: set[str] = set()
@@ -180,7 +180,7 @@ class Folder(PatchDataModule):
             raise UserError(f"{listing}: {fault}; add them, or set data.unlisted=ignore")
         return list(cases.values())
 
-    def _case(self, place: str, row: dict[str, str], name: str, files: _Files) -> Case:
+    def _case(self, place: str, row: dict[str, str], name: str, files: Files) -> Case:
         """Return the case of a row of the list."""
         label, class_name = self._label(place, row["label"])
         mask = files.all[_key(row["mask"])] if row.get("mask") else files.masks.get(name)
@@ -215,10 +215,17 @@ class Folder(PatchDataModule):
         return _Person(match[1] if self.patient.groups else match[0])
 
 
-class _Files(NamedTuple):
+class Files(NamedTuple):
     """Files below the root, by relative path.
 
-    all: all picture files. pictures: those that are not masks. masks: the mask of each picture that has one.
+    Attributes:
+        all: all picture files.
+        pictures: those that are not masks.
+        masks: the mask of each picture that has one.
+
+    Examples:
+        >>> Files({"a.png": Path("a.png")}, {}, {}).pictures
+        {}
     """
 
     all: dict[str, Path]

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
-from anomaly_lab.data.datasets.folder import Folder, _Files
+from anomaly_lab.data.datasets.folder import Files, Folder
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.lesions.planting import KINDS, TUNING, plant
 from anomaly_lab.types import Case, Range, Seed, UserError
@@ -110,7 +110,7 @@ class PlantedFolder(Folder):
         """Return the options that change pixels and masks."""
         return {**super().protocol(), "lesions_seed": self.lesions_seed}
 
-    def _by_folder(self, files: _Files) -> list[Case]:
+    def _by_folder(self, files: Files) -> list[Case]:
         """Return the cases; without any sub-folder that could give a label all are normal."""
         if any("/" in name for name in files.pictures):
             return super()._by_folder(files)
