@@ -200,7 +200,7 @@ def test_a_running_run_is_followed(server: Server, place: Path, open_page: Calla
 @pytest.mark.slow
 def test_the_served_page_compares_any_runs_and_opens_reports(server: Server, open_page: Callable[..., Any]):
     tab = open_page(server.address)
-    for path in ("vae_set/0", "pca_set/a"):
+    for path in ("vae_set/0", "vae_set/1"):
         tab.check(f"[data-path='{path}']")
     tab.click("#start")
     tab.wait_for_selector("#result section:nth-of-type(5)")

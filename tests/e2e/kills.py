@@ -290,6 +290,7 @@ def targets(work: Path) -> dict[str, Target]:
     return found | {
         "store": Target(
             lambda base: ["data", "headct", "budget=smoke", "data.source=twin", "data.twin.size=60",
+                          "data.protocol=random", "data.split.train_normals=20",
                           f"data.store.folder={base / 'store'}", f"runs={base / 'runs'}"], outcome=store_of
         ),
         "evaluate": Target(on_finished("evaluate", "evaluation.quantile=0.5"), finished),
