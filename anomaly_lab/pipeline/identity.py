@@ -68,22 +68,31 @@ def point_at_data(config: DictConfig, run: Path, facts: Mapping[str, Any], asked
 def refuse_other_data(config: DictConfig, run: Path) -> None:
     """Refuse to take a run for one of this experiment if it was trained on other files.
 
+    Files in the same place are the same, mounted or not: a finished run needs none, and whoever goes on looks at them.
+
+    Args:
+        config: the resolved experiment.
+        run: the run folder.
+
     Raises:
         UserError: says which files the run has, and how to go on with it if they were moved.
     """
     facts = record.read_provenance(run)
-    data: PatchDataModule = configuration.build(config.data)
-    root = (facts.get("data") or {}).get("root")
-    if facts.get("source") == "twin" and config.data.source == "real":
-        raise UserError(f"{run} is a run on the synthetic twin, not on {data.folder}; name another folder")
+    root, asked = (facts.get("data") or {}).get("root"), config.data.source
+    if facts.get("source") == "twin" and asked == "real":
+        raise UserError(f"{run} is a run on the synthetic twin, not on real files; name another folder")
     if facts.get("source") != "real" or root is None:  # files that have appeared leave a run on its twin
         return
+    here = Path(root).resolve()
+    if asked != "twin" and Path(config.data.root).resolve() == here:
+        return
+    data: PatchDataModule = configuration.build(config.data)
     if data.source == "twin":
         raise UserError(f"{run} is a run on the files in {root}, not on the synthetic twin; name another folder")
-    if data.folder.resolve() != Path(root).resolve():
+    if data.folder.resolve() != here:
         raise UserError(
             f"{run} is a run on the files in {root}, not on those in {data.folder.absolute()}; name another folder, or "
-            f"if the files were moved: make resume RUN={run} DATA_ROOT={data.folder}"
+            f"if the files were moved: make resume (of a finished run evaluate) RUN={run} DATA_ROOT={data.folder}"
         )
 
 

@@ -121,6 +121,8 @@ def test_the_same_command_on_other_data_is_refused(asked, tmp_path: Path) -> Non
                 asked(word)
     (tmp_path / "link").symlink_to(tmp_path / "headct")
     assert asked(f"data.root={tmp_path / 'link'}") == run
+    (tmp_path / "headct").rename(tmp_path / "unmounted")
+    assert asked() == run  # finished, it needs no data
 
 
 def test_a_folder_that_holds_something_else_is_refused_before_anything_is_read(asked, tmp_path: Path) -> None:
