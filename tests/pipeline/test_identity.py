@@ -247,6 +247,8 @@ def test_a_warm_start_from_a_run_that_saw_the_test_pictures_is_refused(base: Pat
     start = f"start_from={run}"
     with pytest.raises(UserError, match=r"was trained on \d of the cases this one is tested on .*same seed"):
         engine.train(settings(base, *SMALL, start, "seed=1", f"runs={base / 'leaky'}"))
+    with pytest.raises(UserError, match=r"was trained on \d of the cases"):  # the same files, made into other pixels
+        engine.train(settings(base, *SMALL, start, "seed=1", "data.picture.fit=stretch", f"runs={base / 'leaky'}"))
     assert not (base / "leaky").exists()
     engine.train(settings(base, *SMALL, start, f"runs={base / 'fine'}"))
 
