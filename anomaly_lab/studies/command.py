@@ -186,10 +186,10 @@ def _narrowed(whole: Study, options: Options, overrides: Sequence[str] = ()) -> 
 
 
 def _telling(options: Options, overrides: Sequence[str]) -> dict[str, str]:
-    """What makes the runs others than the study's own: another data set, its folder, settings of all runs.
+    """Return what makes the runs others than the study's own: another data set, its folder, settings of all runs.
 
     Returns:
-        Each as a reader sees it, without the place of a folder: the whole word.
+        By each word as the page shows it, what tells it apart beyond that: of data.root the whole path, otherwise "".
     """
     found = {f"data={options.data}": ""} if options.data else {}
     for word in sorted(overrides):
@@ -197,7 +197,7 @@ def _telling(options: Options, overrides: Sequence[str]) -> dict[str, str]:
         if key == "data.root":
             root = Path(value).expanduser().absolute()
             found[f"{key}={root.name}"] = str(root)
-        elif key not in NAMES_AND_PLACES and not word.startswith(HOW):
+        elif key == "data.source" or (key not in NAMES_AND_PLACES and not word.startswith(HOW)):
             found[word] = ""
     return found
 
