@@ -54,7 +54,7 @@ class Asked(NamedTuple):
                     raise UserError(f"{word}: takes a number below {2**16}")
                 asked = asked._replace(port=int(value))
             else:
-                asked = asked._replace(runs=Path(value))
+                asked = asked._replace(runs=Path(value).expanduser())  # a shell leaves `runs=~/x` alone
         return asked
 
 

@@ -51,8 +51,8 @@ class Options:
         runs: folder of the run folders; the study's own folder is runs/studies/<name>.
         budget: replaces the study's budget.
         rows, datasets, seeds: restrict the study to these; empty for all. The page of a part of a study, or of one on
-            other data or with other settings, has a folder of its own in that of the study, and leaves the page of the
-            whole as it is.
+            other data, with other settings or at another budget, has a folder of its own in that of the study, and
+            leaves the page of the whole as it is.
         data: of a study on one data set, the name of the data set to take instead, such as folder.
     """
 
@@ -107,6 +107,8 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     """
     options, overrides = _split(words)
     whole = plan.load(name)
+    if options.budget and plan.resolved_budget(whole) == options.budget:
+        options.budget = None  # the study's own, said aloud
     whole = dataclasses.replace(whole, budget=options.budget or whole.budget)
     whole = plan.on(whole, options.data) if options.data else whole
     study, part = _narrowed(whole, options, overrides)
@@ -186,12 +188,12 @@ def _narrowed(whole: Study, options: Options, overrides: Sequence[str] = ()) -> 
 
 
 def _telling(options: Options, overrides: Sequence[str]) -> dict[str, str]:
-    """Return what makes the runs others than the study's own: another data set, its folder, settings of all runs.
+    """Return what makes the runs others than the study's own: another budget or data set, its folder, settings.
 
     Returns:
         By each word as the page shows it, what tells it apart beyond that: of data.root the whole path, otherwise "".
     """
-    found = {f"data={options.data}": ""} if options.data else {}
+    found = {f"{key}={value}": "" for key in ("budget", "data") if (value := getattr(options, key))}
     for word in sorted(overrides):
         key, _, value = word.partition("=")
         if key == "data.root":

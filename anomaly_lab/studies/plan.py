@@ -370,6 +370,19 @@ def _add(study: Study, key: Key, overrides: Sequence[str], runs: dict[Key, Plann
     runs[key] = Planned(key, experiment, (*words, *repeat), config, start)
 
 
+def resolved_budget(study: Study) -> str:
+    """Return a study's budget, "auto" resolved for this machine.
+
+    Examples:
+        >>> resolved_budget(Study("toy", "Toy", budget="smoke"))
+        'smoke'
+    """
+    if study.budget != "auto":
+        return study.budget
+    row, dataset = next(iter(study.rows.values())), next(iter(study.datasets))
+    return _budget(row.experiment.replace("{dataset}", study.datasets[dataset].experiments or dataset), study.budget)
+
+
 @cache
 def _budget(experiment: str, budget: str) -> str:
     """Return the budget, resolved for this machine if it is "auto"."""

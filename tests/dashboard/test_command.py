@@ -25,6 +25,12 @@ def test_runs_lie_in_runs_unless_told_otherwise(place: Path, monkeypatch: pytest
     assert (place / "dashboard.html").is_file()
 
 
+def test_runs_may_lie_below_the_home_folder(place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(place.parent))  # a shell leaves a `~` behind a `=` alone
+    command.write([f"runs=~/{place.name}"])
+    assert (place / "dashboard.html").is_file()
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["rusn=x"], "rusn=x: there is no such setting here. Did you mean: 'runs'"), (["runs="], "runs=: there is no such"),
     (["port=0x1"], "port=0x1: takes a number below 65536"), (["port=65536"], "takes a number below"),

@@ -15,7 +15,7 @@ TOY = """
 data: {_target_: study_runs.Data}
 detector: {_target_: study_runs.Detector}
 trainer: {_target_: study_runs.Trainer}
-budgets: {smoke: {}}
+budgets: {smoke: {}, laptop: {}}
 """
 STUDY = """
 title: Toys
@@ -91,6 +91,17 @@ def test_a_study_on_other_data_or_with_other_settings_leaves_the_page_of_the_who
     before = sorted(folder.glob("*/index.html"))
     command.main("toys", [f"data.root={tmp_path}/one/set"], page_only=True)  # the same folder
     assert sorted(folder.glob("*/index.html")) == before
+
+
+def test_a_study_at_another_budget_leaves_the_page_of_the_whole_as_it_is(tmp_path):
+    folder = tmp_path / "runs/studies/toys"
+    command.main("toys", ["budget=smoke"], page_only=True)  # its own
+    assert not list(folder.glob("*/index.html"))
+    whole = (folder / "index.html").read_bytes()
+    command.main("toys", ["budget=laptop"], page_only=True)
+    (part,) = folder.glob("with-budget_laptop-*/index.html")
+    assert "<h1>Toys: with budget=laptop</h1>" in part.read_text()
+    assert (folder / "index.html").read_bytes() == whole
 
 
 def test_the_folder_of_a_part_has_a_name_that_every_disk_takes():
