@@ -9,6 +9,7 @@ Example:
 The API is imported on first use, so that importing the package is fast.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from anomaly_lab.api import train as train
     from anomaly_lab.data import datasets as datasets
     from anomaly_lab.loading import load as load
+
+# Read when torch is first imported. By default the threads of one operation spin while they wait for each other, and where
+# other programs run, that can make a training a hundred times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 _API = ("Run", "evaluate", "experiments", "export", "predict", "quality", "resume", "show", "train")

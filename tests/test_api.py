@@ -1,5 +1,6 @@
 """The Python API is the command line's code: same settings, same run, same errors."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,16 @@ def test_experiments_data_sets_and_detectors_are_found() -> None:
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, anomaly_lab; assert not {'torch', 'pytorch_lightning', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("given", "spins"), [({}, "0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")])
+def test_threads_do_not_wait_by_spinning_unless_told_to(given: dict[str, str], spins: str) -> None:
+    """Where other programs run, spinning makes an iteration a hundred times as long."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    command = [sys.executable, "-c", "import anomaly_lab, torch; torch.ones(2).sum()"]
+    shown = subprocess.run(
+        command, env=kept | given | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True, check=True
+    ).stderr
+    if "GOMP_SPINCOUNT" not in shown:
+        pytest.skip("torch is not built with GNU's OpenMP here")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in shown
