@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from anomaly_lab.data import datasets as datasets
     from anomaly_lab.loading import load as load
 
-# Read when torch is first imported. By default the threads of one operation spin while they wait for each other, and where
+# Read when torch is first imported. By default the threads of one operation spin while they wait for each other; where
 # other programs run, that can make a training a hundred times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
