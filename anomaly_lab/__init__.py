@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from anomaly_lab.data import datasets as datasets
     from anomaly_lab.loading import load as load
 
-# Read when torch is first imported. By default the threads of one operation spin while they wait for each other; where
-# other programs run, that can make a training a hundred times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch is first imported: for how long a thread spins before it sleeps while it waits for others. With GNU
+# OpenMP's 300 000 turns, an iteration can take a hundred times as long where other programs run; these are enough where
+# none does.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 __version__ = "0.1.0"
 _API = ("Run", "evaluate", "experiments", "export", "predict", "quality", "resume", "show", "train")
