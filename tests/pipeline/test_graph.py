@@ -41,14 +41,16 @@ def run_back(made: graph.Graph, path: Path, image: Tensor) -> list[Tensor]:
     return [torch.cat(blocks) for blocks in zip(*said, strict=True)]
 
 
-def check_agrees(detector: Detector, image: Tensor, folder: Path, formats: tuple[str, ...] = ("onnx", "pt2")) -> None:
+def check_agrees(
+    detector: Detector, image: Tensor, folder: Path, formats: tuple[str, ...] = ("onnx", "pt2"), rounding: float = 1e-5
+) -> None:
     made = graph.traced(detector, tuple(image.shape[1:]))
     wanted = outputs(detector, image)
     assert len(made.outputs) == len(wanted)
     for format in formats:
         for value, got in zip(wanted, run_back(made, folder / f"model.{format}", image), strict=True):
             assert got.shape == value.shape
-            assert (got - value).abs().max() <= 1e-5 * value.abs().max().clamp_min(1e-30), format
+            assert (got - value).abs().max() <= rounding * value.abs().max().clamp_min(1e-30), format
 
 
 @pytest.mark.slow
@@ -123,7 +125,9 @@ def test_class_activation_leaves_whatever_weights_ask_for_gradients(head: str, t
     for asked in (True, False):
         detector.requires_grad_(asked)
         assert outputs(detector, image)[1].amax((1, 2, 3)).count_nonzero() > 0
-        check_agrees(detector, image, tmp_path, ("onnx",))
+        # A map is a sum of 512 terms that nearly cancel: two of torch's own kernels differ by 5e-6 of it, ONNX by 5e-6 with
+        # one thread and by 1.1e-5 with two (an EPYC with AVX-512).
+        check_agrees(detector, image, tmp_path, ("onnx",), rounding=3e-5)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
