@@ -125,8 +125,8 @@ def test_class_activation_leaves_whatever_weights_ask_for_gradients(head: str, t
     for asked in (True, False):
         detector.requires_grad_(asked)
         assert outputs(detector, image)[1].amax((1, 2, 3)).count_nonzero() > 0
-        # A map is a sum of 512 terms that nearly cancel: two of torch's own kernels differ by 5e-6 of it, ONNX by 5e-6 with
-        # one thread and by 1.1e-5 with two (an EPYC with AVX-512).
+        # A map is a sum of 512 terms that nearly cancel: two of torch's own kernels differ by 5e-6 of it, ONNX by 5e-6
+        # with one thread and by 1.1e-5 with two (an EPYC with AVX-512).
         check_agrees(detector, image, tmp_path, ("onnx",), rounding=3e-5)
 
 
