@@ -107,9 +107,10 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     """
     options, overrides = _split(words)
     whole = plan.load(name)
-    if options.budget and plan.resolved_budget(whole) == options.budget:
-        options.budget = None  # the study's own, said aloud
+    own = plan.resolved_budget(whole)
     whole = dataclasses.replace(whole, budget=options.budget or whole.budget)
+    if plan.resolved_budget(whole) == own:
+        options.budget = None  # its own, said aloud: the page is that of the whole
     whole = plan.on(whole, options.data) if options.data else whole
     study, part = _narrowed(whole, options, overrides)
     launcher = _launcher(options, study, overrides)

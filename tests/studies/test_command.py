@@ -104,6 +104,19 @@ def test_a_study_at_another_budget_leaves_the_page_of_the_whole_as_it_is(tmp_pat
     assert (folder / "index.html").read_bytes() == whole
 
 
+def test_a_budget_said_aloud_is_kept_where_the_study_has_auto(tmp_path, monkeypatch):
+    file = tmp_path / "experiments" / "studies" / "toys.yaml"
+    file.write_text(STUDY.replace("budget: smoke", "budget: auto"))
+    monkeypatch.setattr(plan, "_budget", lambda experiment, budget: "laptop" if budget == "auto" else budget)
+    for words in (["budget=laptop"], ["budget=auto"], []):
+        command.main("toys", words, page_only=True)
+    assert not list((tmp_path / "runs/studies/toys").glob("*/index.html"))
+    seen = []
+    monkeypatch.setattr(command, "_launcher", lambda options, study, overrides: seen.append(study.budget))
+    command.main("toys", ["budget=laptop"], page_only=True)  # a cluster's login node refuses auto, not this
+    assert seen == ["laptop"]
+
+
 def test_the_folder_of_a_part_has_a_name_that_every_disk_takes():
     rows = {f"row {i}/{'x' * 20}": plan.Row("R", "toy_set") for i in range(12)}
     study = plan.Study("toys", "Toys", datasets={"set": plan.DataSet("Set")}, rows=rows)
