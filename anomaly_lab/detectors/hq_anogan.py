@@ -15,13 +15,13 @@ from torch.optim import Optimizer
 from torchvision.transforms.functional import gaussian_blur
 
 from anomaly_lab.detectors.families.gan import GenerativeDetector
-from anomaly_lab.detectors.families.optimizers import Ranger, lazy_adam
+from anomaly_lab.detectors.families.optimizers import Ranger, lazy_adam, scale_rate
 from anomaly_lab.losses.cross_entropy import discriminator_loss, generator_loss
 from anomaly_lab.losses.perceptual import perceptual_distance, perceptual_map
 from anomaly_lab.losses.reconstruction import mean_squared
 from anomaly_lab.losses.stylegan2 import path_lengths, r1_penalty
 from anomaly_lab.networks import stylegan2
-from anomaly_lab.networks.augmentation import AugmentD
+from anomaly_lab.networks.augmentation import ADA, AugmentD
 from anomaly_lab.networks.pretrained import Normalisation
 from anomaly_lab.networks.psp import Backbone, BackboneName, StyleEncoder
 from anomaly_lab.networks.styles import COMPONENTS, NormalStyles
@@ -84,6 +84,7 @@ class HQAnoGAN(GenerativeDetector):
         encoder_width: channels of E's first stage.
         augment_d: augmentation of all images D sees in training: `ada_bgc` is the paper's; `ada_medical` has neither
             quarter turns nor the luma flip.
+        augment_p: probability of each of its transforms; None lets it follow how sure D is, as ADA does.
         r1_weight: gamma, weight of the R1 penalty; None for .0002 · pixels / batch_size, StyleGAN2-ADA's rule.
         path_weight: weight of the path length penalty; 0 leaves it out.
         mixing: probability of style mixing.
@@ -92,6 +93,7 @@ class HQAnoGAN(GenerativeDetector):
         encoder_iterations: length of the second phase.
         lr_gan: learning rate of G and D.
         lr_encoder: learning rate of E.
+        anneal: share of `gan` at whose end the rate of G and D falls linearly to 0; 0 keeps it, as in the paper.
         pixel_weight: weight of the mean squared error in E's loss.
         perceptual_weight: weight of the perceptual distance in E's loss.
         feature_weight: weight of the distance of D's last 4×4 maps in E's loss.
@@ -145,6 +147,7 @@ class HQAnoGAN(GenerativeDetector):
         backbone: BackboneName = "irse50",
         encoder_width: Width = 64,
         augment_d: AugmentD = "ada_medical",
+        augment_p: Fraction | None = None,
         r1_weight: Weight | None = 1.0,
         path_weight: Weight = 2.0,
         mixing: Fraction = 0.9,
@@ -153,6 +156,7 @@ class HQAnoGAN(GenerativeDetector):
         encoder_iterations: Iterations = 100_000,
         lr_gan: Rate = 2.5e-3,
         lr_encoder: Rate = 1e-4,
+        anneal: Fraction = 0.0,
         pixel_weight: Weight = 1.0,
         perceptual_weight: Weight = 0.8,
         feature_weight: Weight = 0.0,
@@ -169,6 +173,10 @@ class HQAnoGAN(GenerativeDetector):
     ) -> None:
         super().__init__(augment_d)
         self.save_hyperparameters()
+        if augment_p is not None:
+            if not isinstance(self.augmentation, ADA):
+                raise ValueError(f"augment_p={augment_p} is the probability of ADA; augment_d={augment_d} has none")
+            self.augmentation.fix(augment_p)
         side, channels = patch_size[0], stylegan2.channels_at(patch_size, width, channel_cap)
         self.generator = stylegan2.StyleGenerator(latent_dim, in_channels, channels, mapping_layers)
         self.discriminator = stylegan2.StyleDiscriminator(in_channels, channels, deviation_group)
@@ -241,6 +249,7 @@ class HQAnoGAN(GenerativeDetector):
     def gan_step(self, batches: Tensor) -> None:
         """Take a step of G and one of D on each mini-batch of [1, B, C, H, W]; now and then one on each penalty."""
         p, i = self.settings, self.iterations_done
+        self.slow_down("gan", "generator", "discriminator")
         for real in batches:
             self.step_optimizer("generator", self.generator_loss, real)
             if p.path_weight and i % PATH_EVERY == 0:
@@ -249,6 +258,17 @@ class HQAnoGAN(GenerativeDetector):
             if self.r1_weight and i % R1_EVERY == 0:
                 self.step_optimizer("discriminator", self.slope_penalty, real)
             stylegan2.follow(self.averages, self.generator, self.average_decay((i + 1) * p.batch_size))
+
+    def slow_down(self, phase: str, *networks: str) -> None:
+        """Let the rates of networks fall linearly to 0 over the last `anneal` of a phase (≠ paper: constant rates).
+
+        A short training needs a high rate, with which G turns round what it looks for; its average lies between.
+        """
+        span, share = self.schedule.span(phase), self.settings.anneal
+        if share:
+            left = (span.stop - self.iterations_done) / len(span)
+            for network in networks:
+                scale_rate(self._optimizer(network), min(1.0, left / share))
 
     def average_decay(self, images: int) -> float:
         """Return the weight of the past in G's average, after this many images."""

@@ -109,12 +109,29 @@ class ADA(_Drawn):
         super().__init__()
         self.register_buffer("p", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(2))  # sum and number of signs since p was last adapted
+        self.is_fixed = False
 
     def track(self, signs: Tensor) -> None:
         self.seen += torch.stack([signs.sum(), signs.new_full((), len(signs))])
 
+    def fix(self, p: float) -> None:
+        """Set p, and let it follow nothing: the published code's fixed augmentation.
+
+        Examples:
+            >>> ada = ADA()
+            >>> ada.fix(0.25)
+            >>> ada.track(torch.ones(64))
+            >>> ada.adapt(share=0.5)
+            >>> ada.p
+            tensor(0.2500)
+        """
+        self.p.fill_(p)
+        self.is_fixed = True
+
     def adapt(self, share: float) -> None:
         """Move p by the signs recorded since the last call; `share` is the fraction of the training that they cover."""
+        if self.is_fixed:
+            return
         total, count = self.seen
         step = (count / self.SPEED).clamp_min(share / self.LEAST_SHARE) * count.sign()
         self.p += step * (total / count.clamp_min(1) - self.TARGET).sign()

@@ -17,6 +17,7 @@ from anomaly_lab.detectors.hq_anogan import HQAnoGAN
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.losses.perceptual import perceptual_distance
+from anomaly_lab.networks.augmentation import ADA
 from anomaly_lab.networks.styles import APART, COMPONENTS
 from anomaly_lab.pipeline.warm_start import WarmStart
 from anomaly_lab.types import UserError
@@ -33,6 +34,7 @@ TOY = Toy(
         "r1_weight": None,
         "average_images": None,
         "gan_iterations": 200,
+        "anneal": 0.5,
         "encoder_iterations": 300,
         "lr_encoder": 0.002,
         "samples": 256,
@@ -119,12 +121,30 @@ def test_without_penalties_there_are_plain_steps(fit: Fit, pictures: Tensor) -> 
     assert [opt.param_groups[0]["lr"] for opt in detector.configure_optimizers()[:2]] == [0.0025, 0.0025]
 
 
+def test_rates_fall_to_zero_at_the_end_of_the_phase(fit: Fit, pictures: Tensor) -> None:
+    """Of 8 iterations the last 4 have rates of 4/4, 3/4, 2/4 and 1/4, penalties' factors included; E keeps its own."""
+    for done, factor in ((1, 1.0), (4, 1.0), (5, 1.0), (6, 0.75), (7, 0.5), (8, 0.25), (10, 0.25)):
+        detector = fit(tiny(gan_iterations=8, anneal=0.5), pictures, iterations=done)
+        generator, discriminator, encoder = (opt.param_groups[0]["lr"] for opt in detector.optimizers())
+        assert generator == pytest.approx(0.0025 * 4 / 5 * factor)
+        assert discriminator == pytest.approx(0.0025 * 16 / 17 * factor)
+        assert encoder == 1e-4
+
+
 def test_automatic_weights_are_stylegan2_adas() -> None:
     assert tiny(r1_weight=None, batch_size=16).r1_weight == pytest.approx(0.0002 * 32 * 32 / 16)
     assert tiny(r1_weight=3.0).r1_weight == 3
     late = tiny(average_images=None, batch_size=16).average_decay(10**9)
     assert late == pytest.approx(0.5 ** (1 / 312.5))
     assert tiny(average_images=1000, batch_size=10).average_decay(10**9) == pytest.approx(0.5**0.01)
+
+
+def test_a_probability_of_ada_may_be_fixed(fit: Fit, pictures: Tensor) -> None:
+    detector = fit(tiny(gan_iterations=8, augment_p=0.25), pictures, iterations=8)
+    assert isinstance(detector.augmentation, ADA)
+    assert detector.augmentation.p == 0.25
+    with pytest.raises(ValueError, match=r"augment_p=0.5 is the probability of ADA; augment_d=none has none"):
+        tiny(augment_d="none", augment_p=0.5)
 
 
 def test_the_average_begins_with_few_images() -> None:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import nn
-from torch.optim import Adam, RAdam, RMSprop
+from torch.optim import Adam, Optimizer, RAdam, RMSprop
 
 
 def tensorflow_rmsprop(parameters: Iterable[nn.Parameter], lr: float) -> RMSprop:
@@ -50,6 +51,24 @@ def lazy_adam(parameters: Iterable[nn.Parameter], lr: float, interval: int) -> A
     """
     c = interval / (interval + 1) if interval else 1.0
     return Adam(parameters, lr * c, betas=(0.0, 0.99**c), eps=1e-8)
+
+
+def scale_rate(optimizer: Optimizer | LightningOptimizer, factor: float) -> None:
+    """Set the learning rate to that with which an optimiser was made, times a factor; its state knows both.
+
+    Args:
+        optimizer: any optimiser, as torch or Lightning has it.
+        factor: 1 for the rate at the beginning.
+
+    Examples:
+        >>> optimizer = lazy_adam([nn.Parameter(torch.zeros(1))], lr=0.1, interval=0)
+        >>> for factor in (0.5, 0.25):
+        ...     scale_rate(optimizer, factor)
+        >>> optimizer.param_groups[0]["lr"]
+        0.025
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 class Ranger(RAdam):
