@@ -84,7 +84,7 @@ class HQAnoGAN(GenerativeDetector):
         encoder_width: channels of E's first stage.
         augment_d: augmentation of all images D sees in training: `ada_bgc` is the paper's; `ada_medical` has neither
             quarter turns nor the luma flip.
-        augment_p: probability of each of its transforms; None lets it follow how sure D is, as ADA does.
+        augment_p: probability of each transform of ADA; None lets it follow how sure D is, as ADA does.
         r1_weight: gamma, weight of the R1 penalty; None for .0002 · pixels / batch_size, StyleGAN2-ADA's rule.
         path_weight: weight of the path length penalty; 0 leaves it out.
         mixing: probability of style mixing.
@@ -173,9 +173,7 @@ class HQAnoGAN(GenerativeDetector):
     ) -> None:
         super().__init__(augment_d)
         self.save_hyperparameters()
-        if augment_p is not None:
-            if not isinstance(self.augmentation, ADA):
-                raise ValueError(f"augment_p={augment_p} is the probability of ADA; augment_d={augment_d} has none")
+        if augment_p is not None and isinstance(self.augmentation, ADA):  # a budget sets it, whatever `augment_d` is
             self.augmentation.fix(augment_p)
         side, channels = patch_size[0], stylegan2.channels_at(patch_size, width, channel_cap)
         self.generator = stylegan2.StyleGenerator(latent_dim, in_channels, channels, mapping_layers)

@@ -54,6 +54,8 @@ DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value the
     "data.crop": "none",
     "score.features": False,
     "score.share": 0.05,
+    "detector.augment_p": None,
+    "detector.anneal": 0.0,
 }
 OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used
 ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed

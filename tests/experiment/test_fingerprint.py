@@ -1,9 +1,11 @@
 """Fingerprints: what makes two runs the same, and what does not."""
 
+import inspect
 from dataclasses import fields
 
 import pytest
 
+from anomaly_lab.detectors.hq_anogan import HQAnoGAN
 from anomaly_lab.experiment import config, fingerprint
 from anomaly_lab.experiment.fingerprint import DEFAULTS_OF_NEW_KEYS, of_code, of_config
 
@@ -219,3 +221,11 @@ def test_a_setting_that_older_runs_lack_does_not_make_them_another_run(
         value = getattr(kind(), name)
         assert DEFAULTS_OF_NEW_KEYS[f"{section}.{name}"] == value
         assert of_config({**older, section: {**older[section], name: value}}) == of_config(older)
+
+
+@pytest.mark.parametrize("name", ["augment_p", "anneal"])
+def test_a_setting_that_older_runs_of_a_detector_lack_does_not_make_them_another_run(name: str) -> None:
+    value = inspect.signature(HQAnoGAN).parameters[name].default
+    older = {"_target_": f"{HQAnoGAN.__module__}.HQAnoGAN", "lr_gan": 0.002}
+    assert of_config({"detector": {**older, name: value}}) == of_config({"detector": older})
+    assert of_config({"detector": {**older, name: 0.5}}) != of_config({"detector": older})
