@@ -174,6 +174,13 @@ def test_owners_split_stands_and_only_held_out_normals_are_drawn():
     assert all(split[case.id] == "" for case in cases[:20] if case.label == 1)
 
 
+def test_of_an_official_split_there_are_no_folds():
+    """All of them would be that split, and a study would take one result for several."""
+    cases = [Case(f"{i:02d}", f"p{i}", Path("x"), int(i > 15), split="train" if i < 8 else "test") for i in range(20)]
+    with pytest.raises(UserError, match=r"folds=4: the data set has an official split.* set folds to 0"):
+        split_by_seed(cases, SplitRule(folds=4))
+
+
 def test_owners_val_is_kept_where_there_is_one():
     cases = [Case(str(i), f"p{i}", Path("x"), int(i == 9), split=["train", "val", "test"][i % 3]) for i in range(10)]
     cases[9] = Case("9", "p9", Path("x"), 1, split="test")
