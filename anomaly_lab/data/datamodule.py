@@ -404,6 +404,12 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         """The splits after `setup`, to be kept with a run and pinned by whoever goes on with it."""
         return RecordedSplit.of(self.store, self.rows, self.listed, self.targets)
 
+    def is_as_recorded(self, recorded: RecordedSplit) -> bool:
+        """Whether what `setup` drew is what a run recorded: the same pictures, labels and masks in the same splits."""
+        rows = recorded.rows(self.store.index, supervised=self.labelling is not None)
+        same_split = all(np.array_equal(members, self.rows[name]) for name, members in rows.items())
+        return same_split and not recorded.changes(self.listed, self.store, self.targets)
+
     def _open_drawn(self, cases: list[Case], tolerant: bool) -> None:
         """Draw the split and open the store of what it needs."""
         self.split = self._split(cases, tolerant)
