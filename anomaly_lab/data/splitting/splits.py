@@ -118,7 +118,7 @@ def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
 
     Raises:
         UserError: no case is anomalous, no normal patient would be left for training or for the test, or there are to
-            be folds of an official split.
+            be folds of an official split, or more folds than patients to be judged in each.
 
     Examples:
         >>> cases = [Case(id=name, patient=name, image=Path(name), label=int(name == "e")) for name in "abcde"]
@@ -309,6 +309,15 @@ def _folds(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[
         raise UserError(
             f"data.split.folds={rule.folds}: {len(names)} patients are too few for so many folds; use fewer folds"
         )
+    judged = {"anomalous": anomalous.intersection(names)}
+    if not rule.within:  # with labels per patch, anomalous patients have normal patches as well
+        judged["normal"] = {case.patient for case in cases if case.label == 0}
+    for name, patients in judged.items():
+        if len({fold[patient] for patient in patients}) < rule.folds:
+            raise UserError(
+                f"data.split.folds={rule.folds}: {len(patients)} {name} patients are too few for one in each fold; use "
+                "fewer folds, or 0 for a single split (those of a study in its file)"
+            )
     split = dict.fromkeys(normal, "train") | dict.fromkeys(normal[len(normal) - held_out :], "val")
     return {case.id: "test" if fold[case.patient] == rule.fold else split.get(case.patient, "") for case in cases}
 

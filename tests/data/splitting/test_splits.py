@@ -237,6 +237,18 @@ def test_more_folds_than_patients_are_refused():
         split_by_seed(_cases([0, 1]), SplitRule(folds=5, fold=4))
 
 
+@pytest.mark.parametrize("few", ["anomalous", "normal"])
+def test_a_fold_without_anomalous_or_normal_patients_is_refused_in_every_fold(few):
+    """It has no AUROC, and so the mean over folds has none."""
+    cases = _cases([int((i < 3) == (few == "anomalous")) for i in range(20)])
+    for fold in range(4):
+        with pytest.raises(UserError, match=f"folds=4: 3 {few} patients are too few .* use fewer folds"):
+            split_by_seed(cases, SplitRule(folds=4, fold=fold, val_fraction=0))
+    for fold in range(3):
+        split = split_by_seed(cases, SplitRule(folds=3, fold=fold, val_fraction=0))
+        assert {case.label for case in cases if split[case.id] == "test"} == {0, 1}
+
+
 def test_cases_whose_place_the_owners_left_open_are_drawn():
     extra = [Case(f"x{i}", f"x{i}", Path("x"), i % 2, split="test") for i in range(6)]
     split = split_by_seed([*HEADCT, *extra], SplitRule(75, 0.1))
