@@ -344,7 +344,7 @@ def _row(run: Path, path: str, record: _Record, held: bool) -> Row:
     )  # fmt: skip
     told: dict[str, Any] = row._asdict()
     texts = {name: value[:LONGEST] for name, value in told.items() if isinstance(value, str) and name != "path"}
-    return Row(**(told | texts | {"group": _group(row, data.get("root"), config)}))
+    return Row(**(told | texts | {"group": _group(row, data, config)}))
 
 
 def state(held: bool) -> str:
@@ -366,10 +366,12 @@ def _figure(figure: object) -> tuple[float | None, float | None, float | None]:
     return figure.get("value"), figure.get("low"), figure.get("high")
 
 
-def _group(row: Row, root: str | None, config: Mapping[str, str]) -> str:
+def _group(row: Row, data: Mapping[str, Any], config: Mapping[str, str]) -> str:
     """Hash what runs have in common that repeat each other."""
-    place = root if row.source == "real" else None  # two folders of pictures are two data sets
-    told = [row.experiment, row.data, row.source, place, row.budget, sorted(repeated(config).items())]
+    place = data.get("root") if row.source == "real" else None  # two folders of pictures are two data sets
+    limited = any(key.startswith("data.limits.") for key in config)  # then a seed draws what is read
+    content = None if limited else data.get("fingerprint")
+    told = [row.experiment, row.data, row.source, place, content, row.budget, sorted(repeated(config).items())]
     return hashlib.sha256(json.dumps(told).encode(errors="replace")).hexdigest()[:12]
 
 

@@ -46,6 +46,7 @@ from anomaly_lab.data.splitting.splits import (
     Split,
     SplitRule,
     refuse_divided,
+    refuse_folds,
     split_by_file,
     split_by_seed,
     split_supervised,
@@ -165,6 +166,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         implied: settings that run folders of older versions lack, with the values that these runs had.
         source: "real" or "twin", set by the constructor.
         folder: root of the files in use.
+        folded: whether `cases` has set the splits itself, by the folds of `data.split.folds`.
 
     Examples:
         >>> import tempfile
@@ -296,7 +298,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self.twin = twin
         self.source, self.folder = self._choose(Path(root), source)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # for more ranks than test batches
-        self.unsplit = ""
+        self.unsplit, self.folded = "", False
         self.left_out: Counter[str] = Counter()
         self.other_classes: dict[str, int] = {}
         self.targets: np.ndarray | None = None
@@ -368,8 +370,6 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         if self.source == "twin":
             self._make_twin()
         cases = self._listed()
-        self.listed = [case.id for case in cases]
-        self.declared = {case.id: case.patient for case in cases}
         if self.group == "likeness":
             cases = self._grouped(cases)
         if self._recorded is None:
@@ -378,6 +378,17 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             self._open_recorded(cases, self._recorded)
         self.by_owners = self.split_rule.file is None and any(case.split for case in cases)
         self._ready = True
+
+    def check_split(self) -> None:
+        """Split the real files and forget it, so that what cannot be split is said before trainings wait for it.
+
+        No picture is read; those whose patients are found by their pictures say it when they are set up.
+
+        Raises:
+            UserError: as `setup`.
+        """
+        if self.source == "real" and self.group == "patient":
+            self._split(self._listed(), tolerant=False)
 
     def pin(self, recorded: RecordedSplit, accept_changes: bool = False) -> None:
         """Make `setup` use a recorded split instead of drawing one.
@@ -392,6 +403,12 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     def record(self) -> RecordedSplit:
         """The splits after `setup`, to be kept with a run and pinned by whoever goes on with it."""
         return RecordedSplit.of(self.store, self.rows, self.listed, self.targets)
+
+    def is_as_recorded(self, recorded: RecordedSplit) -> bool:
+        """Whether what `setup` drew is what a run recorded: the same pictures, labels and masks in the same splits."""
+        rows = recorded.rows(self.store.index, supervised=self.labelling is not None)
+        same_split = all(np.array_equal(members, self.rows[name]) for name, members in rows.items())
+        return same_split and not recorded.changes(self.listed, self.store, self.targets)
 
     def _open_drawn(self, cases: list[Case], tolerant: bool) -> None:
         """Draw the split and open the store of what it needs."""
@@ -456,11 +473,12 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def _split(self, cases: Sequence[Case], tolerant: bool) -> dict[str, str]:
         """Return the split of every case id, from the user's file or drawn."""
-        rule = self.split_rule
+        rule = replace(self.split_rule, folds=0, fold=0) if self.folded else self.split_rule
         if rule.by == "image":
             cases = [replace(case, patient=case.id) for case in cases]
         try:
             if rule.file is not None:
+                refuse_folds(self.split_rule, f"data.split.file={rule.file} is a split")
                 split = split_by_file(cases, Path(rule.file), rule.within or rule.supervised)
                 return split if self.labelling is None else self._of_classes(cases, split)
             if self.labelling is not None:
@@ -616,6 +634,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         labelled = Coded.of_cases(cases)
         for number, labels in enumerate(labelled.distinct):
             labels.refuse_contradictions(cases[int(np.argmax(labelled.code == number))].id)
+        self.listed = [case.id for case in cases]
+        self.declared = {case.id: case.patient for case in cases}
         self.counted = self.census(cases)
         if self.source == "real" and self.counted.get("images") == self.official.get("images"):
             for name, count in self.official.items():

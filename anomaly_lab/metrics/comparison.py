@@ -44,7 +44,7 @@ class Paired(NamedTuple):
         difference: mean of A - B.
         effect: Cohen's d_z, the mean difference divided by the standard deviation of the differences.
         rank_biserial: share of the rank sum that favours A minus the share that favours B, in [-1, 1].
-        t: p-value of the paired t-test.
+        t: p-value of the paired t-test; nan if all differences are the same, for want of a spread to judge them by.
         wilcoxon: p-value of the signed-rank test, exact if no two differences tie and none is 0.
     """
 
@@ -130,8 +130,8 @@ def paired(a: Sequence[float], b: Sequence[float], overlap: float = 0.0) -> Pair
     biserial = _rank_biserial(difference)
     if not difference.any():
         return Paired(n, 0.0, 0.0, biserial, 1.0, 1.0)
-    if sd < 1e-12 * abs(mean):  # the same difference in all repeats: d_z is infinite
-        return Paired(n, mean, math.inf * mean, biserial, 0.0, math.nan if overlap else _wilcoxon(difference))
+    if sd < 1e-12 * abs(mean):  # the same difference in all repeats: d_z is infinite, and a t-test has no answer
+        return Paired(n, mean, math.inf * mean, biserial, math.nan, math.nan if overlap else _wilcoxon(difference))
     if overlap:
         t = 2 * float(stats.t.sf(abs(mean) / (sd * math.sqrt(1 / n + overlap)), n - 1))
         return Paired(n, mean, mean / sd, biserial, t, math.nan)

@@ -126,6 +126,7 @@ def _finish(run: Path, config: DictConfig, numbers: Sequence[str], processes: Pr
             f"make resume RUN={run}"
         )
     identity.refuse_other_data(config, run)
+    processes.in_turn(lambda: identity.refuse_other_split(config, run))
     if processes.from_first(_is_finished(run)):
         if processes.is_first:
             say(f"{run} is finished")

@@ -96,6 +96,33 @@ def refuse_other_data(config: DictConfig, run: Path) -> None:
         )
 
 
+def refuse_other_split(config: DictConfig, run: Path) -> None:
+    """Refuse to take a run for one of this experiment if its real files are split otherwise today, or have changed.
+
+    Files that are not mounted, and runs of older code, which recorded no split, cannot be compared.
+
+    Args:
+        config: the resolved experiment.
+        run: a run on these files, see `refuse_other_data`.
+
+    Raises:
+        UserError: the split, or a picture, label or mask, is another one.
+    """
+    facts, recorded = record.read_provenance(run), RecordedSplit.read(run / SPLIT)
+    root = (facts.get("data") or {}).get("root")
+    if recorded is None or facts.get("source") != "real" or root is None or not Path(root).exists():
+        return
+    data: PatchDataModule = configuration.build(config.data)
+    if data.source != "real":
+        return
+    data.prepare_data()
+    if not data.is_as_recorded(recorded):
+        raise UserError(
+            f"{run} is a run with another split, or with other pictures, labels or masks, than {data.folder} has now; "
+            f"name another folder, or to go on with its own split: make resume (of a finished run evaluate) RUN={run}"
+        )
+
+
 def pin_split(data: PatchDataModule, run: Path, asked: DataAsked) -> None:
     """Make a data set, before its set-up, use the split that the run recorded."""
     recorded = RecordedSplit.read(run / SPLIT)

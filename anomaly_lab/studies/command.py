@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.fingerprint import NAMES_AND_PLACES
 from anomaly_lab.experiment.record import read_provenance
@@ -121,8 +122,11 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     if dry_run:
         for data in {json.dumps(run.config["data"]): run.config["data"] for run in planned}.values():
             configuration.build(OmegaConf.create(data))  # which says if there is no such folder
+        _check_folds(planned)
         _print_plan(planned, look_up(ledger, planned), options)
         return 0
+    if not page_only:
+        _check_folds(planned)
     logs = ledger.runs / "studies" / name / "logs"
     folder = logs.parent / part
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +140,14 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     finished = len(outcomes) - len(missing)
     console.print(f"{finished} of {len(outcomes)} runs have a result; page: {escape(str(page_path))}")
     return 1 if missing else 0
+
+
+def _check_folds(planned: Sequence[Planned]) -> None:
+    """Refuse data that cannot be cut into the study's folds, before the first of its many runs trains."""
+    first = {(run.key.dataset, run.config["data"].get("supervision")): run for run in planned if run.key.fold == 0}
+    for run in first.values():
+        data: PatchDataModule = configuration.build(OmegaConf.create(run.config["data"]))
+        data.check_split()
 
 
 def write_page(study: Study, outcomes: dict[plan.Key, Outcome], folder: Path) -> Path:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.splitting.recorded import SPLIT, RecordedSplit
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint
 from anomaly_lab.experiment.record import read_provenance
@@ -73,7 +75,8 @@ class Ledger:
 
         Finished runs are preferred to unfinished ones. Among equals the smallest id decides, then the folder's name:
         what the runs hold, wherever they were copied, and not what the clock of a machine said. The data's fingerprint
-        is computed only if configuration and code match, because it may require building a store.
+        is computed only if configuration and code match, because it may require building a store. It knows no masks and
+        no split, so a run must have recorded those of today; one of older code, which recorded none, is trusted.
 
         Args:
             run: the planned run.
@@ -83,8 +86,9 @@ class Ledger:
         matches = [f for f in self._all() if f.config == config and (self.code == "any" or f.code == code["training"])]
         if not matches:
             return None
-        data = data_fingerprint(json.dumps(run.config["data"], sort_keys=True))
-        matches = [found for found in matches if found.data == data]
+        section = json.dumps(run.config["data"], sort_keys=True)
+        data = data_fingerprint(section)
+        matches = [found for found in matches if found.data == data and _is_recorded(section, found)]
         return min(matches, key=lambda found: (not found.finished, found.id, found.folder), default=None)
 
     def is_stale(self, run: Planned, found: Found) -> bool:
@@ -134,9 +138,29 @@ def data_fingerprint(section: str) -> str:
 
             data_fingerprint(json.dumps(run.config["data"], sort_keys=True))
     """
-    data: Any = configuration.build(OmegaConf.create(json.loads(section)))
+    return str(_set_up(section).store.fingerprint)
+
+
+@lru_cache(maxsize=1)  # of several runs of one section; a large index is not kept for each
+def _set_up(section: str) -> PatchDataModule:
+    data: PatchDataModule = configuration.build(OmegaConf.create(json.loads(section)))
     data.prepare_data()
-    return str(data.store.fingerprint)
+    return data
+
+
+def _is_recorded(section: str, found: Found) -> bool:
+    """Whether the data that a section describes are, with masks and split, those that a run recorded."""
+    path = found.folder / SPLIT
+    return not path.exists() or _is_as_in(section, path, path.stat().st_mtime_ns)
+
+
+@cache
+def _is_as_in(section: str, path: Path, changed: int) -> bool:
+    try:
+        recorded = RecordedSplit.read(path)
+    except UserError:  # damaged
+        return False
+    return recorded is None or _set_up(section).is_as_recorded(recorded)
 
 
 @cache

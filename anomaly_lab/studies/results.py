@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from yaml import YAMLError
 
 from anomaly_lab.data.splitting.recorded import SPLIT, RecordedSplit
 from anomaly_lab.evaluation.classes import FILE, ClassTable, called_classes
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.record import read_metrics, read_provenance
+from anomaly_lab.experiment.regular import regular
 from anomaly_lab.metrics import ranking, statistics
 from anomaly_lab.metrics.classification import Judged, Measures, unweighted
 from anomaly_lab.metrics.comparison import DeLong, delong
-from anomaly_lab.studies.plan import Metric
+from anomaly_lab.studies.plan import Metric, plain
 from anomaly_lab.types import UserError
 
 METRICS = {
@@ -40,6 +42,7 @@ TITLES: dict[Metric, str] = {
 OF_CLASSES = {"map": "mean_average_precision", "accuracy": "accuracy", "macro_f1": "macro_f1"}  # in metrics.json
 UNWEIGHTED = "unweighted_"  # begins the metrics that are means over anomalous and normal
 RENAMED_RULES = {"quantile of held-out normals": "quantile of validation normals"}  # as older runs recorded them
+OF_THE_DRAW = ("root", "source", "seed", "split", "limits", "augment", "batch_size", "epoch_length")  # no pixel changes
 
 
 @dataclass(frozen=True)
@@ -297,10 +300,28 @@ def in_common(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _of_the_same_files(a: Result, b: Result) -> bool:
-    """Whether runs mean the same pictures by an id: a twin never has those of real files, two folders seldom."""
+    """Whether runs mean the same pictures by an id: a twin never has those of real files, two folders seldom.
+
+    Nor has a folder whose pictures were replaced between the runs, which shows where both read them alike.
+    """
     sources = {each.facts.get("source") for each in (a, b)} - {None}
-    roots = {(each.facts.get("data") or {}).get("root") for each in (a, b)} - {None}
-    if len(sources) > 1 or sources == {"twin"} or len(roots) < 2:
+    data = [each.facts.get("data") or {} for each in (a, b)]
+    roots, contents = ({each.get(key) for each in data} - {None} for key in ("root", "fingerprint"))
+    if len(sources) > 1 or sources == {"twin"}:
         return len(sources) < 2
+    if len(roots) < 2 and (len(contents) < 2 or not _read_alike(a, b)):
+        return True
     one, other = (RecordedSplit.read(each.run / SPLIT) for each in (a, b))
     return one is None or other is None or one.agrees(other)  # older code recorded no split
+
+
+def _read_alike(a: Result, b: Result) -> bool:
+    """Whether two runs make the same of a picture by their settings; otherwise their digests differ anyway."""
+    sections = []
+    for each in (a, b):
+        try:
+            section = dict(plain(regular(each.run / "config.yaml").read_text())["data"])
+        except (OSError, ValueError, KeyError, TypeError, YAMLError, UserError):
+            return False
+        sections.append({key: value for key, value in section.items() if key not in OF_THE_DRAW})
+    return sections[0] == sections[1]

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from dashboard_runs import add_run
 from study_runs import keep_pictures
 
@@ -117,3 +118,21 @@ def test_a_damaged_index_does_not_pass_for_a_result(index: Index, monkeypatch: p
     monkeypatch.setattr(index, "remembered", lambda what, paths, compute: ["too", "short"])
     assert compare.groups(index) == []
     assert compare.tests(index, ["vae_set/0", "vae_set/1"]) == []
+
+
+def test_runs_before_and_after_all_pictures_of_a_folder_were_replaced_are_neither_repeats_nor_compared(place: Path):
+    for name, seed, content in (("old", 0, "x"), ("new", 1, "y"), ("newer", 0, "y")):
+        data = {"name": "set", "root": "/d", "fingerprint": content}
+        run = add_run(place, f"own_set/{name}", 1.0, seed, source="real", data=data)
+        rows = "".join(f"{i:03},{i:03},test,{content}{i}\n" for i in range(60))
+        (run / "split.csv").write_text(f"id,case,split,digest\n{rows}")
+    index = Index(place)
+    index.update()
+    assert [group(index, f"own_set/{name}").repeats for name in ("old", "new", "newer")] == [1, 2, 2]
+    tested = compare.tests(index, [f"own_set/{name}" for name in ("old", "new", "newer")])
+    assert [(test.a, test.b) for test in tested] == [("own_set/new", "own_set/newer")]
+    config = place / "own_set" / "new" / "config.yaml"  # one that reads other pixels has other digests anyway
+    content = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(content | {"data": content["data"] | {"patch_size": [7, 7]}}))
+    old, new = (Result.read(place / "own_set" / name) for name in ("old", "new"))
+    assert within_split(old, new)[0] == 60

@@ -160,6 +160,8 @@ def test_users_split_file_is_used(make, tmp_path):
     data.setup()
     assert data.rows["val"].tolist() == [4, 5]
     assert str(path) in data.facts()["split_rule"]
+    with pytest.raises(UserError, match=r"folds=3: data\.split\.file=.* set folds to 0"):
+        make(splits=str(path), folds=3).setup()
 
 
 def test_facts_count_what_is_there_and_what_was_skipped(make, headct):

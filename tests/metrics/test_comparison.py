@@ -162,7 +162,10 @@ def test_paired_by_hand():
 
 def test_paired_without_spread_or_without_pairs():
     assert paired([0.5, 0.6], [0.5, 0.6]) == (2, 0.0, 0.0, 0.0, 1.0, 1.0)
-    assert paired([0.75, 0.875], [0.5, 0.625]).t == 0.0
+    same = paired([0.75, 0.875, 0.75], [0.5, 0.625, 0.5])  # no spread to judge the difference by
+    assert (same.difference, same.effect) == (0.25, math.inf)
+    assert math.isnan(same.t)
+    assert math.isnan(paired([0.75] * 3, [0.5] * 3, overlap=0.5).t)
     assert paired([0.9], [0.8])[:2] == (1, pytest.approx(0.1))
     assert math.isnan(paired([0.9], [0.8]).t)
     with pytest.raises(ValueError, match="2 repeats of one and 1"):

@@ -125,6 +125,22 @@ def test_the_same_command_on_other_data_is_refused(asked, tmp_path: Path) -> Non
     assert asked() == run  # finished, it needs no data
 
 
+def test_the_same_command_with_another_split_is_refused(asked, tmp_path: Path) -> None:
+    split = tmp_path / "split.csv"
+    rows = [f"{i:03d},{'test' if i < 4 else 'val' if i < 6 else 'train'}" for i in range(13)]
+    split.write_text("\n".join(["id,split", *rows]))
+    word = f"data.split.file={split}"
+    run = asked(word)
+    assert asked(word) == run
+    rows[5], rows[6] = "005,train", "006,val"
+    split.write_text("\n".join(["id,split", *rows]))
+    for finished in (True, False):
+        if not finished:
+            (run / "report.html").unlink()
+        with pytest.raises(UserError, match=r"is a run with another split, .* than .*headct has now; name another"):
+            asked(word)
+
+
 def test_a_folder_that_holds_something_else_is_refused_before_anything_is_read(asked, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").touch()

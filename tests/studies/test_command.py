@@ -53,6 +53,17 @@ def test_a_dry_run_says_that_the_data_are_not_there(data: str):
         command.main("which_detector", [f"data={data}", "rows=[pca]", "data.root=nowhere"], dry_run=True)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_folds_of_data_that_have_a_split_are_refused_before_anything_trains(tmp_path: Path, dry_run: bool):
+    for name in ("train/normal/a.png", "train/normal/b.png", "test/normal/c.png", "test/crack/d.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    words = ["data=folder", "rows=[pca]", f"data.root={tmp_path / 'data'}", "budget=smoke"]
+    with pytest.raises(UserError, match="folds=3: the data set has an official split"):
+        command.main("which_detector", words, dry_run=dry_run)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_page_of_what_is_finished_trains_nothing(capsys, tmp_path):
     assert command.main("toys", [], page_only=True) == 1
     assert "0 of 2 runs have a result" in capsys.readouterr().err

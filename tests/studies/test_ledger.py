@@ -3,9 +3,14 @@
 import json
 import os
 
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
+from PIL import Image
 from study_runs import planned
 
+from anomaly_lab.data.splitting.recorded import SPLIT
+from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint
 from anomaly_lab.studies import ledger
 from anomaly_lab.studies.ledger import Ledger, read
@@ -65,6 +70,58 @@ def test_torn_foreign_and_old_folders_are_passed_over(tmp_path):
 def test_data_are_not_asked_for_without_need(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "data_fingerprint", lambda section: 1 / 0)
     assert Ledger(tmp_path).match(planned("a"), None) is None
+
+
+def lesions_at(corner, root):
+    (root / "masks" / "pics").mkdir(parents=True, exist_ok=True)
+    for i in range(12, 16):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[corner : corner + 6, corner : corner + 6] = 255
+        Image.fromarray(mask).save(root / "masks" / "pics" / f"{i:02}.png")
+
+
+def judge(normals, root, column):
+    """Write labels.csv, with the split, or a file of the split beside it."""
+    names = [f"pics/{i:02}.png" for i in range(16)]
+    split = ["test" if i in normals or i > 11 else "train" for i in range(16)]
+    lines = [f"{name},{int(i > 11)},{split[i]}" for i, name in enumerate(names)]
+    if column == "split":
+        (root / "labels.csv").write_text("\n".join(["file,label,split", *lines]))
+    else:
+        (root / "labels.csv").write_text("\n".join(["file,label", *(line.rpartition(",")[0] for line in lines)]))
+        rows = [f"{name},{part}" for name, part in zip(names, split, strict=True)]
+        (root / "split.csv").write_text("\n".join(["id,split", *rows]))
+
+
+@pytest.mark.parametrize("changed", ["file", "column", "masks", None])
+def test_a_run_of_another_split_or_of_other_masks_is_not_found(tmp_path, changed):
+    """Pixels and labels are the same, which is all that the fingerprint of the data knows."""
+    root = tmp_path / "data"
+    (root / "pics").mkdir(parents=True)
+    for i in range(16):
+        Image.fromarray(np.random.default_rng(i).integers(0, 200, (16, 16)).astype(np.uint8)).save(
+            root / "pics" / f"{i:02}.png"
+        )
+    column = "file" if changed == "file" else "split"
+    judge(range(3), root, column)
+    lesions_at(0, root)
+    section = {"_target_": "anomaly_lab.data.datasets.folder.Folder", "root": str(root), "source": "real"}
+    section |= {"patch_size": [16, 16], "store": {"folder": str(tmp_path / "store")}}
+    section |= {"split": {"file": str(root / "split.csv")}} if changed == "file" else {}
+    run, book = planned("a", data=section), Ledger(tmp_path / "runs")
+    data = configuration.build(OmegaConf.create(section))
+    data.setup()
+    facts = {"data": {"fingerprint": data.store.fingerprint}, "finished": "x"}
+    folder = write(tmp_path / "runs" / "a" / "1", run.config, id="1", **facts)
+    (folder / SPLIT).write_text(data.record().to_csv())
+    if changed == "masks":
+        lesions_at(8, root)
+    elif changed:
+        judge(range(5, 8), root, column)
+    found = book.match(run, None)
+    assert found is None if changed else found.folder == folder
+    (folder / SPLIT).unlink()  # a run of older code
+    assert book.match(run, None).folder == folder
 
 
 def test_a_start_is_found_beside_a_run_that_was_moved(tmp_path):

@@ -58,7 +58,7 @@ class PlantedFolder(Folder):
         Args:
             share: of the patients, whose pictures are judged, each without and with a lesion; the others train. With
                 `data.split.folds` each fold judges its part instead; of a folder or list with splits of its own, those
-                of `test` are judged.
+                of `test` are judged, and there are no folds.
             lesions_seed: seed of these patients and of the lesions, separate from `seed`: every run is judged by the
                 same.
             **arguments: arguments of Folder.
@@ -77,7 +77,8 @@ class PlantedFolder(Folder):
         With `supervision=labels` those that train are there again with lesions, too, of the kinds that choose settings.
         """
         normals = [case for case in super().cases(root) if case.label == 0]
-        if all(case.split is None for case in normals):
+        self.folded = all(case.split is None for case in normals)
+        if self.folded:
             judged = self._judged({case.patient for case in normals})
             normals = [replace(case, split="test" if case.patient in judged else "train") for case in normals]
         elif not any(case.split == "test" for case in normals):

@@ -169,7 +169,7 @@ class RecordedSplit:
         return divided(rows, index.labels()) if supervised else rows
 
     def agrees(self, other: RecordedSplit) -> bool:
-        """Return whether two splits mean the same pictures by the ids they share: most have the same content.
+        """Return whether two splits mean the same pictures by the ids that both stored: most have the same content.
 
         Examples:
             >>> of = lambda digest: RecordedSplit({"a.png": Entry("a.png", "test", digest)})
@@ -177,8 +177,9 @@ class RecordedSplit:
             (True, False, False)
         """
         shared = self.entries.keys() & other.entries.keys()
-        same = sum(self.entries[id].digest == other.entries[id].digest != "" for id in shared)
-        return bool(shared) and 2 * same >= len(shared)
+        pairs = [(self.entries[id].digest, other.entries[id].digest) for id in shared]
+        same = [one == another for one, another in pairs if one and another]
+        return bool(same) and 2 * sum(same) >= len(same)
 
     def changes(
         self, listed: Iterable[str], store: AnyStore | None = None, targets: np.ndarray | None = None

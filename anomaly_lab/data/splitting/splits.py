@@ -30,7 +30,8 @@ class Split:
             patients. Without `data.supervision=labels`.
         val_fraction: fraction of these used for validation (the held-out normals that set thresholds), at least one
             patient; 0 for none. With labels, of the patients of each class that are not tested.
-        folds: number of folds for cross-validation over all patients, normal and anomalous; 0 for a single split.
+        folds: number of folds for cross-validation over all patients, normal and anomalous; 0 for a single split. A
+            split that is given, by `file` or with the data, has none.
         fold: the fold used as test split, from 0; the normals of the other folds train, and with
             `data.supervision=labels` their anomalies, too.
         contamination: fraction of anomalous cases among the training cases, to study contaminated training data.
@@ -116,7 +117,8 @@ def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
         Split of every case id: "train", "val", "test", or "" for a case that is left out.
 
     Raises:
-        UserError: no case is anomalous, or no normal patient would be left for training or for the test.
+        UserError: no case is anomalous, no normal patient would be left for training or for the test, or there are to
+            be folds of an official split, or more folds than patients to be judged in each.
 
     Examples:
         >>> cases = [Case(id=name, patient=name, image=Path(name), label=int(name == "e")) for name in "abcde"]
@@ -131,6 +133,7 @@ def split_by_seed(cases: Sequence[Case], rule: SplitRule) -> dict[str, str]:
     if free := [case for case in cases if not case.split]:
         split |= (_blocks if rule.blocks else _folds if rule.folds else _drawn)(free, rule, anomalous)
     if fixed := [case for case in cases if case.split]:
+        refuse_folds(rule, "the data set has an official split")
         split |= _official(fixed, rule)
     return _contaminated(cases, rule, split)
 
@@ -167,10 +170,7 @@ def split_supervised(cases: Sequence[Case], rule: SplitRule, classes: Classes) -
     if (free := kept & (owners == "")).any():
         split[free] = _stratified(cases, labels, free, rule, classes)
     if (fixed := kept & (owners != "")).any():
-        if rule.folds:
-            raise UserError(
-                f"data.split.folds={rule.folds}: the data set has an official split, which is kept; set it to 0"
-            )
+        refuse_folds(rule, "the data set has an official split")
         split[fixed] = owners[fixed]
         if rule.val_fraction and not (split == "val").any():
             held_out = fixed & (owners == "train")
@@ -309,6 +309,15 @@ def _folds(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict[
         raise UserError(
             f"data.split.folds={rule.folds}: {len(names)} patients are too few for so many folds; use fewer folds"
         )
+    judged = {"anomalous": anomalous.intersection(names)}
+    if not rule.within:  # with labels per patch, anomalous patients have normal patches as well
+        judged["normal"] = {case.patient for case in cases if case.label == 0}
+    for name, patients in judged.items():
+        if len({fold[patient] for patient in patients}) < rule.folds:
+            raise UserError(
+                f"data.split.folds={rule.folds}: {len(patients)} {name} patients are too few for one in each fold; use "
+                "fewer folds, or 0 for a single split (those of a study in its file)"
+            )
     split = dict.fromkeys(normal, "train") | dict.fromkeys(normal[len(normal) - held_out :], "val")
     return {case.id: "test" if fold[case.patient] == rule.fold else split.get(case.patient, "") for case in cases}
 
@@ -455,6 +464,29 @@ def refuse_divided(source: Path, splits: Mapping[str, str], patients: Mapping[st
         raise UserError(
             f"{source}: a patient is in two splits, cases {_listing(divided)}; keep them in one split, leave one out "
             "(in a data.split.file by an empty split), or say data.split.by=image, which every page then mentions"
+        )
+
+
+def refuse_folds(rule: Split, what: str) -> None:
+    """Raise if a split that is given is to be cut into folds, because all of them would be that split.
+
+    Args:
+        rule: the split rule.
+        what: what gives the split, for the message.
+
+    Raises:
+        UserError: there are to be folds.
+
+    Examples:
+        >>> refuse_folds(Split(folds=4), "the list has a split")
+        Traceback (most recent call last):
+        ...
+        anomaly_lab.types.UserError: data.split.folds=4: the list has a split, which is kept, so that all folds ...
+    """
+    if rule.folds:
+        raise UserError(
+            f"data.split.folds={rule.folds}: {what}, which is kept, so that all folds would be the same; set folds to "
+            "0 (those of a study in its file), or take a split of your own out"
         )
 
 

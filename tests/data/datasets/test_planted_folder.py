@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomaly_lab.data.datamodule import StoreOptions
 from anomaly_lab.data.datasets.planted_folder import CAVEAT, PlantedFolder
+from anomaly_lab.data.splitting.splits import Split
 from anomaly_lab.types import UserError
 
 
@@ -56,6 +58,27 @@ def test_splits_of_the_folder_itself_are_kept(tmp_path: Path) -> None:
     cases = PlantedFolder(root=str(tmp_path), source="real").cases(tmp_path)
     assert {case.split for case in cases if case.label} == {"test"}
     assert sum(case.label for case in cases) == 12
+
+
+@pytest.mark.parametrize("supervision", ["none", "labels"])
+def test_each_fold_judges_its_part(tmp_path: Path, supervision: str) -> None:
+    folder(tmp_path / "data", 18)
+    judged = []
+    for fold in range(3):
+        split = Split(folds=3, fold=fold, val_fraction=0)
+        set_ = data(tmp_path / "data", split=split, supervision=supervision, store=StoreOptions(str(tmp_path)))
+        set_.check_split()
+        set_.setup()
+        judged += [set_.store.index.columns["id"][row] for row in set_.rows["test"]]
+    assert len(judged) == len(set(judged)) == 36
+
+
+def test_folds_of_a_split_of_the_folder_itself_are_refused(tmp_path: Path) -> None:
+    for i, split in enumerate(("train", "test")):
+        (folder(tmp_path / split) / "normal" / "p0_0.png").rename(tmp_path / split / "normal" / f"p9{i}_0.png")
+    set_ = PlantedFolder(root=str(tmp_path), source="real", split=Split(folds=3))
+    with pytest.raises(UserError, match="folds=3: the data set has an official split"):
+        set_.check_split()
 
 
 def test_without_normals_to_judge_it_is_an_error(tmp_path: Path) -> None:

@@ -174,6 +174,13 @@ def test_owners_split_stands_and_only_held_out_normals_are_drawn():
     assert all(split[case.id] == "" for case in cases[:20] if case.label == 1)
 
 
+def test_of_an_official_split_there_are_no_folds():
+    """All of them would be that split, and a study would take one result for several."""
+    cases = [Case(f"{i:02d}", f"p{i}", Path("x"), int(i > 15), split="train" if i < 8 else "test") for i in range(20)]
+    with pytest.raises(UserError, match=r"folds=4: the data set has an official split.* set folds to 0"):
+        split_by_seed(cases, SplitRule(folds=4))
+
+
 def test_owners_val_is_kept_where_there_is_one():
     cases = [Case(str(i), f"p{i}", Path("x"), int(i == 9), split=["train", "val", "test"][i % 3]) for i in range(10)]
     cases[9] = Case("9", "p9", Path("x"), 1, split="test")
@@ -228,6 +235,18 @@ def test_rules_that_cannot_be_are_refused(settings, message):
 def test_more_folds_than_patients_are_refused():
     with pytest.raises(UserError, match="too few for so many folds"):
         split_by_seed(_cases([0, 1]), SplitRule(folds=5, fold=4))
+
+
+@pytest.mark.parametrize("few", ["anomalous", "normal"])
+def test_a_fold_without_anomalous_or_normal_patients_is_refused_in_every_fold(few):
+    """It has no AUROC, and so the mean over folds has none."""
+    cases = _cases([int((i < 3) == (few == "anomalous")) for i in range(20)])
+    for fold in range(4):
+        with pytest.raises(UserError, match=f"folds=4: 3 {few} patients are too few .* use fewer folds"):
+            split_by_seed(cases, SplitRule(folds=4, fold=fold, val_fraction=0))
+    for fold in range(3):
+        split = split_by_seed(cases, SplitRule(folds=3, fold=fold, val_fraction=0))
+        assert {case.label for case in cases if split[case.id] == "test"} == {0, 1}
 
 
 def test_cases_whose_place_the_owners_left_open_are_drawn():
