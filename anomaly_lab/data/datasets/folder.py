@@ -4,9 +4,9 @@ Sub-folders: `normal/…` and one per class of anomaly, nested to any depth; or 
 `test/`, which then are the split. List: a CSV file with the columns file, label and optionally patient, mask and split;
 file and mask are paths relative to the root, label is 0, 1 or the name of a class. A split by folders or by the list in
 which a patient is in two splits is refused, unless `data.split.by=image` is said. Masks: `masks/` mirrors the paths of
-the pictures, with any picture suffix and optionally `_mask` after the name; the lesion of an anomalous picture without
-mask is unknown. Names may contain spaces and any letters. Files that are not pictures are counted and left
-out; hidden files and what systems and NAS boxes leave (`._a.png`, `Thumbs.db`, `@eaDir`) are ignored.
+the pictures, with any picture suffix and optionally `_mask` after the name, one for each picture; the lesion of an
+anomalous picture without mask is unknown. Names may contain spaces and any letters. Files that are not pictures are
+counted and left out; hidden files and what systems and NAS boxes leave (`._a.png`, `Thumbs.db`, `@eaDir`) are ignored.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ class Folder(PatchDataModule):
             folder = root / (self.masks or _MASKS)
             if folder.is_dir() and image.is_relative_to(root):
                 name = _stem(image.relative_to(root).as_posix())
-                paths = (folder / f"{name}{tail}{suffix}" for tail in ("", "_mask") for suffix in SUFFIXES)
+                is_taken = any(image.with_name(f"{image.stem}_mask{suffix}").exists() for suffix in SUFFIXES)
+                tails = ("",) if is_taken else ("", "_mask")  # that picture's own mask has this name
+                paths = (folder / f"{name}{tail}{suffix}" for tail in tails for suffix in SUFFIXES)
                 if mask := next(filter(Path.exists, paths), None):
                     return mask
         return None
@@ -255,14 +257,23 @@ def _masks_of(pictures: dict[str, Path], folder: Path) -> dict[str, Path]:
     """Return the mask of each picture that has one; their paths are equal except for the suffix and `_mask`.
 
     Raises:
-        UserError: a mask belongs to no picture.
+        UserError: a mask belongs to no picture or to several, or a picture has several masks.
     """
-    masks = {_stem(name).removesuffix("_mask"): path for name, path in _pictures_below(folder).items()}
-    stems = {name: _stem(name) for name in pictures}
-    orphans = sorted(masks.keys() - set(stems.values()))
-    if orphans:
-        raise UserError(f"{masks[orphans[0]]}: no picture has the path of this mask; rename it or remove it")
-    return {name: masks[stem] for name, stem in stems.items() if stem in masks}
+    by_stem: dict[str, list[str]] = {}
+    for name in pictures:
+        by_stem.setdefault(_stem(name), []).append(name)
+    masks: dict[str, Path] = {}
+    for name, path in _pictures_below(folder).items():
+        stem = _stem(name)  # the name of a picture may end with _mask, too
+        owners = by_stem.get(stem) or by_stem.get(stem.removesuffix("_mask"), [])
+        if not owners:
+            raise UserError(f"{path}: no picture has the path of this mask; rename it or remove it")
+        if len(owners) > 1:
+            raise UserError(f"{path}: this mask may be that of {' or '.join(owners)}; rename all but one picture")
+        if owners[0] in masks:
+            raise UserError(f"{path}: {owners[0]} has another mask, {masks[owners[0]]}; remove one")
+        masks[owners[0]] = path
+    return masks
 
 
 def _stem(name: str) -> str:

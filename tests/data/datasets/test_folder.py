@@ -187,6 +187,30 @@ def test_a_mask_of_no_picture_is_named(make, root):
         make().cases(root)
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["crack/1.png", "crack/1.jpg", "masks/crack/1.png"], r"masks/crack/1\.png: .*crack/1\.jpg or crack/1\.png; "),
+        (["crack/1.png", "masks/crack/1.png", "masks/crack/1_mask.png"],
+         r"1_mask\.png: crack/1\.png has another mask, \S+masks/crack/1\.png; "),
+        (["crack/1.png", "masks/crack/1.png", "masks/crack/1.bmp"], r"1\.png: .*has another mask, \S+crack/1\.bmp; "),
+    ],
+)  # fmt: skip
+def test_a_mask_has_one_picture_and_a_picture_one_mask(make, tmp_path, names, words):
+    draw(tmp_path / "p", "normal/a.png", *names)
+    with pytest.raises(UserError, match=words):
+        make().cases(tmp_path / "p")
+
+
+def test_a_picture_whose_name_ends_with_mask_has_the_mask_of_its_name(make, tmp_path):
+    root = tmp_path / "p"
+    draw(root, "normal/a.png", "crack/eye.png", "crack/eye_mask.png", "masks/crack/eye_mask.png")
+    data = make()
+    masks = {case.id: case.mask for case in data.cases(root) if case.label}
+    assert masks == {"crack/eye.png": None, "crack/eye_mask.png": root / "masks/crack/eye_mask.png"}
+    assert {name: data.known_mask(root / name, root) for name in masks} == masks  # so are new pictures
+
+
 def test_patients_come_from_a_regular_expression_and_are_not_written_out(make, tmp_path):
     root = tmp_path / "p"
     draw(root, "normal/pat07_1.png", "normal/pat07_2.png", "normal/pat08_1.png", "hole/pat09_1.png")
