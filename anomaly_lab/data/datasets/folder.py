@@ -31,6 +31,7 @@ from anomaly_lab.data.twins.folder import write_twin
 from anomaly_lab.types import Case, UserError
 
 _LIST, _MASKS = "labels.csv", "masks"  # used if they exist and the options do not name others
+_LIKE_MASKS = {"masks", "mask", "ground_truth", "groundtruth"}  # no class of anomalies, unless `data.masks` is set
 
 
 class Folder(PatchDataModule):
@@ -68,7 +69,8 @@ class Folder(PatchDataModule):
         Args:
             normal: names of sub-folders, or values of the column label, that mean normal; case-insensitive.
             labels: the list, relative to `root` or absolute; None for `labels.csv`, if it exists.
-            masks: folder of the masks, relative to `root` or absolute; None for `masks`, if it exists.
+            masks: folder of the masks, relative to `root` or absolute; None for `masks`, if it exists,
+                whatever its capitals.
             patient: regular expression that is searched in the path of a picture relative to the root; its first group
                 is the patient. None makes each picture a patient of its own, unless the list has the column.
             unlisted: "fail" raises an error for pictures that are not in the list, "ignore" leaves them out.
@@ -78,6 +80,7 @@ class Folder(PatchDataModule):
         self.normal = frozenset(_key(name).casefold() for name in normal)
         self.labels, self.masks, self.unlisted = labels, masks, unlisted
         self._masks_in: dict[Path, frozenset[Path]] = {}
+        self._mask_folders: dict[Path, Path] = {}
         try:
             self.patient = None if patient is None else re.compile(patient)
         except re.error as error:
@@ -107,14 +110,14 @@ class Folder(PatchDataModule):
     def role(self, path: Path, source: Path) -> Role:
         """Return "mask" for a picture in a folder of masks or in the column mask of a list."""
         for root in roots(path, source):
-            if path.is_relative_to(root / (self.masks or _MASKS)) or path in self._listed_masks(root):
+            if path.is_relative_to(self._mask_folder(root)) or path in self._listed_masks(root):
                 return "mask"
         return "scan"
 
     def known_mask(self, image: Path, source: Path) -> Path | None:
         """Return the mask at the same path below a folder of masks, in or just above `source`."""
         for root in (*roots(image, source), *source.absolute().parents[:2]):
-            folder = root / (self.masks or _MASKS)
+            folder = self._mask_folder(root)
             if folder.is_dir() and image.is_relative_to(root):
                 name = _stem(image.relative_to(root).as_posix())
                 is_taken = any(image.with_name(f"{image.stem}_mask{suffix}").exists() for suffix in SUFFIXES)
@@ -123,6 +126,12 @@ class Folder(PatchDataModule):
                 if mask := next(filter(Path.exists, paths), None):
                     return mask
         return None
+
+    def _mask_folder(self, root: Path) -> Path:
+        """Return the folder of masks of a folder of new pictures, which need not exist; it is looked for once."""
+        if root not in self._mask_folders:
+            self._mask_folders[root] = root / (self.masks or _name_of_masks(root))
+        return self._mask_folders[root]
 
     def _listed_masks(self, root: Path) -> frozenset[Path]:
         """Return the masks that the list of a folder names, if it has one; the list is read once."""
@@ -136,7 +145,7 @@ class Folder(PatchDataModule):
         return self._masks_in[listing]
 
     def _find(self, root: Path) -> Files:
-        folder = root / (self.masks or _MASKS)
+        folder = root / (self.masks or _name_of_masks(root))
         if self.masks is not None and not folder.is_dir():
             raise UserError(f"{folder}: no such folder (data.masks, relative to the root or absolute); correct it")
         self.left_out.clear()
@@ -157,6 +166,11 @@ class Folder(PatchDataModule):
             split, folders = (name.split("/")[0], name.split("/")[1:-1]) if fixed else (None, name.split("/")[:-1])
             if not folders:
                 raise UserError(f"{path}: it is not in a sub-folder that gives its label; move it, or add a {_LIST}")
+            if self.masks is None and folders[0].casefold() in _LIKE_MASKS - self.normal:
+                raise UserError(
+                    f"{path}: {folders[0]} sounds like a folder of masks, not like a class of anomalies; say which one "
+                    "has the masks (data.masks=…, whose paths are those of the pictures), or rename it"
+                )
             label = int(folders[0].casefold() not in self.normal)
             mask, class_name = (files.masks.get(name), folders[0]) if label else (None, "")
             cases.append(Case(name, self._patient(name, path), path, label, mask, class_name, split))
@@ -233,6 +247,14 @@ class Files(NamedTuple):
     all: dict[str, Path]
     pictures: dict[str, Path]
     masks: dict[str, Path]
+
+
+def _name_of_masks(root: Path) -> str:
+    """Return how the folder `masks` is spelt below a root, such as `Masks`; as here if it is not there."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # it is not there, or may be entered but not listed
+        names = [path.name for path in root.iterdir() if path.name.casefold() == _MASKS]
+    return max(names, default=_MASKS)  # small letters come last: `masks` itself, if it is there
 
 
 def _pictures_below(root: Path, others: Counter[str] | None = None) -> dict[str, Path]:

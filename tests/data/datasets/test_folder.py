@@ -173,6 +173,28 @@ def test_masks_mirror_the_pictures_and_may_be_missing(make, root):
     assert len(masks) == 7
 
 
+@pytest.mark.parametrize("folder", ["Masks", "MASKS"])
+def test_the_folder_of_masks_may_have_capitals(make, root, folder):
+    draw(root, f"{folder}/crack/x.png")
+    data = make()
+    assert {case.id: case.mask for case in data.cases(root) if case.mask} == {
+        "crack/x.png": root / folder / "crack/x.png"
+    }
+    assert len(data.cases(root)) == 7
+    assert [data.role(root / name, root) for name in ("crack/x.png", f"{folder}/crack/x.png")] == ["scan", "mask"]
+    assert data.known_mask(root / "crack/x.png", root) == root / folder / "crack/x.png"
+
+
+@pytest.mark.parametrize("folder", ["mask", "Ground_Truth"])
+def test_a_folder_that_sounds_like_masks_is_no_class_unless_the_masks_are_named(make, root, folder):
+    draw(root, f"{folder}/crack/x.png")
+    with pytest.raises(UserError, match=rf"{folder}/crack/x\.png: {folder} sounds like .*data\.masks"):
+        make().cases(root)
+    assert [case.id for case in make(masks=folder).cases(root) if case.mask] == ["crack/x.png"]
+    (root / "outlines").mkdir()
+    assert folder in {case.class_name for case in make(masks="outlines").cases(root)}
+
+
 def test_masks_may_lie_elsewhere(make, root, tmp_path):
     draw(tmp_path / "outlines", "crack/x.png")
     cases = make(masks=str(tmp_path / "outlines")).cases(root)
