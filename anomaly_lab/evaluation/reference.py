@@ -7,6 +7,7 @@ scans.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.ranking import Floats
 from anomaly_lab.metrics.thresholds import fewest
+
+_FIRST_VOXEL = re.compile(r"@\d+(,\d+)+~?\Z")
 
 
 @dataclass(frozen=True)
@@ -45,30 +48,27 @@ class Reference:
     lacking: str = ""
 
     @classmethod
-    def of(
-        cls, scores: Scores, metrics: Mapping[str, Any], evaluation: Evaluation, windows: bool = False, part: str = ""
-    ) -> Reference:
+    def of(cls, scores: Scores, metrics: Mapping[str, Any], evaluation: Evaluation, part: str = "") -> Reference:
         """Return what a run's scores.csv has to compare new scans with.
 
         Args:
             scores: of the run.
             metrics: content of its metrics.json: its threshold, and by which rule patches became cases, if they did.
             evaluation: rule and purpose of the threshold.
-            windows: whether scans are cut into windows.
             part: the setting by which only some windows of the validation scans were scored; empty for none.
 
         Examples:
             >>> names = ["a@0,0", "a@0,8", "b@0,0", "b@0,8"]
             >>> scores = Scores(names, [*"aabb"], ["val"] * 4, np.zeros(4, int), np.array([0.1, 0.4, 0.3, 0.2]))
             >>> metrics = {"threshold": {"value": 0.4}, "unit": {"rule": "none"}}
-            >>> Reference.of(scores, metrics, Evaluation(), windows=True).normals.tolist()
+            >>> Reference.of(scores, metrics, Evaluation()).normals.tolist()
             [0.4, 0.3]
         """
         rule, threshold = metrics["unit"]["rule"], metrics["threshold"]
         normals = scores.score[scores.normals]
         known = len(normals) > 0 and threshold["value"] is not None
         found = cls(normals, threshold, (float(normals.min()), threshold["value"]) if known else None)
-        if not windows or not len(normals):
+        if not len(normals):
             return found
         if part and rule != "mean":
             key = part.partition("=")[0]
@@ -77,9 +77,10 @@ class Reference:
                 f"highest score is not that of a whole scan. Train with {key}={'null' if '.limits.' in key else 0}."
             )
             return replace(found, normals=normals[:0], threshold={**threshold, "value": None}, lacking=lacking)
-        if rule != "none":
+        of = [scan_of(id) for id in scores.id]
+        if rule != "none" or of == scores.id:  # cases, or whole pictures; data.cut=null cuts volumes all the same
             return found
-        scans, _ = scores.by_case(np.array([scan_of(id) for id in scores.id]), "max", 1)
+        scans, _ = scores.by_case(np.array(of), "max", 1)
         threshold = threshold_of(scans, evaluation.purpose, evaluation.threshold)
         found = replace(found, normals=scans.score[scans.normals], threshold=threshold, unit="scans")
         if threshold["warning"] and threshold["method"] in (None, "order_statistic"):
@@ -105,13 +106,13 @@ class Reference:
 
 
 def scan_of(id: str) -> str:
-    """Return the scan that a window was cut from.
+    """Return the scan that a window was cut from, or a whole picture itself.
 
     Args:
-        id: of the window, as the store makes it: the scan, `@`, and the first voxel.
+        id: of the window, as the store makes it: the scan, `@`, the first voxel, and `~` if it was drawn at random.
 
     Examples:
-        >>> scan_of("ward@2/a.nii.gz@3,0,16"), scan_of("a.png")
-        ('ward@2/a.nii.gz', 'a.png')
+        >>> scan_of("ward@2/a.nii.gz@3,0,16~"), scan_of("ward@2/a.png")
+        ('ward@2/a.nii.gz', 'ward@2/a.png')
     """
-    return id.rpartition("@")[0] or id
+    return _FIRST_VOXEL.sub("", id)

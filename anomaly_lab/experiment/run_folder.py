@@ -192,6 +192,16 @@ def new_place(runs: str | Path, experiment: str, marks: tuple[str, ...]) -> Path
     )
 
 
+def refuse_here(place: Path) -> None:
+    """Refuse the folder that the process is in, or one above: what is made elsewhere and renamed cannot replace it.
+
+    Raises:
+        UserError: it is.
+    """
+    if Path.cwd().is_relative_to(place.resolve()):
+        raise UserError(f"{place}: this is the folder you are in, or above it; name a new folder, such as {place}/new")
+
+
 @contextlib.contextmanager
 def create(run: Path) -> Iterator[Path]:
     """Make a run folder, whole or not at all.

@@ -110,6 +110,8 @@ def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = 
         place = Path(into) if into is not None else None
         if place and processes.from_first((place / "config.yaml").exists()):
             return _finish(place, config, [word for word in overrides if word.startswith(launchers.KEYS)], processes)
+        if place:
+            run_folder.refuse_here(place)
         estimated = config.budget in ("laptop", "paper")
         paper = configuration.load(experiment, [*overrides, "budget=paper"]) if estimated else None
         return train(config, paper, place, overrides)

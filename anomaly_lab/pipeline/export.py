@@ -79,6 +79,7 @@ def export_run(path: str | Path, format: str = "onnx", out: str | None = None) -
     run = run_folder.open_run(str(path))
     id = str(record.read_provenance(run).get("id") or run.resolve().name)
     place = Path(out) if out is not None else run / "exports" / format
+    run_folder.refuse_here(place)
     _refuse_taken(place, id)
     scorer = Scorer.open(run)
     with _placed(place) as making:

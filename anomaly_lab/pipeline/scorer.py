@@ -199,8 +199,8 @@ class Scorer:
             detector.rescored = MapScore.load(ScoreRule(**dict(config.score)), run)
         evaluation: Any = OmegaConf.to_object(config.evaluation)
         scores = replace(Scores.read(run / "scores.csv"), probabilities=bool(metrics.get("classes")))
-        is_cut, part = data.patch_sampling is not None, _part(data, evaluation, facts["data"].get("counts") or {})
-        reference = Reference.of(scores, metrics, evaluation, is_cut, part)
+        part = _part(data, evaluation, facts["data"].get("counts") or {})
+        reference = Reference.of(scores, metrics, evaluation, part)
         bits = facts["data"].get("bits")
         if bits is None:  # a run of an older version
             bits = _bits_of_data(run, facts)
@@ -405,14 +405,16 @@ class Scorer:
 def _part(data: PatchDataModule, evaluation: Evaluation, counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return the setting by which only some windows of the scans in `Reference` were scored; empty if all were."""
     cut = data.patch_sampling
+    if cut is None:  # limits are of whole scans, and of each volume all windows of the default grid are there
+        return ""
     fitted = evaluation.reference == "crossfit"  # training windows are among the normals
     for split in ("val", *(["train"] if fitted else [])):
         limit = data.limits.get(split)
         if limit is not None and (limit < 1 or sum(counts.get(split, {}).values()) >= int(limit)):
             return f"data.limits.{split}={limit:g}"
-    if cut and cut.per_scan:
+    if cut.per_scan:
         return f"data.cut.per_scan={cut.per_scan}"
-    return f"data.cut.random={cut.random}" if cut and cut.random and fitted else ""
+    return f"data.cut.random={cut.random}" if cut.random and fitted else ""
 
 
 def plain_reason(error: Exception, case: Case) -> str:

@@ -65,7 +65,7 @@ class VolumeRules(TypedDict):
 class Slices(TypedDict, total=False):
     """What exports of older versions lack."""
 
-    slices: list[float] | None  # first and last that count, of a volume; fractions of the axis if the last is below 1
+    slices: list[float] | None  # first and last that count, of a volume, as PatchSampling.slices
 
 
 class Windows(Slices):

@@ -80,7 +80,8 @@ class ExportScorer:
         self.threshold = description["threshold"]
         self.normals = np.array(description["normals"], np.float64)
         reference = description.get("reference")
-        if reference is None and description["windows"] is not None and description["stitching"]["rule"] == "none":
+        is_cut = description["windows"] is not None or {*(description["expected"].get("kinds") or ())} - {"picture"}
+        if reference is None and is_cut and description["stitching"]["rule"] == "none":
             raise UserError(
                 f"{descriptions.FILE} is of an older version and has the scores of windows only, with which the score "
                 "of a scan cannot be compared; export the run again: make export RUN=…"

@@ -134,6 +134,7 @@ class _Parts:
                 "on_header_field": self._header_name,
                 "on_header_value": self._header_value,
                 "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
                 "on_part_data": self._data,
                 "on_part_end": self.close,
                 "on_end": self._end,
@@ -168,15 +169,17 @@ class _Parts:
             self._is_file = b"filename" in options
         self._name, self._value = b"", b""
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if not self._is_file:
-            return
-        if self._file is None:
+    def _headers_finished(self) -> None:
+        """Open a file, which no data may follow: an empty one is not passed over but said to be no scan."""
+        if self._is_file:
             if self._number == self._most:
                 raise UploadError(413, f"the upload has more than {self._most} files")
             self._file = (self._folder / f"{self._number:04d}").open("wb")
             self._number += 1
-        self._file.write(data[start:end])
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._file.write(data[start:end])
 
     def _end(self) -> None:
         self._ended = True

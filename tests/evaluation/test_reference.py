@@ -40,13 +40,13 @@ def test_windows_are_a_reference_by_the_maxima_of_their_scans_as_an_evaluation_b
 ) -> None:
     scores = scored(scans)
     metrics = metrics_of(scores, purpose=purpose)
-    found = Reference.of(scores, metrics, Evaluation(purpose=purpose), windows=True)
+    found = Reference.of(scores, metrics, Evaluation(purpose=purpose))
     by_hand = [scores.score[np.array([id.startswith(f"val@{i}@") for id in scores.id])].max() for i in range(scans)]
     assert sorted(found.normals.tolist()) == sorted(by_hand)
     cases, _ = scores.by_case(np.array([id.rpartition("@")[0] for id in scores.id]), "max", 10)
     by_case = metrics_of(cases, "max", purpose=purpose)
     assert found.threshold == by_case["threshold"]
-    assert Reference.of(cases, by_case, Evaluation(purpose=purpose), windows=True).normals.tolist() == pytest.approx(
+    assert Reference.of(cases, by_case, Evaluation(purpose=purpose)).normals.tolist() == pytest.approx(
         found.normals.tolist()
     )
     assert (str(found), found.lacking) == (f"{scans} validation scans", "")
@@ -56,31 +56,32 @@ def test_windows_are_a_reference_by_the_maxima_of_their_scans_as_an_evaluation_b
 
 def test_too_few_scans_set_no_threshold_and_say_so() -> None:
     scores = scored(1)
-    found = Reference.of(scores, metrics_of(scores), Evaluation(), windows=True)
+    found = Reference.of(scores, metrics_of(scores), Evaluation())
     assert found.threshold["value"] is None
     assert found.lacking.startswith("No label: 1 validation scan is too few for a threshold at the 0.95 quantile")
     assert str(found) == "1 validation scan (no label)"
     negative = replace(scored(12), score=-scored(12).score)  # of which no log-normal bound exists
-    found = Reference.of(negative, metrics_of(negative), Evaluation(), windows=True)
+    found = Reference.of(negative, metrics_of(negative), Evaluation())
     assert "12 validation scans are too few" in found.lacking
     assert len(found.normals) == 12
-    loose = Reference.of(negative, metrics_of(negative), Evaluation(purpose="screening"), windows=True)
+    loose = Reference.of(negative, metrics_of(negative), Evaluation(purpose="screening"))
     assert (loose.lacking, loose.threshold["num_normals"]) == ("", 12)
 
 
 @pytest.mark.parametrize("rule", ["none", "max", "top_k"])
 def test_a_part_of_the_windows_is_no_reference_for_a_maximum(rule: str) -> None:
     scores = scored(25)
-    found = Reference.of(scores, metrics_of(scores, rule), Evaluation(), windows=True, part="data.limits.val=500")
+    found = Reference.of(scores, metrics_of(scores, rule), Evaluation(), part="data.limits.val=500")
     assert (len(found.normals), found.threshold["value"], str(found)) == (0, None, "none")
     assert "by data.limits.val=500 only some windows" in found.lacking
     assert found.lacking.endswith("Train with data.limits.val=null.")
-    mean = Reference.of(scores, metrics_of(scores, "mean"), Evaluation(), windows=True, part="data.limits.val=500")
+    mean = Reference.of(scores, metrics_of(scores, "mean"), Evaluation(), part="data.limits.val=500")
     assert (len(mean.normals), mean.lacking) == (1000, "")
 
 
 def test_whole_pictures_are_compared_as_they_were_evaluated() -> None:
     scores = scored(25)
+    scores = replace(scores, id=[f"{id}.png" for id in scores.id])  # not to be taken for windows
     metrics = metrics_of(scores)
     found = Reference.of(scores, metrics, Evaluation())
     assert found.normals.tolist() == scores.score[scores.normals].tolist()

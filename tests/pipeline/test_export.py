@@ -13,8 +13,8 @@ from exported_run import trained
 import anomaly_lab as al
 from anomaly_lab import api
 from anomaly_lab.__main__ import app
+from anomaly_lab.pipeline import engine, graph
 from anomaly_lab.pipeline import export as exporting
-from anomaly_lab.pipeline import graph
 from anomaly_lab.pipeline.export import export_run
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.types import UserError
@@ -94,6 +94,19 @@ def reference(kept: Any, scorer: Scorer, images: np.ndarray, outputs: Any) -> di
     scorer.detector.load_state_dict(kept)
     said = scorer.detector.score({"image": torch.from_numpy(images)})
     return {name: getattr(said, graph.OUTPUTS[name]).numpy() for name in outputs}
+
+
+@pytest.mark.parametrize("place", [".", ".."])
+def test_the_folder_one_is_in_is_not_replaced(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    with pytest.raises(UserError, match="this is the folder you are in, or above it; name a new folder"):
+        export_run(own, "pt2", place)
+    with pytest.raises(UserError, match="this is the folder you are in, or above it; name a new folder"):
+        engine.train_by_name("pca_headct", ["budget=smoke", "data.source=twin"], into=place)
+    assert not list((tmp_path / "a" / "b").iterdir())
 
 
 def test_nothing_else_is_replaced(own: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def run(tmp_path: Path) -> Path:
 def scorer_of(run: Path, data: PatchDataModule, detector: Any) -> Scorer:
     """As `Scorer.open` makes it, with a detector of the test's own."""
     metrics, scores = json.loads((run / "metrics.json").read_text()), Scores.read(run / "scores.csv")
-    reference = Reference.of(scores, metrics, Evaluation(), data.patch_sampling is not None)
+    reference = Reference.of(scores, metrics, Evaluation())
     return Scorer(data, detector, metrics["unit"], reference, data.facts()["bits"])
 
 

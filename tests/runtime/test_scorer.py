@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from exported_run import trained
@@ -15,6 +16,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import anomaly_lab as al
+from anomaly_lab.experiment import config
+from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.export import export_run
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.runtime.scorer import ExportScorer, _Preprocessing
@@ -198,6 +201,30 @@ def test_windows_are_judged_by_whole_scans_in_run_and_export(windows: Path) -> N
     assert Scorer.open(by_case).threshold == pytest.approx(of_run.threshold)
 
 
+def test_volumes_are_judged_by_whole_scans_where_data_cut_says_nothing(tmp_path: Path) -> None:
+    """They are cut all the same, by the default grid."""
+    words = ["budget=smoke", "data.source=twin", "data.twin.size=60", "data.cut=null", "data.patch_size=[32,32]",
+             "callbacks.wandb=null", "callbacks.health=null", "evaluation.replicates=20", f"runs={tmp_path / 'runs'}",
+             f"data.store.folder={tmp_path / 'store'}"]  # fmt: skip
+    run = engine.train(config.load("pca_nifti", words))
+    with (run / "scores.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
+    of_scan = dict[str, float]()
+    for row in rows:
+        name = row["id"].partition("@")[0]
+        of_scan[name] = max(of_scan.get(name, 0.0), float(row["score"]))
+    [name] = of_scan
+    assert len(rows) > 100
+    of_run, of_export = Scorer.open(run), al.load(export_run(run).folder)
+    assert of_run.normals.tolist() == pytest.approx([*of_scan.values()])
+    assert str(of_run.reference) == of_export.reference == "1 validation scan (no label)"
+    [file] = (tmp_path / "store").glob(f"twins/*/{name}.nii.gz")
+    volume = nibabel.load(file)
+    own, got = of_run.score(file), of_export.score(np.asarray(volume.dataobj), volume.affine)
+    assert own.score == pytest.approx(of_scan[name], rel=1e-5)
+    assert (own.p_value, own.is_anomalous, got.is_anomalous) == (1.0, None, None)
+
+
 def test_an_export_counts_the_slices_that_its_run_counted(export: Path, tmp_path: Path) -> None:
     windows = {"overlap": 0.0, "plane": "axial", "foreground": 0.0, "counted": 0.0, "slices": [1, 1]}
     scorer = ExportScorer.open(changed(export, tmp_path, windows=windows, stitching__rule="max"))
@@ -230,9 +257,11 @@ def test_an_export_of_windows_without_its_reference_is_told_so(export: Path, tmp
     old = changed(export, tmp_path, windows=windows, stitching__rule="none")
     content = json.loads((old / "export.json").read_text())
     del content["reference"]
-    (old / "export.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"older version and has the scores of windows only.*export the run again"):
-        al.load(old)
+    volumes = content | {"windows": None, "expected": content["expected"] | {"kinds": {"volume": 3}}}  # cut by default
+    for windowed in (content, volumes):
+        (old / "export.json").write_text(json.dumps(windowed))
+        with pytest.raises(UserError, match=r"older version and has the scores of windows only.*export the run again"):
+            al.load(old)
     (old / "export.json").write_text(json.dumps(content | {"windows": None}))  # whole pictures, as ever
     assert al.load(old).score(PICTURES["grey"], anyway=True).p_value is not None
 

@@ -37,8 +37,14 @@ def test_a_body_is_a_file_and_so_is_every_part_with_a_name(tmp_path: Path, step:
     assert take(tmp_path / "b", body, KIND, step=step) == {"0000": b"one", "0001": b"two\r\n--x"}
 
 
+def test_an_empty_file_among_others_is_kept_to_be_told_of(tmp_path: Path) -> None:
+    body = part(b"one") + part(b"") + part(b"three") + b"--xx--\r\n"
+    assert take(tmp_path, body, KIND) == {"0000": b"one", "0001": b"", "0002": b"three"}
+
+
 @pytest.mark.parametrize(("body", "kind", "status"), [
     (b"", "", 400),
+    (part(b"") * 4 + b"--xx--\r\n", KIND, 413),
     (b"--xx--\r\n", KIND, 400),
     (part(b"") + b"--xx--\r\n", KIND, 400),
     (part(b"one"), KIND, 400),  # torn

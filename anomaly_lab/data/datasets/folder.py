@@ -4,9 +4,9 @@ Sub-folders: `normal/…` and one per class of anomaly, nested to any depth; or 
 `test/`, which then are the split. List: a CSV file with the columns file, label and optionally patient, mask and split;
 file and mask are paths relative to the root, label is 0, 1 or the name of a class. A split by folders or by the list in
 which a patient is in two splits is refused, unless `data.split.by=image` is said. Masks: `masks/` mirrors the paths of
-the pictures, with any picture suffix and optionally `_mask` after the name; the lesion of an anomalous picture without
-mask is unknown. Names may contain spaces and any letters. Files that are not pictures are counted and left
-out; hidden files and what systems and NAS boxes leave (`._a.png`, `Thumbs.db`, `@eaDir`) are ignored.
+the pictures, with any picture suffix and optionally `_mask` after the name, one for each picture; the lesion of an
+anomalous picture without mask is unknown. Names may contain spaces and any letters. Files that are not pictures are
+counted and left out; hidden files and what systems and NAS boxes leave (`._a.png`, `Thumbs.db`, `@eaDir`) are ignored.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from anomaly_lab.data.twins.folder import write_twin
 from anomaly_lab.types import Case, UserError
 
 _LIST, _MASKS = "labels.csv", "masks"  # used if they exist and the options do not name others
+_LIKE_MASKS = {"masks", "mask", "ground_truth", "groundtruth"}  # no class of anomalies, unless `data.masks` is set
 
 
 class Folder(PatchDataModule):
@@ -68,7 +69,8 @@ class Folder(PatchDataModule):
         Args:
             normal: names of sub-folders, or values of the column label, that mean normal; case-insensitive.
             labels: the list, relative to `root` or absolute; None for `labels.csv`, if it exists.
-            masks: folder of the masks, relative to `root` or absolute; None for `masks`, if it exists.
+            masks: folder of the masks, relative to `root` or absolute; None for `masks`, if it exists,
+                whatever its capitals.
             patient: regular expression that is searched in the path of a picture relative to the root; its first group
                 is the patient. None makes each picture a patient of its own, unless the list has the column.
             unlisted: "fail" raises an error for pictures that are not in the list, "ignore" leaves them out.
@@ -78,6 +80,7 @@ class Folder(PatchDataModule):
         self.normal = frozenset(_key(name).casefold() for name in normal)
         self.labels, self.masks, self.unlisted = labels, masks, unlisted
         self._masks_in: dict[Path, frozenset[Path]] = {}
+        self._mask_folders: dict[Path, Path] = {}
         try:
             self.patient = None if patient is None else re.compile(patient)
         except re.error as error:
@@ -107,20 +110,28 @@ class Folder(PatchDataModule):
     def role(self, path: Path, source: Path) -> Role:
         """Return "mask" for a picture in a folder of masks or in the column mask of a list."""
         for root in roots(path, source):
-            if path.is_relative_to(root / (self.masks or _MASKS)) or path in self._listed_masks(root):
+            if path.is_relative_to(self._mask_folder(root)) or path in self._listed_masks(root):
                 return "mask"
         return "scan"
 
     def known_mask(self, image: Path, source: Path) -> Path | None:
         """Return the mask at the same path below a folder of masks, in or just above `source`."""
         for root in (*roots(image, source), *source.absolute().parents[:2]):
-            folder = root / (self.masks or _MASKS)
+            folder = self._mask_folder(root)
             if folder.is_dir() and image.is_relative_to(root):
                 name = _stem(image.relative_to(root).as_posix())
-                paths = (folder / f"{name}{tail}{suffix}" for tail in ("", "_mask") for suffix in SUFFIXES)
+                is_taken = any(image.with_name(f"{image.stem}_mask{suffix}").exists() for suffix in SUFFIXES)
+                tails = ("",) if is_taken else ("", "_mask")  # that picture's own mask has this name
+                paths = (folder / f"{name}{tail}{suffix}" for tail in tails for suffix in SUFFIXES)
                 if mask := next(filter(Path.exists, paths), None):
                     return mask
         return None
+
+    def _mask_folder(self, root: Path) -> Path:
+        """Return the folder of masks of a folder of new pictures, which need not exist; it is looked for once."""
+        if root not in self._mask_folders:
+            self._mask_folders[root] = root / (self.masks or _name_of_masks(root))
+        return self._mask_folders[root]
 
     def _listed_masks(self, root: Path) -> frozenset[Path]:
         """Return the masks that the list of a folder names, if it has one; the list is read once."""
@@ -134,7 +145,7 @@ class Folder(PatchDataModule):
         return self._masks_in[listing]
 
     def _find(self, root: Path) -> Files:
-        folder = root / (self.masks or _MASKS)
+        folder = root / (self.masks or _name_of_masks(root))
         if self.masks is not None and not folder.is_dir():
             raise UserError(f"{folder}: no such folder (data.masks, relative to the root or absolute); correct it")
         self.left_out.clear()
@@ -155,6 +166,11 @@ class Folder(PatchDataModule):
             split, folders = (name.split("/")[0], name.split("/")[1:-1]) if fixed else (None, name.split("/")[:-1])
             if not folders:
                 raise UserError(f"{path}: it is not in a sub-folder that gives its label; move it, or add a {_LIST}")
+            if self.masks is None and folders[0].casefold() in _LIKE_MASKS - self.normal:
+                raise UserError(
+                    f"{path}: {folders[0]} sounds like a folder of masks, not like a class of anomalies; say which one "
+                    "has the masks (data.masks=…, whose paths are those of the pictures), or rename it"
+                )
             label = int(folders[0].casefold() not in self.normal)
             mask, class_name = (files.masks.get(name), folders[0]) if label else (None, "")
             cases.append(Case(name, self._patient(name, path), path, label, mask, class_name, split))
@@ -233,6 +249,14 @@ class Files(NamedTuple):
     masks: dict[str, Path]
 
 
+def _name_of_masks(root: Path) -> str:
+    """Return how the folder `masks` is spelt below a root, such as `Masks`; as here if it is not there."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # it is not there, or may be entered but not listed
+        names = [path.name for path in root.iterdir() if path.name.casefold() == _MASKS]
+    return max(names, default=_MASKS)  # small letters come last: `masks` itself, if it is there
+
+
 def _pictures_below(root: Path, others: Counter[str] | None = None) -> dict[str, Path]:
     """Return the picture files below a folder, sorted by relative path; `others` counts by suffix what is left out."""
     files: dict[str, Path] = {}
@@ -255,14 +279,23 @@ def _masks_of(pictures: dict[str, Path], folder: Path) -> dict[str, Path]:
     """Return the mask of each picture that has one; their paths are equal except for the suffix and `_mask`.
 
     Raises:
-        UserError: a mask belongs to no picture.
+        UserError: a mask belongs to no picture or to several, or a picture has several masks.
     """
-    masks = {_stem(name).removesuffix("_mask"): path for name, path in _pictures_below(folder).items()}
-    stems = {name: _stem(name) for name in pictures}
-    orphans = sorted(masks.keys() - set(stems.values()))
-    if orphans:
-        raise UserError(f"{masks[orphans[0]]}: no picture has the path of this mask; rename it or remove it")
-    return {name: masks[stem] for name, stem in stems.items() if stem in masks}
+    by_stem: dict[str, list[str]] = {}
+    for name in pictures:
+        by_stem.setdefault(_stem(name), []).append(name)
+    masks: dict[str, Path] = {}
+    for name, path in _pictures_below(folder).items():
+        stem = _stem(name)  # the name of a picture may end with _mask, too
+        owners = by_stem.get(stem) or by_stem.get(stem.removesuffix("_mask"), [])
+        if not owners:
+            raise UserError(f"{path}: no picture has the path of this mask; rename it or remove it")
+        if len(owners) > 1:
+            raise UserError(f"{path}: this mask may be that of {' or '.join(owners)}; rename all but one picture")
+        if owners[0] in masks:
+            raise UserError(f"{path}: {owners[0]} has another mask, {masks[owners[0]]}; remove one")
+        masks[owners[0]] = path
+    return masks
 
 
 def _stem(name: str) -> str:

@@ -32,7 +32,7 @@ RELEASES = {  # number of images per class, in the order of CLASSES
     "mendeley v3": {"train": (37206, 11349, 8617, 51140), "val": (0, 0, 0, 0), "test": (250, 250, 250, 250)},
 }
 PART = "part of the set"
-WHITE = 250  # a line with at least this mean grey level is margin; JPEG compression changes the original 255
+WHITE = 250  # of 255: a line with at least this mean grey level is margin; JPEG compression changes the original 255
 _NAME = re.compile(r"([A-Z]+)-(\d+)-(\d+)", re.ASCII)
 _SUFFIXES = {"jpeg", "jpg"}
 
@@ -169,7 +169,7 @@ def without_margin(pixels: np.ndarray) -> tuple[slice, slice]:
     """Return the rows and columns that remain after removing white lines from the border.
 
     Args:
-        pixels: uint8 [C, H, W]; a line is white if its mean is at least WHITE.
+        pixels: uint8 or uint16 [C, H, W], or floats in [0, 1]; a line is white if its mean is at least WHITE 255ths.
 
     Returns:
         Slices of rows and of columns; complete ones if every line is white.
@@ -180,14 +180,15 @@ def without_margin(pixels: np.ndarray) -> tuple[slice, slice]:
         >>> without_margin(picture)
         (slice(1, 3, None), slice(2, 5, None))
     """
-    grey = pixels.mean(0)
-    rows = _dark(grey.mean(1))
-    return rows, _dark(grey[rows].mean(0))
+    white = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
+    grey, least = pixels.mean(0), WHITE * white / 255
+    rows = _dark(grey.mean(1), least)
+    return rows, _dark(grey[rows].mean(0), least)
 
 
-def _dark(lines: np.ndarray) -> slice:
+def _dark(lines: np.ndarray, white: float) -> slice:
     """Return the slice from the first to the last line that is not white."""
-    dark = np.flatnonzero(lines < WHITE)
+    dark = np.flatnonzero(lines < white)
     return slice(int(dark[0]), int(dark[-1]) + 1) if dark.size else slice(0, len(lines))
 
 

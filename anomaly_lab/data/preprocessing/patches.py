@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from anomaly_lab.data.preprocessing.transforms import Prepared
 from anomaly_lab.types import Fraction, Range, UserError, refuse_out_of_range
 
-VERSION = 1  # version of the rules below; a store made with another version is not reused
+VERSION = 2  # version of the rules below; a store made with another version is not reused
 PLANES = {"axial": "IS", "coronal": "AP", "sagittal": "LR"}
 TRIES = 100  # largest number of positions tried per random window
 
@@ -48,7 +48,7 @@ class PatchSampling:
         foreground: minimum fraction of a window's pixels that are foreground.
         plane: plane of two-dimensional patches of a volume.
         slices: first and last position along the axis perpendicular to the plane; fractions of the axis if the last is
-            below 1.
+            below 1, or 1 and the first a fraction.
         random: number of normal windows per scan that are drawn at random for training; 0 trains on the grid.
         per_scan: maximum number of windows of the grid per scan, drawn at random; 0 keeps all.
 
@@ -71,6 +71,10 @@ class PatchSampling:
         refuse_out_of_range(type(self), vars(self))
         if self.label not in ("case", "mask") or self.plane not in PLANES:
             raise ValueError(f"label takes case or mask, plane one of {', '.join(PLANES)}; got {self}")
+        if self.slices is not None and self.slices[1] > 1 and self.slices[0] % 1:
+            raise ValueError(
+                f"slices={[*self.slices]}: the first is a fraction, the last a number of slices; say both in one way"
+            )
 
     def extent(self, patch_size: Sequence[int], axcodes: str | None) -> tuple[int, ...]:
         """Return the size of a window in the scan, [D].
@@ -174,7 +178,7 @@ class PatchSampling:
         if self.slices is None or across is None:
             return np.ones(len(location), bool)
         low, high = self.slices
-        if high < 1:
+        if high < 1 or (high == 1 and low % 1):  # [0, 1] are the first two slices
             low, high = low * (shape[across] - 1), high * (shape[across] - 1)
         within: np.ndarray = (location[:, across] >= low) & (location[:, across] <= high)
         return within

@@ -173,6 +173,28 @@ def test_masks_mirror_the_pictures_and_may_be_missing(make, root):
     assert len(masks) == 7
 
 
+@pytest.mark.parametrize("folder", ["Masks", "MASKS"])
+def test_the_folder_of_masks_may_have_capitals(make, root, folder):
+    draw(root, f"{folder}/crack/x.png")
+    data = make()
+    assert {case.id: case.mask for case in data.cases(root) if case.mask} == {
+        "crack/x.png": root / folder / "crack/x.png"
+    }
+    assert len(data.cases(root)) == 7
+    assert [data.role(root / name, root) for name in ("crack/x.png", f"{folder}/crack/x.png")] == ["scan", "mask"]
+    assert data.known_mask(root / "crack/x.png", root) == root / folder / "crack/x.png"
+
+
+@pytest.mark.parametrize("folder", ["mask", "Ground_Truth"])
+def test_a_folder_that_sounds_like_masks_is_no_class_unless_the_masks_are_named(make, root, folder):
+    draw(root, f"{folder}/crack/x.png")
+    with pytest.raises(UserError, match=rf"{folder}/crack/x\.png: {folder} sounds like .*data\.masks"):
+        make().cases(root)
+    assert [case.id for case in make(masks=folder).cases(root) if case.mask] == ["crack/x.png"]
+    (root / "outlines").mkdir()
+    assert folder in {case.class_name for case in make(masks="outlines").cases(root)}
+
+
 def test_masks_may_lie_elsewhere(make, root, tmp_path):
     draw(tmp_path / "outlines", "crack/x.png")
     cases = make(masks=str(tmp_path / "outlines")).cases(root)
@@ -185,6 +207,30 @@ def test_a_mask_of_no_picture_is_named(make, root):
     draw(root, "masks/crack/typo.png")
     with pytest.raises(UserError, match=r"masks/crack/typo\.png: no picture has the path"):
         make().cases(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["crack/1.png", "crack/1.jpg", "masks/crack/1.png"], r"masks/crack/1\.png: .*crack/1\.jpg or crack/1\.png; "),
+        (["crack/1.png", "masks/crack/1.png", "masks/crack/1_mask.png"],
+         r"1_mask\.png: crack/1\.png has another mask, \S+masks/crack/1\.png; "),
+        (["crack/1.png", "masks/crack/1.png", "masks/crack/1.bmp"], r"1\.png: .*has another mask, \S+crack/1\.bmp; "),
+    ],
+)  # fmt: skip
+def test_a_mask_has_one_picture_and_a_picture_one_mask(make, tmp_path, names, words):
+    draw(tmp_path / "p", "normal/a.png", *names)
+    with pytest.raises(UserError, match=words):
+        make().cases(tmp_path / "p")
+
+
+def test_a_picture_whose_name_ends_with_mask_has_the_mask_of_its_name(make, tmp_path):
+    root = tmp_path / "p"
+    draw(root, "normal/a.png", "crack/eye.png", "crack/eye_mask.png", "masks/crack/eye_mask.png")
+    data = make()
+    masks = {case.id: case.mask for case in data.cases(root) if case.label}
+    assert masks == {"crack/eye.png": None, "crack/eye_mask.png": root / "masks/crack/eye_mask.png"}
+    assert {name: data.known_mask(root / name, root) for name in masks} == masks  # so are new pictures
 
 
 def test_patients_come_from_a_regular_expression_and_are_not_written_out(make, tmp_path):

@@ -109,6 +109,10 @@ def test_a_margin_is_whole_lines_at_the_border(white, kept):
     pixels = np.full((1, 20, 30), 90, np.uint8)
     pixels[:, *white] = 253
     assert without_margin(pixels) == kept
+    assert without_margin(pixels.astype(np.uint16) * 257) == kept  # sixteen bits have another white
+    assert without_margin(pixels / 255) == kept
+    pixels[:, *white] = 250  # the darkest that is white
+    assert without_margin(pixels) == kept
 
 
 def official(name):

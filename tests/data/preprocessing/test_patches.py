@@ -111,7 +111,10 @@ def test_foreground_rule_asks_for_its_share():
     assert kept == [9, 6, 6, 3, 3]
 
 
-@pytest.mark.parametrize(("slices", "first", "last"), [((2, 4), 2, 4), ((0.25, 0.75), 3, 8)])
+@pytest.mark.parametrize(
+    ("slices", "first", "last"),
+    [((2, 4), 2, 4), ((0.25, 0.75), 3, 8), ((0.25, 1.0), 3, 11), ((0, 1), 0, 1), ((0.0, 0.5), 0, 5)],
+)
 def test_slices_bound_the_planes(slices, first, last):
     windows = PatchSampling(slices=slices).windows(_scan((12, 4, 4), volume=True), (1, 4, 4), "a", 0, 0)
     assert windows.location[:, 0].tolist() == list(range(first, last + 1))
@@ -141,6 +144,7 @@ def test_cap_draws_a_part_of_the_grid():
         ({"plane": "oblique"}, "plane one of"),
         ({"overlap": 1.0}, "overlap"),
         ({"foreground": 1.5}, "foreground"),
+        ({"slices": (0.25, 8)}, r"slices=\[0\.25, 8\]: the first is a fraction, .* say both in one way"),
         ({"random": -1}, "random=-1: takes a number in"),
     ],
 )
