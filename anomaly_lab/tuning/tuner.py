@@ -30,6 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from anomaly_lab.callbacks.mirror import Mirror
 from anomaly_lab.callbacks.progress import Meter
+from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.evaluation.planted import Planting, Ranked
 from anomaly_lab.experiment import compose, record, run_folder, trust
 from anomaly_lab.experiment import config as configuration
@@ -97,6 +98,7 @@ class Tuning:
         folder: holds journal, runs and page.
         own: the experiment's own values of these settings.
         budget: the budget in use.
+        data: source and fingerprint of the data, by the experiment's own values.
     """
 
     experiment: str
@@ -107,11 +109,13 @@ class Tuning:
     folder: Path
     own: Mapping[str, Any]
     budget: str
+    data: Mapping[str, str]
 
     def facts(self) -> Facts:
         """Return what must be the same for every process, and when it goes on."""
         space = {each.key: f"{each.kind}{list(each.values)}" for each in self.space}
-        return {"experiment": self.experiment, "words": list(self.words), "space": space, "prune": self.prune}
+        same = {"experiment": self.experiment, "words": list(self.words), "space": space, "prune": self.prune}
+        return {**same, "data": dict(self.data)}
 
 
 @quiet_lightning()
@@ -182,7 +186,11 @@ def _planned(experiment: str, words: Sequence[str]) -> Tuning:
             configuration.load(experiment, [*overrides, word(parameter.key, value)])
         own[parameter.key] = OmegaConf.select(config, key)
     folder = Path(settings.folder) if settings.folder else Path(config.runs) / "tuning" / config.name
-    return Tuning(experiment, tuple(overrides), space, settings.trials, settings.prune, folder, own, str(config.budget))
+    data: PatchDataModule = configuration.build(config.data)
+    data.prepare_data()
+    content = {"source": data.source, "fingerprint": data.store.fingerprint}  # words alone may mean files or their twin
+    words, budget = tuple(overrides), str(config.budget)
+    return Tuning(experiment, words, space, settings.trials, settings.prune, folder, own, budget, content)
 
 
 def _as_word(config: DictConfig, key: str, text: str) -> Any:
@@ -198,10 +206,10 @@ def _open_folder(tuning: Tuning) -> None:
         with _alone(tuning):
             if place.exists():
                 before = run_folder.read_json(place)
-                if changed := [key for key, value in tuning.facts().items() if before.get(key) != value]:
+                if changed := [key for key, value in tuning.facts().items() if before.get(key, value) != value]:
                     raise UserError(
-                        f"{tuning.folder} holds a tuning with other {', '.join(changed)}; give it the same words, or "
-                        "name another place: folder=…"
+                        f"{tuning.folder} holds a tuning with other {', '.join(changed)}; give it the same words and "
+                        "data, or name another place: folder=…"
                     )
             elif any(path.name != ".lock" for path in tuning.folder.iterdir()):
                 raise UserError(f"{tuning.folder} holds something else than a tuning; name another place: folder=…")

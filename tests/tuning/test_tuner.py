@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from data.conftest import write_headct
 from launching import ROOT, launch
 
 from anomaly_lab.evaluation.planted import Ranked
@@ -91,14 +92,14 @@ def test_the_command_it_tells_works_with_a_folder_of_ones_own(tmp_path: Path, me
     monkeypatch.setenv("ANOMALY_TRUST", "mypackage")
     told = list[str]()
     monkeypatch.setattr(tuner, "say", told.append)
-    page = tuner.tune("mine_headct", words(tmp_path, "trials=1", "data.split.file=07"))
+    page = tuner.tune("mine_headct", words(tmp_path, "trials=1", "callbacks.wandb.project=07"))
     line = next(line for text in told for line in text.splitlines() if "make train" in line)
     assert line.strip() in html.unescape(page.read_text())
     _, _, *said = shlex.split(line)
     assert "TRUST=mypackage" in said
     given = dict(word.split("=", 1) for word in said)
     monkeypatch.setenv("ANOMALY_EXPERIMENTS", given["ANOMALY_EXPERIMENTS"])
-    assert configuration.load(given["EXP"], [f"budget={given['budget']}"]).data.split.file == "07"
+    assert configuration.load(given["EXP"], [f"budget={given['budget']}"]).callbacks.wandb.project == "07"
 
 
 def test_choices_are_read_by_the_type_of_their_setting(tmp_path: Path) -> None:
@@ -119,6 +120,23 @@ def test_more_trials_go_on_with_the_same_and_other_words_are_refused(tmp_path: P
     assert len({tuple(params.values()) for params in measured}) == 5
     with pytest.raises(UserError, match="a tuning with other words"):
         tuner.tune("pca_headct", words(tmp_path, "trials=5", "data.batch_size=4"))
+
+
+def test_files_and_their_twin_have_no_ranking_in_common(tmp_path: Path, measured: list) -> None:
+    """The same words mean the twin where the files are not mounted."""
+    same = [word for word in words(tmp_path) if word != "data.source=twin"]
+    with pytest.MonkeyPatch.context() as patch:
+        write_headct(tmp_path / "all" / "headct")
+        patch.setenv("ANOMALY_DATA", str(tmp_path / "all"))
+        more = ["data.protocol=random", "data.group=patient", "data.split.train_normals=0.5"]
+        tuner.tune("pca_headct", [*same, *more, "trials=1"])
+    with pytest.raises(UserError, match="a tuning with other data; give it the same words and data"):
+        tuner.tune("pca_headct", [*same, *more, "trials=2"])
+    assert len(measured) == 1
+    place = tmp_path / "tuning" / "tuning.json"  # older code noted no data
+    place.write_text(json.dumps({key: value for key, value in json.loads(place.read_text()).items() if key != "data"}))
+    tuner.tune("pca_headct", [*same, *more, "trials=2"])
+    assert len(measured) == 2
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, measured: list) -> None:
