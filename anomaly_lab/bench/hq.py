@@ -34,7 +34,7 @@ WHOLE = "hq: gan step"  # of G and D, with style mixing and ADA, without penalti
 
 
 def settings(words: Sequence[str] = ()) -> DictConfig:
-    """Return HQ-AnoGAN at the laptop budget and 64×64, with all regularisers of the published training.
+    """Return HQ-AnoGAN at the laptop budget and 64×64, with the regularisers and the constant rate of the publication.
 
     Args:
         words: `key=value` words.
@@ -47,7 +47,8 @@ def settings(words: Sequence[str] = ()) -> DictConfig:
         "data.patch_size=[64,64]",
         "detector.path_weight=2",
         "detector.mixing=0.9",
-        "detector.augment_d=ada_medical",
+        "detector.augment_p=null",
+        "detector.anneal=0",
     ]
     start = ["budget=laptop", "data.source=twin", "trainer.accelerator=cpu", "callbacks.wandb=null"]
     return configuration.load("hq_anogan_headct", [*start, *whole, *words])
