@@ -93,7 +93,7 @@ class HQAnoGAN(GenerativeDetector):
         encoder_iterations: length of the second phase.
         lr_gan: learning rate of G and D.
         lr_encoder: learning rate of E.
-        anneal: share of `gan` at whose end the rate of G and D falls linearly to 0; 0 keeps it, as in the paper.
+        anneal: share of `gan`, at its end, in which the rate of G and D falls linearly to 0; 0 as in the paper, for none.
         pixel_weight: weight of the mean squared error in E's loss.
         perceptual_weight: weight of the perceptual distance in E's loss.
         feature_weight: weight of the distance of D's last 4×4 maps in E's loss.
@@ -247,7 +247,7 @@ class HQAnoGAN(GenerativeDetector):
     def gan_step(self, batches: Tensor) -> None:
         """Take a step of G and one of D on each mini-batch of [1, B, C, H, W]; now and then one on each penalty."""
         p, i = self.settings, self.iterations_done
-        self.slow_down("gan", "generator", "discriminator")
+        self.anneal_rates()
         for real in batches:
             self.step_optimizer("generator", self.generator_loss, real)
             if p.path_weight and i % PATH_EVERY == 0:
@@ -257,15 +257,15 @@ class HQAnoGAN(GenerativeDetector):
                 self.step_optimizer("discriminator", self.slope_penalty, real)
             stylegan2.follow(self.averages, self.generator, self.average_decay((i + 1) * p.batch_size))
 
-    def slow_down(self, phase: str, *networks: str) -> None:
-        """Let the rates of networks fall linearly to 0 over the last `anneal` of a phase (≠ paper: constant rates).
+    def anneal_rates(self) -> None:
+        """Let the rates of G and D fall linearly to 0 over the last `anneal` of the phase (≠ paper: constant rates).
 
         A short training needs a high rate, with which G turns round what it looks for; its average lies between.
         """
-        span, share = self.schedule.span(phase), self.settings.anneal
+        span, share = self.schedule.span("gan"), self.settings.anneal
         if share:
             left = (span.stop - self.iterations_done) / len(span)
-            for network in networks:
+            for network in ("generator", "discriminator"):
                 scale_rate(self._optimizer(network), min(1.0, left / share))
 
     def average_decay(self, images: int) -> float:
