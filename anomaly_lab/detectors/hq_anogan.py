@@ -93,7 +93,7 @@ class HQAnoGAN(GenerativeDetector):
         encoder_iterations: length of the second phase.
         lr_gan: learning rate of G and D.
         lr_encoder: learning rate of E.
-        anneal: share of `gan`, at its end, in which the rate of G and D falls linearly to 0; 0 as in the paper, for none.
+        anneal: share of `gan`, at its end, where the rate of G and D falls linearly to 0; 0 for none, as in the paper.
         pixel_weight: weight of the mean squared error in E's loss.
         perceptual_weight: weight of the perceptual distance in E's loss.
         feature_weight: weight of the distance of D's last 4×4 maps in E's loss.
