@@ -47,6 +47,7 @@ PATH_DECAY = 0.01  # share of a batch in the running mean of path lengths
 AVERAGE_RAMP = 0.05  # the average covers at most this share of the images seen
 MEAN_SAMPLES = 100_000  # noise vectors from which the mean style w̄ is computed
 COARSE_STYLES = 4  # those of the resolutions 4 and 8 (Karras, Laine, Aila 2019, figure 3), on a sheet of mixtures
+SUMS = {"reconstruction": 2, "sum": len(COMPONENTS)}  # scores that add up as many of the first components
 MAP_BLUR = 4 / 256  # standard deviation of the blur of a map, relative to its side
 
 
@@ -105,10 +106,10 @@ class HQAnoGAN(GenerativeDetector):
             `random` draws them, for a trial.
         teacher_input: normalisation that weights of torchvision's classifiers expect.
         truncation: psi, x̂ is drawn by w̄ + psi (w - w̄).
-        score: a component, or the `sum` of all five in standard deviations of training normals: `image`, mean |x - x̂|;
-            `perceptual`, the distance that E is trained on; `feature`, mean squared distance of D's last 4×4 maps;
-            `round_trip`, squared distance of E(x) and E(x̂); `styles`, squared Mahalanobis distance of E(x) from the
-            codes of training normals.
+        score: a component, or a sum of components in standard deviations of training normals: `reconstruction`, of the
+            first two, or `sum`, of all five. `image`, mean |x - x̂|; `perceptual`, the distance that E is trained on;
+            `feature`, mean squared distance of D's last 4×4 maps; `round_trip`, squared distance of E(x) and E(x̂);
+            `styles`, squared Mahalanobis distance of E(x) from the codes of training normals.
         maps: `residual`, |x - x̂|, or `perceptual`, the perceptual distance at each place; less the mean map of training
             normals, and blurred.
         axes: maximum number of principal axes of each style, for `styles`.
@@ -165,7 +166,9 @@ class HQAnoGAN(GenerativeDetector):
         teacher_weights: str = "",
         teacher_input: Normalisation = "imagenet",
         truncation: Fraction = 1.0,
-        score: Literal["sum", "image", "perceptual", "feature", "round_trip", "styles"] = "sum",
+        score: Literal[
+            "reconstruction", "sum", "image", "perceptual", "feature", "round_trip", "styles"
+        ] = "reconstruction",
         maps: Literal["residual", "perceptual"] = "residual",
         axes: Annotated[int, Range("[1, 512]")] = 64,
         samples: Count = 2_000,
@@ -323,12 +326,20 @@ class HQAnoGAN(GenerativeDetector):
         self.track({"train/penalty": penalty})
         return self.r1_weight / 2 * penalty * R1_EVERY  # as if it were in every iteration
 
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """As for other detectors; each image has noise inputs of its own, as in training and as StyleGAN2 is measured.
+
+        Counterparts and sheets share the inputs of the network, so that images differ by their styles alone.
+        """
+        styles = self.averages.styles(self.averages.mapping(self.noise(n, generator)))
+        return self.synthesised(styles, generator or "random")
+
     def drawn(self, z: Tensor) -> Tensor:
         return self.synthesised(self.averages.styles(self.averages.mapping(z)))
 
-    def synthesised(self, styles: Tensor) -> Tensor:
+    def synthesised(self, styles: Tensor, noise: stylegan2.Noise = "constant") -> Tensor:
         """Return the images [n, C, H, W] of styles [n, L, W], in [-1, 1]."""
-        image: Tensor = self.averages.synthesis(styles)
+        image: Tensor = self.averages.synthesis(styles, noise)
         return image.clamp(-1, 1)
 
     def between(self, z: Tensor, other: Tensor, steps: int) -> Tensor:
@@ -440,8 +451,8 @@ class HQAnoGAN(GenerativeDetector):
             found = self.measured(image)
             components = self.normality.components(found.codes, found.distances)
             name = self.settings.score
-            if name == "sum":
-                score = self.normality.standardised(components).sum(1)
+            if name in SUMS:
+                score = self.normality.standardised(components)[:, : SUMS[name]].sum(1)
             else:
                 score = components[:, COMPONENTS.index(name)]
         side = image.shape[-1]

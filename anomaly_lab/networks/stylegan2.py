@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from anomaly_lab.networks.stages import BOTTOM
 
-Noise = Literal["random", "constant"]
+Noise = Literal["random", "constant"] | torch.Generator  # inputs: drawn, those of the network, or drawn from this
 EPSILON = 1e-8
 TRUNCATION_DECAY = 0.995  # of the running mean of w
 
@@ -278,8 +278,15 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise = "constant") -> Tensor:
         h = self.conv(x, w)
-        pixels = torch.randn(len(h), 1, *h.shape[2:], device=h.device) if noise == "random" else self.noise
+        pixels = self.noise if noise == "constant" else self.drawn(h, noise)
         return lrelu(h + (pixels * self.strength).to(h) + self.bias[:, None, None].to(h))
+
+    def drawn(self, h: Tensor, noise: Noise) -> Tensor:
+        """Draw noise for each image of h [B, C, H, W], [B, 1, H, W]."""
+        shape = (len(h), 1, *h.shape[2:])
+        if isinstance(noise, torch.Generator):  # often of another device
+            return torch.randn(shape, generator=noise, device=noise.device).to(h.device)
+        return torch.randn(shape, device=h.device)
 
 
 class ToImage(nn.Module):

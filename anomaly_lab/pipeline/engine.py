@@ -77,6 +77,7 @@ from anomaly_lab.reports.record import read_run
 from anomaly_lab.reports.run_report import write_report
 from anomaly_lab.types import FailedElsewhereError, Schedule, Stopped, UserError
 
+OF_OTHER_CODE = "The training was resumed with other code than it began with, so no version of the code repeats it."
 MAX_NAMED = 5  # files that were not scored and are named on the console
 LOADING = tuple(f"data.store.{name}" for name in ("folder", "num_workers", "scoring_batch_size", "on_bad"))
 EVALUATE = ("evaluation", "score", "trainer.accelerator", *LOADING)  # what may be said otherwise of a run that exists
@@ -329,7 +330,7 @@ def resume(
         _set_up(data, processes, detector.schedule if left else None)
         callbacks = [*_callbacks(config, data, detector), *(watchers or ())]
         work = _Work(config, run, facts, data, detector, callbacks, overrides, watchers is None)
-        caveat = _of_another_number(work, processes.size, checkpoint)
+        another_number = _of_another_number(work, processes.size, checkpoint)
         if processes.is_first:
             run_folder.remove_partial_files(run)
             identity.check_fingerprint(data, run, facts, asked)
@@ -337,9 +338,11 @@ def resume(
             say(f"resuming {run} from {'the beginning (no checkpoint yet)' if checkpoint is None else checkpoint.name}")
             entry = {"at": run_folder.now(), "from": checkpoint and checkpoint.name, "overrides": list(overrides)}
             run_folder.update_provenance(run, resumed=[*facts.get("resumed", []), entry])
-            if caveat:
-                before = facts["detector"]
-                run_folder.update_provenance(run, detector=before | {"caveats": [*before.get("caveats", []), caveat]})
+            other_code = _note_other_code(work, checkpoint) if left else None
+            before = facts["detector"].get("caveats", [])
+            caveats = [*before, *(c for c in (another_number, other_code) if c and c not in before)]
+            if caveats != before:
+                run_folder.update_provenance(run, detector=facts["detector"] | {"caveats": caveats})
         processes.wait()
         if checkpoint is not None and _beginning(config, detector) == detector.schedule.iterations:
             load_weights(run, detector, checkpoint.name)  # it trains nothing: the epochs in the file are another run's
@@ -756,6 +759,26 @@ def _of_another_number(work: _Work, world_size: int, checkpoint: Path | None) ->
             "all the same, which the report will say"
         )
     return f"The training was resumed under another number of processes: {why}."
+
+
+def _note_other_code(work: _Work, checkpoint: Path | None) -> str | None:
+    """Record the code that a training goes on with; return a caveat if it began with other code.
+
+    Two fingerprints are no other run's, so no study takes the run for one of either code.
+    """
+    before = work.facts.get("code")
+    if not isinstance(before, dict):  # of older versions
+        return None
+    recorded = configuration.recall(work.run / "config.yaml")  # other callbacks may be asked for now
+    begun, now = str(before["training"]), fingerprint.of_code(_plain(recorded))["training"]
+    if begun.split(" ")[-1] == now:
+        return None
+    all_of_it = now if checkpoint is None else f"{begun} {now}"
+    run_folder.update_provenance(work.run, code=before | {"training": all_of_it})
+    if checkpoint is None:  # it is trained from the beginning
+        return None
+    say("the code has changed since this run was begun; its report says so. To train with one: make train")
+    return OF_OTHER_CODE
 
 
 @contextlib.contextmanager

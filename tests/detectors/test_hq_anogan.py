@@ -303,7 +303,7 @@ def test_components_by_hand(fit: Fit, pictures: Tensor) -> None:
     torch.testing.assert_close(found.distances[one, APART:], (codes - again)[one].square().sum(1), atol=1e-5, rtol=1e-3)
 
 
-def test_a_score_is_a_component_or_their_standardised_sum(fit: Fit, pictures: Tensor) -> None:
+def test_a_score_is_a_component_or_a_standardised_sum(fit: Fit, pictures: Tensor) -> None:
     detector = fit(tiny(), pictures).eval()
     with torch.no_grad():
         found = detector.measured(pictures)
@@ -313,9 +313,10 @@ def test_a_score_is_a_component_or_their_standardised_sum(fit: Fit, pictures: Te
     for i, name in enumerate(COMPONENTS):
         detector.hparams.score = name
         assert torch.equal(detector.predict(pictures).anomaly_score, components[:, i])
-    detector.hparams.score = "sum"
-    expected = (components / detector.normality.deviation).sum(1)
-    assert torch.equal(detector.predict(pictures).anomaly_score, expected)
+    image, perceptual, *others = (components / detector.normality.deviation).unbind(1)
+    for score, terms in {"reconstruction": [image, perceptual], "sum": [image, perceptual, *others]}.items():
+        detector.hparams.score = score
+        torch.testing.assert_close(detector.predict(pictures).anomaly_score, torch.stack(terms).sum(0))
 
 
 def test_a_map_is_what_exceeds_that_of_normals(fit: Fit, pictures: Tensor) -> None:
@@ -406,6 +407,18 @@ def roundness(images: Tensor) -> Tensor:
 def test_roundness_tells_discs_from_squares() -> None:
     assert roundness(shapes(50, seed=1)).min() > 0.99
     assert roundness(shapes(50, seed=1, square=True)).max() < 0.98
+
+
+@torch.no_grad()
+def test_samples_have_noise_inputs_of_their_own_that_the_seed_fixes() -> None:
+    detector = tiny()
+    for conv in (*detector.averages.synthesis.convs, *detector.averages.synthesis.ups):
+        nn.init.ones_(conv.strength)
+    one, two = (detector.sample(3, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(one, two)
+    shared = detector.drawn(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)))  # the same z
+    assert not torch.allclose(one, shared, atol=1e-2)
+    assert one.abs().max() <= 1
 
 
 @torch.no_grad()

@@ -262,6 +262,9 @@ def test_noise_is_learned_and_constant_where_it_is_asked_for() -> None:
     one, two = generator(z, noise="random"), generator(z, noise="random")
     assert not torch.equal(one, two)
     torch.testing.assert_close(generator(z)[:1], generator(z[:1]))
+    one, two, other = (generator(z, noise=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one, two)
+    assert not torch.allclose(one, other, atol=1e-3)
 
 
 def test_mapping_and_truncation() -> None:

@@ -7,6 +7,7 @@ import pytest
 from data.conftest import write_headct
 from pipeline.conftest import settings, words
 
+from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.pipeline import engine
 from anomaly_lab.types import UserError
@@ -172,6 +173,39 @@ def test_another_number_of_processes_is_refused_only_where_it_trains_something_e
     engine.resume(str(run), ["trainer.devices=1"] if parts > 1 else [])
     caveats = run_folder.read_json(run / "provenance.json")["detector"].get("caveats", [])
     assert any("another number of processes" in caveat for caveat in caveats) == (parts > 1)
+
+
+def test_a_training_begun_anew_with_other_code_is_of_that_code(asked, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FAnoGAN, "gan_step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            asked()
+    code = run_folder.read_json(run / "provenance.json")["code"]
+    run_folder.update_provenance(run, code=code | {"training": "0123456789abcdef"})
+    engine.resume(str(run))
+    facts = run_folder.read_json(run / "provenance.json")
+    assert facts["code"]["training"] == code["training"]
+    assert not any("other code" in caveat for caveat in facts["detector"]["caveats"])
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_training_that_goes_on_with_other_code_is_said_to_be_of_two(asked, tmp_path: Path, changed: bool) -> None:
+    """Its fingerprint is that of neither, so that no study takes it for a run of the present code."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FAnoGAN, "encoder_step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            asked("data.epoch_length=3")  # a checkpoint at the end of the first phase
+    code = run_folder.read_json(run / "provenance.json")["code"]
+    begun = "0123456789abcdef" if changed else code["training"]
+    run_folder.update_provenance(run, code=code | {"training": begun})
+    engine.resume(str(run))
+    facts = run_folder.read_json(run / "provenance.json")
+    assert facts["code"]["training"] == (f"{begun} {code['training']}" if changed else begun)
+    said = [caveat for caveat in facts["detector"]["caveats"] if "resumed with other code" in caveat]
+    assert len(said) == changed
+    assert ("resumed with other code" in (run / "report.html").read_text()) == changed
 
 
 @pytest.mark.parametrize(("budget", "estimated"), [("smoke", None), ("laptop", "paper"), ("paper", "paper")])

@@ -42,7 +42,7 @@ def panels() -> list[Panel]:
         "x": source("x", (0, 0)),
         "again": net("encoder", (2.35, 1), "encoder", "ŵ = E(x̂)"),
         "loss": net("normal styles", (3.35, 0), "normality", "in deviations", width=112),
-        "score": output("score", (4.25, 0), "sum of five"),
+        "score": output("score", (4.25, 0), "sum of two"),
         "map": output("map", (4.12, 1), "|x − x̂| − normals’"),
     }
     ends = [
