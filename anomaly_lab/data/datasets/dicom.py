@@ -31,7 +31,7 @@ from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.pictures import Rules, read_mask
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tables import read_table
-from anomaly_lab.data.readers.tree import files_below, told
+from anomaly_lab.data.readers.tree import as_spelt, files_below, told
 from anomaly_lab.data.twins.dicom import write_twin
 from anomaly_lab.types import Case, UserError
 
@@ -124,20 +124,23 @@ class Dicom(PatchDataModule):
         else:
             labels = {series.id: label for series in all_series if (label := self._by_folder(series)) is not None}
         self._validate_labels(root, all_series, labels)
-        masks = _masks(root / _MASKS, all_series)
+        masks = _masks(as_spelt(root, _MASKS), all_series)
         return [_case(series, labels[series.id], masks.get(series.id)) for series in all_series if series.id in labels]
 
     def role(self, path: Path, source: Path) -> Role:
         """Return "mask" for a volume or picture in a folder of masks."""
-        masks = any(path.is_relative_to(root / _MASKS) for root in roots(path, source))
-        return "mask" if masks and path.name.lower().endswith(_MASK_SUFFIXES) else "scan"
+        if not path.name.lower().endswith(_MASK_SUFFIXES):
+            return "scan"
+        masks = any(path.is_relative_to(as_spelt(root, _MASKS)) for root in roots(path, source))
+        return "mask" if masks else "scan"
 
     def known_mask(self, image: Path, source: Path) -> Path | None:
         """Return the mask that is named like the folder or the file of a series, in or just above `source`."""
         for root in (*roots(image, source), *source.absolute().parents[:2]):
-            if (root / _MASKS).is_dir() and image.is_relative_to(root):
+            masks = as_spelt(root, _MASKS)
+            if masks.is_dir() and image.is_relative_to(root):
                 names = [_below(root, name) for name in (image.parent, image.with_suffix(""), image)]
-                paths = (root / _MASKS / f"{name}{suffix}" for name in names for suffix in _MASK_SUFFIXES)
+                paths = (masks / f"{name}{suffix}" for name in names for suffix in _MASK_SUFFIXES)
                 if mask := next(filter(Path.exists, paths), None):
                     return mask
         return None

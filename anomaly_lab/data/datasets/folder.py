@@ -25,7 +25,7 @@ from anomaly_lab.data.datamodule import PatchDataModule, Role, roots
 from anomaly_lab.data.readers.patients import patient_names
 from anomaly_lab.data.readers.pictures import SUFFIXES
 from anomaly_lab.data.readers.tables import read_table
-from anomaly_lab.data.readers.tree import files_below, told
+from anomaly_lab.data.readers.tree import as_spelt, files_below, told
 from anomaly_lab.data.splitting.splits import SPLITS
 from anomaly_lab.data.twins.folder import write_twin
 from anomaly_lab.types import Case, UserError
@@ -130,7 +130,7 @@ class Folder(PatchDataModule):
     def _mask_folder(self, root: Path) -> Path:
         """Return the folder of masks of a folder of new pictures, which need not exist; it is looked for once."""
         if root not in self._mask_folders:
-            self._mask_folders[root] = root / (self.masks or _name_of_masks(root))
+            self._mask_folders[root] = root / self.masks if self.masks else as_spelt(root, _MASKS)
         return self._mask_folders[root]
 
     def _listed_masks(self, root: Path) -> frozenset[Path]:
@@ -145,7 +145,7 @@ class Folder(PatchDataModule):
         return self._masks_in[listing]
 
     def _find(self, root: Path) -> Files:
-        folder = root / (self.masks or _name_of_masks(root))
+        folder = root / self.masks if self.masks else as_spelt(root, _MASKS)
         if self.masks is not None and not folder.is_dir():
             raise UserError(f"{folder}: no such folder (data.masks, relative to the root or absolute); correct it")
         self.left_out.clear()
@@ -247,14 +247,6 @@ class Files(NamedTuple):
     all: dict[str, Path]
     pictures: dict[str, Path]
     masks: dict[str, Path]
-
-
-def _name_of_masks(root: Path) -> str:
-    """Return how the folder `masks` is spelt below a root, such as `Masks`; as here if it is not there."""
-    names: list[str] = []
-    with contextlib.suppress(OSError):  # it is not there, or may be entered but not listed
-        names = [path.name for path in root.iterdir() if path.name.casefold() == _MASKS]
-    return max(names, default=_MASKS)  # small letters come last: `masks` itself, if it is there
 
 
 def _pictures_below(root: Path, others: Counter[str] | None = None) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -51,6 +52,22 @@ def files_below(root: Path, results: list[Path] | None = None) -> Iterator[Path]
         inner[:] = sorted(name for name in inner if is_seen(name) and not _leads_up(folder, name))
         for name in sorted(filter(is_seen, names)):
             yield Path(folder, name)
+
+
+def as_spelt(root: Path, name: str) -> Path:
+    """Return the file or folder of a name in small letters as it is spelt below `root`: `masks`, or else `Masks`.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "Masks").mkdir()
+        ...     as_spelt(Path(folder), "masks").name, as_spelt(Path(folder), "labels.csv").name
+        ('Masks', 'labels.csv')
+    """
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # it is not there, or may be entered but not listed
+        names = [path.name for path in root.iterdir() if path.name.casefold() == name]
+    return root / max(names, default=name)  # small letters come last: `masks` itself, if it is there
 
 
 def told(results: Collection[Path]) -> Counter[str]:

@@ -274,20 +274,27 @@ def test_an_unreadable_file_is_left_out_and_counted_on_request(make, root):
     assert data.census(data.cases(root))["left out: unreadable"] == 1
 
 
+def test_masks_in_a_folder_that_is_spelt_otherwise_are_found(make, root):
+    write_mask(root / "Masks" / "nobody.nii.gz", np.eye(4))
+    with pytest.raises(UserError, match=r"Masks/nobody\.nii\.gz: no series has the id nobody"):
+        make().setup()
+
+
 def test_anomalous_series_without_masks_name_the_way_out(make, root):
     data = make(cut={"label": "mask"}, volume={"window": [40, 80]}, train_normals=1, val_fraction=0.0)
     with pytest.raises(UserError, match=r"has no mask.* set data\.cut\.label=case"):
         data.setup()
 
 
-def test_masks_of_new_series_are_found_and_no_scans(make, root):
-    data = make()
+@pytest.mark.parametrize("spelt", ["masks", "Masks"])
+def test_masks_of_new_series_are_found_and_no_scans(make, root, spelt: str):
+    data, masks = make(), root / spelt
     first = root / "Normal" / "a" / sorted(path.name for path in (root / "Normal" / "a").iterdir())[0]
-    write_mask(root / "masks" / "Normal" / "a.nii.gz", np.eye(4))
-    (root / "masks" / "view.png").touch()
+    write_mask(masks / "Normal" / "a.nii.gz", np.eye(4))
+    (masks / "view.png").touch()
     for source in (root, root / "Normal", root / "Normal" / "a"):
-        assert data.known_mask(first, source) == root / "masks" / "Normal" / "a.nii.gz"
+        assert data.known_mask(first, source) == masks / "Normal" / "a.nii.gz"
         assert data.role(first, source) == "scan"
-    assert data.known_mask(root / "view.dcm", root) == root / "masks" / "view.png"
+    assert data.known_mask(root / "view.dcm", root) == masks / "view.png"
     assert data.known_mask(root / "other.dcm", root) is None
-    assert {data.role(path, root) for path in (root / "masks").rglob("*.*")} == {"mask"}
+    assert {data.role(path, root) for path in (masks).rglob("*.*")} == {"mask"}
