@@ -60,6 +60,7 @@ DISCS = {
     "lr_gan": 0.004,
     "lr_encoder": 0.002,
     "norm_weight": 0.0005,
+    "teacher": "efficientnet_lite0",
     "axes": 32,
     "samples": 512,
 }
@@ -112,6 +113,14 @@ def test_penalties_are_lazy(fit: Fit, pictures: Tensor) -> None:
     detector = fit(tiny(gan_iterations=18), pictures, iterations=18)
     steps = [next(iter(opt.state.values()))["step"].item() for opt in detector.optimizers()[:2]]
     assert steps == [18 + 5, 18 + 2]
+
+
+def test_discriminator_takes_more_steps_and_its_penalty_counts_them(fit: Fit, pictures: Tensor) -> None:
+    """In 6 iterations of 3 steps each of D: those 0 and 16 are followed by one on R1."""
+    detector = fit(tiny(gan_iterations=6, d_steps=3, path_weight=0.0), pictures, iterations=6)
+    steps = [next(iter(opt.state.values()))["step"].item() for opt in detector.optimizers()[:2]]
+    assert steps == [6, 18 + 2]
+    assert [phase.minibatches for phase in detector.phases()] == [3, 1, 1]
 
 
 def test_without_penalties_there_are_plain_steps(fit: Fit, pictures: Tensor) -> None:
