@@ -49,7 +49,6 @@ def settings(words: Sequence[str] = ()) -> DictConfig:
         "detector.mixing=0.9",
         "detector.augment_p=null",
         "detector.anneal=0",
-        "detector.d_steps=1",
     ]
     start = ["budget=laptop", "data.source=twin", "trainer.accelerator=cpu", "callbacks.wandb=null"]
     return configuration.load("hq_anogan_headct", [*start, *whole, *words])

@@ -41,7 +41,7 @@ from anomaly_lab.types import (
     Width,
 )
 
-R1_EVERY = 16  # steps of D from one on the R1 penalty to the next
+R1_EVERY = 16  # iterations from one step on the R1 penalty to the next
 PATH_EVERY = 4  # iterations from one step on the path length penalty to the next
 PATH_DECAY = 0.01  # share of a batch in the running mean of path lengths
 AVERAGE_RAMP = 0.05  # the average covers at most this share of the images seen
@@ -89,7 +89,6 @@ class HQAnoGAN(GenerativeDetector):
         r1_weight: gamma, weight of the R1 penalty; None for .0002 · pixels / batch_size, StyleGAN2-ADA's rule.
         path_weight: weight of the path length penalty; 0 leaves it out.
         mixing: probability of style mixing.
-        d_steps: steps of D for one of G, each on a fresh mini-batch; the paper takes one.
         average_images: images over which G's average halves the weight of the past; None for 312.5 batches.
         gan_iterations: length of the first phase (25 million images).
         encoder_iterations: length of the second phase.
@@ -153,7 +152,6 @@ class HQAnoGAN(GenerativeDetector):
         r1_weight: Weight | None = 1.0,
         path_weight: Weight = 2.0,
         mixing: Fraction = 0.9,
-        d_steps: Annotated[int, Range("[1, 1000]")] = 1,
         average_images: Annotated[int, Range("[1, 1000000000]")] | None = 20_000,
         gan_iterations: Iterations = 390_625,
         encoder_iterations: Iterations = 100_000,
@@ -195,7 +193,7 @@ class HQAnoGAN(GenerativeDetector):
     def phases(self) -> tuple[Phase, ...]:
         p = self.settings
         return (
-            Phase("gan", p.gan_iterations, ("generator", "discriminator", "averages"), minibatches=p.d_steps),
+            Phase("gan", p.gan_iterations, ("generator", "discriminator", "averages")),
             Phase("encoder", p.encoder_iterations, ("encoder",)),
             Phase("gather", -(-p.samples // p.batch_size), ("normality",)),
         )
@@ -250,17 +248,17 @@ class HQAnoGAN(GenerativeDetector):
     # --- first phase: StyleGAN2-ADA ---------------------------------------------------------------------------------
 
     def gan_step(self, batches: Tensor) -> None:
-        """Take a step of G, one of D on each mini-batch of [d_steps, B, C, H, W], and now and then one on a penalty."""
+        """Take a step of G and one of D on each mini-batch of [1, B, C, H, W]; now and then one on each penalty."""
         p, i = self.settings, self.iterations_done
         self.anneal_rates()
-        self.step_optimizer("generator", self.generator_loss, batches[0])
-        if p.path_weight and i % PATH_EVERY == 0:
-            self.step_optimizer("generator", self.path_penalty, batches[0])
-        for step, real in enumerate(batches, start=i * p.d_steps):
+        for real in batches:
+            self.step_optimizer("generator", self.generator_loss, real)
+            if p.path_weight and i % PATH_EVERY == 0:
+                self.step_optimizer("generator", self.path_penalty, real)
             self.step_optimizer("discriminator", self.discriminator_loss, real)
-            if self.r1_weight and step % R1_EVERY == 0:
+            if self.r1_weight and i % R1_EVERY == 0:
                 self.step_optimizer("discriminator", self.slope_penalty, real)
-        stylegan2.follow(self.averages, self.generator, self.average_decay((i + 1) * p.batch_size))
+            stylegan2.follow(self.averages, self.generator, self.average_decay((i + 1) * p.batch_size))
 
     def anneal_rates(self) -> None:
         """Let the rates of G and D fall linearly to 0 over the last `anneal` of the phase (≠ paper: constant rates).
@@ -326,7 +324,7 @@ class HQAnoGAN(GenerativeDetector):
         """
         penalty = r1_penalty(self.discriminator, self.augmented(real))
         self.track({"train/penalty": penalty})
-        return self.r1_weight / 2 * penalty * R1_EVERY  # as if it were in every step
+        return self.r1_weight / 2 * penalty * R1_EVERY  # as if it were in every iteration
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """As for other detectors; each image has noise inputs of its own, as in training and as StyleGAN2 is measured.

@@ -115,14 +115,6 @@ def test_penalties_are_lazy(fit: Fit, pictures: Tensor) -> None:
     assert steps == [18 + 5, 18 + 2]
 
 
-def test_discriminator_takes_more_steps_and_its_penalty_counts_them(fit: Fit, pictures: Tensor) -> None:
-    """In 6 iterations of 3 steps each of D: those 0 and 16 are followed by one on R1."""
-    detector = fit(tiny(gan_iterations=6, d_steps=3, path_weight=0.0), pictures, iterations=6)
-    steps = [next(iter(opt.state.values()))["step"].item() for opt in detector.optimizers()[:2]]
-    assert steps == [6, 18 + 2]
-    assert [phase.minibatches for phase in detector.phases()] == [3, 1, 1]
-
-
 def test_without_penalties_there_are_plain_steps(fit: Fit, pictures: Tensor) -> None:
     detector = fit(tiny(path_weight=0.0, r1_weight=0.0, mixing=0.0), pictures, iterations=2)
     assert [next(iter(opt.state.values()))["step"].item() for opt in detector.optimizers()[:2]] == [2, 2]
@@ -447,16 +439,16 @@ def test_all_styles_of_one_side_are_its_own_images() -> None:
 def test_squares_are_anomalous_among_discs_and_their_counterparts_are_discs(tmp_path: Path) -> None:
     """In about four minutes of one core; one test, for two of them might train in two workers.
 
-    A square is as large as a disc, so only its corners tell. AUROC of 100 + 100 pictures: .983 (seed 0, a machine with
-    AMX), .978 and .967 (seeds 0 and 1, one with AVX2 alone). Of 400 + 400 on the latter .961 and .956, of 1 000 + 1 000
-    .975 and .963; the perceptual term by itself has .987 and .975 of these. Counterparts are discs in all of them.
+    A square is as large as a disc, so only its corners tell. E learns and is judged by EfficientNet-Lite0's features;
+    with D's, AUROC was .96 to .99 by seed and processor.
     """
     torch.manual_seed(0)
     detector = HQAnoGAN(patch_size=(32, 32), **DISCS)
+    detector.load_pretrained()
     train(detector, ToyData(shapes(512, seed=1), batch_size=16), tmp_path)
     for square in (False, True):
         counterparts = detector.score({"image": shapes(100, seed=3, square=square)}).reconstruction
         assert counterparts is not None
         assert roundness(counterparts).median() > 0.98
     low, high = (detector.score({"image": shapes(400, seed=2 + s, square=bool(s))}).anomaly_score for s in (0, 1))
-    assert auroc(low, high) >= 0.94
+    assert auroc(low, high) >= 0.98
