@@ -1,5 +1,6 @@
 """Choose the epoch by the test labels, as the official GANomaly code does. For reproduction only."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,8 @@ class BestTestEpoch(RunCallback):
         if not pl_module.ready:
             return
         test_auroc = trainer.strategy.broadcast(_test_auroc(trainer, pl_module))  # all processes choose the same
+        if math.isnan(test_auroc):  # the weights have diverged, which `Record` says
+            return
         pl_module.track({"cheat/test_auroc": torch.tensor(test_auroc)})
         if test_auroc > self._best.get("auroc", -1.0):
             weights = {key: value.detach().cpu().clone() for key, value in pl_module.state_dict().items()}
@@ -79,7 +82,7 @@ class BestTestEpoch(RunCallback):
 
 
 def _test_auroc(trainer: pl.Trainer, detector: Detector) -> float:
-    """Return the AUROC of the test split, all of which every process scores."""
+    """Return the AUROC of the test split, all of which every process scores; NaN if a score is not finite."""
     data = data_of(trainer)
     parts = [
         (batch["row"].numpy(), scored.score)
@@ -87,4 +90,4 @@ def _test_auroc(trainer: pl.Trainer, detector: Detector) -> float:
     ]
     row, score = (np.concatenate(part) for part in zip(*parts, strict=True))
     test = np.isin(row, data.rows["test"])  # the loader also yields the validation normals
-    return auroc(data.store.labels[row[test]], score[test])
+    return auroc(data.store.labels[row[test]], score[test]) if np.isfinite(score).all() else math.nan

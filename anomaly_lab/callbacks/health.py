@@ -1,5 +1,6 @@
 """Monitor a GAN: discriminator overfitting, mode collapse and the quality of the generated images."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,7 +116,7 @@ class Health(RunCallback):
         self._last = state_dict["last"]
 
     def _measure(self, detector: Detector) -> dict[str, float]:
-        """Return the terms of an epoch."""
+        """Return the terms of an epoch that are finite: that weights have diverged, `Record` says after this."""
         terms: dict[str, float] = {}
         fake = _sample(detector, self.watched)
         train, validation = (self._images[split] for split in ("train", "val"))
@@ -129,7 +130,7 @@ class Health(RunCallback):
             terms["real_above_fake"] = _probability_above(d_train, d_fake)
         if d_train is not None and d_validation is not None and d_fake is not None:
             terms["overfitting"] = _overfitting(d_train.mean(), d_validation.mean(), d_fake.mean())
-        return terms
+        return {name: value for name, value in terms.items() if math.isfinite(value)}
 
     def _quality(self, detector: Detector, real: Tensor) -> dict[str, Any]:
         """Return `collapsed`, FID and KID, with images and features they rest on; empty if nothing can be sampled."""
@@ -198,9 +199,9 @@ def _spread(image: Tensor) -> float:
 
 
 def _probability_above(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the probability that a value of `a` is higher than a value of `b`."""
-    label = np.repeat([1, 0], [len(a), len(b)])
-    return auroc(label, np.concatenate([a, b]))
+    """Return the probability that a value of `a` is higher than a value of `b`; NaN if one is not finite."""
+    label, value = np.repeat([1, 0], [len(a), len(b)]), np.concatenate([a, b])
+    return auroc(label, value) if np.isfinite(value).all() else math.nan
 
 
 def _overfitting(train: float, validation: float, fake: float) -> float:

@@ -71,19 +71,22 @@ class AutoencoderDetector(Detector):
 
     def autoencoder_loss(self, image: Tensor) -> Tensor:
         """Return the mean of `losses` over the batch [B, C, H, W]."""
-        loss: Tensor = self.losses(image)[0].mean()
+        losses, _, divergence = self.losses(image)
+        loss: Tensor = losses.mean()
         self.track({"train/autoencoder": loss})
+        if divergence is not None:
+            self.track({"train/divergence": divergence.mean()})
         return loss
 
-    def losses(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of each image [B, C, H, W], [B], and the reconstructions."""
+    def losses(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the loss of each image [B, C, H, W], [B], the reconstructions, and a VAE's divergences, [B]."""
         reconstruction, mean, log_variance = self.autoencoder(image)
         loss = mean_squared(image, reconstruction)  # mean (x - x̂)²
-        if self.settings.variational:  # + weight · KL(N(μ, σ²) ‖ N(0, 1)) (Kingma, Welling 2014, appendix B)
-            divergence = divergence_from_normal(mean, log_variance)
-            loss = loss + self.settings.divergence_weight * divergence
-            self.track({"train/divergence": divergence.mean()})
-        return loss, reconstruction
+        if not self.settings.variational:
+            return loss, reconstruction, None
+        # + weight · KL(N(μ, σ²) ‖ N(0, 1)) (Kingma, Welling 2014, appendix B)
+        divergence = divergence_from_normal(mean, log_variance)
+        return loss + self.settings.divergence_weight * divergence, reconstruction, divergence
 
     def predict(self, image: Tensor) -> Prediction:
         """Map: squared error or absolute gradient of the loss, mean over channels; score: mean of the map.
@@ -92,7 +95,7 @@ class AutoencoderDetector(Detector):
         """
         with torch.enable_grad():  # losses of images are independent, so the gradient of the sum holds that of each
             image = image.detach().requires_grad_(self.settings.map_of == "gradient")
-            loss, reconstruction = self.losses(image)
+            loss, reconstruction, _ = self.losses(image)
             if image.requires_grad:
                 per_pixel = torch.autograd.grad(loss.sum(), image)[0].abs()
             else:

@@ -121,8 +121,8 @@ def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = 
 def _finish(run: Path, config: DictConfig, numbers: Sequence[str], processes: Processes) -> Path:
     """Continue a run that is not finished, if it is a run of this experiment."""
     recorded, asked = (_plain(each) for each in (configuration.recall(run / "config.yaml"), config))
-    starts = [Path(each["start_from"] or "").name for each in (recorded, asked)]
-    if key := fingerprint.difference(recorded, asked) or ("start_from" if starts[0] != starts[1] else None):
+    is_other = _is_another_start(run, recorded["start_from"], asked["start_from"])
+    if key := fingerprint.difference(recorded, asked) or ("start_from" if is_other else None):
         now, before = (OmegaConf.select(OmegaConf.create(each), key) for each in (asked, recorded))
         raise UserError(
             f"{run} is a run with {key}={before}, not {now}; name another folder, or to continue it as it is: "
@@ -276,6 +276,17 @@ def inspect(config: DictConfig, verify: bool = False) -> Path:
     if data.unsplit:
         raise UserError(f"nothing can be trained on {config.name} yet: it could not be split; {page} says why")
     return page
+
+
+def _is_another_start(run: Path, recorded: str | None, asked: str | None) -> bool:
+    """Return whether a run began with another run than is asked for, which may have been moved since."""
+    if not recorded or not asked:
+        return recorded != asked
+    begun = record.read_provenance(run).get("started_from", {}).get("id")
+    facts = Path(asked) / "provenance.json"
+    if begun and facts.is_file():
+        return bool(run_folder.read_json(facts).get("id") != begun)
+    return Path(asked).parts[-2:] != Path(recorded).parts[-2:]
 
 
 @quiet_lightning()

@@ -132,11 +132,12 @@ class Local:
     def submit(self, task: Task) -> Job:
         executor = submitit.LocalExecutor(task.logs)
         executor.update_parameters(timeout_min=A_YEAR, stderr_to_stdout=True)
-        kept = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}  # submitit hides all GPUs
+        kept = {  # submitit hides all GPUs; the threads are a share of those that the study was given
+            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "OMP_NUM_THREADS": self._threads,
+        }
         with _without_ctrl_c():
-            job = executor.submit(
-                become, list(task.command), kept, {"OMP_NUM_THREADS": self._threads}, own_session=True
-            )
+            job = executor.submit(become, list(task.command), kept, {}, own_session=True)
         _CHILDREN[job.job_id] = job
         began = psutil.Process(int(job.job_id)).create_time()
         return Job("local", job.job_id, str(task.run), str(job.paths.stdout), began=began)

@@ -44,6 +44,8 @@ class Watch(RunCallback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
+        if not pl_module.ready:  # a phase that gathers images learns at its end
+            return
         span = pl_module.schedule.span(pl_module.phases()[-1].name)
         share = (pl_module.iterations_done - span.start) / max(1, span.stop - span.start)
         passed = [each for each in SHARES if each <= share]

@@ -1,6 +1,7 @@
 """What the watch over a GAN says of generators and discriminators that are known to be ill, or well."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,12 @@ def test_a_discriminator_that_has_learnt_its_images_by_heart() -> None:
     assert terms["health/real_above_fake"] == 1
     assert terms["health/train_above_held_out"] == 1
     assert terms["health/overfitting"] == pytest.approx(3 / 4)
+
+
+def test_of_a_detector_that_has_diverged_nothing_is_said() -> None:
+    """`Record`, which writes these terms, ends the training in one line; an AUROC of NaN would be a traceback."""
+    assert "health/diversity" not in epoch(Known(smooth(24, seed=2) * math.nan))
+    assert set(epoch(Known(smooth(24, seed=2), {0.0: math.nan, 1.0: 0.0, 2.0: 0.0}))) == {"health/diversity"}
 
 
 def test_only_what_a_detector_has_is_said() -> None:

@@ -40,6 +40,14 @@ def test_variational_loss_by_hand(pictures: Tensor) -> None:
     torch.testing.assert_close(loss, error + 3 * torch.distributions.kl_divergence(of, normal).mean())
 
 
+def test_the_record_has_the_divergence_of_training_images_alone(pictures: Tensor) -> None:
+    detector = tiny(variational=True)
+    detector.score({"image": pictures})
+    assert not detector.tracked
+    detector.autoencoder_loss(pictures)
+    assert set(detector.flush()) == {"train/autoencoder", "train/divergence"}
+
+
 @BOTH
 def test_residual_map_and_score_by_hand(pictures: Tensor, variational: bool) -> None:
     detector = tiny(variational=variational).eval()

@@ -111,6 +111,25 @@ def test_the_same_command_begins_continues_and_leaves_a_run(
         asked("start_from=runs/other")
 
 
+def test_a_start_of_the_same_name_is_another_run(tmp_path: Path) -> None:
+    """Runs of several seeds are often called alike, such as `night`; a run that was moved is still the same."""
+    run = tmp_path / "run"
+    for folder, identity in ((run, "new"), (tmp_path / "wgan_0" / "night", "a"), (tmp_path / "wgan_7" / "night", "b")):
+        folder.mkdir(parents=True)
+        run_folder.write_json(folder / "provenance.json", {"id": identity})
+    begun = str(tmp_path / "wgan_0" / "night")
+    run_folder.update_provenance(run, started_from={"id": "a"})
+    assert not engine._is_another_start(run, begun, begun)
+    assert engine._is_another_start(run, begun, str(tmp_path / "wgan_7" / "night"))
+    (tmp_path / "wgan_0" / "night").rename(tmp_path / "moved")
+    assert not engine._is_another_start(run, begun, str(tmp_path / "moved"))
+    assert not engine._is_another_start(run, begun, begun)  # not there: by its name
+    assert engine._is_another_start(run, begun, "elsewhere/wgan_3/night")
+    assert engine._is_another_start(run, begun, None)
+    assert engine._is_another_start(run, None, begun)
+    assert not engine._is_another_start(run, None, None)
+
+
 def test_the_same_command_on_other_data_is_refused(asked, tmp_path: Path) -> None:
     run = asked()
     shutil.copytree(tmp_path / "headct", tmp_path / "other")

@@ -52,6 +52,16 @@ def test_jobs_share_the_cores_that_the_study_may_use(
     assert Local(jobs)._threads == threads
 
 
+def test_a_job_has_its_share_of_the_threads_that_the_study_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomaly_lab.studies.jobs.cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    script = "import os; print(os.environ['OMP_NUM_THREADS'])"
+    said = ended(Local(jobs=2).submit(Task("a", (sys.executable, "-c", script), tmp_path, tmp_path / "logs")))
+    assert said.splitlines()[-1] == "2"
+
+
 def test_a_job_is_alive_for_others_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import sys, time, pathlib\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(.05)"
     waits = (sys.executable, "-c", script)
