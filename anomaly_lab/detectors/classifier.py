@@ -93,6 +93,11 @@ class Classifier(SupervisedDetector):
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             self.class_weight.copy_(class_weights(torch.as_tensor(data.class_counts()), self.settings.task))
 
+    @property
+    def couples_batch(self) -> bool:
+        """The mean of a weighted loss is divided by the weights in the mini-batch."""
+        return super().couples_batch or bool(self.settings.weigh_classes)
+
     def fused(self, logits: Tensor) -> Tensor:
         return logits[:, 0]
 

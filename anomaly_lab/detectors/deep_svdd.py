@@ -122,6 +122,11 @@ class DeepSVDD(Detector):
         self.track({"train/reconstruction": loss})
         return loss
 
+    @property
+    def couples_batch(self) -> bool:
+        """R of a soft boundary is a quantile of a mini-batch."""
+        return super().couples_batch or self.settings.objective == "soft-boundary"
+
     def sphere_loss(self, image: Tensor) -> Tensor:
         """Return the objective on images [B, C, H, W], eq. 3 or 4 of the paper; weight decay is up to the optimiser.
 

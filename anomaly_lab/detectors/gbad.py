@@ -175,6 +175,9 @@ class GBAD(SupervisedDetector):
         self.track({"train/classifier": loss, "train/levels": parts})
         return loss + parts
 
+    def drawn_rows(self, batch_size: int) -> set[int]:
+        return super().drawn_rows(batch_size) | {batch_size * self.settings.bigan_minibatches}
+
     def bigan_step(self, batches: Tensor, targets: Tensor) -> None:
         """Take one step of D, of G and of E on the features of all mini-batches [minibatches, B, C, H, W]."""
         x = torch.cat([self.features(image) for image in batches])

@@ -245,6 +245,9 @@ class HQAnoGAN(GenerativeDetector):
         caveat = f"the weights of the perceptual distance's network {self.settings.teacher} are random"
         return (caveat,) if self.teacher is not None and self.settings.teacher_weights == "random" else ()
 
+    def drawn_rows(self, batch_size: int) -> set[int]:
+        return super().drawn_rows(batch_size) | {max(1, batch_size // 2)}  # of the path length penalty
+
     # --- first phase: StyleGAN2-ADA ---------------------------------------------------------------------------------
 
     def gan_step(self, batches: Tensor) -> None:

@@ -69,6 +69,11 @@ class WGAN(WassersteinDetector):
         networks = (self.generator, self.critic)
         return tuple(Adam(network.parameters(), self.settings.lr, betas=(0.0, 0.9)) for network in networks)
 
+    @property
+    def couples_batch(self) -> bool:
+        """The spread of the critic's outputs is that of a mini-batch (eq. 2)."""
+        return super().couples_batch or self.settings.concentration_weight > 0
+
     def gan_step(self, batches: Tensor) -> None:
         """Take one critic step on each mini-batch of [n_critic, B, C, H, W], then one generator step."""
         for real in batches:  # algorithm 1, lines 2-6

@@ -308,8 +308,16 @@ class Detector(pl.LightningModule, ABC):
         """Let noise and batch norm of a step be those of the global batch, of which every process has its share."""
         if self.trainer.world_size == 1:
             return nullcontext()
-        sizes = {batch_size, *(len(part) for part in torch.empty(batch_size).chunk(self.accumulate))}
+        rows = {batch_size, *self.drawn_rows(batch_size)}
+        sizes = rows | {len(part) for n in rows for part in torch.empty(n).chunk(self.accumulate)}
         return SharedDraws(self.trainer.global_rank, self.trainer.world_size, sizes)
+
+    def drawn_rows(self, batch_size: int) -> set[int]:
+        """Return the numbers of rows, besides `batch_size` itself, for which a step draws noise or drops out.
+
+        Draws of other numbers of rows are the same in all processes.
+        """
+        return set()
 
     def _average_over_ranks(self, network: str) -> None:
         """Replace the gradients of a network by their means over all processes, in one message."""

@@ -115,6 +115,11 @@ class WassersteinDetector(GenerativeDetector):
     critic: nn.Module
 
     @property
+    def couples_batch(self) -> bool:
+        """An adaptive augmentation follows the midpoint of the critic's means over a mini-batch."""
+        return super().couples_batch or isinstance(self.augmentation, ADA)
+
+    @property
     def uncompiled(self) -> tuple[str, ...]:  # type: ignore[override]  # an attribute elsewhere
         """The critic whose gradient comes from autograd, since the penalty differentiates that again."""
         return () if isinstance(self.critic, HasSlope) else ("critic",)

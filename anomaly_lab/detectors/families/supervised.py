@@ -161,6 +161,11 @@ class SupervisedDetector(Detector):
             logits: Tensor = self.classifier.head(maps)
             return logits
 
+    @property
+    def couples_batch(self) -> bool:
+        """The mean of a multi-label loss is over the targets that are known, of which each mini-batch has others."""
+        return super().couples_batch or bool(self.settings.task == "multilabel")
+
     def entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy of logits [B, K] and targets [B, K] as the task has it, with the class weights."""
         loss = multiclass_loss if self.settings.task == "multiclass" else multilabel_loss

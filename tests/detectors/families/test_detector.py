@@ -1,6 +1,7 @@
 """The contract's bookkeeping, on a detector small enough to follow by hand."""
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,52 @@ from torch.optim import SGD, Adam, Optimizer, RMSprop
 from torch.utils.data import DataLoader, Dataset
 from toys import Fit, Shift
 
+from anomaly_lab import detectors
 from anomaly_lab.detectors.families import detector as detector_module
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.types import Batch, Phase, Prediction, UserError
+
+
+COUPLED: dict[str, Callable[[], Detector]] = {
+    "spread of a critic": lambda: detectors.WGAN((32, 32), width=4, concentration_weight=1.0),
+    "critic with ADA": lambda: detectors.FAnoGAN((32, 32), width=4, augment_d="ada"),
+    "quantile of distances": lambda: detectors.DeepSVDD((32, 32), objective="soft-boundary"),
+    "weights of classes": lambda: detectors.Classifier((64, 64), backbone="squeezenet1_0", weigh_classes=True),
+    "known targets": lambda: detectors.CHR((64, 64), backbone="squeezenet1_0", classes=("gun", "knife")),
+}
+APART: dict[str, Callable[[], Detector]] = {
+    "critic": lambda: detectors.WGAN((32, 32), width=4),
+    "critic with fixed augmentation": lambda: detectors.FAnoGAN((32, 32), width=4, augment_d="diffaugment"),
+    "mean of distances": lambda: detectors.DeepSVDD((32, 32)),
+    "classes": lambda: detectors.Classifier((64, 64), backbone="squeezenet1_0"),
+}
+
+
+@pytest.mark.parametrize("name", [*COUPLED, *APART])
+def test_what_couples_the_images_of_a_mini_batch_is_known(name: str) -> None:
+    """Several processes see other mini-batches, so that a run is not resumed under another number of them unasked."""
+    assert (COUPLED | APART)[name]().couples_batch == (name in COUPLED)
+
+
+@pytest.mark.parametrize(
+    ("detector", "joined"),
+    [
+        (lambda: detectors.GBAD((64, 64), backbone="squeezenet1_0", classes=("gun", "knife")), 4 * 6),
+        (lambda: detectors.HQAnoGAN((32, 32), width=2, latent_dim=8, backbone="resnet18", encoder_width=2), 3),
+    ],
+)
+def test_processes_draw_other_noise_for_joined_and_for_halved_batches(
+    detector: Callable[[], Detector], joined: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GBAD joins its mini-batches of six, HQ-AnoGAN's path length takes half of one."""
+    made, seen = detector(), []
+    for rank in (0, 1):
+        trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        monkeypatch.setattr(type(made), "trainer", trainer, raising=False)
+        torch.manual_seed(0)
+        with made._shared_draws(6):
+            seen.append(torch.randn(joined, 5))
+    assert not (seen[0][:, None] == seen[1][None]).all(2).any()
 
 
 def test_an_iteration_takes_its_minibatches_in_turn(fit: Fit) -> None:
