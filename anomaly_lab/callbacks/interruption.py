@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 
 from anomaly_lab.callbacks.checkpoints import save
 from anomaly_lab.callbacks.run_callback import RunCallback
+from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.types import Stopped
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
@@ -128,7 +129,10 @@ class Interruption(RunCallback):
             return
         self._training = False
         if self._in_epoch and trainer.checkpoint_callbacks:
-            save(trainer, trainer.lightning_module)
+            detector = trainer.lightning_module
+            assert isinstance(detector, Detector)
+            detector.average_buffers()  # the first process writes the file: with what the others have counted, too
+            save(trainer, detector)
         self._stopping = True
         getattr(trainer.strategy.launcher, "procs", []).clear()  # else Lightning kills this process as others end
         raise Stopped(self.received or signal.SIGTERM)

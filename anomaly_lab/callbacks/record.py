@@ -62,7 +62,8 @@ class Record(RunCallback):
     ) -> None:
         """Keep what was tracked and not yet written, which is something in the middle of an epoch only."""
         tracked = _detector(pl_module).tracked
-        checkpoint["tracked"] = {key: torch.stack(values) for key, values in tracked.items()}
+        reduce = trainer.strategy.reduce  # the file is read by all processes
+        checkpoint["tracked"] = {key: reduce(torch.stack(values), reduce_op="mean") for key, values in tracked.items()}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

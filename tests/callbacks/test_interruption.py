@@ -7,15 +7,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from data.conftest import write_headct
 from pipeline.conftest import settings
+from torch import Tensor
 
+from anomaly_lab.callbacks import interruption
 from anomaly_lab.callbacks.interruption import Interruption
 from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.experiment import checkpoint_files, run_folder
+from anomaly_lab.networks.augmentation import ADA
 from anomaly_lab.pipeline import engine
 from anomaly_lab.types import Stopped
 
@@ -167,3 +173,27 @@ def test_a_main_thread_that_takes_no_notice_of_a_signal_is_ended() -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=100)
     assert ended.returncode == 128 + signal.SIGTERM
     assert ended.stderr.startswith("error: SIGTERM had no effect for ")
+
+
+def test_what_the_processes_have_counted_is_brought_together_before_it_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process alone writes the file, and all of them go on with what it holds; a sum of means stays it."""
+    detector = FAnoGAN((32, 32), width=4, latent_dim=4, augment_d="ada")
+    assert isinstance(detector.augmentation, ADA)
+    own, others = torch.tensor([3.0, 8.0]), torch.tensor([-1.0, 8.0])
+    detector.augmentation.seen.copy_(own)
+
+    def reduce(value: Tensor, reduce_op: str) -> Tensor:
+        return (value + others) / 2 if torch.equal(value, own) else value
+
+    strategy = SimpleNamespace(
+        reduce_boolean_decision=lambda *_, **__: True, reduce=reduce, launcher=SimpleNamespace(procs=[])
+    )
+    trainer: Any = SimpleNamespace(strategy=strategy, world_size=2, lightning_module=detector, checkpoint_callbacks=[0])
+    monkeypatch.setattr(type(detector), "trainer", trainer, raising=False)
+    saved: list[list[float]] = []
+    monkeypatch.setattr(interruption, "save", lambda _, module: saved.append(module.augmentation.seen.tolist()))
+    callback = Interruption()
+    callback._in_epoch = True
+    with pytest.raises(Stopped):
+        callback._stop_if_asked(trainer)
+    assert saved == [[1.0, 8.0]]

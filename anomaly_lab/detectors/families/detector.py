@@ -276,7 +276,10 @@ class Detector(pl.LightningModule, ABC):
         self.iterations_done += 1
 
     def on_train_epoch_end(self) -> None:
-        """Average batch-norm statistics over ranks, so that every process scores with the same network."""
+        self.average_buffers()
+
+    def average_buffers(self) -> None:
+        """Average statistics over ranks, so that every process scores with the same network and a file holds all."""
         if self.trainer.world_size > 1:
             for buffer in self.buffers():
                 if buffer.is_floating_point():
