@@ -18,9 +18,10 @@ SMALLEST = 1e-7  # probability; a certain error would else be infinite
 class BestValidation(RunCallback):
     """Restores, at the end of the phase `classifier`, the weights with the lowest loss on the validation labels.
 
-    The loss is the mean negative log-likelihood of the known labels of all validation cases, measured at the end of
-    every epoch and written to metrics.jsonl as `val/loss`. Of equal losses the earlier counts. The best weights so far
-    are part of the checkpoint, so a resumed training makes the same choice. Test labels are never used.
+    The loss is the mean negative log-likelihood of the known labels of the validation cases, of at most 512 normals and
+    as many anomalous images (`val_dataloader`), measured at the end of every epoch and written to metrics.jsonl as
+    `val/loss`. Of equal losses the earlier counts. The best weights so far are part of the checkpoint, so a resumed
+    training makes the same choice. Test labels are never used.
 
     Examples:
         In an experiment's YAML file::

@@ -693,14 +693,15 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the validation normals, whose mean score is logged, and of labelled anomalies.
 
-        It yields at most MAX_VALIDATION_IMAGES images of each kind, the same ones on every rank.
+        It yields at most MAX_VALIDATION_IMAGES images of each kind, spread over all of it so that no few patients rule,
+        and the same ones on every rank.
         """
-        rows, anomalous = (
-            self.rows["val"][:MAX_VALIDATION_IMAGES],
-            self.rows.get("val_anomalous", np.empty(0, np.int64)),
-        )
-        spread = np.linspace(0, len(anomalous) - 1, min(len(anomalous), MAX_VALIDATION_IMAGES)).astype(np.int64)
-        batches = chunks(np.concatenate([rows, anomalous[spread]]), self.scoring_batch_size)
+        kinds = (self.rows["val"], self.rows.get("val_anomalous", np.empty(0, np.int64)))
+        spread = [
+            rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_VALIDATION_IMAGES)).astype(np.int64)]
+            for rows in kinds
+        ]
+        batches = chunks(np.concatenate(spread), self.scoring_batch_size)
         return self._loader(ScoringImages(self.store, self.targets), batches, self._scoring_workers())
 
     def test_dataloader(self, whole: bool = False) -> DataLoader[Batch]:

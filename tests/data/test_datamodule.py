@@ -399,6 +399,18 @@ def test_labels_of_validation_cases_are_loaded_after_the_normals(make):
     assert "target" not in next(iter(plain.test_dataloader()))
 
 
+def test_of_many_validation_normals_those_scored_in_training_are_spread_over_all(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(val_fraction=0.5)
+    data.setup()
+    rows = data.rows["val"].tolist()
+    monkeypatch.setattr(datamodule, "MAX_VALIDATION_IMAGES", 2)
+    assert len(rows) > 2
+    (batch,) = data.val_dataloader()
+    assert batch["row"].tolist() == [rows[0], rows[-1]]
+
+
 def test_without_labels_no_loader_brings_an_anomaly_before_the_test(make, fake_trainer):
     """Neither to the training nor to the validation, whatever the phases ask for."""
     data = make()
