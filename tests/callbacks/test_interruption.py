@@ -175,7 +175,9 @@ def test_a_main_thread_that_takes_no_notice_of_a_signal_is_ended() -> None:
     assert ended.stderr.startswith("error: SIGTERM had no effect for ")
 
 
-def test_what_the_processes_have_counted_is_brought_together_before_it_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_processes_have_counted_is_brought_together_before_it_is_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The first process alone writes the file, and all of them go on with what it holds; a sum of means stays it."""
     detector = FAnoGAN((32, 32), width=4, latent_dim=4, augment_d="ada")
     assert isinstance(detector.augmentation, ADA)

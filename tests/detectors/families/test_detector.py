@@ -20,7 +20,6 @@ from anomaly_lab.detectors.families import detector as detector_module
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.types import Batch, Phase, Prediction, UserError
 
-
 COUPLED: dict[str, Callable[[], Detector]] = {
     "spread of a critic": lambda: detectors.WGAN((32, 32), width=4, concentration_weight=1.0),
     "critic with ADA": lambda: detectors.FAnoGAN((32, 32), width=4, augment_d="ada"),
