@@ -60,7 +60,8 @@ class ExpectedInput:
         if not self.facts:
             return []
         kind, kinds = kind_of(case.image, scan.affine is not None), self.facts.get("kinds") or {}
-        if kinds and (kind == "picture") != ("picture" in kinds):
+        is_flat = kind == "picture"  # volumes and DICOM series are the same to the detector
+        if kinds and is_flat not in {known == "picture" for known in kinds}:
             what = {"picture": "a picture", "volume": "a volume", "series": "a DICOM series, read as a volume"}[kind]
             known = " and ".join(
                 {"picture": "pictures", "volume": "volumes", "series": "DICOM series"}[k] for k in kinds
