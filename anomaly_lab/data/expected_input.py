@@ -97,7 +97,8 @@ class ExpectedInput:
             far = far or high > highest + BRIGHTER * width or not lowest - width <= low <= low_end + SHIFTED * width
             if self.scaled:  # the unit does not matter; where the range begins, in its own width, tells HU from others
                 first, last = bounds["start"]
-                far = not first - SHIFTED <= low / (high - low) <= last + SHIFTED
+                start = low / (high - low if high > low else 1.0)
+                far = not first - SHIFTED <= start <= last + SHIFTED
         if far:
             of_white = "" if scan.affine is not None else " of white"
             there = f"{lowest:.2g} to {highest:.2g}"

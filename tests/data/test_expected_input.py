@@ -41,3 +41,10 @@ def test_a_scan_is_of_any_kind_that_was_trained_on(kinds: list[str], taken: list
     scans = {"a.png": flat, "a.nii.gz": deep, "001.dcm": deep}
     cases = {name: Case(name, name, Path(name), label=0) for name in scans}
     assert [name for name, scan in scans.items() if not expected.objections(cases[name], scan)] == taken
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_constant_volume_is_judged_as_the_record_has_it(scaled: bool) -> None:
+    facts = {"kinds": {"volume": 3}, "range": {"low": [0, 0], "high": [100, 200], "start": [0, 0]}}
+    (objection,) = ExpectedInput(facts, scaled).objections(ARRAY, Scan(np.full((1, 2, 2, 2), 7.0), affine=np.eye(4)))
+    assert "its intensities run from 7 to 7" in objection
