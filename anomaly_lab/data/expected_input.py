@@ -60,7 +60,8 @@ class ExpectedInput:
         if not self.facts:
             return []
         kind, kinds = kind_of(case.image, scan.affine is not None), self.facts.get("kinds") or {}
-        if kinds and (kind == "picture") != ("picture" in kinds):
+        is_flat = kind == "picture"  # volumes and DICOM series are the same to the detector
+        if kinds and is_flat not in {known == "picture" for known in kinds}:
             what = {"picture": "a picture", "volume": "a volume", "series": "a DICOM series, read as a volume"}[kind]
             known = " and ".join(
                 {"picture": "pictures", "volume": "volumes", "series": "DICOM series"}[k] for k in kinds
@@ -96,7 +97,8 @@ class ExpectedInput:
             far = far or high > highest + BRIGHTER * width or not lowest - width <= low <= low_end + SHIFTED * width
             if self.scaled:  # the unit does not matter; where the range begins, in its own width, tells HU from others
                 first, last = bounds["start"]
-                far = not first - SHIFTED <= low / (high - low) <= last + SHIFTED
+                start = low / (high - low if high > low else 1.0)
+                far = not first - SHIFTED <= start <= last + SHIFTED
         if far:
             of_white = "" if scan.affine is not None else " of white"
             there = f"{lowest:.2g} to {highest:.2g}"

@@ -99,7 +99,7 @@ def score_maps(score: np.ndarray, extent: Sequence[int], zero: float, one: float
         score: scores of the windows, [n].
         extent: size *P of a window.
         zero: score that is mapped to 0, as are lower ones: the lowest score of the validation normals.
-        one: score that is mapped to 1: the threshold. If it equals `zero`, differences to `zero` are not scaled.
+        one: score that is mapped to 1: the threshold. Unless it exceeds `zero`, differences to `zero` are not scaled.
 
     Returns:
         float32 [n, *P], a read-only view, non-negative without upper bound.
@@ -108,6 +108,6 @@ def score_maps(score: np.ndarray, extent: Sequence[int], zero: float, one: float
         >>> score_maps(np.array([2.0, 4.0, 8.0]), extent=(1, 2), zero=2.0, one=6.0).tolist()
         [[[0.0, 0.0]], [[0.5, 0.5]], [[1.5, 1.5]]]
     """
-    rescaled = (np.asarray(score, np.float64) - zero).clip(0) / ((one - zero) or 1.0)
+    rescaled = (np.asarray(score, np.float64) - zero).clip(0) / (one - zero if one > zero else 1.0)
     column = rescaled.astype(np.float32).reshape(-1, *[1] * len(extent))
     return np.broadcast_to(column, (len(column), *extent))

@@ -48,7 +48,7 @@ from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
 from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
 from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.processes import ENDED, Processes, is_of_another, together
-from anomaly_lab.pipeline.provenance import provenance, published
+from anomaly_lab.pipeline.provenance import evaluated_by, provenance, published
 from anomaly_lab.pipeline.quality import Words, measured
 from anomaly_lab.pipeline.reevaluate import (
     evaluate_each,
@@ -859,7 +859,7 @@ def _note_evaluation(
     figures: Mapping[str, float | None],
     weights: Path | None = None,
 ) -> None:
-    """Record what a run was evaluated with: settings, figures before, checkpoint, and the fingerprint of the code.
+    """Record what a run was evaluated with: settings and their caveat, figures before, checkpoint, fingerprint of code.
 
     Without weights, its recorded scores were evaluated: the code that made these is not known to be the present one.
     """
@@ -874,6 +874,10 @@ def _note_evaluation(
     if changed:
         stored.evaluation, stored.score = config.evaluation, config.score
         run_folder.write_atomic(run / "config.yaml", configuration.show(stored))
+    told = facts.get("detector") or {}
+    caveats = evaluated_by(config.evaluation.threshold, told.get("caveats", []))
+    if caveats != told.get("caveats", []):
+        run_folder.update_provenance(run, detector=told | {"caveats": caveats})
     entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "before": dict(figures)}
     if weights is None:
         entry["scores"] = "recorded"

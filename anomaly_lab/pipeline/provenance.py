@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +13,7 @@ from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.protocol import CAVEATS
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint, run_folder
+from anomaly_lab.experiment.config import ThresholdRule
 from anomaly_lab.experiment.schema import TARGET, locate
 from anomaly_lab.pipeline.cost import estimated
 from anomaly_lab.pipeline.expected_input import describe
@@ -77,6 +78,21 @@ def published(paper: DictConfig) -> dict[str, Any]:
         "estimated_seconds": round(cost.seconds),
         "gpu_seconds": round(cost.gpu_seconds),
     }
+
+
+def evaluated_by(rule: ThresholdRule, caveats: Sequence[str]) -> list[str]:
+    """Return a run's caveats once its threshold is set by a rule: with that of this rule, if any, and of no other.
+
+    Args:
+        rule: sets the threshold.
+        caveats: those that the run had.
+
+    Examples:
+        >>> evaluated_by("normal_quantile", ["evaluation.threshold=test_max_f1: too optimistic", "random weights"])
+        ['random weights']
+    """
+    others = [caveat for caveat in caveats if not caveat.startswith("evaluation.threshold=")]
+    return [*others, *([CAVEATS[rule]] if rule in CAVEATS else [])]
 
 
 def _switched_on(config: DictConfig) -> list[str]:

@@ -317,6 +317,8 @@ def _volume(source: NDArray[Any]) -> NDArray[Any]:
         raise UserError(f"an array of shape {source.shape} and type {source.dtype} is no volume; pass [*S] of numbers")
     if not np.isfinite(source).all():
         raise UserError("the volume holds NaN or infinite voxels; replace them, such as by the value of air")
+    if (low := source.min()) == source.max():
+        raise UserError(f"every voxel is {low:g}, the volume is constant")
     return source
 
 

@@ -128,3 +128,8 @@ def test_a_sliding_window_by_hand():
 def test_normals_that_all_score_alike_leave_a_finite_map():
     maps = score_maps(np.array([0.0, 1.0, 4.0]), (2, 2), zero=1.0, one=1.0)
     assert maps[:, 0, 0].tolist() == [0, 0, 3]
+
+
+def test_a_threshold_below_every_normal_does_not_invert_the_map():
+    maps = score_maps(np.array([0.5, 2.0, 4.0]), (2, 2), zero=1.0, one=0.5)
+    assert maps[:, 0, 0].tolist() == [0, 1, 3]

@@ -13,6 +13,8 @@ from reports.conftest import fake_run, labelled_run  # noqa: F401
 from typer.testing import CliRunner
 
 from anomaly_lab.__main__ import INCOMPLETE, app
+from anomaly_lab.callbacks.mirror import caveats_of
+from anomaly_lab.evaluation.protocol import CAVEATS
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
@@ -90,6 +92,20 @@ def test_cards_follow_an_evaluation(run: Path, capsys: pytest.CaptureFixture[str
     assert checklist.read_text().endswith("Our notes.\n")
     assert engine.evaluate_all(str(run.parent), [*RECORDED, "evaluation.purpose=.8"])
     assert ".80 of new normals below it" in card.read_text()
+
+
+def test_the_caveats_are_those_of_the_rule_that_sets_the_threshold_now(run: Path) -> None:
+    others = caveats_of(run)
+    for rule in ("test_max_f1", "test_min_max", "test_min_max", "normal_quantile"):
+        engine.evaluate(str(run), [*RECORDED, f"evaluation.threshold={rule}"])
+        assert caveats_of(run) == (*others, *([CAVEATS[rule]] if rule in CAVEATS else []))
+        assert metrics_of(run)["threshold"]["uses_test"] == (rule in CAVEATS)
+        shown = (run / "report.html").read_text()
+        assert [name for name, caveat in CAVEATS.items() if caveat in shown] == [rule] * (rule in CAVEATS)
+    facts = run_folder.read_json(run / "provenance.json")["detector"]  # as of a run begun with the switch
+    run_folder.update_provenance(run, detector=facts | {"caveats": ["evaluation.threshold=test_max_f1: old", "x"]})
+    engine.evaluate(str(run), RECORDED)
+    assert run_folder.read_json(run / "provenance.json")["detector"] == facts | {"caveats": ["x"]}
 
 
 def test_evaluating_twice_is_evaluating_once(run: Path) -> None:

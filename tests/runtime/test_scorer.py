@@ -31,6 +31,7 @@ PICTURES = {
     "floats": RNG.random((32, 32)),
     "deep colour": RNG.integers(0, 65536, (50, 40, 3), np.uint16),
 }
+VOLUME = np.arange(64.0).reshape(4, 4, 4)
 WITHOUT_TORCH = """
 import sys
 
@@ -49,7 +50,7 @@ scored = scorer.score(np.load(sys.argv[2]), anyway=True)
 print(repr(scored.score), scored.p_value, scored.is_anomalous, float(scored.anomaly_map.sum()))
 assert not MISSING & {{name.split(".")[0] for name in sys.modules}}
 try:
-    scorer.score(np.zeros((40, 40, 40)), affine=np.eye(4), anyway=True)
+    scorer.score(np.arange(64000.0).reshape(40, 40, 40), affine=np.eye(4), anyway=True)
 except anomaly_lab.types.UserError as error:
     print(error)
 """
@@ -84,7 +85,7 @@ def test_a_scan_of_another_nature_is_refused(export: Path) -> None:
         scorer.score(dark)
     assert "unlike the training scans" in scorer.score(dark, anyway=True).remarks[0]
     with pytest.raises(UserError, match="it is a volume, the run was trained on pictures"):
-        scorer.score(np.zeros((4, 4, 4)), affine=np.eye(4))
+        scorer.score(VOLUME, affine=np.eye(4))
 
 
 @pytest.mark.parametrize(
@@ -95,8 +96,10 @@ def test_a_scan_of_another_nature_is_refused(export: Path) -> None:
         (np.full((4, 4), np.nan), None, "NaN"),
         (np.zeros((4, 4)), np.eye(4), "is no volume"),
         (np.full((4, 4, 4), np.nan), np.eye(4), "NaN or infinite voxels"),
-        (np.zeros((4, 4, 4)), np.zeros((4, 4)), "invertible"),
-        (np.zeros((4, 4, 4)), np.eye(3), "invertible"),
+        (np.zeros((8, 8, 8)), np.eye(4), "every voxel is 0, the volume is constant"),
+        (np.full((4, 4, 4), 7, np.int16), np.eye(4), "every voxel is 7, the volume is constant"),
+        (VOLUME, np.zeros((4, 4)), "invertible"),
+        (VOLUME, np.eye(3), "invertible"),
         (np.zeros((0, 4)), None, "is not a picture"),
     ],
 )
