@@ -288,27 +288,35 @@ class _Work:
 
     def _map(self, scored: ScoredScan) -> list[str]:
         """Write the map of a case; returns what went wrong with it, which does not touch the score."""
-        if scored.anomaly_map is None:
-            return []
         try:
-            if scored.scan.affine is None:
-                _write_picture(self._folder.file(f"maps/{scored.case.id}.map.png"), scored)
-            else:
-                path = self._folder.file(f"maps/{scored.case.id}.map.nii.gz")
-                save_map(path, scored.anomaly_map, scored.scan.own_grid.affine, scored.case.image)
-        except UserError as error:
-            return [f"its map cannot be written: {error}"]
+            self._write_map(scored)
         except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
+            if error.errno not in (None, errno.ENAMETOOLONG):  # such as a full disk, on which nothing more is written
                 raise
-            return ["its map cannot be written: the name of the file is too long"]
-        if scored.scan.affine is not None and scored.case.slices and find_spec("highdicom"):
+            reason = "the name of the file is too long" if error.errno else str(error)
+        except UserError as error:
+            reason = str(error)
+        except Exception as error:  # of a library, and of this file alone
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            return []
+        return [f"its map cannot be written: {' '.join(reason.split())}"]
+
+    def _write_map(self, scored: ScoredScan) -> None:
+        """Write the map of a case, if it has one, and of a DICOM series also as a Parametric Map."""
+        if scored.anomaly_map is None:
+            return
+        if scored.scan.affine is None:
+            _write_picture(self._folder.file(f"maps/{scored.case.id}.map.png"), scored)
+            return
+        path = self._folder.file(f"maps/{scored.case.id}.map.nii.gz")
+        save_map(path, scored.anomaly_map, scored.scan.own_grid.affine, scored.case.image)
+        if scored.case.slices and find_spec("highdicom"):
             files = (scored.case.image, *scored.case.slices)
             try:
                 write_parametric_map(self._folder.file(f"maps/{scored.case.id}.map.dcm"), scored.anomaly_map, files)
             except UserError as error:  # an incomplete header; the NIfTI map was written
                 say(f"no Parametric Map for {scored.case.id}: {error}")
-        return []
 
     def _short(self, reason: str) -> str:
         """Return a reason with the paths of files below the input, as ids are."""
@@ -434,7 +442,7 @@ def _write_picture(path: Path, scored: ScoredScan) -> None:
     orientation = 1
     if not _is_dicom(scored.case):
         with Image.open(scored.case.image) as picture:
-            orientation = picture.getexif().get(_ORIENTATION, 1)
+            orientation = pictures.orientation(picture)
     if orientation not in _UNDO:
         grey.save(path)
         return

@@ -1,6 +1,7 @@
 """New files are scored as the store's were, and maps come back in the space of the scan."""
 
 import csv
+import errno
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import nibabel
 import numpy as np
@@ -40,7 +42,7 @@ from anomaly_lab.pipeline.predict import (
     predict_files,
 )
 from anomaly_lab.pipeline.prediction_folder import opened
-from anomaly_lab.pipeline.scorer import Scorer
+from anomaly_lab.pipeline.scorer import ScoredScan, Scorer
 from anomaly_lab.reports.prediction_page import Scoring
 from anomaly_lab.types import Batch, Case, Prediction, UserError
 
@@ -515,6 +517,45 @@ def test_the_map_of_a_picture_lies_on_its_stored_pixels(tmp_path, run, orientati
         found = np.asarray(picture, float) / 65535 * 255
     assert found.shape == stored.shape
     assert np.abs(found - stored).mean() < 8
+
+
+def test_a_broken_exif_block_costs_neither_the_map_nor_the_other_files(tmp_path, run):
+    (tmp_path / "new").mkdir()
+    for number, exif in enumerate((b"", b"Exif\0\0garbagegarbage", b"")):
+        pixels = np.tile(np.arange(20, dtype=np.uint8) + number, (20, 1))
+        Image.fromarray(pixels).save(tmp_path / "new" / f"{number}.png", **({"exif": exif} if exif else {}))
+    predicted = complete(
+        scorer_of(run, _pictures(tmp_path), Brightness()), Request(tmp_path / "new", out=str(tmp_path / "out"))
+    )
+    rows = _scores(tmp_path / "out")
+    assert list(rows) == ["0.png", "1.png", "2.png"]
+    assert all(row["score"] and not row["reason"] for row in rows.values())
+    assert predicted.is_whole
+    assert (tmp_path / "out" / "maps" / "1.png.map.png").is_file()
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), OSError("cannot write mode")])
+def test_what_fails_while_a_map_is_written_costs_that_map(tmp_path, run, mixed, monkeypatch, error):
+    def write(path: Path, scored: ScoredScan) -> None:
+        if scored.case.id == "3.png":
+            raise error
+        path.touch()
+
+    monkeypatch.setattr("anomaly_lab.pipeline.predict._write_picture", write)
+    predicted = complete(
+        scorer_of(run, _pictures(tmp_path), Brightness()), Request(mixed / "inner", out=str(tmp_path / "out"))
+    )
+    rows = _scores(tmp_path / "out")
+    assert rows["3.png"]["score"]
+    assert "its map cannot be written" in rows["3.png"]["reason"]
+    assert not rows["4.png"]["reason"]
+    assert not predicted.is_whole
+    full = OSError(errno.ENOSPC, "full")
+    monkeypatch.setattr("anomaly_lab.pipeline.predict._write_picture", Mock(side_effect=full))
+    with pytest.raises(UserError, match="the disk is full"):  # it goes on later
+        complete(
+            scorer_of(run, _pictures(tmp_path), Brightness()), Request(mixed / "inner", out=str(tmp_path / "full"))
+        )
 
 
 def test_a_scan_of_another_nature_is_refused_or_scored_at_the_users_word(tmp_path, run, mixed):
