@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -32,7 +31,7 @@ from anomaly_lab.data.readers.nifti import save_map
 from anomaly_lab.data.readers.tree import name_of
 from anomaly_lab.evaluation.classes import PROBABILITY
 from anomaly_lab.evaluation.maps import filled
-from anomaly_lab.experiment.tables import open_table
+from anomaly_lab.experiment.tables import open_table, restored, to_csv
 from anomaly_lab.metrics import ranking
 from anomaly_lab.pipeline.console import console, say, warn
 from anomaly_lab.pipeline.prediction_folder import TABLE, PredictionFolder
@@ -229,8 +228,7 @@ def predict_files(
                 progress.advance(task)
             folder.note(rows=len(work.findings))
     if found.left_out:
-        rows = ([_defused(name), reason] for name, reason in found.left_out.items())
-        folder.file(LEFT_OUT).write_text("".join(map(_line, [("file", "reason"), *rows])), encoding="utf-8")
+        folder.file(LEFT_OUT).write_text(to_csv([("file", "reason"), *found.left_out.items()]), encoding="utf-8")
     banners = [*scoring.banners, *_banners(scorer, work.findings)]
     if scorer.reference.lacking:
         warn(scorer.reference.lacking)
@@ -252,7 +250,7 @@ class _Work:
         self.findings: list[Finding] = []
         if folder.is_blank:
             of_classes = (f"{PROBABILITY}{name}" for name in self._classes)
-            folder.append(_line((*COLUMNS, *of_classes, *(DICOM_COLUMNS if self._has_dicom else ()))))
+            folder.append(to_csv([(*COLUMNS, *of_classes, *(DICOM_COLUMNS if self._has_dicom else ()))]))
             folder.note(rows=0)
         else:
             self.findings = _findings(
@@ -275,16 +273,13 @@ class _Work:
                 self.exhibits.add(number, outcome.score, exhibit)
         self.findings.append(finding)
         of_classes = map(repr, finding.probabilities) if finding.probabilities else [""] * len(self._classes)
-        self._folder.append(
-            _line(
-                [
-                    *_cells(finding),
-                    self._reference if finding.is_scored else "",
-                    *of_classes,
-                    *(_uids(case) if self._has_dicom else ()),
-                ]
-            )
+        row = (
+            *_cells(finding),
+            self._reference if finding.is_scored else "",
+            *of_classes,
+            *(_uids(case) if self._has_dicom else ()),
         )
+        self._folder.append(to_csv([row]))
 
     def _map(self, scored: ScoredScan) -> list[str]:
         """Write the map of a case; returns what went wrong with it, which does not touch the score."""
@@ -369,10 +364,10 @@ def _uids(case: Case) -> tuple[str, str]:
 def _cells(finding: Finding) -> list[str]:
     """Return the cells of a row, which `_findings` reads back."""
     if finding.score is None:
-        return [_defused(finding.id), "", "", "", finding.reason]
+        return [finding.id, "", "", "", finding.reason]
     p_value = "" if finding.p_value is None else repr(finding.p_value)
     label = "" if finding.called is None else str(int(finding.called))
-    return [_defused(finding.id), repr(finding.score), p_value, label, finding.reason]
+    return [finding.id, repr(finding.score), p_value, label, finding.reason]
 
 
 def _findings(table: Path, ids: Sequence[str], classes: Sequence[str]) -> list[Finding]:
@@ -385,22 +380,11 @@ def _findings(table: Path, ids: Sequence[str], classes: Sequence[str]) -> list[F
             float(row["score"]) if row["score"] else None,
             float(row["p_value"]) if row["p_value"] else None,
             bool(int(row["pred_label"])) if row["pred_label"] else None,
-            row["reason"],
+            restored(row["reason"]),
             tuple(float(row[f"{PROBABILITY}{name}"]) for name in classes) if row["score"] else (),
         )
         for id, row in zip(ids, rows, strict=True)
     ]
-
-
-def _line(cells: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
-
-
-def _defused(name: str) -> str:
-    """Return a path that a spreadsheet does not take for a formula."""
-    return f"./{name}" if name.startswith(("=", "+", "-", "@", "\t")) else name
 
 
 def _banners(scorer: Scorer, findings: Sequence[Finding]) -> list[Banner]:

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from data_sections import sections
@@ -30,6 +31,7 @@ from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.evaluation.reference import Reference
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import Evaluation
+from anomaly_lab.experiment.tables import defused
 from anomaly_lab.pipeline.expected_input import ExpectedInput, describe
 from anomaly_lab.pipeline.predict import (
     COLUMNS,
@@ -396,17 +398,17 @@ class Fallible(Brightness):
 def test_a_bad_file_is_a_row_with_its_reason_and_the_others_are_scored(tmp_path, run, mixed):
     predicted = complete(scorer_of(run, _pictures(tmp_path), Fallible()), Request(mixed, out=str(tmp_path / "out")))
     rows = _scores(tmp_path / "out")
-    assert list(rows) == [finding.id if finding.id[0] != "=" else "./=torn.png" for finding in predicted.findings]
+    assert list(rows) == [defused(finding.id) for finding in predicted.findings]
     reasons = {name: row["reason"] for name, row in rows.items() if not row["score"]}
-    assert set(reasons) == {"./=torn.png", "black.png", "white.png", "inner/0.png", "linked/0.png"}
-    assert "truncated" in reasons["./=torn.png"]
+    assert set(reasons) == {"'=torn.png", "black.png", "white.png", "inner/0.png", "linked/0.png"}
+    assert "truncated" in reasons["'=torn.png"]
     assert "constant" in reasons["black.png"]
     assert "the score is not finite" in reasons["white.png"]
     assert not any("on_bad" in reason or str(tmp_path) in reason for reason in reasons.values())
     assert all(rows[name]["pred_label"] == "" for name in reasons)
     assert len(rows) == 21
     assert not predicted.is_whole
-    assert [finding.id for finding in predicted.not_scored] == ["=torn.png", *sorted(set(reasons) - {"./=torn.png"})]
+    assert [finding.id for finding in predicted.not_scored] == ["=torn.png", *sorted(set(reasons) - {"'=torn.png"})]
     page = (tmp_path / "out" / "index.html").read_text()
     assert "21 files" in page
     assert "5 not scored" in page
@@ -611,6 +613,30 @@ def test_a_dicom_file_is_a_case_with_its_identifiers(tmp_path, run):
     alone = complete(scorer, Request(tmp_path / "bare" / "IM0001", out=str(tmp_path / "alone")))
     assert [finding.is_scored for finding in alone.findings] == [True]
     assert (tmp_path / "alone" / "maps" / "IM0001.map.png").is_file()
+
+
+def test_texts_of_files_are_no_formulas_in_the_tables(tmp_path, run, monkeypatch):
+    view = dicom_slice(np.arange(400, dtype=np.uint16).reshape(20, 20), ImagePositionPatient=None, Modality="DX")
+    formula = '=HYPERLINK("http://x/","y")'
+    with pydicom.config.disable_value_validation():
+        view.SeriesInstanceUID = formula
+        save(view, tmp_path / "new" / "view.dcm")
+    (tmp_path / "new" / "\uff1dtorn.png").touch()  # a full-width sign
+    (tmp_path / "new" / "\uff20notes.txt").touch()
+    scorer = scorer_of(run, _pictures(tmp_path), Brightness())
+    complete(scorer, Request(tmp_path / "new", out=str(tmp_path / "out")))
+    rows = _scores(tmp_path / "out")
+    assert rows["view.dcm"]["series_uid"] == f"'{formula}"
+    assert rows["view.dcm"]["score"]
+    for table in ("scores.csv", "left_out.csv"):
+        with (tmp_path / "out" / table).open(newline="") as file:
+            assert not [cell for row in csv.reader(file) for cell in row if cell.startswith(("=", "\uff1d", "\uff20"))]
+
+
+def test_a_reason_that_begins_like_a_formula_goes_on_as_it_was(tmp_path):
+    (tmp_path / "scores.csv").write_text("id,score,p_value,pred_label,reason\n'=a,,,,'=1+1\n")
+    (finding,) = _findings(tmp_path / "scores.csv", ["=a"], ())
+    assert (finding.id, finding.reason) == ("=a", "=1+1")
 
 
 def test_a_run_with_classes_says_how_probable_they_are(tmp_path: Path, run: Path) -> None:
