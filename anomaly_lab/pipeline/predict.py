@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.progress import Progress
 
 from anomaly_lab import __version__
@@ -202,8 +203,9 @@ def predict_files(
     also series_uid and, of a case that is one file, instance_uid.
 
     Maps are named `maps/<id>.map.png` for pictures, in the size and orientation of the file, and `maps/<id>.map.nii.gz`
-    for volumes, on the grid of the scan with its affine. A DICOM series also gets `maps/<id>.map.dcm`, a Parametric
-    Map, if highdicom is installed.
+    for volumes, on the grid of the scan with its affine. White of a picture is its scale, a power of two that no value
+    exceeds, of which the file and `map_scales` of prediction.json tell. A DICOM series also gets `maps/<id>.map.dcm`, a
+    Parametric Map, if highdicom is installed.
 
     If the detector has no map and a scan has several windows, the map shows the scores of the windows, averaged where
     they overlap and scaled linearly: 0 is the lowest score of the run's validation normals, 1 is the run's threshold.
@@ -302,7 +304,8 @@ class _Work:
         if scored.anomaly_map is None:
             return
         if scored.scan.affine is None:
-            _write_picture(self._folder.file(f"maps/{scored.case.id}.map.png"), scored)
+            scale = _scale(scored.anomaly_map)
+            _write_picture(self._folder.file(f"maps/{scored.case.id}.map.png", scale), scored, scale)
             return
         path = self._folder.file(f"maps/{scored.case.id}.map.nii.gz")
         save_map(path, scored.anomaly_map, scored.scan.own_grid.affine, scored.case.image)
@@ -415,21 +418,31 @@ def _exhibit(scored: ScoredScan, whole: NDArray[np.float32], scrolled: bool) -> 
     return Exhibit(prediction_page.views(image, whole, mask, axis, scored.reconstruction_seen), auroc, slices)
 
 
-def _write_picture(path: Path, scored: ScoredScan) -> None:
-    """Save a map as 16-bit grey; 0 to 2, the largest difference of pixels in [-1, 1], map to the full range.
+def _scale(anomaly_map: NDArray[np.float32]) -> int:
+    """Return a power of two that no value of a map exceeds; at least 2, the largest difference of pixels in [-1, 1]."""
+    scale, largest = 2, float(anomaly_map.max())
+    while scale < largest:
+        scale *= 2
+    return scale
+
+
+def _write_picture(path: Path, scored: ScoredScan, scale: int) -> None:
+    """Save a map as 16-bit grey: 0 to `scale`, which the file's text `scale` says, map to the full range; less is 0.
 
     The map lies on the pixels of the file as they are stored, and has its tag of the orientation, so that a viewer
     turns both alike.
     """
     assert scored.anomaly_map is not None
-    grey = Image.fromarray((scored.anomaly_map.clip(0, 2) / 2 * 65535).round().astype(np.uint16))
+    grey = Image.fromarray((scored.anomaly_map.clip(0, scale) / scale * 65535).round().astype(np.uint16))
+    facts = PngInfo()
+    facts.add_text("scale", str(scale))
     orientation = 1
     if not _is_dicom(scored.case):
         with Image.open(scored.case.image) as picture:
             orientation = pictures.orientation(picture)
     if orientation not in _UNDO:
-        grey.save(path)
+        grey.save(path, pnginfo=facts)
         return
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation
-    grey.transpose(_UNDO[orientation]).save(path, exif=exif)
+    grey.transpose(_UNDO[orientation]).save(path, pnginfo=facts, exif=exif)

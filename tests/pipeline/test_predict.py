@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import nibabel
 import numpy as np
@@ -536,9 +536,43 @@ def test_a_broken_exif_block_costs_neither_the_map_nor_the_other_files(tmp_path,
     assert (tmp_path / "out" / "maps" / "1.png.map.png").is_file()
 
 
+class Deviations(Brightness):
+    """Has a map in standard deviations, of which bright pixels have many."""
+
+    def score(self, batch: Batch) -> Prediction:
+        score, bright, *_ = super().score(batch)
+        assert bright is not None
+        return Prediction(score, 9 * bright - 1)
+
+
+@pytest.mark.parametrize(("detector", "scales"), [(Brightness(), {2}), (Deviations(), {2, 4, 8, 16})])
+def test_a_map_of_large_values_is_not_cut_off(run, mixed, detector, scales):
+    scorer, place = scorer_of(run, _pictures(mixed.parent), detector), mixed.parent / "out"
+    request = Request(mixed / "inner", out=str(place))
+    calls = iter(range(5))
+
+    def read(case: Case) -> Scan:
+        if next(calls, None) is None:
+            raise Stop(143)
+        return HeadCT.read_new(scorer.data, case)
+
+    with patch.object(scorer.data, "read_new", read), pytest.raises(Stop):
+        complete(scorer, request)
+    complete(scorer, request)  # what white is in the maps of those before the sixth is known when it goes on
+    told = json.loads((place / "prediction.json").read_text())["map_scales"]
+    assert set(told.values()) == scales
+    assert len(told) == 8  # 0.png cannot be read
+    for name, scale in told.items():
+        with Image.open(place / name) as picture:
+            assert picture.text == {"scale": str(scale)}
+            found = np.asarray(picture) / 65535 * scale
+        anomaly_map = scorer.score(mixed / "inner" / Path(name).name.removesuffix(".map.png")).anomaly_map
+        assert np.abs(found - anomaly_map.clip(0)).max() <= scale / 65535
+
+
 @pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), OSError("cannot write mode")])
 def test_what_fails_while_a_map_is_written_costs_that_map(tmp_path, run, mixed, monkeypatch, error):
-    def write(path: Path, scored: ScoredScan) -> None:
+    def write(path: Path, scored: ScoredScan, scale: int) -> None:
         if scored.case.id == "3.png":
             raise error
         path.touch()
