@@ -232,6 +232,7 @@ def _make_run_folder(new: _Work, start: WarmStart | None) -> None:
     split = new.data.record()
     if start:
         identity.refuse_tested_training(start, split, new.data)
+        new.facts["detector"]["caveats"] += identity.caveats_of_start(start, split, new.data)
     with run_folder.create(new.run) as work:
         new.facts["run"] = new.run.name
         run_folder.write_atomic(work / "config.yaml", configuration.show(new.config))

@@ -6,7 +6,7 @@ A run records the source of its data (real files or their synthetic twin), the a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,6 @@ def note_data(run: Path, data: PatchDataModule, verb: str, asked: DataAsked) -> 
 def refuse_tested_training(start: WarmStart, own: RecordedSplit, data: PatchDataModule) -> None:
     """Refuse a warm start from a run that was trained on pictures this run is tested on.
 
-    Pictures are the same if they have the same content; or the same id, if both runs mean the same files by it.
-
     Args:
         start: the warm start; a run of older code has no recorded split and cannot be checked.
         own: split of this run.
@@ -173,21 +171,50 @@ def refuse_tested_training(start: WarmStart, own: RecordedSplit, data: PatchData
     Raises:
         UserError: there are such pictures; says how many.
     """
-    theirs = RecordedSplit.read(start.source / SPLIT)
-    if theirs is None:
-        return
-    trained = {id: entry for id, entry in theirs.entries.items() if entry.split == "train"}
-    digests = {entry.digest for entry in trained.values()}
-    before = start.facts.get("data") or {}
-    same_place = (before.get("name"), before.get("root")) == (data.name, str(data.folder.absolute()))
-    same_files = same_place or theirs.agrees(own)
-    tested = [(id, entry) for id, entry in own.entries.items() if entry.split == "test"]
-    leaked = sorted({
-        entry.case for id, entry in tested if entry.digest in digests or (same_files and id in trained)
-    })  # fmt: skip
+    leaked = _trained_on(start, own, data, {id for id, entry in own.entries.items() if entry.split == "test"})
     if leaked:
         raise UserError(
             f"start_from={start.source}: that run was trained on {len(leaked)} of the cases this one is tested on "
             f"({leaked[0]}{', …' if len(leaked) > 1 else ''}); start from a run of the same split: same seed, same "
             "data.split"
         )
+
+
+def caveats_of_start(start: WarmStart, own: RecordedSplit, data: PatchDataModule) -> list[str]:
+    """Return what a warm start has to warn of: that it was trained on normals by which this run sets its threshold.
+
+    It is no reason to refuse it: where the owners give the test split, another seed moves just train and validation,
+    and a study of several seeds may start from one run.
+
+    Args:
+        start: the warm start, see `refuse_tested_training`.
+        own: split of this run.
+        data: this run's data set, set up.
+    """
+    rows = zip(data.store.index.columns["id"], data.store.index.labels().tolist(), strict=True)
+    normals = {id for id, label in rows if not label and id in own.entries and own.entries[id].split == "val"}
+    seen, known = _trained_on(start, own, data, normals), {own.entries[id].case for id in normals}
+    if not seen:
+        return []
+    return [
+        f"start_from: the weights that the run began with were trained on {len(seen)} of its {len(known)} validation "
+        "normals, so that these score lower than new normals; by the threshold and the p-values too many cases are "
+        "anomalous"
+    ]
+
+
+def _trained_on(start: WarmStart, own: RecordedSplit, data: PatchDataModule, ids: Set[str]) -> list[str]:
+    """Return the cases, among rows of this run, that the run of a warm start was trained on, sorted.
+
+    Pictures are the same if they have the same content; or the same id, if both runs mean the same files by it.
+    """
+    theirs = RecordedSplit.read(start.source / SPLIT)
+    if theirs is None:
+        return []
+    trained = {id: entry for id, entry in theirs.entries.items() if entry.split == "train"}
+    digests = {entry.digest for entry in trained.values()}
+    before = start.facts.get("data") or {}
+    same_place = (before.get("name"), before.get("root")) == (data.name, str(data.folder.absolute()))
+    same_files = same_place or theirs.agrees(own)
+    seen = (id for id in ids if own.entries[id].digest in digests or (same_files and id in trained))
+    return sorted({own.entries[id].case for id in seen})

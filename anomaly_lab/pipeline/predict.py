@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.progress import Progress
 
 from anomaly_lab import __version__
@@ -32,7 +32,7 @@ from anomaly_lab.data.readers.nifti import save_map
 from anomaly_lab.data.readers.tree import name_of
 from anomaly_lab.evaluation.classes import PROBABILITY
 from anomaly_lab.evaluation.maps import filled
-from anomaly_lab.experiment.tables import open_table
+from anomaly_lab.experiment.tables import open_table, restored, to_csv
 from anomaly_lab.metrics import ranking
 from anomaly_lab.pipeline.console import console, say, warn
 from anomaly_lab.pipeline.prediction_folder import TABLE, PredictionFolder
@@ -203,8 +203,9 @@ def predict_files(
     also series_uid and, of a case that is one file, instance_uid.
 
     Maps are named `maps/<id>.map.png` for pictures, in the size and orientation of the file, and `maps/<id>.map.nii.gz`
-    for volumes, on the grid of the scan with its affine. A DICOM series also gets `maps/<id>.map.dcm`, a Parametric
-    Map, if highdicom is installed.
+    for volumes, on the grid of the scan with its affine. White of a picture is its scale, a power of two that no value
+    exceeds, of which the file and `map_scales` of prediction.json tell. A DICOM series also gets `maps/<id>.map.dcm`, a
+    Parametric Map, if highdicom is installed.
 
     If the detector has no map and a scan has several windows, the map shows the scores of the windows, averaged where
     they overlap and scaled linearly: 0 is the lowest score of the run's validation normals, 1 is the run's threshold.
@@ -229,8 +230,7 @@ def predict_files(
                 progress.advance(task)
             folder.note(rows=len(work.findings))
     if found.left_out:
-        rows = ([_defused(name), reason] for name, reason in found.left_out.items())
-        folder.file(LEFT_OUT).write_text("".join(map(_line, [("file", "reason"), *rows])), encoding="utf-8")
+        folder.file(LEFT_OUT).write_text(to_csv([("file", "reason"), *found.left_out.items()]), encoding="utf-8")
     banners = [*scoring.banners, *_banners(scorer, work.findings)]
     if scorer.reference.lacking:
         warn(scorer.reference.lacking)
@@ -252,7 +252,7 @@ class _Work:
         self.findings: list[Finding] = []
         if folder.is_blank:
             of_classes = (f"{PROBABILITY}{name}" for name in self._classes)
-            folder.append(_line((*COLUMNS, *of_classes, *(DICOM_COLUMNS if self._has_dicom else ()))))
+            folder.append(to_csv([(*COLUMNS, *of_classes, *(DICOM_COLUMNS if self._has_dicom else ()))]))
             folder.note(rows=0)
         else:
             self.findings = _findings(
@@ -275,40 +275,46 @@ class _Work:
                 self.exhibits.add(number, outcome.score, exhibit)
         self.findings.append(finding)
         of_classes = map(repr, finding.probabilities) if finding.probabilities else [""] * len(self._classes)
-        self._folder.append(
-            _line(
-                [
-                    *_cells(finding),
-                    self._reference if finding.is_scored else "",
-                    *of_classes,
-                    *(_uids(case) if self._has_dicom else ()),
-                ]
-            )
+        row = (
+            *_cells(finding),
+            self._reference if finding.is_scored else "",
+            *of_classes,
+            *(_uids(case) if self._has_dicom else ()),
         )
+        self._folder.append(to_csv([row]))
 
     def _map(self, scored: ScoredScan) -> list[str]:
         """Write the map of a case; returns what went wrong with it, which does not touch the score."""
-        if scored.anomaly_map is None:
-            return []
         try:
-            if scored.scan.affine is None:
-                _write_picture(self._folder.file(f"maps/{scored.case.id}.map.png"), scored)
-            else:
-                path = self._folder.file(f"maps/{scored.case.id}.map.nii.gz")
-                save_map(path, scored.anomaly_map, scored.scan.own_grid.affine, scored.case.image)
-        except UserError as error:
-            return [f"its map cannot be written: {error}"]
+            self._write_map(scored)
         except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
+            if error.errno not in (None, errno.ENAMETOOLONG):  # such as a full disk, on which nothing more is written
                 raise
-            return ["its map cannot be written: the name of the file is too long"]
-        if scored.scan.affine is not None and scored.case.slices and find_spec("highdicom"):
+            reason = "the name of the file is too long" if error.errno else str(error)
+        except UserError as error:
+            reason = str(error)
+        except Exception as error:  # of a library, and of this file alone
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            return []
+        return [f"its map cannot be written: {' '.join(reason.split())}"]
+
+    def _write_map(self, scored: ScoredScan) -> None:
+        """Write the map of a case, if it has one, and of a DICOM series also as a Parametric Map."""
+        if scored.anomaly_map is None:
+            return
+        if scored.scan.affine is None:
+            scale = _scale(scored.anomaly_map)
+            _write_picture(self._folder.file(f"maps/{scored.case.id}.map.png", scale), scored, scale)
+            return
+        path = self._folder.file(f"maps/{scored.case.id}.map.nii.gz")
+        save_map(path, scored.anomaly_map, scored.scan.own_grid.affine, scored.case.image)
+        if scored.case.slices and find_spec("highdicom"):
             files = (scored.case.image, *scored.case.slices)
             try:
                 write_parametric_map(self._folder.file(f"maps/{scored.case.id}.map.dcm"), scored.anomaly_map, files)
             except UserError as error:  # an incomplete header; the NIfTI map was written
                 say(f"no Parametric Map for {scored.case.id}: {error}")
-        return []
 
     def _short(self, reason: str) -> str:
         """Return a reason with the paths of files below the input, as ids are."""
@@ -361,10 +367,10 @@ def _uids(case: Case) -> tuple[str, str]:
 def _cells(finding: Finding) -> list[str]:
     """Return the cells of a row, which `_findings` reads back."""
     if finding.score is None:
-        return [_defused(finding.id), "", "", "", finding.reason]
+        return [finding.id, "", "", "", finding.reason]
     p_value = "" if finding.p_value is None else repr(finding.p_value)
     label = "" if finding.called is None else str(int(finding.called))
-    return [_defused(finding.id), repr(finding.score), p_value, label, finding.reason]
+    return [finding.id, repr(finding.score), p_value, label, finding.reason]
 
 
 def _findings(table: Path, ids: Sequence[str], classes: Sequence[str]) -> list[Finding]:
@@ -377,22 +383,11 @@ def _findings(table: Path, ids: Sequence[str], classes: Sequence[str]) -> list[F
             float(row["score"]) if row["score"] else None,
             float(row["p_value"]) if row["p_value"] else None,
             bool(int(row["pred_label"])) if row["pred_label"] else None,
-            row["reason"],
+            restored(row["reason"]),
             tuple(float(row[f"{PROBABILITY}{name}"]) for name in classes) if row["score"] else (),
         )
         for id, row in zip(ids, rows, strict=True)
     ]
-
-
-def _line(cells: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
-
-
-def _defused(name: str) -> str:
-    """Return a path that a spreadsheet does not take for a formula."""
-    return f"./{name}" if name.startswith(("=", "+", "-", "@", "\t")) else name
 
 
 def _banners(scorer: Scorer, findings: Sequence[Finding]) -> list[Banner]:
@@ -423,21 +418,31 @@ def _exhibit(scored: ScoredScan, whole: NDArray[np.float32], scrolled: bool) -> 
     return Exhibit(prediction_page.views(image, whole, mask, axis, scored.reconstruction_seen), auroc, slices)
 
 
-def _write_picture(path: Path, scored: ScoredScan) -> None:
-    """Save a map as 16-bit grey; 0 to 2, the largest difference of pixels in [-1, 1], map to the full range.
+def _scale(anomaly_map: NDArray[np.float32]) -> int:
+    """Return a power of two that no value of a map exceeds; at least 2, the largest difference of pixels in [-1, 1]."""
+    scale, largest = 2, float(anomaly_map.max())
+    while scale < largest:
+        scale *= 2
+    return scale
+
+
+def _write_picture(path: Path, scored: ScoredScan, scale: int) -> None:
+    """Save a map as 16-bit grey: 0 to `scale`, which the file's text `scale` says, map to the full range; less is 0.
 
     The map lies on the pixels of the file as they are stored, and has its tag of the orientation, so that a viewer
     turns both alike.
     """
     assert scored.anomaly_map is not None
-    grey = Image.fromarray((scored.anomaly_map.clip(0, 2) / 2 * 65535).round().astype(np.uint16))
+    grey = Image.fromarray((scored.anomaly_map.clip(0, scale) / scale * 65535).round().astype(np.uint16))
+    facts = PngInfo()
+    facts.add_text("scale", str(scale))
     orientation = 1
     if not _is_dicom(scored.case):
         with Image.open(scored.case.image) as picture:
-            orientation = picture.getexif().get(_ORIENTATION, 1)
+            orientation = pictures.orientation(picture)
     if orientation not in _UNDO:
-        grey.save(path)
+        grey.save(path, pnginfo=facts)
         return
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation
-    grey.transpose(_UNDO[orientation]).save(path, exif=exif)
+    grey.transpose(_UNDO[orientation]).save(path, pnginfo=facts, exif=exif)

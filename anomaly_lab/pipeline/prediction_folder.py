@@ -1,8 +1,9 @@
 """The folder of a prediction. Nothing that a prediction did not put there is replaced, and a killed one can go on.
 
 The folder holds `prediction.json`, by which it is known again: the run, what was asked, and, once finished, the list of
-files. Until then the hidden folder `.unfinished` has a journal: every file is entered before it is written, and after
-every group of scans how far the table has got. Going on means to cut the table off there.
+files and what white is in maps that are pictures. Until then the hidden folder `.unfinished` has a journal: every file
+is entered before it is written, and after every group of scans how far the table has got. Going on means to cut the
+table off there.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class PredictionFolder:
     def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
         self.path, self.work, self._asked = path, path / _WORK, asked
         self.done, self._written, self._listed = 0, set[str](), set[str]()
+        self._scales = dict[str, int]()
         self._table: io.BufferedRandom
         self._journal: io.BufferedRandom
 
@@ -67,8 +69,12 @@ class PredictionFolder:
         self._table.write(text.encode())
         self._table.flush()
 
-    def file(self, name: str) -> Path:
+    def file(self, name: str, scale: int | None = None) -> Path:
         """Return the path at which to write a file of the result, and make its folder.
+
+        Args:
+            name: of the file, below the folder.
+            scale: of a map that is a picture, the value that is white.
 
         Raises:
             UserError: a file that is not of this result lies there, or it was written already.
@@ -78,7 +84,9 @@ class PredictionFolder:
             raise UserError(f"{path} is there already and would be replaced; rename one of the files")
         self._written.add(name)
         self._listed.add(name)
-        self._enter({"file": name})
+        if scale is not None:
+            self._scales[name] = scale
+        self._enter({"file": name} if scale is None else {"file": name, "scale": scale})
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -91,8 +99,10 @@ class PredictionFolder:
     def finish(self, page: str) -> None:
         """Write the page and mark the result as finished."""
         self._put(self.file(PAGE), page)
-        files = sorted({*self._listed, TABLE})
-        self._mark(finished=True, files=[name for name in files if os.path.lexists(self.path / name)])
+        files = [name for name in sorted({*self._listed, TABLE}) if os.path.lexists(self.path / name)]
+        self._mark(
+            finished=True, files=files, scales={name: self._scales[name] for name in files if name in self._scales}
+        )
         self._close()
         shutil.rmtree(self.work, ignore_errors=True)
 
@@ -116,6 +126,7 @@ class PredictionFolder:
             raise UserError(f"{table}: rows are missing that were written; begin anew with --overwrite (OVERWRITE=1)")
         whole = noted[-1] if noted else 0
         self.done, self._listed = last["rows"], {entry["file"] for entry in entries if "file" in entry}
+        self._scales = {entry["file"]: entry["scale"] for entry in entries if "scale" in entry}
         self._written = {entry["file"] for entry in entries[:whole] if "file" in entry}
         self._open(last["bytes"], sum(entry["length"] for entry in entries))
 
@@ -132,8 +143,8 @@ class PredictionFolder:
         self._journal.write(json.dumps(entry).encode() + b"\n")
         self._journal.flush()
 
-    def _mark(self, *, finished: bool, files: Sequence[str]) -> None:
-        facts = {**self._asked, "finished": finished, "files": files}
+    def _mark(self, *, finished: bool, files: Sequence[str], scales: Mapping[str, int] | None = None) -> None:
+        facts = {**self._asked, "finished": finished, "files": files, "map_scales": scales or {}}
         self._put(self.path / MARKER, json.dumps(facts, indent=1) + "\n")
 
     def _put(self, path: Path, text: str) -> None:

@@ -463,7 +463,7 @@ def write_volume(path: Path, values: np.ndarray, affine: np.ndarray, unit: str =
 
 
 def predicted(out: Path) -> dict[str, dict[str, str]]:
-    return {row["id"].removeprefix("./"): row for row in rows(out / "scores.csv")}
+    return {row["id"].removeprefix("'"): row for row in rows(out / "scores.csv")}
 
 
 @pytest.mark.parametrize("whose", ["home", "input", "run", "above the run"])

@@ -253,6 +253,21 @@ def test_a_warm_start_from_a_run_that_saw_the_test_pictures_is_refused(base: Pat
     engine.train(settings(base, *SMALL, start, f"runs={base / 'fine'}"))
 
 
+def test_a_warm_start_from_a_run_that_saw_the_validation_normals_has_a_caveat(base: Path) -> None:
+    run = the_run(base)
+    words = (*SMALL, f"start_from={run}", f"runs={base / 'started'}")
+    other = engine.train(settings(base, *words))
+    assert not any("start_from" in caveat for caveat in facts(other)["detector"]["caveats"])
+    split = run / "split.csv"
+    normals = split.read_text().count(",val,")
+    assert normals > 1
+    split.write_text(split.read_text().replace(",val,", ",train,", 1))  # as of another seed, the test split being given
+    started = engine.train(settings(base, *words))
+    (caveat,) = (caveat for caveat in facts(started)["detector"]["caveats"] if "start_from" in caveat)
+    assert f"trained on 1 of its {normals} validation normals" in caveat
+    assert "validation normals, so that these score lower than new normals" in (started / "report.html").read_text()
+
+
 def test_a_warm_start_goes_by_content_where_names_mean_other_pictures(base: Path) -> None:
     start, other = f"start_from={the_run(base)}", base / "renamed"
     shutil.copytree(base / "headct", other)

@@ -1,6 +1,7 @@
 """New files are scored as the store's were, and maps come back in the space of the scan."""
 
 import csv
+import errno
 import json
 import re
 import shutil
@@ -8,9 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from data_sections import sections
@@ -28,6 +31,7 @@ from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.evaluation.reference import Reference
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import Evaluation
+from anomaly_lab.experiment.tables import defused
 from anomaly_lab.pipeline.expected_input import ExpectedInput, describe
 from anomaly_lab.pipeline.predict import (
     COLUMNS,
@@ -40,7 +44,7 @@ from anomaly_lab.pipeline.predict import (
     predict_files,
 )
 from anomaly_lab.pipeline.prediction_folder import opened
-from anomaly_lab.pipeline.scorer import Scorer
+from anomaly_lab.pipeline.scorer import ScoredScan, Scorer
 from anomaly_lab.reports.prediction_page import Scoring
 from anomaly_lab.types import Batch, Case, Prediction, UserError
 
@@ -394,17 +398,17 @@ class Fallible(Brightness):
 def test_a_bad_file_is_a_row_with_its_reason_and_the_others_are_scored(tmp_path, run, mixed):
     predicted = complete(scorer_of(run, _pictures(tmp_path), Fallible()), Request(mixed, out=str(tmp_path / "out")))
     rows = _scores(tmp_path / "out")
-    assert list(rows) == [finding.id if finding.id[0] != "=" else "./=torn.png" for finding in predicted.findings]
+    assert list(rows) == [defused(finding.id) for finding in predicted.findings]
     reasons = {name: row["reason"] for name, row in rows.items() if not row["score"]}
-    assert set(reasons) == {"./=torn.png", "black.png", "white.png", "inner/0.png", "linked/0.png"}
-    assert "truncated" in reasons["./=torn.png"]
+    assert set(reasons) == {"'=torn.png", "black.png", "white.png", "inner/0.png", "linked/0.png"}
+    assert "truncated" in reasons["'=torn.png"]
     assert "constant" in reasons["black.png"]
     assert "the score is not finite" in reasons["white.png"]
     assert not any("on_bad" in reason or str(tmp_path) in reason for reason in reasons.values())
     assert all(rows[name]["pred_label"] == "" for name in reasons)
     assert len(rows) == 21
     assert not predicted.is_whole
-    assert [finding.id for finding in predicted.not_scored] == ["=torn.png", *sorted(set(reasons) - {"./=torn.png"})]
+    assert [finding.id for finding in predicted.not_scored] == ["=torn.png", *sorted(set(reasons) - {"'=torn.png"})]
     page = (tmp_path / "out" / "index.html").read_text()
     assert "21 files" in page
     assert "5 not scored" in page
@@ -517,6 +521,79 @@ def test_the_map_of_a_picture_lies_on_its_stored_pixels(tmp_path, run, orientati
     assert np.abs(found - stored).mean() < 8
 
 
+def test_a_broken_exif_block_costs_neither_the_map_nor_the_other_files(tmp_path, run):
+    (tmp_path / "new").mkdir()
+    for number, exif in enumerate((b"", b"Exif\0\0garbagegarbage", b"")):
+        pixels = np.tile(np.arange(20, dtype=np.uint8) + number, (20, 1))
+        Image.fromarray(pixels).save(tmp_path / "new" / f"{number}.png", **({"exif": exif} if exif else {}))
+    predicted = complete(
+        scorer_of(run, _pictures(tmp_path), Brightness()), Request(tmp_path / "new", out=str(tmp_path / "out"))
+    )
+    rows = _scores(tmp_path / "out")
+    assert list(rows) == ["0.png", "1.png", "2.png"]
+    assert all(row["score"] and not row["reason"] for row in rows.values())
+    assert predicted.is_whole
+    assert (tmp_path / "out" / "maps" / "1.png.map.png").is_file()
+
+
+class Deviations(Brightness):
+    """Has a map in standard deviations, of which bright pixels have many."""
+
+    def score(self, batch: Batch) -> Prediction:
+        score, bright, *_ = super().score(batch)
+        assert bright is not None
+        return Prediction(score, 9 * bright - 1)
+
+
+@pytest.mark.parametrize(("detector", "scales"), [(Brightness(), {2}), (Deviations(), {2, 4, 8, 16})])
+def test_a_map_of_large_values_is_not_cut_off(run, mixed, detector, scales):
+    scorer, place = scorer_of(run, _pictures(mixed.parent), detector), mixed.parent / "out"
+    request = Request(mixed / "inner", out=str(place))
+    calls = iter(range(5))
+
+    def read(case: Case) -> Scan:
+        if next(calls, None) is None:
+            raise Stop(143)
+        return HeadCT.read_new(scorer.data, case)
+
+    with patch.object(scorer.data, "read_new", read), pytest.raises(Stop):
+        complete(scorer, request)
+    complete(scorer, request)  # what white is in the maps of those before the sixth is known when it goes on
+    told = json.loads((place / "prediction.json").read_text())["map_scales"]
+    assert set(told.values()) == scales
+    assert len(told) == 8  # 0.png cannot be read
+    for name, scale in told.items():
+        with Image.open(place / name) as picture:
+            assert picture.text == {"scale": str(scale)}
+            found = np.asarray(picture) / 65535 * scale
+        anomaly_map = scorer.score(mixed / "inner" / Path(name).name.removesuffix(".map.png")).anomaly_map
+        assert np.abs(found - anomaly_map.clip(0)).max() <= scale / 65535
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), OSError("cannot write mode")])
+def test_what_fails_while_a_map_is_written_costs_that_map(tmp_path, run, mixed, monkeypatch, error):
+    def write(path: Path, scored: ScoredScan, scale: int) -> None:
+        if scored.case.id == "3.png":
+            raise error
+        path.touch()
+
+    monkeypatch.setattr("anomaly_lab.pipeline.predict._write_picture", write)
+    predicted = complete(
+        scorer_of(run, _pictures(tmp_path), Brightness()), Request(mixed / "inner", out=str(tmp_path / "out"))
+    )
+    rows = _scores(tmp_path / "out")
+    assert rows["3.png"]["score"]
+    assert "its map cannot be written" in rows["3.png"]["reason"]
+    assert not rows["4.png"]["reason"]
+    assert not predicted.is_whole
+    full = OSError(errno.ENOSPC, "full")
+    monkeypatch.setattr("anomaly_lab.pipeline.predict._write_picture", Mock(side_effect=full))
+    with pytest.raises(UserError, match="the disk is full"):  # it goes on later
+        complete(
+            scorer_of(run, _pictures(tmp_path), Brightness()), Request(mixed / "inner", out=str(tmp_path / "full"))
+        )
+
+
 def test_a_scan_of_another_nature_is_refused_or_scored_at_the_users_word(tmp_path, run, mixed):
     volumes, data = _volumes(tmp_path), _pictures(tmp_path)
     shutil.copy(volumes.store_plan.cases[0].image, mixed / "scan.nii.gz")
@@ -570,6 +647,30 @@ def test_a_dicom_file_is_a_case_with_its_identifiers(tmp_path, run):
     alone = complete(scorer, Request(tmp_path / "bare" / "IM0001", out=str(tmp_path / "alone")))
     assert [finding.is_scored for finding in alone.findings] == [True]
     assert (tmp_path / "alone" / "maps" / "IM0001.map.png").is_file()
+
+
+def test_texts_of_files_are_no_formulas_in_the_tables(tmp_path, run, monkeypatch):
+    view = dicom_slice(np.arange(400, dtype=np.uint16).reshape(20, 20), ImagePositionPatient=None, Modality="DX")
+    formula = '=HYPERLINK("http://x/","y")'
+    with pydicom.config.disable_value_validation():
+        view.SeriesInstanceUID = formula
+        save(view, tmp_path / "new" / "view.dcm")
+    (tmp_path / "new" / "\uff1dtorn.png").touch()  # a full-width sign
+    (tmp_path / "new" / "\uff20notes.txt").touch()
+    scorer = scorer_of(run, _pictures(tmp_path), Brightness())
+    complete(scorer, Request(tmp_path / "new", out=str(tmp_path / "out")))
+    rows = _scores(tmp_path / "out")
+    assert rows["view.dcm"]["series_uid"] == f"'{formula}"
+    assert rows["view.dcm"]["score"]
+    for table in ("scores.csv", "left_out.csv"):
+        with (tmp_path / "out" / table).open(newline="") as file:
+            assert not [cell for row in csv.reader(file) for cell in row if cell.startswith(("=", "\uff1d", "\uff20"))]
+
+
+def test_a_reason_that_begins_like_a_formula_goes_on_as_it_was(tmp_path):
+    (tmp_path / "scores.csv").write_text("id,score,p_value,pred_label,reason\n'=a,,,,'=1+1\n")
+    (finding,) = _findings(tmp_path / "scores.csv", ["=a"], ())
+    assert (finding.id, finding.reason) == ("=a", "=1+1")
 
 
 def test_a_run_with_classes_says_how_probable_they_are(tmp_path: Path, run: Path) -> None:

@@ -117,7 +117,7 @@ def picture_size(path: Path, rules: Rules = Rules()) -> tuple[int, int]:
         (30, 40)
     """
     with _opened(path, rules) as image:
-        turned = _orientation(image) > 4 and not isinstance(image, TiffImageFile)
+        turned = orientation(image) > 4 and not isinstance(image, TiffImageFile)
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
@@ -327,7 +327,7 @@ def _upright(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
     """Turn decoded pixels [H, W, ...] to how the picture is shown."""
     if isinstance(image, TiffImageFile):  # Pillow and OpenCV turn it themselves
         return pixels
-    value = _orientation(image)
+    value = orientation(image)
     if value > 4:
         pixels = pixels.swapaxes(0, 1)
     if value in (3, 4, 7, 8):
@@ -335,8 +335,13 @@ def _upright(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
     return pixels[:, ::-1] if value in (2, 3, 6, 7) else pixels
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return what Exif says of the orientation, 1 to 8; 1 is upright, and what viewers take a broken tag for."""
+def orientation(image: Image.Image) -> int:
+    """Return what Exif says of the orientation, 1 to 8; 1 is upright, and what viewers take a broken tag for.
+
+    Examples:
+        >>> orientation(Image.new("L", (4, 3)))
+        1
+    """
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a broken tag breaks the parser in any way, and is no reason not to show the picture
