@@ -337,6 +337,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         """Read a case with its mask and crop it as `crop` says."""
         return cropped(self.read(case), self.cropping)
 
+    @property
+    def of_files_alone(self) -> str:
+        """The setting by which `read_new` changes pixels of files, which nothing does to arrays; empty if none does."""
+        return ""
+
     def read_new(self, case: Case) -> Scan:
         """Read a scan that is no part of the data set, and its mask, which is a picture or volume of the same size."""
         scan = self.read(replace(case, mask=None))

@@ -278,7 +278,7 @@ def _described(run: Path, scorer: Scorer, made: graph.Graph, model: Path, id: st
         "classes": [*scorer.classes],
         "expected": {**scorer.expected.facts},  # type: ignore[typeddict-item]
         "meaning": _meaning(scorer.reference),
-        "caveats": [*caveats_of(run), *filter(None, [scorer.reference.lacking])],
+        "caveats": [*caveats_of(run), *filter(None, [scorer.reference.lacking, scorer.of_arrays])],
         "equality": {},
         "run": {
             "name": f"{run.resolve().parent.name}/{run.resolve().name}",

@@ -7,6 +7,7 @@ across the scan, and each score fills its window.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -169,6 +170,17 @@ class Scorer:
         self.classes: tuple[str, ...] = tuple(data.classes) if detector.supervised else ()
         self.threshold: float | None = reference.threshold["value"]
         self._plan = data.scoring_plan(bits)
+        self._warned = False
+
+    @property
+    def of_arrays(self) -> str:
+        """What to know of the scores of arrays in memory; empty if they are those of files with the same pixels."""
+        setting = self.data.of_files_alone
+        return (
+            f"arrays are scored without {setting}, so that a file with the same pixels has another score"
+            if setting
+            else ""
+        )
 
     @property
     def plan(self) -> StorePlan:
@@ -309,6 +321,9 @@ class Scorer:
         if isinstance(source, Case):
             scan, remarks = self._scan(source)
         else:
+            if self.of_arrays and not self._warned:
+                warnings.warn(f"{self.of_arrays}; score the file, or change the array alike", stacklevel=2)
+                self._warned = True
             scan = cropped(Scan(as_picture(source, self.data.in_channels, self.data.picture)), self.data.cropping)
         objections = self.expected.objections(case, scan)
         if objections and not anyway:

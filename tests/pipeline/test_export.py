@@ -13,6 +13,7 @@ from exported_run import trained
 import anomaly_lab as al
 from anomaly_lab import api
 from anomaly_lab.__main__ import app
+from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.pipeline import engine, graph
 from anomaly_lab.pipeline import export as exporting
 from anomaly_lab.pipeline.export import export_run
@@ -49,6 +50,14 @@ def test_the_record_goes_along(own: Path) -> None:
     with pytest.raises(UserError, match="a pt2 file is for programs with torch"):
         al.load(exported.folder)
     assert export_run(own, "pt2").folder == exported.folder  # a former export is replaced
+
+
+def test_what_is_done_to_files_alone_is_a_caveat_of_the_export(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caveats = json.loads((export_run(own, "pt2").folder / "export.json").read_text())["caveats"]
+    assert not any("arrays are scored without" in caveat for caveat in caveats)
+    monkeypatch.setattr(PatchDataModule, "of_files_alone", "data.pad=2")
+    caveats = json.loads((export_run(own, "pt2").folder / "export.json").read_text())["caveats"]
+    assert any("arrays are scored without data.pad=2" in caveat for caveat in caveats)
 
 
 @pytest.mark.parametrize(("output", "shift"), [("score", 2e-4), ("map", float("nan"))])

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, patch
@@ -23,8 +25,11 @@ from scipy.ndimage import binary_fill_holes
 from sklearn.metrics import roc_auc_score
 
 from anomaly_lab.data.datamodule import PatchDataModule
+from anomaly_lab.data.datasets.abmnist import ABMNIST
 from anomaly_lab.data.datasets.headct import HeadCT
+from anomaly_lab.data.datasets.mias import MIAS
 from anomaly_lab.data.datasets.nifti import Nifti
+from anomaly_lab.data.datasets.oct2017 import OCT2017
 from anomaly_lab.data.preprocessing.patches import shares
 from anomaly_lab.data.preprocessing.transforms import to_float
 from anomaly_lab.data.readers.scan import Scan
@@ -713,3 +718,30 @@ def test_a_class_probability_that_is_none_leaves_the_file_without_a_score(tmp_pa
     Image.linear_gradient("L").save(tmp_path / "a.png")
     with pytest.raises(UserError, match="a class probability is none"):
         scorer_of(run, _pictures(tmp_path), Broken()).score(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("made", "setting"),
+    [
+        (ABMNIST, "data.pad=2"),
+        (partial(ABMNIST, pad=0), ""),
+        (OCT2017, "data.crop_white=true"),
+        (partial(OCT2017, crop_white=False), ""),
+        (partial(MIAS, crop="breast"), "data.crop=breast"),
+        (MIAS, ""),
+    ],
+)
+def test_arrays_warn_once_of_what_is_done_to_files_alone(tmp_path, run, made, setting):
+    picture = np.full((64, 64), 255, np.uint8)  # has a white margin
+    picture[8:56, 4:40] = np.random.default_rng(0).integers(60, 160, (48, 36))
+    Image.fromarray(picture).save(tmp_path / "mdb001.png")
+    other = scorer_of(run, _pictures(tmp_path), Brightness())
+    data = made(root=str(tmp_path / "none"), source="twin", patch_size=(32, 32))
+    scorer = Scorer(data, other.detector, {"rule": "none", "top_k": 10}, other.reference, bits=8)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        of_file, *of_arrays = (scorer.score(each).score for each in (tmp_path / "mdb001.png", picture, picture))
+    assert [of_file == score for score in of_arrays] == [not setting] * 2
+    said = [str(each.message) for each in caught if "arrays are scored without" in str(each.message)]
+    assert len(said) == bool(setting)
+    assert all(setting in each for each in said)

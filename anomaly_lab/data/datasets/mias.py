@@ -105,6 +105,11 @@ class MIAS(PatchDataModule):
         origin = Origin((height, width), range(height)[rows], range(width)[columns][turn])
         return Scan(np.ascontiguousarray(cut[0]), cut[1], foreground=cut[2], origin=origin)
 
+    @property
+    def of_files_alone(self) -> str:
+        """The crop to the breast."""
+        return f"data.crop={self.crop}" if self.crop != "none" else ""
+
     def protocol(self) -> dict[str, Any]:
         """Return the options that change the pixels."""
         return {"crop": self.crop}

@@ -82,6 +82,11 @@ class _Digits(PatchDataModule):
         """Return a digit [H, W] and its mask with the black margin."""
         return Scan(_framed(digit, self.pad, self.in_channels), None if mask is None else _framed(mask, self.pad, 1))
 
+    @property
+    def of_files_alone(self) -> str:
+        """The black margin."""
+        return f"data.pad={self.pad}" if self.pad else ""
+
     def read_new(self, case: Case) -> Scan:
         """Read an ordinary picture; it gets the margin of a digit, which is wider for a larger picture."""
         scan = PatchDataModule.read(self, case)

@@ -103,6 +103,11 @@ class OCT2017(PatchDataModule):
         origin = Origin((height, width), range(height)[rows], range(width)[columns])
         return replace(scan, pixels=scan.pixels[:, rows, columns], mask=mask, origin=origin)
 
+    @property
+    def of_files_alone(self) -> str:
+        """The removal of white margins."""
+        return "data.crop_white=true" if self.crop_white else ""
+
     def protocol(self) -> dict[str, Any]:
         """Return the options that change the pixels."""
         return super().protocol() | {"crop_white": self.crop_white}
