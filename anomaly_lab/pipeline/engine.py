@@ -22,7 +22,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.splitting.recorded import SPLIT
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.devices import emulates_bfloat16, precision_for
-from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
+from anomaly_lab.evaluation.map_score import MAX_NORMALS
 from anomaly_lab.evaluation.planted import RULES, Planting, Ranked, Trial, rank
 from anomaly_lab.experiment import checkpoint_files, fingerprint, record, run_folder
 from anomaly_lab.experiment import config as configuration
@@ -419,11 +419,10 @@ def _evaluated(
         run_folder.remove_partial_files(run)
         with Meter("scoring", "batch") as meter:
             device = device_for(config.trainer.accelerator)
-            measured_places = score_by(_score_rule(config), data, detector, device)
+            score_by(_score_rule(config), data, detector, device)
             scored = score_all(data, detector, device=device, progress=meter.show)
         assert scored is not None, "a single process scores all cases"
         _mark_stale(run)  # until scores, metrics and configuration agree again
-        _keep_places(run, measured_places)
         evaluate_run(run, _evaluation(config), data, detector, scored)
         identity.note_data(run, data, "evaluate", asked)
         _note_evaluation(run, config, overrides, before, weights)
@@ -725,14 +724,13 @@ def _fit_and_evaluate(
             return run
         began = time.perf_counter()
         with Meter("scoring", "batch", silent=not processes.is_first) as meter:
-            measured_places = score_by(_score_rule(config), data, detector, trainer.strategy.root_device)
+            score_by(_score_rule(config), data, detector, trainer.strategy.root_device)
             scored = score_all(data, detector, work.callbacks, trainer.strategy.root_device, meter.show)
         if scored is not None:
             run_folder.update_provenance(run, scoring_seconds=time.perf_counter() - began, peak_gb=peak_memory())
             callbacks = [callback for callback in work.callbacks if isinstance(callback, RunCallback)]
             for callback in callbacks:
                 callback.on_scored(run, data, detector, scored)
-            _keep_places(run, measured_places)
             evaluate_run(run, _evaluation(config), data, detector, scored)
             _conclude(run, detector, callbacks)
         processes.wait()
@@ -817,7 +815,7 @@ def _conclude(run: Path, detector: Detector, callbacks: list[RunCallback]) -> No
     files = checkpoint_files.by_age(run / "checkpoints")
     threads = torch.get_num_threads()  # Lightning divides the cores among processes; `evaluate` needs the same number
     file = {"file": files[0].name} if files else {}
-    run_folder.update_provenance(run, checkpoint={**choice, **file}, threads=threads)
+    run_folder.update_provenance(run, checkpoint={**choice, **file}, threads=threads, evaluating=None)
     finished = run_folder.now()
     _reported(run, finished)
     for callback in callbacks:
@@ -882,7 +880,7 @@ def _note_evaluation(
     entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "before": dict(figures)}
     if weights is None:
         entry["scores"] = "recorded"
-        run_folder.update_provenance(run, evaluated=[*facts.get("evaluated", []), entry])
+        run_folder.update_provenance(run, evaluated=[*facts.get("evaluated", []), entry], evaluating=None)
         return
     choice = facts.get("checkpoint") or {"rule": "last", "iteration": int(weights.name.partition("-")[0])}
     if weights.name != choice.get("file", weights.name):
@@ -895,6 +893,7 @@ def _note_evaluation(
     run_folder.update_provenance(
         run,
         **kept,
+        evaluating=None,
         evaluated=[*facts.get("evaluated", []), entry],
         code=facts["code"] | {"evaluation": fingerprint.of_code(plain)["evaluation"]},
     )
@@ -924,11 +923,6 @@ def _score_rule(config: DictConfig) -> ScoreRule:
     rule: Any = OmegaConf.to_object(config.score)
     assert isinstance(rule, ScoreRule)
     return rule
-
-
-def _keep_places(run: Path, measured: MapScore | None) -> None:
-    """Save what the score's rule measured on normals; nothing of an earlier rule is left."""
-    (measured or MapScore(ScoreRule())).save(run)
 
 
 def _beginning(config: DictConfig, detector: Detector) -> int:

@@ -20,7 +20,7 @@ from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, with
 from anomaly_lab.evaluation.scores import TERM, Scores
 from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.experiment import run_folder
-from anomaly_lab.experiment.config import Evaluation
+from anomaly_lab.experiment.config import Evaluation, ScoreRule
 from anomaly_lab.metrics.boxes import localise
 from anomaly_lab.metrics.segmentation import pointing
 from anomaly_lab.pipeline.alike import note_likeness
@@ -94,6 +94,10 @@ def evaluate_run(
     metrics["shortcuts"] = audit_of_run(data, scores, np.concatenate(list(splits.values())), scored_unit == "case")
     metrics["baseline_notes"] = list(fitted.notes) if fitted else []
     metrics["planted"] = _planted(data, detector, fitted) if evaluation.planted else None
+    # until the whole record is of this evaluation: a scorer takes the threshold from one file, the rule from another
+    run_folder.update_provenance(run, evaluating="anew")
+    places = detector.rescored if isinstance(detector.rescored, MapScore) else MapScore(ScoreRule())
+    places.save(run)  # nothing of an earlier rule is left
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(metrics["threshold"]["value"]))
     if table is not None:
         told = Supervision(data.target_type, dict(zip(data.classes, data.class_counts()[:, 0].tolist(), strict=True)))

@@ -73,7 +73,7 @@ def refuse_unrecorded(run: Path, before: Evaluation, evaluation: Evaluation) -> 
 
     Raises:
         UserError: the settings ask for scores of another unit or for what needs pictures or the model, or there are no
-            scores.
+            scores, or some that an interrupted evaluation has left.
 
     Examples:
         >>> refuse_unrecorded(Path("runs/a"), Evaluation(), Evaluation(planted=True))
@@ -90,6 +90,11 @@ def refuse_unrecorded(run: Path, before: Evaluation, evaluation: Evaluation) -> 
             )
     if not read_metrics(run):
         raise UserError(f"{run} was never evaluated, so it has no recorded scores; run: make evaluate RUN={run}")
+    if read_provenance(run).get("evaluating") == "anew":
+        raise UserError(
+            f"{run}: its evaluation was interrupted, so the recorded scores may be of other settings; leave out "
+            "scores=recorded"
+        )
 
 
 def evaluate_recorded(run: Path, before: Evaluation, evaluation: Evaluation) -> None:
@@ -125,6 +130,7 @@ def evaluate_recorded(run: Path, before: Evaluation, evaluation: Evaluation) -> 
         supervision = Supervision(told["task"], told["training"])
         metrics["classes"] = evaluate_classes(table, scores, supervision, threshold, evaluation.replicates)
     gallery = read_gallery(run)
+    run_folder.update_provenance(run, evaluating="recorded")  # until its configuration says the same
     run_folder.write_atomic(run / "scores.csv", scores.to_csv(threshold))
     run_folder.write_json(run / "metrics.json", metrics)
     if gallery and threshold is not None:

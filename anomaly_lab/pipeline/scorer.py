@@ -196,13 +196,18 @@ class Scorer:
             overrides: `key=value` words, of the keys in SETTINGS alone.
 
         Raises:
-            UserError: `path` is not a run folder, or the run is not trained far enough or not evaluated.
+            UserError: `path` is not a run folder, or the run is not trained far enough, or not wholly evaluated.
         """
         run = run_folder.open_run(str(path))
         metrics = record.read_metrics(run, needs=("threshold.value", "unit.rule", "unit.top_k"))
         if not metrics:
             raise UserError(f"{run} was never evaluated, so it has no threshold; run: make evaluate RUN={run}")
         facts = record.read_provenance(run, needs=("data",))
+        if facts.get("evaluating"):
+            raise UserError(
+                f"{run}: its evaluation was interrupted or is under way, so score and threshold may be of two "
+                f"evaluations; run: make evaluate RUN={run}"
+            )
         config = configuration.recall(run / "config.yaml", overrides, SETTINGS)
         config.data.source = "twin"  # avoids looking for the training files, which are not needed
         data, detector = construct(config)

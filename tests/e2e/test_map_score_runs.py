@@ -1,6 +1,7 @@
 """A run whose score comes from its map: trained so, judged so again without training, and undone; cropped besides."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from pipeline.conftest import words as words_of
 from anomaly_lab.evaluation.map_score import FILE
 from anomaly_lab.evaluation.planted import RULES, Planting
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.experiment import fingerprint, record
+from anomaly_lab.experiment import fingerprint, record, run_folder
 from anomaly_lab.lesions.planting import TUNING
-from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline import engine, evaluate
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.types import UserError
 
@@ -69,6 +70,44 @@ def test_a_trained_run_is_judged_by_its_maps_and_by_its_own_score_again(folder: 
     engine.evaluate(str(run), ["score.from=detector"])
     assert recorded(run) == pytest.approx(own, rel=1e-6)
     assert not (run / FILE).exists()
+
+
+def stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "metrics.json", "pictures", "config.yaml"])
+def test_no_scan_is_scored_by_two_evaluations(
+    name: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation is stopped when it writes a file or, at last, draws its sheets."""
+    run, write = Path(shutil.copytree(trained, tmp_path / "run")), run_folder.write_atomic
+    with monkeypatch.context() as patch:
+        if name == "pictures":
+            patch.setattr(evaluate, "write_sheets", stop)
+        else:
+            patch.setattr(
+                run_folder, "write_atomic", lambda path, *of: stop() if path.name == name else write(path, *of)
+            )
+        with pytest.raises(KeyboardInterrupt):
+            engine.evaluate(str(run), ["score.from=detector", "evaluation.purpose=screening"])
+    with pytest.raises(UserError, match=r"its evaluation was interrupted.*make evaluate"):
+        Scorer.open(run)
+    with pytest.raises(UserError, match="leave out scores=recorded"):
+        engine.evaluate(str(run), ["scores=recorded"])
+    engine.evaluate(str(run))
+    assert recorded(run) == pytest.approx(recorded(trained), rel=1e-6)
+    assert Scorer.open(run).threshold == pytest.approx(Scorer.open(trained).threshold, rel=1e-6)
+
+
+def test_an_evaluation_that_fails_before_it_writes_leaves_a_run_that_scores(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    monkeypatch.setattr(evaluate, "evaluate_scores", stop)
+    with pytest.raises(KeyboardInterrupt):
+        engine.evaluate(str(run), ["score.from=detector"])
+    assert Scorer.open(run).threshold == Scorer.open(trained).threshold
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.pipeline import engine, reevaluate
 from anomaly_lab.pipeline.reevaluate import TABLE, evaluate_recorded, figures_of, runs_below, source_of
+from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.reports.gallery import read_gallery
 from anomaly_lab.types import UserError
 
@@ -211,6 +212,27 @@ def test_any_error_is_one_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not engine.evaluate_all(str(folder), RECORDED)
     rows = list(csv.DictReader((folder / TABLE).open()))
     assert [row["error"] for row in rows[:3]] == ["ZeroDivisionError: of this run"] * 3
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "config.yaml"])
+def test_after_an_interruption_a_run_scores_once_it_is_judged_again(
+    run: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, words = run_folder.write_atomic, [*RECORDED, "evaluation.purpose=.2"]
+
+    def killed(path: Path, content: bytes | str) -> None:
+        if path.name == name:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "write_atomic", killed)
+        with pytest.raises(KeyboardInterrupt):
+            engine.evaluate(str(run), words)
+    with pytest.raises(UserError, match="its evaluation was interrupted"):
+        Scorer.open(run)
+    engine.evaluate(str(run), words)  # still without its data
+    assert Scorer.open(run).threshold == metrics_of(run)["threshold"]["value"]
 
 
 def test_classes_are_judged_again_from_their_table(labelled_run: Path) -> None:  # noqa: F811
