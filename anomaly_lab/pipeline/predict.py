@@ -420,7 +420,7 @@ def _exhibit(scored: ScoredScan, whole: NDArray[np.float32], scrolled: bool) -> 
 
 def _scale(anomaly_map: NDArray[np.float32]) -> int:
     """Return a power of two that no value of a map exceeds; at least 2, the largest difference of pixels in [-1, 1]."""
-    scale, largest = 2, float(anomaly_map.max())
+    scale, largest = 2, float(anomaly_map.max(initial=0, where=np.isfinite(anomaly_map)))
     while scale < largest:
         scale *= 2
     return scale

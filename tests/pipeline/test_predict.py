@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -44,6 +45,7 @@ from anomaly_lab.pipeline.predict import (
     Predicted,
     Request,
     _findings,
+    _scale,
     asked,
     new_files,
     predict_files,
@@ -745,3 +747,10 @@ def test_arrays_warn_once_of_what_is_done_to_files_alone(tmp_path, run, made, se
     said = [str(each.message) for each in caught if "arrays are scored without" in str(each.message)]
     assert len(said) == bool(setting)
     assert all(setting in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"), [([0.0, 1.5], 2), ([2.0], 2), ([2.5], 4), ([17.0, -40.0], 32), ([3.0, math.inf, math.nan], 4)]
+)
+def test_white_is_the_power_of_two_that_holds_a_map(values: list[float], scale: int) -> None:
+    assert _scale(np.array(values, np.float32)) == scale
