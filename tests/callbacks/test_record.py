@@ -5,8 +5,11 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from toys import Shift
 
 from anomaly_lab.callbacks.record import DivergedError, Record, keep_until, peak_memory
 from anomaly_lab.experiment import run_folder
@@ -64,3 +67,14 @@ def test_a_full_disk_while_a_line_is_added_is_said(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(run_folder, "open", full, raising=False)
     with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: No space left on device; free disk space"):
         run_folder.append_line(tmp_path / "metrics.jsonl", "{}")
+
+
+def test_what_is_not_written_yet_is_saved_as_all_processes_tracked_it() -> None:
+    """The first process writes the checkpoint, and all of them go on with it."""
+    detector = Shift()
+    detector.tracked = {"train/loss": [torch.tensor(1.0), torch.tensor(3.0)]}
+    others = torch.tensor([3.0, 7.0])
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda value, reduce_op: (value + others) / 2))
+    checkpoint: dict[str, Any] = {}
+    Record().on_save_checkpoint(trainer, detector, checkpoint)
+    assert checkpoint["tracked"]["train/loss"].tolist() == [2.0, 5.0]
