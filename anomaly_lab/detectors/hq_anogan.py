@@ -1,4 +1,4 @@
-"""HQ-AnoGAN: StyleGAN2-ADA learns to draw normals, a pSp encoder inverts it, and the score looks at the styles.
+"""HQ-AnoGAN: StyleGAN2-ADA learns to draw normals, a pSp encoder inverts it, and the score is what differs then.
 
 Sato, Sato, Tomiyama, Kido 2023, Int. J. CARS, doi 10.1007/s11548-023-03031-9. Only its abstract was available: it names
 the two networks and says that the score is computed from intermediate latent codes. The rest follows StyleGAN2-ADA
