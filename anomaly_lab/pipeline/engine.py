@@ -282,11 +282,10 @@ def inspect(config: DictConfig, verify: bool = False) -> Path:
 def _is_another_start(run: Path, recorded: str | None, asked: str | None) -> bool:
     """Return whether a run began with another run than is asked for, which may have been moved since."""
     if not recorded or not asked:
-        return recorded != asked
+        return bool(recorded) != bool(asked)
     begun = record.read_provenance(run).get("started_from", {}).get("id")
-    facts = Path(asked) / "provenance.json"
-    if begun and facts.is_file():
-        return bool(run_folder.read_json(facts).get("id") != begun)
+    if begun and (facts := record.read_provenance(Path(asked))):
+        return bool(facts.get("id") != begun)
     return Path(asked).parts[-2:] != Path(recorded).parts[-2:]
 
 
@@ -351,10 +350,11 @@ def resume(
             entry = {"at": run_folder.now(), "from": checkpoint and checkpoint.name, "overrides": list(overrides)}
             run_folder.update_provenance(run, resumed=[*facts.get("resumed", []), entry])
             other_code = _note_other_code(work, checkpoint) if left else None
-            before = facts["detector"].get("caveats", [])
+            told = facts.get("detector") or {}  # a record of older versions may lack it
+            before = told.get("caveats", [])
             caveats = [*before, *(c for c in (another_number, other_code) if c and c not in before)]
             if caveats != before:
-                run_folder.update_provenance(run, detector=facts["detector"] | {"caveats": caveats})
+                run_folder.update_provenance(run, detector=told | {"caveats": caveats})
         processes.wait()
         if checkpoint is not None and _beginning(config, detector) == detector.schedule.iterations:
             load_weights(run, detector, checkpoint.name)  # it trains nothing: the epochs in the file are another run's

@@ -128,6 +128,7 @@ def test_a_start_of_the_same_name_is_another_run(tmp_path: Path) -> None:
     assert engine._is_another_start(run, begun, None)
     assert engine._is_another_start(run, None, begun)
     assert not engine._is_another_start(run, None, None)
+    assert not engine._is_another_start(run, None, "")  # `start_from=` is none
 
 
 def test_the_same_command_on_other_data_is_refused(asked, tmp_path: Path) -> None:
