@@ -120,8 +120,8 @@ class Health(RunCallback):
         terms: dict[str, float] = {}
         fake = _sample(detector, self.watched)
         train, validation = (self._images[split] for split in ("train", "val"))
-        if fake is not None:
-            terms["diversity"] = _spread(fake) / _spread(train)
+        if fake is not None and (of_train := _spread(train)) > 0:
+            terms["diversity"] = _spread(fake) / of_train
         d_train, d_validation = _discriminator_output(detector, train), _discriminator_output(detector, validation)
         if d_train is not None and d_validation is not None:
             terms["train_above_held_out"] = _probability_above(d_train, d_validation)

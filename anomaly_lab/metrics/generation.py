@@ -125,6 +125,7 @@ def spread(x: Rows) -> float:
         5.0
     """
     x = np.asarray(x, np.float64)
+    x = x - x[0]  # rows that are all alike are exactly 0 apart
     squared = np.square(x).sum(1)
     distance = np.sqrt(np.clip(squared[:, None] + squared - 2 * x @ x.T, 0, None))
     np.fill_diagonal(distance, 0)

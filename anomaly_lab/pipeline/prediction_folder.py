@@ -120,6 +120,8 @@ class PredictionFolder:
         self.work.mkdir(exist_ok=True)
         entries = _entries(self.work / _JOURNAL)
         noted = [place for place, entry in enumerate(entries) if "rows" in entry]
+        if any(entry.keys() == {"length"} for entry in entries):
+            raise UserError(f"{self.work / _JOURNAL} is damaged; begin anew with --overwrite (OVERWRITE=1)")
         last = entries[noted[-1]] if noted else {"rows": 0, "bytes": 0}
         table = self.path / TABLE
         if last["bytes"] > (table.stat().st_size if table.exists() else 0):
@@ -292,9 +294,17 @@ def _remove(place: Path, former: Mapping[str, Any]) -> None:
 
 
 def _entries(journal: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a journal, each with its length in bytes."""
+    """Return the whole lines of a journal, each with its length in bytes; of a damaged one nothing else."""
     lines = journal.read_bytes().splitlines(keepends=True) if journal.is_file() else []
-    return [json.loads(line) | {"length": len(line)} for line in lines if line.endswith(b"\n")]
+    return [_entry(line) | {"length": len(line)} for line in lines if line.endswith(b"\n")]
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
 
 
 def _cut_off(path: Path, size: int) -> io.BufferedRandom:

@@ -23,7 +23,7 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.preprocessing.crop import cropped
 from anomaly_lab.data.preprocessing.patches import shares
 from anomaly_lab.data.preprocessing.transforms import Preprocessing, to_float
-from anomaly_lab.data.readers.files import find_cases
+from anomaly_lab.data.readers.files import survey
 from anomaly_lab.data.readers.geometry import onto
 from anomaly_lab.data.readers.pictures import as_picture
 from anomaly_lab.data.readers.scan import Scan
@@ -249,7 +249,7 @@ class Scorer:
             UserError: the source cannot be read, has more than one scan or is of another nature than the training
                 scans, or its score is not finite.
         """
-        (scored,) = self.score_all([_only_case(source)] if isinstance(source, str | Path) else [source], anyway)
+        (scored,) = self.score_all([self._only_case(source)] if isinstance(source, str | Path) else [source], anyway)
         return scored
 
     def score_all(self, sources: Iterable[Case | NDArray[Any]], anyway: bool = False) -> Iterator[ScoredScan]:
@@ -288,6 +288,14 @@ class Scorer:
                 group = []
         if group:
             yield self._scored(group)
+
+    def _only_case(self, source: str | Path) -> Case:
+        path = Path(source)
+        cases = survey(path, self.data.include).cases if path.exists() else []
+        if len(cases) != 1:
+            problem = f"{len(cases)} scans, but one is expected" if cases else "no picture, NIfTI volume or DICOM file"
+            raise UserError(f"{path}: {problem}; for folders use score_all or `make predict`")
+        return cases[0]
 
     def _scored(self, group: Sequence[_Windows | NotScored]) -> list[ScoredScan | NotScored]:
         """Score the windows of a group together."""
@@ -496,12 +504,3 @@ def _bits_of_data(run: Path, facts: Mapping[str, Any]) -> int:
     data.setup()
     bits: int = data.facts()["bits"]
     return bits
-
-
-def _only_case(source: str | Path) -> Case:
-    path = Path(source)
-    cases = find_cases(path) if path.exists() else []
-    if len(cases) != 1:
-        problem = f"{len(cases)} scans, but one is expected" if cases else "no picture, NIfTI volume or DICOM file"
-        raise UserError(f"{path}: {problem}; for folders use score_all or `make predict`")
-    return cases[0]

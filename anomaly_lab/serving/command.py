@@ -95,9 +95,10 @@ def _listening(settings: Settings) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name that no host can have
+        reason = getattr(error, "strerror", None) or "no such name"
         raise UserError(
-            f"host={settings.host} port={settings.port}: the address cannot be had ({error.strerror}); choose another"
+            f"host={settings.host} port={settings.port}: the address cannot be had ({reason}); choose another"
         ) from error
     return listener
 

@@ -263,7 +263,9 @@ def _next(tuning: Tuning, study: optuna.Study) -> optuna.Trial | None:
         for left in trials:
             if left.state == TrialState.RUNNING and _is_left(left):
                 study.tell(left.number, state=TrialState.FAIL)
-                study.enqueue_trial(left.params, user_attrs={"run": left.user_attrs["run"]})
+                given = left.system_attrs.get("fixed_params", {})  # of one that was killed before it was asked for them
+                kept = {name: left.user_attrs[name] for name in ("run",) if name in left.user_attrs}
+                study.enqueue_trial({**given, **left.params}, user_attrs=kept)
         busy = sum(trial.state == TrialState.RUNNING for trial in study.trials)
         if _ended(study) + busy >= tuning.trials:
             return None
@@ -284,9 +286,14 @@ def _next(tuning: Tuning, study: optuna.Study) -> optuna.Trial | None:
 
 
 def _is_left(trial: FrozenTrial) -> bool:
-    """Return whether the process of a running trial has ended; one of another machine is taken to go on."""
-    host, pid, began = trial.user_attrs.get("process") or [None, 0, 0.0]
-    if "run" not in trial.user_attrs or host != socket.gethostname():
+    """Return whether the process of a running trial has ended; one of another machine is taken to go on.
+
+    To be called where no other process asks for a trial: one without a process was left while it was asked for.
+    """
+    if "process" not in trial.user_attrs:
+        return True
+    host, pid, began = trial.user_attrs["process"]
+    if host != socket.gethostname():
         return False
     try:
         return bool(abs(psutil.Process(pid).create_time() - began) > 1)

@@ -100,6 +100,12 @@ def test_a_sound_generator_and_a_discriminator_that_cannot_tell() -> None:
     assert terms["health/overfitting"] == 0
 
 
+def test_training_images_that_are_all_alike_have_no_diversity_to_compare_with() -> None:
+    data = Data()
+    data.splits["train"] = TRAIN[:1].repeat(24, 1, 1, 1)
+    assert "health/diversity" not in epoch(Known(smooth(24, seed=2)), data)
+
+
 def test_a_discriminator_that_has_learnt_its_images_by_heart() -> None:
     terms = epoch(Known(smooth(24, seed=2), {0.0: 2.0, 1.0: -1.0, 2.0: -2.0}))
     assert terms["health/real_above_fake"] == 1

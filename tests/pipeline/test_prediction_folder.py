@@ -145,6 +145,17 @@ def test_rows_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     finished(tmp_path / "out", overwrite=True)
 
 
+@pytest.mark.parametrize("line", [b"\x00\x00\n", b'{"rows": 2, "by\n', b"7\n"])
+def test_a_damaged_journal_is_named_and_can_be_overwritten(tmp_path: Path, line: bytes) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path / "out", range(3), KeyboardInterrupt())
+    journal = tmp_path / "out" / ".unfinished" / "journal.jsonl"
+    journal.write_bytes(line + journal.read_bytes())
+    with pytest.raises(UserError, match=r"journal\.jsonl is damaged; begin anew with --overwrite"):
+        finished(tmp_path / "out")
+    finished(tmp_path / "out", overwrite=True)
+
+
 def _refused(place: Path, answer: Any) -> None:
     try:
         finished(place)

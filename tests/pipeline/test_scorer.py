@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data.conftest import write_headct
+from dicom_files import dicom_slice, save
 from PIL import Image
 from pipeline.conftest import settings
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.scorer import Scorer
@@ -64,6 +66,18 @@ def test_what_is_not_one_scan_is_refused(trained: Path, tmp_path: Path) -> None:
         scorer.score(tmp_path / "nowhere.png")
     with pytest.raises(UserError, match="is not a picture"):
         scorer.score(np.zeros(3, np.uint8))
+
+
+def test_a_folder_of_what_the_run_takes_for_scans_is_one(trained: Path, tmp_path: Path) -> None:
+    """As `predict` finds it, too."""
+    dataset = dicom_slice(np.arange(1600).reshape(40, 40), SOPClassUID=SecondaryCaptureImageStorage)
+    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    save(dataset, tmp_path / "new" / "a.dcm")
+    scorer = Scorer.open(trained)
+    with pytest.raises(UserError, match="no picture"):
+        scorer.score(tmp_path / "new")
+    scorer.data.include = ("Secondary Capture Image Storage",)
+    assert scorer.score(tmp_path / "new", anyway=True).case.id == "a.dcm"
 
 
 def test_a_run_that_cannot_score_is_refused(trained: Path, tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ def test_an_address_that_is_taken_is_one_line() -> None:
         command.main("runs/none", ["host=no.such.host.invalid"])
 
 
+@pytest.mark.parametrize("host", ["a" * 64, "..", "caf\udce9"])
+def test_a_name_that_no_host_can_have_is_one_line(host: str) -> None:
+    with pytest.raises(UserError, match="the address cannot be had"):
+        command.main("runs/none", [f"host={host}"])
+
+
 def test_a_run_that_cannot_be_opened_is_one_line() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -165,6 +165,26 @@ def test_a_killed_process_leaves_its_trial_to_the_next(tmp_path: Path, measured:
     assert trials[1].user_attrs["run"] == trials[0].user_attrs["run"] == "00000"
 
 
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_process_killed_while_it_asks_leaves_its_trial_to_the_next(
+    tmp_path: Path, measured: list, asked: int
+) -> None:
+    """Of the first trial, whose values are the experiment's own, and of one that is drawn."""
+    told = [each.replace("int(2,20)", "int(2,40)") for each in words(tmp_path, "trials=3")]
+    planned = tuner._planned("pca_headct", told)
+    tuner._open_folder(planned)
+    if asked:
+        assert (first := tuner._next(planned, study(tmp_path)))
+        tuner._study(planned).tell(first.number, 0.1)
+    else:
+        tuner._study(planned).enqueue_trial(dict(planned.own))
+    tuner._study(planned).ask()
+    tuner.tune("pca_headct", told)
+    trials = tuner._study(planned).trials
+    assert sum(trial.state.name == "COMPLETE" for trial in trials) == 3
+    assert sum(trial.params == planned.own for trial in trials if trial.state.name == "COMPLETE") == 1
+
+
 def test_a_running_process_keeps_its_trial(tmp_path: Path, measured: list) -> None:
     planned = tuner._planned("pca_headct", words(tmp_path, "trials=3"))
     tuner._open_folder(planned)
