@@ -174,7 +174,8 @@ def test_a_process_killed_while_it_asks_leaves_its_trial_to_the_next(
     planned = tuner._planned("pca_headct", told)
     tuner._open_folder(planned)
     if asked:
-        assert (first := tuner._next(planned, study(tmp_path)))
+        first = tuner._next(planned, study(tmp_path))
+        assert first is not None
         tuner._study(planned).tell(first.number, 0.1)
     else:
         tuner._study(planned).enqueue_trial(dict(planned.own))
