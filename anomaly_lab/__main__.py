@@ -191,16 +191,16 @@ def evaluate(
     scores=recorded evaluates the scores as they stand in scores.csv, without data and checkpoint. Over a folder the
     exit status is 3 if a run could not be evaluated.
     """
-    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline import run_commands
     from anomaly_lab.pipeline.identity import DataAsked
     from anomaly_lab.pipeline.reevaluate import runs_below
 
     asked = DataAsked(data_root, accept_changed_data)
     if runs_below(Path(run)):
-        if not engine.evaluate_all(run, overrides or [], asked, checkpoint):
+        if not run_commands.evaluate_all(run, overrides or [], asked, checkpoint):
             raise typer.Exit(INCOMPLETE)
         return
-    engine.evaluate(run, overrides or [], asked, checkpoint)
+    run_commands.evaluate(run, overrides or [], asked, checkpoint)
 
 
 @app.command()
@@ -212,10 +212,10 @@ def quality(
     Takes samples=2000 (the largest number of images of a set), features=efficientnet_lite0 and weights=package, or a
     file of weights of another classifier. Writes quality.json into the run folder, and the report again.
     """
-    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline import run_commands
     from anomaly_lab.pipeline.identity import DataAsked
 
-    engine.quality(run, overrides or [], DataAsked(data_root, accept_changed_data))
+    run_commands.quality(run, overrides or [], DataAsked(data_root, accept_changed_data))
 
 
 @app.command()
@@ -241,11 +241,11 @@ def predict(
     """
     from pathlib import Path
 
-    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline import run_commands
     from anomaly_lab.pipeline.predict import Request
 
     request = Request(Path(images), Path(masks) if masks else None, out, overwrite, anyway)
-    if not engine.predict(run, request, overrides or []).is_whole:
+    if not run_commands.predict(run, request, overrides or []).is_whole:
         raise typer.Exit(INCOMPLETE)
 
 
@@ -279,17 +279,17 @@ def serve(run: Run, overrides: Overrides = None) -> None:
 @app.command()
 def card(run: Run) -> None:
     """Write model_card.md and claim.md, a filled checklist for papers, into a run folder."""
-    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline import run_commands
 
-    engine.card(run)
+    run_commands.card(run)
 
 
 @app.command()
 def report(run: Run) -> None:
     """Write the report of a run again."""
-    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline import run_commands
 
-    engine.report(run)
+    run_commands.report(run)
 
 
 @app.command()

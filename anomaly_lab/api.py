@@ -12,7 +12,7 @@ from anomaly_lab.experiment import compose, record
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.quality import read_quality
 from anomaly_lab.experiment.trust import trusting
-from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline import engine, run_commands
 from anomaly_lab.pipeline.export import Exported, export_run
 from anomaly_lab.pipeline.identity import DataAsked
 from anomaly_lab.pipeline.predict import Predicted, Request
@@ -168,7 +168,7 @@ def evaluate(
     """
     asked = DataAsked(data_root, accept_changed_data)
     with trusting(trust):
-        engine.evaluate(str(_folder(run)), overrides(settings), asked, checkpoint)
+        run_commands.evaluate(str(_folder(run)), overrides(settings), asked, checkpoint)
     return Run(_folder(run))
 
 
@@ -202,7 +202,7 @@ def quality(
         {'value': 0.031, 'error': 0.004}
     """
     with trusting(trust):
-        engine.quality(str(_folder(run)), overrides(settings), DataAsked(data_root, accept_changed_data))
+        run_commands.quality(str(_folder(run)), overrides(settings), DataAsked(data_root, accept_changed_data))
     return read_quality(_folder(run))
 
 
@@ -242,7 +242,7 @@ def predict(
         Path(source), None if masks is None else Path(masks), None if out is None else str(out), overwrite, anyway
     )
     with trusting(trust):
-        return engine.predict(str(_folder(run)), request)
+        return run_commands.predict(str(_folder(run)), request)
 
 
 def export(

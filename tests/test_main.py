@@ -180,7 +180,7 @@ def test_make_hands_a_run_and_its_input_over(front_door: Path):
 def test_predict_hands_over_what_was_asked_and_tells_by_its_status_whether_all_was_scored(
     monkeypatch: pytest.MonkeyPatch, whole: bool, status: int
 ):
-    from anomaly_lab.pipeline import engine
+    from anomaly_lab.pipeline import run_commands
     from anomaly_lab.pipeline.predict import Request
 
     seen = []
@@ -189,7 +189,7 @@ def test_predict_hands_over_what_was_asked_and_tells_by_its_status_whether_all_w
         seen.append(asked)
         return SimpleNamespace(is_whole=whole)
 
-    monkeypatch.setattr(engine, "predict", predict)
+    monkeypatch.setattr(run_commands, "predict", predict)
     words = ["--out", "o", "--masks", "m", "--overwrite", "--anyway", "data.store.scoring_batch_size=8"]
     assert run("predict", "r", "i", *words).exit_code == status
     assert seen == [("r", Request(Path("i"), Path("m"), "o", True, True), words[-1:])]

@@ -273,6 +273,36 @@ def show(config: DictConfig) -> str:
     return OmegaConf.to_yaml(config)
 
 
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a resolved experiment as plain Python.
+
+    Examples:
+        >>> plain(load("ganomaly_headct", ["budget=smoke"]))["budget"]
+        'smoke'
+    """
+    return cast("dict[str, Any]", OmegaConf.to_container(config))
+
+
+def evaluation_of(config: DictConfig) -> Evaluation:
+    """Return the section `evaluation` of a resolved experiment.
+
+    Examples:
+        >>> evaluation_of(load("ganomaly_headct", ["evaluation.replicates=9"])).replicates
+        9
+    """
+    return cast("Evaluation", OmegaConf.to_object(config.evaluation))
+
+
+def score_rule_of(config: DictConfig) -> ScoreRule:
+    """Return the section `score` of a resolved experiment.
+
+    Examples:
+        >>> score_rule_of(load("ganomaly_headct", ["score.from=map"])).source
+        'map'
+    """
+    return cast("ScoreRule", OmegaConf.to_object(config.score))
+
+
 def build(node: DictConfig, **extra: Any) -> Any:
     """Construct the object that a section describes.
 

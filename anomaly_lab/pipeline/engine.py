@@ -1,14 +1,14 @@
-"""The commands: train an experiment, then resume, evaluate, report or predict with its run folder."""
+"""Train an experiment in a run folder, and go on with it; or look at its data beforehand."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -22,66 +22,38 @@ from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.splitting.recorded import SPLIT
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.devices import emulates_bfloat16, precision_for
-from anomaly_lab.evaluation.map_score import MAX_NORMALS
-from anomaly_lab.evaluation.planted import RULES, Planting, Ranked, Trial, rank
 from anomaly_lab.experiment import checkpoint_files, fingerprint, record, run_folder
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
-from anomaly_lab.experiment.config import Evaluation, ScoreRule
-from anomaly_lab.experiment.quality import FILE as QUALITY_FILE
 from anomaly_lab.experiment.schema import TARGET, locate
-from anomaly_lab.experiment.words import own_settings
 from anomaly_lab.pipeline import identity, launchers
 from anomaly_lab.pipeline import inspect as inspection
 from anomaly_lab.pipeline.console import (
     announce,
     announce_data,
-    announce_result,
     announce_source,
-    console,
     quiet_lightning,
     say,
-    warn,
 )
 from anomaly_lab.pipeline.evaluate import evaluate_run, refuse_reference
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
-from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
-from anomaly_lab.pipeline.prediction_folder import opened, place_for
 from anomaly_lab.pipeline.processes import ENDED, Processes, is_of_another, together
-from anomaly_lab.pipeline.provenance import evaluated_by, provenance, published
-from anomaly_lab.pipeline.quality import Words, measured
-from anomaly_lab.pipeline.reevaluate import (
-    evaluate_each,
-    evaluate_recorded,
-    figures_of,
-    refuse_unrecorded,
-    runs_below,
-    source_of,
-)
-from anomaly_lab.pipeline.scorer import Scorer, load_weights
+from anomaly_lab.pipeline.provenance import provenance, published
+from anomaly_lab.pipeline.run_commands import LOADING, refuse_several, reported
+from anomaly_lab.pipeline.scorer import load_weights
 from anomaly_lab.pipeline.training import (
     construct,
     decisive_callbacks,
-    device_for,
     refuse_accelerator,
     refuse_rule,
     score_all,
     score_by,
-    settle_rule,
     trainer_for,
 )
 from anomaly_lab.pipeline.warm_start import WarmStart
-from anomaly_lab.reports.cards import renew_cards, write_cards
-from anomaly_lab.reports.prediction_page import Scoring
-from anomaly_lab.reports.record import read_run
-from anomaly_lab.reports.run_report import write_report
-from anomaly_lab.types import FailedElsewhereError, Schedule, Stopped, UserError
+from anomaly_lab.types import Schedule, Stopped, UserError
 
 OF_OTHER_CODE = "The training was resumed with other code than it began with, so no version of the code repeats it."
-MAX_NAMED = 5  # files that were not scored and are named on the console
-LOADING = tuple(f"data.store.{name}" for name in ("folder", "num_workers", "scoring_batch_size", "on_bad"))
-EVALUATE = ("evaluation", "score", "trainer.accelerator", *LOADING)  # what may be said otherwise of a run that exists
-QUALITY = ("trainer.accelerator", *LOADING)
 RESUME = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "callbacks", *LOADING)
 
 
@@ -120,7 +92,7 @@ def train_by_name(experiment: str, overrides: Sequence[str], into: str | None = 
 
 def _finish(run: Path, config: DictConfig, numbers: Sequence[str], processes: Processes) -> Path:
     """Continue a run that is not finished, if it is a run of this experiment."""
-    recorded, asked = (_plain(each) for each in (configuration.recall(run / "config.yaml"), config))
+    recorded, asked = (configuration.plain(each) for each in (configuration.recall(run / "config.yaml"), config))
     is_other = _is_another_start(run, recorded["start_from"], asked["start_from"])
     if key := fingerprint.difference(recorded, asked) or ("start_from" if is_other else None):
         now, before = (OmegaConf.select(OmegaConf.create(each), key) for each in (asked, recorded))
@@ -172,7 +144,7 @@ def train(
         if place and processes.is_first:
             run_folder.refuse_taken(place)
         data, detector = construct(config)
-        refuse_reference(_evaluation(config), detector)
+        refuse_reference(configuration.evaluation_of(config), detector)
         pretrained = detector.load_pretrained()
         start = WarmStart.open(config.start_from, config.start_phase) if config.start_from else None
         if start:
@@ -181,7 +153,7 @@ def train(
             data, processes, detector.schedule
         )  # before the run folder is created, so that unusable data leave nothing behind
         callbacks = [*_callbacks(config, data, detector), *(watchers or ())]
-        refuse_rule(_score_rule(config), data, detector)
+        refuse_rule(configuration.score_rule_of(config), data, detector)
         run, facts = place or Path(), dict[str, Any]()
         if processes.is_first:
             facts = provenance(config, data, detector, pretrained, start.record() if start else None)
@@ -259,7 +231,7 @@ def inspect(config: DictConfig, verify: bool = False) -> Path:
         >>> inspect(configuration.load_data("headct"))  # doctest: +SKIP
         PosixPath('runs/headct/data/datasheet.html')
     """
-    _refuse_several("data")
+    refuse_several("data")
     data: PatchDataModule = configuration.build(config.data)
     announce_source(data.source, data.where_to_get)
     if data.source == "real":
@@ -362,300 +334,6 @@ def resume(
         return _fit_and_evaluate(work, trainer, processes, checkpoint, interruption)
 
 
-@quiet_lightning()
-def evaluate(
-    path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECORDED, checkpoint: str | None = None
-) -> Path:
-    """Score and evaluate a trained run again in one process; needs the run folder and, unless recorded, the data.
-
-    Args:
-        path: the run folder.
-        overrides: `key=value` words, of the keys in EVALUATE alone; those of `evaluation` and `score` are kept in the
-            run's configuration, since its metrics are theirs from then on. Besides, `scores=recorded` evaluates
-            scores.csv as it stands, without data and checkpoint.
-        asked: where the run's data lie now, and whether changes of them are accepted.
-        checkpoint: name of a checkpoint other than the run's last, or how it begins; the report then says so.
-
-    Returns:
-        The report.
-
-    Raises:
-        UserError: the run does not exist, is not trained or is in use by another process, or its data have changed.
-
-    Examples:
-        >>> evaluate("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
-        PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
-    """
-    return _evaluated(path, overrides, asked, checkpoint, _reported)
-
-
-def _evaluated(
-    path: str, overrides: Sequence[str], asked: DataAsked, checkpoint: str | None, report: Callable[[Path], Path]
-) -> Path:
-    """Evaluate a run again and let `report` write its report."""
-    _refuse_several("evaluate")
-    source, overrides = source_of(overrides)
-    run = run_folder.open_run(path)
-    config = configuration.recall(run / "config.yaml", overrides, EVALUATE)
-    with Interruption().listening(), run_folder.locked(run):
-        before = figures_of(run)
-        if source == "recorded":
-            if checkpoint or asked != AS_RECORDED:
-                raise UserError("scores=recorded asks neither data nor a checkpoint; leave out what names them")
-            run_folder.remove_partial_files(run)
-            stored = configuration.recall(run / "config.yaml")
-            if stored.score != config.score:
-                raise UserError("score: the recorded scores are of other settings; leave out scores=recorded")
-            settings = _evaluation(stored)
-            refuse_unrecorded(run, settings, _evaluation(config))
-            _mark_stale(run)  # for good: the baselines are as they were recorded
-            evaluate_recorded(run, settings, _evaluation(config))
-            _note_evaluation(run, config, overrides, before)
-            return report(run)
-        settle_rule(config.score, overrides)
-        data, detector, weights = _trained(run, config, asked, checkpoint)
-        refuse_rule(_score_rule(config), data, detector)
-        refuse_reference(_evaluation(config), detector)
-        run_folder.remove_partial_files(run)
-        with Meter("scoring", "batch") as meter:
-            device = device_for(config.trainer.accelerator)
-            score_by(_score_rule(config), data, detector, device)
-            scored = score_all(data, detector, device=device, progress=meter.show)
-        assert scored is not None, "a single process scores all cases"
-        _mark_stale(run)  # until scores, metrics and configuration agree again
-        evaluate_run(run, _evaluation(config), data, detector, scored)
-        identity.note_data(run, data, "evaluate", asked)
-        _note_evaluation(run, config, overrides, before, weights)
-        return report(run)
-
-
-@quiet_lightning()
-def evaluate_all(
-    path: str, overrides: Sequence[str] = (), asked: DataAsked = AS_RECORDED, checkpoint: str | None = None
-) -> bool:
-    """Evaluate every run below a folder, as `evaluate` does; one that fails does not stop the others.
-
-    Args:
-        path: the folder.
-        overrides: as for `evaluate`, for every run.
-        asked: as for `evaluate`.
-        checkpoint: must be None: a checkpoint is one run's.
-
-    Returns:
-        Whether none has failed.
-
-    Raises:
-        UserError: a checkpoint is named.
-
-    Examples:
-        >>> evaluate_all("runs", ["scores=recorded", "evaluation.purpose=screening"])  # doctest: +SKIP
-        True
-    """
-    _refuse_several("evaluate")
-    if checkpoint:
-        raise UserError(f"{path} has several runs, and a checkpoint is one run's; name that run's folder")
-    quiet = source_of(overrides)[0] == "recorded"  # scoring has a bar of its own, and a terminal shows one
-
-    def one(run: Path) -> None:
-        _evaluated(str(run), overrides, asked, None, _pages)
-
-    judged = evaluate_each(Path(path), runs_below(Path(path)), one, quiet)
-    return not any(each.error for each in judged)
-
-
-@quiet_lightning()
-def rank_scores(
-    path: str,
-    rules: Mapping[str, ScoreRule] = RULES,
-    planting: Planting = Planting(),
-    asked: DataAsked = AS_RECORDED,
-) -> list[Ranked]:
-    """Rank rules for a trained run's score by lesions planted on its validation normals; nothing of it is changed.
-
-    Args:
-        path: the run folder.
-        rules: the rules by name, as the section `score` has them.
-        planting: what is planted; kinds of HELD_BACK check a choice, once.
-        asked: where the run's data lie now, and whether changes of them are accepted.
-
-    Returns:
-        The rules, best first.
-
-    Raises:
-        UserError: as `evaluate`, or the detector has no map, or none with a sign; leave those rules out.
-
-    Examples:
-        >>> rank_scores("runs/ganomaly_headct/20260101-120000-laptop-1a2b")[0].name  # doctest: +SKIP
-        'bright, by place'
-    """
-    _refuse_several("rank_scores")
-    run = run_folder.open_run(path)
-    config = configuration.recall(run / "config.yaml")
-    data, detector, _ = _trained(run, config, asked)
-    normals = list(data.images("val", planting.at_most))
-    if not normals:
-        raise UserError(f"{run}: it has no validation normals to plant lesions on; set data.split.val_fraction")
-    detector.to(device := device_for(config.trainer.accelerator))
-    trial = Trial(torch.cat(normals).to(device), planting.seeds, planting.kinds)
-    return rank(rules, detector.score, trial, [images.to(device) for images in data.images("train", MAX_NORMALS)])
-
-
-def _trained(
-    run: Path, config: DictConfig, asked: DataAsked, checkpoint: str | None = None
-) -> tuple[PatchDataModule, Detector, Path]:
-    """Return a trained run's data, set up with the recorded split, its detector, and the file of the weights."""
-    facts = record.read_provenance(run, needs=("code", "data"))
-    identity.point_at_data(config, run, facts, asked)
-    data, detector = construct(config)
-    identity.pin_split(data, run, asked)
-    weights = load_weights(run, detector, checkpoint)
-    data.prepare_data()
-    data.setup()
-    identity.check_fingerprint(data, run, facts, asked)
-    return data, detector, weights
-
-
-@quiet_lightning()
-def quality(path: str, words: Sequence[str] = (), asked: DataAsked = AS_RECORDED) -> Path:
-    """Measure the images that a trained run draws and reconstructs; write quality.json and the report.
-
-    Args:
-        path: the run folder.
-        words: `key=value` words: settings of `quality.Words`, and keys in LOADING and trainer.accelerator.
-        asked: where the run's data lie now, and whether changes of them are accepted.
-
-    Returns:
-        The report.
-
-    Raises:
-        UserError: the run does not exist, is not trained or is in use by another process; its data have changed; its
-            detector neither draws nor reconstructs images; or the weights of the classifier are missing.
-
-    Examples:
-        >>> quality("runs/fanogan_headct/20260101-120000-laptop-1a2b", ["samples=500"])  # doctest: +SKIP
-        PosixPath('runs/fanogan_headct/20260101-120000-laptop-1a2b/report.html')
-    """
-    _refuse_several("quality")
-    run = run_folder.open_run(path)
-    own, overrides = own_settings(Words, words)
-    config = configuration.recall(run / "config.yaml", overrides, QUALITY)
-    with Interruption().listening(), run_folder.locked(run):
-        network = own.network()
-        data, detector, weights = _trained(run, config, asked)
-        device = device_for(config.trainer.accelerator)
-        found = measured(data, detector.to(device), own, network.to(device), config.seed)
-        facts = {"measured": run_folder.now(), "checkpoint": weights.name, "seed": config.seed}
-        run_folder.write_json(run / QUALITY_FILE, facts | {"changes": str(data.changes) or None} | found)
-        return _reported(run)
-
-
-def report(path: str) -> Path:
-    """Write a run's report again from the files in its folder.
-
-    Args:
-        path: the run folder.
-
-    Returns:
-        The report.
-
-    Examples:
-        >>> report("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
-        PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b/report.html')
-    """
-    _refuse_several("report")
-    return _reported(run_folder.open_run(path))
-
-
-def card(path: str) -> tuple[Path, Path]:
-    """Write the model card of a run and its checklist for papers, from the run folder alone.
-
-    Args:
-        path: the run folder.
-
-    Returns:
-        model_card.md and claim.md.
-
-    Raises:
-        UserError: `path` is not a run folder, or one of its files cannot be read.
-
-    Examples:
-        >>> card("runs/ganomaly_headct/20260101-120000-laptop-1a2b")[1].name  # doctest: +SKIP
-        'claim.md'
-    """
-    _refuse_several("card")
-    run = run_folder.open_run(path)
-    written = write_cards(run)
-    say(f"model card: {written[0]}; checklist: {written[1]}")
-    return written
-
-
-def predict(path: str, request: Request, overrides: Sequence[str] = ()) -> Predicted:
-    """Score pictures and volumes with a trained run; write scores.csv, anomaly maps and index.html.
-
-    Args:
-        path: the run folder.
-        request: the files and the folder for the results. If this holds what the same command has left unfinished, it
-            goes on there.
-        overrides: `key=value` words, of the keys in `scorer.SETTINGS` alone.
-
-    Returns:
-        The folder with the results, and a finding for each file.
-
-    Raises:
-        UserError: the run is not trained, there is nothing to score, no file could be scored, or the folder for the
-            results holds something else.
-
-    Examples:
-        >>> predict("runs/ganomaly_headct/20260101-120000-smoke-1a2b", Request(Path("new"))).folder  # doctest: +SKIP
-        PosixPath('runs/ganomaly_headct/20260101-120000-smoke-1a2b/predictions/new-20260102-080000')
-    """
-    _refuse_several("predict")
-    run = run_folder.open_run(path)
-    scorer = Scorer.open(run, overrides)
-    record = read_run(run)
-    found = new_files(scorer.data, request)
-    if found.left_out:
-        name, reason = next(iter(found.left_out.items()))
-        say(f"left out: {counted(len(found.left_out))}, such as {name} ({reason}); {LEFT_OUT} lists them")
-    facts = record.provenance
-    identity_of_run = {
-        "name": record.name,
-        "id": facts.get("id") or run.resolve().name,
-        "checkpoint": checkpoint_files.final(run, facts).name,
-        "threshold": scorer.threshold,
-    }
-    place = place_for(run, request.inputs, request.out)
-    with Interruption().listening():
-        try:
-            with opened(place, asked(identity_of_run, scorer, request, found.cases), request.overwrite) as folder:
-                if folder.done:
-                    say(f"going on in {place} after {folder.done} of {counted(len(found.cases))}")
-                scoring = Scoring(record.name, facts, record.metrics, len(scorer.normals), record.log)
-                scoring = scoring._replace(normal_scores=scorer.normals.tolist())
-                predicted = predict_files(scorer, found, folder, scoring, request.anyway)
-        except Stopped as stopped:
-            name = signal.Signals(stopped.signal).name
-            say(f"stopped by {name}; to go on give the same command with --out {place} (OUT={place})")
-            raise
-    _tell(predicted)
-    return predicted
-
-
-def _tell(predicted: Predicted) -> None:
-    """Print where the result of a prediction lies and what is missing of it."""
-    lacking, table = predicted.not_scored, predicted.folder / "scores.csv"
-    if len(lacking) == len(predicted.findings):
-        raise UserError(
-            f"nothing could be scored of {counted(len(lacking))}; {table} says why, such as {lacking[0].id}: "
-            f"{lacking[0].reason}"
-        )
-    for finding in lacking[:MAX_NAMED]:
-        warn(f"not scored: {finding.id}: {finding.reason}")
-    if len(lacking) > MAX_NAMED:
-        warn(f"and {len(lacking) - MAX_NAMED} more were not scored; {table} says why")
-    say(f"scores and maps: {predicted.folder}; page: {predicted.folder / 'index.html'}")
-
-
 def _refuse_other_callbacks(stored: DictConfig, config: DictConfig) -> None:
     """Refuse changes of callbacks that could change the scores of a run that has begun."""
     for name in {*stored.callbacks, *config.callbacks}:
@@ -724,14 +402,14 @@ def _fit_and_evaluate(
             return run
         began = time.perf_counter()
         with Meter("scoring", "batch", silent=not processes.is_first) as meter:
-            score_by(_score_rule(config), data, detector, trainer.strategy.root_device)
+            score_by(configuration.score_rule_of(config), data, detector, trainer.strategy.root_device)
             scored = score_all(data, detector, work.callbacks, trainer.strategy.root_device, meter.show)
         if scored is not None:
             run_folder.update_provenance(run, scoring_seconds=time.perf_counter() - began, peak_gb=peak_memory())
             callbacks = [callback for callback in work.callbacks if isinstance(callback, RunCallback)]
             for callback in callbacks:
                 callback.on_scored(run, data, detector, scored)
-            evaluate_run(run, _evaluation(config), data, detector, scored)
+            evaluate_run(run, configuration.evaluation_of(config), data, detector, scored)
             _conclude(run, detector, callbacks)
         processes.wait()
     except Stopped as stopped:
@@ -780,7 +458,7 @@ def _note_other_code(work: _Work, checkpoint: Path | None) -> str | None:
     if not isinstance(before, dict):  # of older versions
         return None
     recorded = configuration.recall(work.run / "config.yaml")  # other callbacks may be asked for now
-    begun, now = str(before["training"]), fingerprint.of_code(_plain(recorded))["training"]
+    begun, now = str(before["training"]), fingerprint.of_code(configuration.plain(recorded))["training"]
     if begun.split(" ")[-1] == now:
         return None
     all_of_it = now if checkpoint is None else f"{begun} {now}"
@@ -817,86 +495,10 @@ def _conclude(run: Path, detector: Detector, callbacks: list[RunCallback]) -> No
     file = {"file": files[0].name} if files else {}
     run_folder.update_provenance(run, checkpoint={**choice, **file}, threads=threads, evaluating=None)
     finished = run_folder.now()
-    _reported(run, finished)
+    reported(run, finished)
     for callback in callbacks:
         callback.on_run_end(run)
     run_folder.update_provenance(run, finished=finished)
-
-
-def _reported(run: Path, finished: str | None = None) -> Path:
-    """Write a run's report and print its path.
-
-    Args:
-        run: its folder.
-        finished: when it was finished, if its record is still to say so.
-    """
-    announce_result(record.read_metrics(run))
-    page = _pages(run, finished)
-    console.print(f"report: {page}")
-    return page
-
-
-def _pages(run: Path, finished: str | None = None) -> Path:
-    """Write a run's report, and its cards if there are any."""
-    page = write_report(run, finished)
-    for card in renew_cards(run, finished):
-        warn(f"{card}, edited or by an older version, is of the run as it was; make card RUN={run} writes it anew")
-    return page
-
-
-def _mark_stale(run: Path) -> None:
-    """Record that no code's evaluation stands in the run folder."""
-    before = record.read_provenance(run).get("code", "")
-    training = before["training"] if isinstance(before, dict) else before
-    run_folder.update_provenance(run, code={"training": training, "evaluation": ""})
-
-
-def _note_evaluation(
-    run: Path,
-    config: DictConfig,
-    overrides: Sequence[str],
-    figures: Mapping[str, float | None],
-    weights: Path | None = None,
-) -> None:
-    """Record what a run was evaluated with: settings and their caveat, figures before, checkpoint, fingerprint of code.
-
-    Without weights, its recorded scores were evaluated: the code that made these is not known to be the present one.
-    """
-    facts = record.read_provenance(run)
-    stored = configuration.recall(run / "config.yaml")
-    changed = {
-        f"{above}{key}": {"from": stored[section][key], "to": config[section][key]}
-        for section, above in (("evaluation", ""), ("score", "score."))
-        for key in config[section]
-        if stored[section][key] != config[section][key]
-    }
-    if changed:
-        stored.evaluation, stored.score = config.evaluation, config.score
-        run_folder.write_atomic(run / "config.yaml", configuration.show(stored))
-    told = facts.get("detector") or {}
-    caveats = evaluated_by(config.evaluation.threshold, told.get("caveats", []))
-    if caveats != told.get("caveats", []):
-        run_folder.update_provenance(run, detector=told | {"caveats": caveats})
-    entry = {"at": run_folder.now(), "overrides": list(overrides), "changed": changed, "before": dict(figures)}
-    if weights is None:
-        entry["scores"] = "recorded"
-        run_folder.update_provenance(run, evaluated=[*facts.get("evaluated", []), entry], evaluating=None)
-        return
-    choice = facts.get("checkpoint") or {"rule": "last", "iteration": int(weights.name.partition("-")[0])}
-    if weights.name != choice.get("file", weights.name):
-        before = choice.get("instead_of", choice)
-        asked = {"rule": "asked for", "iteration": int(weights.name.partition("-")[0]), "instead_of": before}
-        choice = before if weights.name == before["file"] else asked
-    plain = _plain(stored)
-    entry["checkpoint"] = weights.name
-    kept = {"checkpoint": {**choice, "file": weights.name}} if facts.get("finished") else {}
-    run_folder.update_provenance(
-        run,
-        **kept,
-        evaluating=None,
-        evaluated=[*facts.get("evaluated", []), entry],
-        code=facts["code"] | {"evaluation": fingerprint.of_code(plain)["evaluation"]},
-    )
 
 
 def _refuse_finished(run: Path) -> None:
@@ -909,30 +511,6 @@ def _is_finished(run: Path) -> bool:
     return bool(run_folder.read_json(run / "provenance.json").get("finished")) and (run / "report.html").exists()
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return cast("dict[str, Any]", OmegaConf.to_container(config))
-
-
-def _evaluation(config: DictConfig) -> Evaluation:
-    settings: Any = OmegaConf.to_object(config.evaluation)
-    assert isinstance(settings, Evaluation)
-    return settings
-
-
-def _score_rule(config: DictConfig) -> ScoreRule:
-    rule: Any = OmegaConf.to_object(config.score)
-    assert isinstance(rule, ScoreRule)
-    return rule
-
-
 def _beginning(config: DictConfig, detector: Detector) -> int:
     """Return the number of iterations that were done before the run's first epoch, by a warm start."""
     return detector.schedule.span(config.start_phase).stop if config.start_from else 0
-
-
-def _refuse_several(command: str) -> None:
-    """Refuse to do one process's work in several ones."""
-    if launch := launchers.launched():
-        if launch.rank:
-            raise FailedElsewhereError(2)
-        raise UserError(f"{command} is the work of one process, but {launch.program} started {launch.size}; start one")

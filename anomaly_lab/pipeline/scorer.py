@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.preprocessing.crop import cropped
@@ -37,7 +36,7 @@ from anomaly_lab.evaluation.scoring import score_batches
 from anomaly_lab.evaluation.stitching import Rule, case_scores, score_maps
 from anomaly_lab.experiment import checkpoint_files, record, run_folder
 from anomaly_lab.experiment import config as configuration
-from anomaly_lab.experiment.config import Evaluation, ScoreRule
+from anomaly_lab.experiment.config import Evaluation
 from anomaly_lab.metrics.thresholds import conformal_p_values
 from anomaly_lab.pipeline.expected_input import ExpectedInput
 from anomaly_lab.pipeline.training import construct
@@ -213,8 +212,8 @@ class Scorer:
         data, detector = construct(config)
         load_weights(run, detector)
         if config.score.source == "map":
-            detector.rescored = MapScore.load(ScoreRule(**dict(config.score)), run)
-        evaluation: Any = OmegaConf.to_object(config.evaluation)
+            detector.rescored = MapScore.load(configuration.score_rule_of(config), run)
+        evaluation = configuration.evaluation_of(config)
         scores = replace(Scores.read(run / "scores.csv"), probabilities=bool(metrics.get("classes")))
         part = _part(data, evaluation, facts["data"].get("counts") or {})
         reference = Reference.of(scores, metrics, evaluation, part)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import optuna
 import psutil
@@ -40,7 +40,7 @@ from anomaly_lab.experiment.schema import KEYS, TARGET, locate
 from anomaly_lab.experiment.words import own_settings
 from anomaly_lab.lesions.lesion import Lesion
 from anomaly_lab.lesions.planting import HELD_BACK, TUNING
-from anomaly_lab.pipeline import engine, launchers
+from anomaly_lab.pipeline import engine, launchers, run_commands
 from anomaly_lab.pipeline.console import quiet_lightning, say, warn
 from anomaly_lab.tuning import page
 from anomaly_lab.tuning.pruning import Watch
@@ -346,7 +346,7 @@ def _words_of(tuning: Tuning, params: Mapping[str, Any]) -> list[str]:
 def _measured(tuning: Tuning, trial: optuna.Trial) -> Ranked:
     """Train what is left of a trial's run, and measure it by planted lesions."""
     config = configuration.load(tuning.experiment, _words_of(tuning, trial.params))
-    run, rule = _run_of(tuning, trial.user_attrs), _rule(config)
+    run, rule = _run_of(tuning, trial.user_attrs), configuration.score_rule_of(config)
 
     def report(percent: int, auroc: float) -> None:
         trial.report(auroc, percent)
@@ -363,14 +363,10 @@ def _measured(tuning: Tuning, trial: optuna.Trial) -> Ranked:
 
 
 def _ranked(run: Path, rule: ScoreRule, kinds: Sequence[Lesion]) -> Ranked:
-    ranked = engine.rank_scores(str(run), {"score": rule}, Planting(SEEDS, kinds, NORMALS))[0]
+    ranked = run_commands.rank_scores(str(run), {"score": rule}, Planting(SEEDS, kinds, NORMALS))[0]
     if not math.isfinite(ranked.auroc):
         raise UserError(f"{run}: its scores are no numbers")
     return ranked
-
-
-def _rule(config: DictConfig) -> ScoreRule:
-    return cast("ScoreRule", OmegaConf.to_object(config.score))
 
 
 def best_of(study: optuna.Study) -> FrozenTrial | None:
@@ -412,7 +408,7 @@ def _conclude(tuning: Tuning, study: optuna.Study) -> None:
         for trial in (each for each in study.trials if each.number in (best.number, _own_number(tuning, study))):
             if str(trial.number) not in checked and trial.state == TrialState.COMPLETE:
                 config = configuration.load(tuning.experiment, _words_of(tuning, trial.params))
-                ranked = _ranked(_run_of(tuning, trial.user_attrs), _rule(config), HELD_BACK)
+                ranked = _ranked(_run_of(tuning, trial.user_attrs), configuration.score_rule_of(config), HELD_BACK)
                 checked[str(trial.number)] = {"auroc": ranked.auroc, "kinds": ranked.kinds}
         run_folder.write_json(tuning.folder / CHECK, checked)
     say(

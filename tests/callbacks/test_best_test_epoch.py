@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from anomaly_lab.callbacks import best_test_epoch, checkpoints
 from anomaly_lab.callbacks.best_test_epoch import BestTestEpoch
 from anomaly_lab.experiment import checkpoint_files, config, run_folder
-from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline import engine, run_commands
 from anomaly_lab.types import UserError
 
 SWITCH = "callbacks.best_test_epoch={_target_: anomaly_lab.callbacks.best_test_epoch.BestTestEpoch}"
@@ -110,7 +110,7 @@ def test_the_best_epoch_is_kept_recorded_and_judged(whole: Path) -> None:
     assert facts["detector"]["caveats"] == [BestTestEpoch.caveat]
     assert BestTestEpoch.caveat in (whole / "report.html").read_text()
     scores = (whole / "scores.csv").read_text()
-    engine.evaluate(str(whole))
+    run_commands.evaluate(str(whole))
     assert (whole / "scores.csv").read_text() == scores
 
 

@@ -16,7 +16,7 @@ from anomaly_lab.evaluation.planted import RULES, Planting
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import fingerprint, record, run_folder
 from anomaly_lab.lesions.planting import TUNING
-from anomaly_lab.pipeline import engine, evaluate
+from anomaly_lab.pipeline import engine, evaluate, run_commands
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.types import UserError
 
@@ -61,13 +61,13 @@ def test_a_trained_run_is_judged_by_its_maps_and_by_its_own_score_again(folder: 
     run = engine.train(settings(folder, *SHORT, "data.crop=foreground", "name=own"))
     own = recorded(run)
     assert not (run / FILE).exists()
-    engine.evaluate(str(run), MAP)
+    run_commands.evaluate(str(run), MAP)
     assert recorded(run) == pytest.approx(recorded(trained), rel=1e-4)  # as if it had been trained so
     assert configuration.recall(run / "config.yaml").score.source == "map"
     assert record.read_provenance(run)["evaluated"][-1]["changed"]["score.source"] == {"from": "detector", "to": "map"}
-    engine.evaluate(str(run))  # it stays so
+    run_commands.evaluate(str(run))  # it stays so
     assert recorded(run) == pytest.approx(recorded(trained), rel=1e-4)
-    engine.evaluate(str(run), ["score.from=detector"])
+    run_commands.evaluate(str(run), ["score.from=detector"])
     assert recorded(run) == pytest.approx(own, rel=1e-6)
     assert not (run / FILE).exists()
 
@@ -90,12 +90,12 @@ def test_no_scan_is_scored_by_two_evaluations(
                 run_folder, "write_atomic", lambda path, *of: stop() if path.name == name else write(path, *of)
             )
         with pytest.raises(KeyboardInterrupt):
-            engine.evaluate(str(run), ["score.from=detector", "evaluation.purpose=screening"])
+            run_commands.evaluate(str(run), ["score.from=detector", "evaluation.purpose=screening"])
     with pytest.raises(UserError, match=r"its evaluation was interrupted.*make evaluate"):
         Scorer.open(run)
     with pytest.raises(UserError, match="leave out scores=recorded"):
-        engine.evaluate(str(run), ["scores=recorded"])
-    engine.evaluate(str(run))
+        run_commands.evaluate(str(run), ["scores=recorded"])
+    run_commands.evaluate(str(run))
     assert recorded(run) == pytest.approx(recorded(trained), rel=1e-6)
     assert Scorer.open(run).threshold == pytest.approx(Scorer.open(trained).threshold, rel=1e-6)
 
@@ -106,7 +106,7 @@ def test_an_evaluation_that_fails_before_it_writes_leaves_a_run_that_scores(
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     monkeypatch.setattr(evaluate, "evaluate_scores", stop)
     with pytest.raises(KeyboardInterrupt):
-        engine.evaluate(str(run), ["score.from=detector"])
+        run_commands.evaluate(str(run), ["score.from=detector"])
     assert Scorer.open(run).threshold == Scorer.open(trained).threshold
 
 
@@ -122,10 +122,10 @@ def test_features_of_normals_are_a_second_term_of_the_score(folder: Path, traine
     for name, score in with_features.items():
         path = folder / "headct" / "head_ct" / "head_ct" / f"{name}.png"
         assert scorer.score(path).score == pytest.approx(score, rel=1e-3, abs=1e-3)
-    engine.evaluate(str(run), ["score.features=false"])
+    run_commands.evaluate(str(run), ["score.features=false"])
     assert recorded(run) == pytest.approx(recorded(trained), rel=1e-4)
     assert "components" not in record.read_metrics(run)
-    engine.evaluate(str(run), ["score.features=true"])
+    run_commands.evaluate(str(run), ["score.features=true"])
     assert recorded(run) == pytest.approx(with_features, rel=1e-6)
 
 
@@ -165,7 +165,7 @@ def test_features_that_cannot_be_are_refused_before_training(folder: Path) -> No
 
 def test_rules_are_ranked_without_a_test_case(trained: Path) -> None:
     before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
-    ranked = engine.rank_scores(str(trained), planting=Planting(seeds=(0,)))
+    ranked = run_commands.rank_scores(str(trained), planting=Planting(seeds=(0,)))
     assert {rule.name for rule in ranked} == {*RULES}
     assert all(0 <= rule.auroc <= 1 and {*rule.kinds} <= {kind.name for kind in TUNING} for rule in ranked)
     assert {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()} == before

@@ -12,7 +12,7 @@ import pytest
 from launching import ROOT, launch, second_processes, small, the_run
 
 from anomaly_lab.experiment import run_folder
-from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline import run_commands
 
 pytestmark = pytest.mark.slow
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
@@ -62,7 +62,7 @@ def test_every_family_and_callback_with_fewer_batches_than_processes(
     for run in runs:
         assert run_folder.read_json(run / "provenance.json")["world_size"] == number
         tables = {path: path.read_bytes() for path in (run / "scores.csv", run / "classes.csv") if path.exists()}
-        engine.evaluate(str(run))
+        run_commands.evaluate(str(run))
         assert {path: path.read_bytes() for path in tables} == tables  # to the last digit
 
 

@@ -14,8 +14,9 @@ from PIL import Image
 from pipeline.conftest import settings
 
 from anomaly_lab.experiment import checkpoint_files, run_folder
-from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline import engine, run_commands
 from anomaly_lab.pipeline.identity import DataAsked
+from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.types import UserError
 
 SMALL = ("detector.gan_iterations=2", "detector.encoder_iterations=2", "data.epoch_length=2", "detector.n_critic=1",
@@ -69,7 +70,7 @@ def refused(run: Path, message: str, **words: object) -> None:
     """Evaluate says no in one line and touches nothing."""
     before = files(run)
     with pytest.raises(UserError, match=message) as said:
-        engine.evaluate(str(run), **words)
+        run_commands.evaluate(str(run), **words)
     assert "\n" not in str(said.value)
     assert files(run) == before
 
@@ -98,10 +99,10 @@ def test_an_unmounted_disk_is_no_twin(base: Path) -> None:
     run = the_run(base)
     refused(run, r"headct: the real files that .* was trained on are not there.*--data-root DIR")
     scores = (run / "scores.csv").read_bytes()
-    engine.evaluate(str(run), asked=DataAsked(root=str(base / "away")))
+    run_commands.evaluate(str(run), asked=DataAsked(root=str(base / "away")))
     assert (run / "scores.csv").read_bytes() == scores
     assert facts(run)["data"]["root"] == str(base / "away")
-    engine.evaluate(str(run))  # the new place is remembered
+    run_commands.evaluate(str(run))  # the new place is remembered
     assert facts(run)["source"] == "real"
 
 
@@ -113,7 +114,7 @@ def test_a_relative_root_means_the_same_from_another_folder(
     scores = (run / "scores.csv").read_bytes()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    engine.evaluate(str(base / run))
+    run_commands.evaluate(str(base / run))
     assert (base / run / "scores.csv").read_bytes() == scores
 
 
@@ -126,7 +127,7 @@ def test_a_run_on_a_twin_stays_one_when_real_files_appear(base: Path, tmp_path: 
     run = engine.train(settings(tmp_path, *SMALL, "data.source=twin", "data.twin.size=24"))
     write_headct(tmp_path / "headct")
     scores = (run / "scores.csv").read_bytes()
-    engine.evaluate(str(run))
+    run_commands.evaluate(str(run))
     assert (run / "scores.csv").read_bytes() == scores
     refused(run, "synthetic twin", asked=DataAsked(root=str(base / "headct")))
 
@@ -136,12 +137,12 @@ def test_added_pictures_are_refused_or_counted_and_never_used(base: Path) -> Non
     add_pictures(base / "headct", 12)
     refused(run, r"12 added \(013, …\)")
     before = (run / "scores.csv").read_bytes()
-    engine.evaluate(str(run), asked=DataAsked(accept_changes=True))
+    run_commands.evaluate(str(run), asked=DataAsked(accept_changes=True))
     assert (run / "scores.csv").read_bytes() == before
     (entry,) = facts(run)["accepted_changes"]
     assert (entry["verb"], entry["changes"]) == ("evaluate", "12 added (013, …)")
     assert "12 added (013, …)" in (run / "report.html").read_text()
-    engine.report(str(run))
+    run_commands.report(str(run))
     assert "Changed data" in (run / "report.html").read_text()
 
 
@@ -172,7 +173,7 @@ def test_a_damaged_last_checkpoint_is_not_replaced_in_silence(base: Path) -> Non
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     refused(run, rf"{newest.name} is damaged .*--checkpoint {older.name}")
     with pytest.raises(UserError, match="is damaged"):
-        engine.Scorer.open(run)
+        Scorer.open(run)
     newest.unlink()
     refused(run, rf"the checkpoint of its result.* is not there.*--checkpoint {older.name}|{newest.name} is not there")
 
@@ -184,12 +185,12 @@ def test_an_older_checkpoint_is_taken_only_if_asked_for_and_said(trained: Path, 
     newest, older = checkpoint_files.by_age(run / "checkpoints")
     scores = (run / "scores.csv").read_bytes()
     refused(run, "no such intact checkpoint; there are: 00000006", checkpoint="99")
-    engine.evaluate(str(run), checkpoint=older.name[:8])
+    run_commands.evaluate(str(run), checkpoint=older.name[:8])
     assert (run / "scores.csv").read_bytes() != scores
     assert facts(run)["checkpoint"]["file"] == older.name
     assert facts(run)["checkpoint"]["rule"] == "asked for"
     assert "Not the last checkpoint" in (run / "report.html").read_text()
-    engine.evaluate(str(run), checkpoint=newest.name)
+    run_commands.evaluate(str(run), checkpoint=newest.name)
     assert (run / "scores.csv").read_bytes() == scores
     assert "Not the last checkpoint" not in (run / "report.html").read_text()
 
@@ -210,14 +211,14 @@ def test_another_runs_checkpoint_is_refused(base: Path, tmp_path: Path) -> None:
 def test_settings_of_the_evaluation_may_change_and_are_kept(base: Path) -> None:
     run = the_run(base)
     weights = [path.name for path in checkpoint_files.by_age(run / "checkpoints")]
-    engine.evaluate(str(run), ["evaluation.quantile=.5", "evaluation.replicates=10"])
+    run_commands.evaluate(str(run), ["evaluation.quantile=.5", "evaluation.replicates=10"])
     metrics = json.loads((run / "metrics.json").read_text())
     assert "0.5 quantile" in str(metrics["threshold"]) or metrics["threshold"]["quantile"] == 0.5
     assert metrics["bootstrap"]["replicates"] == 10
     assert [path.name for path in checkpoint_files.by_age(run / "checkpoints")] == weights
     (entry,) = facts(run)["evaluated"]
     assert entry["changed"]["purpose"] == {"from": "rule_in", "to": 0.5}
-    engine.evaluate(str(run))  # now they are the run's
+    run_commands.evaluate(str(run))  # now they are the run's
     assert json.loads((run / "metrics.json").read_text()) == metrics
 
 
@@ -239,7 +240,7 @@ def test_settings_of_the_evaluation_may_change_and_are_kept(base: Path) -> None:
 )
 def test_what_cannot_be_changed_is_refused_by_name(base: Path, verb: str, word: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        getattr(engine, verb)(str(the_run(base)), [word])
+        getattr(engine if verb == "resume" else run_commands, verb)(str(the_run(base)), [word])
 
 
 def test_a_warm_start_from_a_run_that_saw_the_test_pictures_is_refused(base: Path) -> None:
@@ -302,7 +303,7 @@ def test_finished_is_the_last_thing_written(base: Path, monkeypatch: pytest.Monk
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "write_report", stop)
+        patch.setattr(run_commands, "write_report", stop)
         with pytest.raises(RuntimeError):
             engine.train(settings(base, *SMALL))
     run = the_run(base)

@@ -1,17 +1,15 @@
 """Launchers are known by their environment variables; their numbers are taken, or refused where they contradict."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pipeline.conftest import settings
 
-from anomaly_lab.pipeline import engine, launchers
+from anomaly_lab.pipeline import launchers
 from anomaly_lab.pipeline.launchers import Launch, adopted, is_first, launched
-from anomaly_lab.types import FailedElsewhereError, UserError
+from anomaly_lab.types import UserError
 
 
 def variables(program: str, rank: int, size: int, local_rank: int, local_size: int) -> dict[str, str]:
@@ -142,18 +140,3 @@ def test_processes_of_mpi_meet_on_one_machine_and_must_be_told_where_on_several(
     world({"MASTER_ADDR": "node1"} | variables("mpirun", 1, 4, 0, 2))
     with pytest.raises(UserError, match="--map-by slot"):
         launchers.environment()
-
-
-def test_the_work_of_one_process_is_refused_in_several(world, tmp_path: Path) -> None:
-    world(variables("mpirun", 0, 2, 0, 2))
-    for work in (
-        lambda: engine.evaluate(str(tmp_path)),
-        lambda: engine.report(str(tmp_path)),
-        lambda: engine.inspect(settings(tmp_path)),
-        lambda: engine.predict(str(tmp_path), engine.Request(tmp_path)),
-    ):
-        with pytest.raises(UserError, match="is the work of one process, but mpirun started 2"):
-            work()
-    world(variables("mpirun", 1, 2, 1, 2))
-    with pytest.raises(FailedElsewhereError):
-        engine.report(str(tmp_path))

@@ -22,7 +22,7 @@ from anomaly_lab.experiment.words import own_settings
 from anomaly_lab.losses.perceptual import perceptual_distance
 from anomaly_lab.metrics.generation import frechet_distance, kernel_distance, precision_and_recall
 from anomaly_lab.networks import classifier_features
-from anomaly_lab.pipeline import engine, quality
+from anomaly_lab.pipeline import engine, quality, run_commands
 from anomaly_lab.pipeline.quality import Words, measured
 from anomaly_lab.types import Phase, Prediction, UserError
 
@@ -190,7 +190,7 @@ def test_a_run_is_measured_and_nothing_else_of_it_changes(tmp_path: Path) -> Non
     assert 'id="quality"' not in (run / "report.html").read_text()
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "report.html"}
     words = ["features=squeezenet1_0", "weights=random", "trainer.accelerator=cpu"]
-    assert engine.quality(str(run), words) == run / "report.html"
+    assert run_commands.quality(str(run), words) == run / "report.html"
     first = read_quality(run)
     check(first, Quality)
     assert (first["held_out"], first["generated"]["images"], first["reconstructed"]["images"]) == (4, 4, 4)
@@ -207,14 +207,14 @@ def test_a_run_is_measured_and_nothing_else_of_it_changes(tmp_path: Path) -> Non
     assert "not that of the results" not in page
 
     (run / "quality.json").write_text(json.dumps(first | {"checkpoint": "00000002-0.ckpt"}))
-    assert "not that of the results" in engine.report(str(run)).read_text()
+    assert "not that of the results" in run_commands.report(str(run)).read_text()
     (run / "quality.json").write_text(json.dumps(first | {"generated": {"kid": "<script>"}}))
     with pytest.raises(UserError, match=r"quality.json is damaged .* make quality RUN="):
-        engine.report(str(run))
+        run_commands.report(str(run))
     (run / "quality.json").write_text(json.dumps(first))
     with pytest.raises(UserError, match=r"detector\.width cannot be changed"):
-        engine.quality(str(run), [*words, "detector.width=8"])
+        run_commands.quality(str(run), [*words, "detector.width=8"])
     (tmp_path / "headct" / "labels.csv").unlink()
     with pytest.raises(UserError, match=r"labels\.csv"):
-        engine.quality(str(run), words)
+        run_commands.quality(str(run), words)
     assert read_quality(run) == first

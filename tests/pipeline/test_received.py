@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import anomaly_lab as al
 from anomaly_lab import __main__
 from anomaly_lab.experiment import checkpoint_files
-from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline import engine, run_commands
 from anomaly_lab.types import UserError
 
 SMALL = ("detector.gan_iterations=2", "detector.encoder_iterations=2", "data.epoch_length=2", "detector.n_critic=1",
@@ -212,7 +212,7 @@ def test_what_is_planted_into_the_pages_is_text(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"iteration": 4, SCRIPT: 1.0, f"train/{SCRIPT}": 2.0}) + "\n")
     replaced("scores.csv", "\n011,011,", "\n" + SCRIPT.replace('"', "") + ",011,")(run)
-    page = engine.report(str(run)).read_text(encoding="utf-8")
+    page = run_commands.report(str(run)).read_text(encoding="utf-8")
     tags = Tags()
     tags.feed(page)
     assert SCRIPT[:3] in page or "script&gt;" in page

@@ -18,7 +18,7 @@ from anomaly_lab.evaluation.protocol import CAVEATS
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.config import Evaluation
-from anomaly_lab.pipeline import engine, reevaluate
+from anomaly_lab.pipeline import engine, reevaluate, run_commands
 from anomaly_lab.pipeline.reevaluate import TABLE, evaluate_recorded, figures_of, runs_below, source_of
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.reports.gallery import read_gallery
@@ -53,8 +53,8 @@ def test_without_its_data_a_run_is_judged_by_its_scores(run: Path) -> None:
     before, scores = metrics_of(run), Scores.read(run / "scores.csv")
     checkpoints = sorted(path.name for path in (run / "checkpoints").iterdir())
     with pytest.raises(UserError):
-        engine.evaluate(str(run), ["evaluation.purpose=.2"])
-    engine.evaluate(str(run), [*RECORDED, "evaluation.purpose=.2"])
+        run_commands.evaluate(str(run), ["evaluation.purpose=.2"])
+    run_commands.evaluate(str(run), [*RECORDED, "evaluation.purpose=.2"])
     now, facts = metrics_of(run), run_folder.read_json(run / "provenance.json")
     for key in ("detector", "versus_baselines"):
         assert now[key].get("auroc") == before[key].get("auroc")
@@ -72,7 +72,7 @@ def test_without_its_data_a_run_is_judged_by_its_scores(run: Path) -> None:
 
 
 def test_a_picture_is_listed_under_the_outcome_that_it_has_now(run: Path) -> None:
-    engine.evaluate(str(run), [*RECORDED, "evaluation.purpose=.1"])
+    run_commands.evaluate(str(run), [*RECORDED, "evaluation.purpose=.1"])
     rows = {row["id"]: row for row in csv.DictReader((run / "scores.csv").open())}
     gallery = read_gallery(run)
     shown = [(rows[id], kind) for id, kind in zip(gallery["id"], gallery["kind"], strict=True) if kind != "fixed"]
@@ -82,37 +82,37 @@ def test_a_picture_is_listed_under_the_outcome_that_it_has_now(run: Path) -> Non
 
 
 def test_cards_follow_an_evaluation(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    card, checklist = engine.card(str(run))
+    card, checklist = run_commands.card(str(run))
     checklist.write_text(checklist.read_text() + "Our notes.\n")
     before = card.read_text()
-    engine.evaluate(str(run), [*RECORDED, "evaluation.purpose=.2"])
+    run_commands.evaluate(str(run), [*RECORDED, "evaluation.purpose=.2"])
     assert card.read_text() != before
     assert ".20 of new normals below it" in card.read_text()
     said = " ".join("".join(capsys.readouterr()).split())
     assert "claim.md, edited or by an older version, is of the run as it was; make card" in said
     assert checklist.read_text().endswith("Our notes.\n")
-    assert engine.evaluate_all(str(run.parent), [*RECORDED, "evaluation.purpose=.8"])
+    assert run_commands.evaluate_all(str(run.parent), [*RECORDED, "evaluation.purpose=.8"])
     assert ".80 of new normals below it" in card.read_text()
 
 
 def test_the_caveats_are_those_of_the_rule_that_sets_the_threshold_now(run: Path) -> None:
     others = caveats_of(run)
     for rule in ("test_max_f1", "test_min_max", "test_min_max", "normal_quantile"):
-        engine.evaluate(str(run), [*RECORDED, f"evaluation.threshold={rule}"])
+        run_commands.evaluate(str(run), [*RECORDED, f"evaluation.threshold={rule}"])
         assert caveats_of(run) == (*others, *([CAVEATS[rule]] if rule in CAVEATS else []))
         assert metrics_of(run)["threshold"]["uses_test"] == (rule in CAVEATS)
         shown = (run / "report.html").read_text()
         assert [name for name, caveat in CAVEATS.items() if caveat in shown] == [rule] * (rule in CAVEATS)
     facts = run_folder.read_json(run / "provenance.json")["detector"]  # as of a run begun with the switch
     run_folder.update_provenance(run, detector=facts | {"caveats": ["evaluation.threshold=test_max_f1: old", "x"]})
-    engine.evaluate(str(run), RECORDED)
+    run_commands.evaluate(str(run), RECORDED)
     assert run_folder.read_json(run / "provenance.json")["detector"] == facts | {"caveats": ["x"]}
 
 
 def test_evaluating_twice_is_evaluating_once(run: Path) -> None:
-    engine.evaluate(str(run), [*RECORDED, "evaluation.purpose=screening"])
+    run_commands.evaluate(str(run), [*RECORDED, "evaluation.purpose=screening"])
     once = metrics_of(run), (run / "scores.csv").read_bytes()
-    engine.evaluate(str(run), ["scores=recorded"])
+    run_commands.evaluate(str(run), ["scores=recorded"])
     assert (metrics_of(run), (run / "scores.csv").read_bytes()) == once
     assert once[0]["threshold"]["purpose"] == "screening"
 
@@ -135,7 +135,7 @@ def test_evaluating_twice_is_evaluating_once(run: Path) -> None:
 def test_what_recorded_scores_cannot_say_is_refused(run: Path, words: list[str], message: str) -> None:
     before = {path: path.read_bytes() for path in run.glob("*.*") if path.is_file()}
     with pytest.raises(UserError, match=message):
-        engine.evaluate(str(run), [*RECORDED, *words])
+        run_commands.evaluate(str(run), [*RECORDED, *words])
     assert {path: path.read_bytes() for path in run.glob("*.*") if path.is_file()} == before
 
 
@@ -143,16 +143,16 @@ def test_what_recorded_scores_cannot_say_is_refused(run: Path, words: list[str],
 def test_an_evaluation_refuses_what_a_training_refuses(run: Path, word: str) -> None:
     before = (run / "config.yaml").read_bytes()
     with pytest.raises(UserError, match=r"no effect on the score; set score\.from=map"):
-        engine.evaluate(str(run), [word])
+        run_commands.evaluate(str(run), [word])
     assert (run / "config.yaml").read_bytes() == before
 
 
 def test_a_checkpoint_or_data_are_not_asked_for(run: Path) -> None:
     with pytest.raises(UserError, match="asks neither data nor a checkpoint"):
-        engine.evaluate(str(run), RECORDED, checkpoint="0")
+        run_commands.evaluate(str(run), RECORDED, checkpoint="0")
     (run / "metrics.json").unlink()
     with pytest.raises(UserError, match="was never evaluated"):
-        engine.evaluate(str(run), RECORDED)
+        run_commands.evaluate(str(run), RECORDED)
 
 
 def test_the_last_source_counts_and_the_rest_stays() -> None:
@@ -178,7 +178,7 @@ def test_a_folder_of_runs_goes_on_after_one_that_fails(folder: Path, capsys: pyt
     names = ["damaged", "one", "two", "unfinished"]
     assert [path.name for path in runs_below(folder)] == names
     before = figures_of(folder / "toy" / "one")
-    assert not engine.evaluate_all(str(folder), [*RECORDED, "evaluation.purpose=.2"])
+    assert not run_commands.evaluate_all(str(folder), [*RECORDED, "evaluation.purpose=.2"])
     rows = list(csv.DictReader((folder / TABLE).open()))
     assert [row["run"] for row in rows] == [f"toy/{name}" for name in names]
     by_name = {row["run"].removeprefix("toy/"): row for row in rows}
@@ -208,8 +208,8 @@ def test_any_error_is_one_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: object) -> None:
         raise ZeroDivisionError("of this run")
 
-    monkeypatch.setattr(engine, "evaluate_recorded", broken)
-    assert not engine.evaluate_all(str(folder), RECORDED)
+    monkeypatch.setattr(run_commands, "evaluate_recorded", broken)
+    assert not run_commands.evaluate_all(str(folder), RECORDED)
     rows = list(csv.DictReader((folder / TABLE).open()))
     assert [row["error"] for row in rows[:3]] == ["ZeroDivisionError: of this run"] * 3
 
@@ -228,10 +228,10 @@ def test_after_an_interruption_a_run_scores_once_it_is_judged_again(
     with monkeypatch.context() as patch:
         patch.setattr(run_folder, "write_atomic", killed)
         with pytest.raises(KeyboardInterrupt):
-            engine.evaluate(str(run), words)
+            run_commands.evaluate(str(run), words)
     with pytest.raises(UserError, match="its evaluation was interrupted"):
         Scorer.open(run)
-    engine.evaluate(str(run), words)  # still without its data
+    run_commands.evaluate(str(run), words)  # still without its data
     assert Scorer.open(run).threshold == metrics_of(run)["threshold"]["value"]
 
 

@@ -15,7 +15,7 @@ from anomaly_lab.detectors.families.gathering import GatheringDetector
 from anomaly_lab.detectors.families.places import PlaceDetector
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment import config
-from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline import engine, run_commands
 from anomaly_lab.types import UserError
 
 WORDS = ("evaluation.replicates=20", "callbacks.wandb=null", "evaluation.reference=crossfit")
@@ -68,11 +68,11 @@ def test_a_run_goes_by_all_its_normals_and_can_be_judged_again(tmp_path: Path) -
     assert metrics["threshold"]["num_cross_fitted"] == fitted
     assert metrics["threshold"]["num_normals"] == fitted + metrics["counts"]["val"]["normal"]
     assert f"{fitted} of them cross-fitted" in (run / "report.html").read_text()
-    again = engine.evaluate(str(run), ["scores=recorded"])
+    again = run_commands.evaluate(str(run), ["scores=recorded"])
     assert json.loads((again.parent / "metrics.json").read_text())["threshold"] == metrics["threshold"]
     with pytest.raises(UserError, match="reference=validation: the recorded scores"):
-        engine.evaluate(str(run), ["scores=recorded", "evaluation.reference=validation"])
-    engine.evaluate(str(run), ["evaluation.reference=validation"])
+        run_commands.evaluate(str(run), ["scores=recorded", "evaluation.reference=validation"])
+    run_commands.evaluate(str(run), ["evaluation.reference=validation"])
     assert not Scores.read(run / "scores.csv").of("crossfit").any()
 
 
