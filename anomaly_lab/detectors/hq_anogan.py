@@ -93,6 +93,7 @@ class HQAnoGAN(GenerativeDetector):
         gan_iterations: length of the first phase (25 million images).
         encoder_iterations: length of the second phase.
         lr_gan: learning rate of G and D.
+        lr_generator: G's, if it is another one; see Heusel et al. 2017, GANs trained by a two time-scale update rule.
         lr_encoder: learning rate of E.
         anneal: share of `gan`, at its end, where the rate of G and D falls linearly to 0; 0 for none, as in the paper.
         pixel_weight: weight of the mean squared error in E's loss.
@@ -156,6 +157,7 @@ class HQAnoGAN(GenerativeDetector):
         gan_iterations: Iterations = 390_625,
         encoder_iterations: Iterations = 100_000,
         lr_gan: Rate = 2.5e-3,
+        lr_generator: Rate | None = None,
         lr_encoder: Rate = 1e-4,
         anneal: Fraction = 0.0,
         pixel_weight: Weight = 1.0,
@@ -200,8 +202,9 @@ class HQAnoGAN(GenerativeDetector):
 
     def configure_optimizers(self) -> tuple[Optimizer, ...]:
         p = self.settings
+        lr_generator = p.lr_gan if p.lr_generator is None else p.lr_generator
         return (
-            lazy_adam(self.generator.parameters(), p.lr_gan, PATH_EVERY if p.path_weight else 0),
+            lazy_adam(self.generator.parameters(), lr_generator, PATH_EVERY if p.path_weight else 0),
             lazy_adam(self.discriminator.parameters(), p.lr_gan, R1_EVERY if self.r1_weight else 0),
             Ranger(self.encoder.parameters(), p.lr_encoder),
         )

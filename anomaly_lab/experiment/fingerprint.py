@@ -56,6 +56,7 @@ DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value the
     "score.share": 0.05,
     "detector.augment_p": None,
     "detector.anneal": 0.0,
+    "detector.lr_generator": None,
 }
 OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used
 ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed

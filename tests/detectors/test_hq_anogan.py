@@ -132,6 +132,13 @@ def test_rates_fall_to_zero_at_the_end_of_the_phase(fit: Fit, pictures: Tensor) 
         assert encoder == 1e-4
 
 
+def test_the_generator_may_have_a_rate_of_its_own(fit: Fit, pictures: Tensor) -> None:
+    """Of 8 iterations the seventh has half of it, too."""
+    detector = fit(tiny(gan_iterations=8, anneal=0.5, path_weight=0.0, lr_generator=1e-3), pictures, iterations=7)
+    generator, discriminator, _ = (opt.param_groups[0]["lr"] for opt in detector.optimizers())
+    assert (generator, discriminator) == (pytest.approx(0.5e-3), pytest.approx(0.0025 * 16 / 17 * 0.5))
+
+
 def test_automatic_weights_are_stylegan2_adas() -> None:
     assert tiny(r1_weight=None, batch_size=16).r1_weight == pytest.approx(0.0002 * 32 * 32 / 16)
     assert tiny(r1_weight=3.0).r1_weight == 3
