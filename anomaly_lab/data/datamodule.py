@@ -572,6 +572,18 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             if cases != "normal":
                 self._refuse_one_sided()
 
+    def check_judged(self) -> None:
+        """Check that there are test cases, so that a training does not end without a result.
+
+        Raises:
+            UserError: there are none.
+        """
+        if not len(self.rows["test"]):
+            raise UserError(
+                f"{self.folder}: no case is in the split test, so nothing could be judged in the end; name the folder, "
+                "or the split of entries, test, or set data.split.file"
+            )
+
     def _refuse_one_sided(self) -> None:
         """Raise UserError if a class cannot be learnt, because no training case is known to be of it, or all are."""
         for name, (yes, no) in zip(self.classes, self.class_counts().tolist(), strict=True):

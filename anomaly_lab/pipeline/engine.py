@@ -150,7 +150,7 @@ def train(
         if start:
             start.apply_to(detector)
         _set_up(
-            data, processes, detector.schedule
+            data, processes, detector.schedule, judged=watchers is None
         )  # before the run folder is created, so that unusable data leave nothing behind
         callbacks = [*_callbacks(config, data, detector), *(watchers or ())]
         refuse_rule(configuration.score_rule_of(config), data, detector)
@@ -179,13 +179,14 @@ def _callbacks(config: DictConfig, data: PatchDataModule, detector: Detector) ->
     return callbacks
 
 
-def _set_up(data: PatchDataModule, processes: Processes, to_train: Schedule | None) -> None:
+def _set_up(data: PatchDataModule, processes: Processes, to_train: Schedule | None, judged: bool = False) -> None:
     """Open the store on every machine, which the first process on it builds if there is none.
 
     Args:
         data: the data set.
         processes: all that work on the run.
         to_train: the phases whose training images have to be there; None if nothing is left to be trained.
+        judged: whether test cases have to be there.
     """
     processes.wait()  # an error in what came before is told before a long building
 
@@ -194,6 +195,8 @@ def _set_up(data: PatchDataModule, processes: Processes, to_train: Schedule | No
         data.setup()
         if to_train:
             data.check_trainable(to_train, processes.size)
+        if judged:
+            data.check_judged()
 
     processes.in_turn(set_up)
     processes.refuse_differences(f"the content of {data.folder}", (data.source, data.store.fingerprint))

@@ -222,13 +222,17 @@ class Folder(PatchDataModule):
         return 1, word
 
     def _patient(self, name: str, place: str | Path) -> str:
-        """Return the group key of a picture: the match of the regular expression in its path, or its own name."""
+        r"""Return the group key of a picture: what the regular expression finds in its path, or its own name.
+
+        Of several groups the first that takes part counts, as of `p(\d+)|q(\d+)`.
+        """
         if self.patient is None:
             return name
         match = self.patient.search(name)
-        if match is None:
+        found = match and next(filter(None, match.groups()), None if self.patient.groups else match[0])
+        if not found:
             raise UserError(f"{place}: data.patient={self.patient.pattern} finds no patient in {name}; correct it")
-        return _Person(match[1] if self.patient.groups else match[0])
+        return _Person(found)
 
 
 class Files(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ import torch
 
 from anomaly_lab.data.datasets.folder import Files, Folder
 from anomaly_lab.data.readers.scan import Scan
+from anomaly_lab.data.store.plan import StorePlan
 from anomaly_lab.lesions.planting import KINDS, TUNING, plant
 from anomaly_lab.types import Case, Range, Seed, UserError
 
@@ -110,6 +112,14 @@ class PlantedFolder(Folder):
     def protocol(self) -> dict[str, Any]:
         """Return the options that change pixels and masks."""
         return {**super().protocol(), "lesions_seed": self.lesions_seed}
+
+    def plan(self, cases: Sequence[Case]) -> StorePlan:
+        """Return the plan of the store; with labels which lesions a picture has depends on whether it is judged."""
+        plan = super().plan(cases)
+        if not self.labelling:
+            return plan
+        judged = [case.id for case in cases if case.class_name == _PLANTED and case.split == "test"]
+        return replace(plan, protocol={**plan.protocol, "judged": judged})
 
     def _by_folder(self, files: Files) -> list[Case]:
         """Return the cases; without any sub-folder that could give a label all are normal."""

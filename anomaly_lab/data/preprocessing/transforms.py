@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch is imported where it is needed: an export is scored w
     from torch import Tensor
 
 _VALUES = range(1, 257)  # how many values of a mask can be named
-VERSION = 2  # version of the steps below; a store made with another version is not reused
+VERSION = 3  # version of the steps below; a store made with another version is not reused
 
 
 class Prepared(NamedTuple):

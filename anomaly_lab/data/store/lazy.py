@@ -44,9 +44,26 @@ class _Images:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for place, row in enumerate(rows.tolist()):
-            (block, _), *_ = self.plan.patches(self.plan.cases[row])[0].blocks()
-            images[place] = block[0]
+            images[place] = self._picture(self.plan.cases[row])
         return images
+
+    def _picture(self, case: Case) -> np.ndarray:
+        """Read a case that is one picture, [C, *P]."""
+        cut, scan = self.plan.patches(case)
+        remedy = "set data.store.enabled=true"
+        if len(cut.windows.label) != 1:
+            raise UserError(
+                f"{case.image}: data.store.enabled=false reads whole pictures, and this scan is cut into "
+                f"{len(cut.windows.label)} windows; {remedy}"
+            )
+        if scan.affine is None and scan.pixels.dtype.itemsize > self.dtype.itemsize:
+            raise UserError(
+                f"{case.image}: it has 16 bits, and data.store.enabled=false takes all pictures to have 8, as the "
+                f"first one has; {remedy}"
+            )
+        (block, _), *_ = cut.blocks()
+        picture: np.ndarray = block[0]
+        return picture
 
 
 class Packed(Sequence[Case]):
@@ -101,7 +118,7 @@ class LazyStore:
         skipped: always empty: a broken picture stops the run when it is read.
 
     Raises:
-        UserError: the plan cuts scans into patches, which needs a store.
+        UserError: the plan cuts scans into patches, which needs a store; or the first case is no whole picture.
 
     Examples:
         >>> from anomaly_lab.data.preprocessing.transforms import Preprocessing
@@ -135,6 +152,8 @@ class LazyStore:
         self.labels = np.fromiter((case.label for case in plan.cases), np.int64, len(plan.cases))
         self.plan, self.folder = replace(plan, cases=Packed(plan.cases)), folder
         self.images = _Images(self.plan)
+        if plan.cases:
+            self.images[np.array([0])]  # a volume is refused before there is a run
 
     @property
     def fingerprint(self) -> str:

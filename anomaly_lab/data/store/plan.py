@@ -123,13 +123,19 @@ class StorePlan:
         """
         try:
             scan = self.read(case)
-            return CutScan.of(self, case, self.preprocessing(scan)), scan
+            prepared = self.preprocessing(scan)
+            return CutScan.of(self, case, prepared, _has_vanished(scan.mask, prepared.mask)), scan
         except UserError as error:
             names_a_file = str(case.image) in str(error) or "/" in str(error).split(":")[0]
             if names_a_file:
                 raise
             remedy = "replace it, or leave such files out with data.store.on_bad=skip"
             raise UserError(f"{case.image}: {error}; {remedy}") from error
+
+
+def _has_vanished(before: np.ndarray | None, after: np.ndarray | None) -> bool:
+    """Return whether a lesion was in a mask that has none any more, being smaller than the pixels it is drawn with."""
+    return before is not None and after is not None and bool(before.any()) and not after.any()
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,8 @@ class CutScan:
         windows: positions and labels of the windows.
         extent: size of a window, [D].
         across: axis perpendicular to two-dimensional patches of a volume, or None.
-        unmasked: whether the scan is anomalous without a mask.
+        unmasked: whether the scan is anomalous without a mask in which one could see where.
+        vanished: whether this is so because its lesion has no pixel left.
 
     Examples:
         >>> from anomaly_lab.data.datasets.folder import Folder
@@ -158,10 +165,11 @@ class CutScan:
     extent: tuple[int, ...]
     across: int | None
     unmasked: bool
+    vanished: bool = False
 
     @classmethod
-    def of(cls, plan: StorePlan, case: Case, scan: Prepared) -> CutScan:
-        """Select the windows of a scan and quantize its pixels."""
+    def of(cls, plan: StorePlan, case: Case, scan: Prepared, vanished: bool = False) -> CutScan:
+        """Select the windows of a scan and quantize its pixels; `vanished` says that the lesion of its mask has."""
         volume = scan.affine is not None
         patch_sampling = plan.patch_sampling or patches.DEFAULT
         axcodes = plan.preprocessing.volume.axcodes if volume else None
@@ -171,7 +179,8 @@ class CutScan:
         pixels = quantise(scan.pixels, plan.dtype)
         if volume and plan.in_channels > 1:
             pixels = np.repeat(pixels, plan.in_channels, axis=0)
-        return cls(scan._replace(pixels=pixels), windows, extent, across, case.label == 1 and scan.mask is None)
+        unmasked = case.label == 1 and (scan.mask is None or vanished)
+        return cls(scan._replace(pixels=pixels), windows, extent, across, unmasked, unmasked and vanished)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Yield patches [n, C, *P] and masks [n, 1, *P], at most BLOCK at a time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,43 +24,56 @@ def remarks(scans: Iterable[Mapping[str, Any]]) -> list[str]:
         '1 anomalous scan with an empty mask (a.png)'
     """
     scans = [scan for scan in scans if "skipped" not in scan]
-    empty, brightest, shares = list[str](), list[float](), list[float]()
-    for scan in scans:
-        if scan["lesion"] == 0 and scan["label"] == 1:
-            empty.append(scan["case"])
-        elif scan["lesion"]:
-            shares.append(scan["lesion"] / np.prod(scan["size"]))
-        if scan["white"]:
-            brightest.append(scan["range"][1] / scan["white"])
-    found = []
-    if empty:
-        some = ", ".join(empty[:NAMED]) + " …" * (len(empty) > NAMED)
-        found.append(
-            f"{_counted(len(empty), 'anomalous scan')} with an empty mask ({some}): every pixel of it counts as "
-            "healthy. Correct the mask; if it is a picture, say which values mean lesion (data.picture.mask_values)."
+    return [*_of_masks(scans), *_of_brightness(scans), *_not_cropped(scans)]
+
+
+def _of_masks(scans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield where masks and labels contradict each other, or masks look inverted."""
+    if normal := [scan["case"] for scan in scans if scan["lesion"] and scan["label"] == 0]:
+        yield (
+            f"{_counted(len(normal), 'scan')} listed as normal with a lesion in the mask ({_some(normal)}): what is "
+            "normal trains, sets the threshold or is judged as normal. Correct the list or the mask."
         )
-    if brightest and max(brightest) < FAINT:
-        found.append(
-            f"No picture is brighter than {max(brightest):.1%} of what its type can hold. If fewer bits are used, as "
-            "12 in files of 16, say what is white (data.picture.range=4095)."
+    if vanished := [scan["case"] for scan in scans if scan.get("vanished")]:
+        yield (
+            f"{_counted(len(vanished), 'scan')} whose lesion is too small for a single pixel at this size "
+            f"({_some(vanished)}): they count by their label and are left out of the pixel metrics. Raise "
+            "data.patch_size or cut windows (data.cut) to keep such lesions."
         )
-    if shares and np.mean(np.array(shares) > LARGE) > 0.5:
-        found.append(
+    if empty := [scan["case"] for scan in scans if scan["lesion"] == 0 and scan["label"] == 1]:
+        yield (
+            f"{_counted(len(empty), 'anomalous scan')} with an empty mask ({_some(empty)}): every pixel of it counts "
+            "as healthy. Correct the mask; if it is a picture, say which values mean lesion (data.picture.mask_values)."
+        )
+    shares = np.array([scan["lesion"] / np.prod(scan["size"]) for scan in scans if scan["lesion"]])
+    if len(shares) and np.mean(shares > LARGE) > 0.5:
+        yield (
             f"Most lesions cover more than half of their scan ({np.median(shares):.0%} in the middle). If the masks "
             "are black on white, say so (data.picture.mask_values=[0])."
         )
-    return found + _not_cropped([scan["case"] for scan in scans if scan.get("uncropped")])
 
 
-def _not_cropped(cases: list[str]) -> list[str]:
-    """Return which scans were to be cropped and stayed whole."""
-    if not cases:
-        return []
-    some = ", ".join(cases[:NAMED]) + " …" * (len(cases) > NAMED)
-    return [
-        f"{_counted(len(cases), 'scan')} not cropped ({some}): nothing that data.crop looks for was found, and they "
-        "stay whole. Look at them, or choose another crop."
-    ]
+def _of_brightness(scans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield that no picture fills the range of its type."""
+    brightest = max((scan["range"][1] / scan["white"] for scan in scans if scan["white"]), default=1.0)
+    if brightest < FAINT:
+        yield (
+            f"No picture is brighter than {brightest:.1%} of what its type can hold. If fewer bits are used, as "
+            "12 in files of 16, say what is white (data.picture.range=4095)."
+        )
+
+
+def _not_cropped(scans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield which scans were to be cropped and stayed whole."""
+    if whole := [scan["case"] for scan in scans if scan.get("uncropped")]:
+        yield (
+            f"{_counted(len(whole), 'scan')} not cropped ({_some(whole)}): nothing that data.crop looks for was found, "
+            "and they stay whole. Look at them, or choose another crop."
+        )
+
+
+def _some(cases: list[str]) -> str:
+    return ", ".join(cases[:NAMED]) + " …" * (len(cases) > NAMED)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +24,11 @@ from anomaly_lab.data.store.disk import disk_errors, locked
 from anomaly_lab.data.store.index import COLUMNS, Index
 from anomaly_lab.data.store.plan import StorePlan
 from anomaly_lab.experiment.regular import regular
-from anomaly_lab.types import Batch, UserError
+from anomaly_lab.types import Batch, Case, UserError
 
 CHECKED_BYTES = 2**26  # stores up to this size are compared with their hashes whenever they are opened
 CHECKED_ROWS = 64  # so many rows, spread evenly, of larger stores
+RETRIED = 20  # of the cases that were left out so many are tried again
 
 
 class Store:
@@ -212,6 +215,30 @@ def open_or_build(plan: StorePlan, store_dir: Path, on_bad: Literal["fail", "ski
                 build(plan, folder, on_bad)
                 built = True
     store = Store(folder, reused=not built)
+    if store.skipped and not built and _is_cured(plan, store):
+        with disk_errors(store_dir), locked(store_dir, plan.name):
+            if Store(folder).skipped:  # another process may have built it again
+                shutil.rmtree(folder)
+                build(plan, folder, on_bad)
+        return Store(folder, reused=False)
     if store.skipped and on_bad == "fail":  # the store was built with on_bad="skip"
         raise UserError(store.skipped[0]["reason"])
     return store
+
+
+def _is_cured(plan: StorePlan, store: Store) -> bool:
+    """Return whether a case that was left out can be read now: its codec was installed, or its file made readable.
+
+    Neither changes the file, so the store's key is as it was. Some cases speak for all.
+    """
+    skipped = {scan["case"] for scan in store.scans() if "skipped" in scan}
+    tried = islice((case for case in plan.cases if case.id in skipped), RETRIED)
+    return any(_can_be_read(plan, case) for case in tried)
+
+
+def _can_be_read(plan: StorePlan, case: Case) -> bool:
+    try:
+        plan.patches(case)
+    except UserError:
+        return False
+    return True

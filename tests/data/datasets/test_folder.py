@@ -141,10 +141,10 @@ def test_a_name_that_cannot_be_written_is_refused_in_one_line(make, root, name):
 def test_an_empty_mask_of_an_anomalous_picture_is_said(make, root):
     (root / "masks/crack/deep/er").mkdir(parents=True)
     Image.new("L", (18, 20)).save(root / "masks/crack/x.png")
-    Image.fromarray(np.eye(20, 18, dtype=np.uint8)).save(root / "masks/crack/deep/er/y.png")
+    Image.fromarray(np.tri(20, 18, dtype=np.uint8)).save(root / "masks/crack/deep/er/y.png")
     data = make()
     data.setup()
-    (remark,) = data.facts()["remarks"]
+    (remark,) = [each for each in data.facts()["remarks"] if "black on white" not in each]
     assert remark.startswith("1 anomalous scan with an empty mask (crack/x.png)")
 
 
@@ -243,6 +243,42 @@ def test_patients_come_from_a_regular_expression_and_are_not_written_out(make, t
         make(patient=r"pat(08)").cases(root)
     with pytest.raises(UserError, match="not a regular expression"):
         make(patient="(")
+
+
+def test_of_several_groups_of_a_patient_the_one_that_is_there_counts(make, tmp_path):
+    root = tmp_path / "p"
+    draw(root, "normal/p7_1.png", "normal/p8_1.png", "normal/q7_1.png", "normal/q7_2.png", "hole/q9_1.png")
+    patients = [case.patient for case in make(patient=r"(?:(p\d+)|(q\d+))_").cases(root)]
+    assert [patients.index(patient) for patient in patients] == [0, 1, 2, 3, 3]
+    with pytest.raises(UserError, match="finds no patient"):  # an empty match would make all of them one
+        make(patient=r"(x?)").cases(root)
+
+
+def test_without_test_cases_nothing_is_trained(make, tmp_path):
+    """`train` and `val` alone, as sets for training are often given."""
+    root = tmp_path / "kaggle"
+    draw(root, *(f"train/normal/{i}.png" for i in range(4)), "val/normal/a.png", "val/hole/b.png")
+    data = make(root=str(root))
+    data.setup()
+    data.check_trainable()
+    with pytest.raises(UserError, match="no case is in the split test"):
+        data.check_judged()
+
+
+def test_a_lesion_that_has_no_pixel_left_is_said_and_counts_as_unknown(make, root):
+    """Its picture is not taken for one in which every pixel is healthy."""
+    (root / "masks/crack/deep/er").mkdir(parents=True)
+    for name, size in (("crack/x.png", 1), ("crack/deep/er/y.png", 9)):
+        mask = np.zeros((20, 18), np.uint8)
+        mask[1 : 1 + size, 1 : 1 + size] = 255
+        Image.fromarray(mask).save(root / "masks" / name)
+    data = make()
+    data.setup()
+    columns = data.store.index.columns
+    roles = dict(zip(columns["id"], columns["role"], strict=True))
+    assert (roles["crack/x.png"], roles["crack/deep/er/y.png"]) == ("unmasked", "grid")
+    (remark,) = data.facts()["remarks"]
+    assert remark.startswith("1 scan whose lesion is too small for a single pixel at this size (crack/x.png)")
 
 
 def test_a_list_tells_everything(make, root):

@@ -73,6 +73,22 @@ def test_each_fold_judges_its_part(tmp_path: Path, supervision: str) -> None:
     assert len(judged) == len(set(judged)) == 36
 
 
+def test_a_fold_has_its_own_lesions_whichever_was_first(tmp_path: Path) -> None:
+    """With labels a picture has lesions of other kinds where it is judged than where it trains."""
+    folder(tmp_path / "data", 18)
+
+    def fold(number: int, place: str) -> PlantedFolder:
+        split = Split(folds=3, fold=number, val_fraction=0)
+        found = data(tmp_path / "data", split=split, supervision="labels", store=StoreOptions(str(tmp_path / place)))
+        found.setup()
+        return found
+
+    fold(0, "shared")
+    after, alone = fold(1, "shared").store, fold(1, "own").store
+    assert np.array_equal(after.images, alone.images)
+    assert after.index.columns["id"] == alone.index.columns["id"]
+
+
 def test_folds_of_a_split_of_the_folder_itself_are_refused(tmp_path: Path) -> None:
     for i, split in enumerate(("train", "test")):
         (folder(tmp_path / split) / "normal" / "p0_0.png").rename(tmp_path / split / "normal" / f"p9{i}_0.png")

@@ -34,6 +34,22 @@ def test_skipping_leaves_it_out_and_says_so(plan, tmp_path):
         open_or_build(plan, tmp_path / "store", "fail")
 
 
+@pytest.mark.parametrize("on_bad", ["skip", "fail"])
+def test_what_can_be_read_now_is_no_longer_left_out(plan, tmp_path, on_bad):
+    """Neither a codec that was installed since nor new permissions change the file, by which the store is known."""
+
+    def lacking(case):
+        if case.id == "2":
+            raise UserError(f"{case.image}: compressed; pip install a codec")
+        return plan.read(case)
+
+    assert len(open_or_build(replace(again(plan), read=lacking), tmp_path / "store", "skip").labels) == 3
+    assert open_or_build(replace(again(plan), read=lacking), tmp_path / "store", "skip").reused
+    store = open_or_build(again(plan), tmp_path / "store", on_bad)
+    assert (len(store.labels), list(store.skipped), store.reused) == (4, [], False)
+    assert open_or_build(again(plan), tmp_path / "store", on_bad).reused
+
+
 def test_nothing_usable_is_refused(plan, tmp_path, left_behind):
     for case in plan.cases:
         case.image.write_bytes(b"")

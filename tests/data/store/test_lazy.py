@@ -1,7 +1,11 @@
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from data_sections import sections
+from PIL import Image
 
+from anomaly_lab.data.datasets.nifti import Nifti
 from anomaly_lab.types import UserError
 
 
@@ -20,6 +24,27 @@ def test_pictures_read_when_asked_for_equal_the_stored_ones(make, fake_trainer, 
     lazy.trainer, stored.trainer = fake_trainer(), fake_trainer()
     for one, other in zip(lazy.train_dataloader(), stored.train_dataloader(), strict=True):
         assert torch.equal(one["image"], other["image"])
+
+
+def test_a_volume_is_not_its_first_window(tmp_path):
+    for number in range(4):
+        values = np.random.default_rng(number).integers(1, 100, (12, 14, 10)).astype(np.int16)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / f"p{number}.nii.gz")
+    (tmp_path / "list.csv").write_text("id,label,patient\n" + "".join(f"p{i},{i // 3},p{i}\n" for i in range(4)))
+    data = Nifti(
+        **sections(root=str(tmp_path), masks=None, labels="list.csv", images="*.nii.gz", patch_size=(8, 8), store=False)
+    )
+    with pytest.raises(UserError, match=r"reads whole pictures, and this scan is cut into \d+ windows"):
+        data.setup()
+
+
+def test_a_deep_picture_after_a_shallow_one_is_not_made_shallow(make, headct):
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    Image.fromarray(deep).save(headct / "head_ct" / "head_ct" / "003.png")
+    data = make(store=False)
+    data.setup()
+    with pytest.raises(UserError, match=r"003\.png: it has 16 bits"):
+        data.store.images[np.array([3])]
 
 
 def test_workers_read_the_same(make, fake_trainer):

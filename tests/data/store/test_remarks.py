@@ -28,6 +28,11 @@ def test_anomalous_scans_with_empty_masks_are_named(number, words):
     assert "data.picture.mask_values" in found
 
 
+def test_normal_scans_with_a_lesion_in_the_mask_are_named():
+    (found,) = remarks([scan("p1", label=0, lesion=4), scan("p2", label=0, lesion=0), scan(lesion=4)])
+    assert found.startswith("1 scan listed as normal with a lesion in the mask (p1)")
+
+
 def test_pictures_that_hardly_fill_their_range_are_noticed():
     (found,) = remarks([scan(white=65535, high=4015), scan(white=65535, high=900)])
     assert "6.1%" in found
