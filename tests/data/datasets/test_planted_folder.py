@@ -66,7 +66,7 @@ def test_each_fold_judges_its_part(tmp_path: Path, supervision: str) -> None:
     judged = []
     for fold in range(3):
         split = Split(folds=3, fold=fold, val_fraction=0)
-        set_ = data(tmp_path / "data", split=split, supervision=supervision, store=StoreOptions(str(tmp_path)))
+        set_ = data(tmp_path / "data", split=split, supervision=supervision, store=StoreOptions(folder=str(tmp_path)))
         set_.check_split()
         set_.setup()
         judged += [set_.store.index.columns["id"][row] for row in set_.rows["test"]]
@@ -79,7 +79,9 @@ def test_a_fold_has_its_own_lesions_whichever_was_first(tmp_path: Path) -> None:
 
     def fold(number: int, place: str) -> PlantedFolder:
         split = Split(folds=3, fold=number, val_fraction=0)
-        found = data(tmp_path / "data", split=split, supervision="labels", store=StoreOptions(str(tmp_path / place)))
+        found = data(
+            tmp_path / "data", split=split, supervision="labels", store=StoreOptions(folder=str(tmp_path / place))
+        )
         found.setup()
         return found
 
