@@ -118,7 +118,7 @@ class Dicom(PatchDataModule):
             raise UserError(f"{root}: no {wanted}{self._without()}; {self.where_to_get}")
         if self.patient is not None and self.patient_pattern is None:
             all_series = _by_register(root / self.patient, all_series)
-        table = root / (self.labels or _LIST)
+        table = root / self.labels if self.labels else as_spelt(root, _LIST)
         if self.labels is not None or table.exists():
             labels = _by_list(table, all_series)
         else:
@@ -211,7 +211,7 @@ class Dicom(PatchDataModule):
 
     def _by_folder(self, series: _Named) -> int | None:
         """Return the label from the names of the folders above the files; None if they are ambiguous."""
-        names = _plain(series.files[0].relative_to(series.root).parts[:-1])
+        names = set().union(*(_plain(path.relative_to(series.root).parts[:-1]) for path in series.files))
         normal, anomalous = bool(names & self.normal), bool(names & self.anomalous)
         return int(anomalous) if normal != anomalous else None
 
@@ -323,7 +323,10 @@ def _masks(folder: Path, all_series: Sequence[_Named]) -> dict[str, Path]:
     for path in sorted(files_below(folder)):
         suffix = next((suffix for suffix in _MASK_SUFFIXES if path.name.lower().endswith(suffix)), None)
         if suffix:
-            masks[_below(folder, path)[: -len(suffix)]] = path
+            id = _below(folder, path)[: -len(suffix)]
+            if id in masks:
+                raise UserError(f"{path}: {id} has another mask, {masks[id]}; remove one")
+            masks[id] = path
     orphans = sorted(masks.keys() - {series.id for series in all_series})
     if orphans:
         raise UserError(f"{masks[orphans[0]]}: no series has the id {orphans[0]}; rename the mask or remove it")

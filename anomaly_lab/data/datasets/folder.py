@@ -89,7 +89,7 @@ class Folder(PatchDataModule):
     def cases(self, root: Path) -> list[Case]:
         """List the pictures by path, or in the order of the list."""
         files = self._find(root)
-        listing = root / (self.labels or _LIST)
+        listing = root / self.labels if self.labels else as_spelt(root, _LIST)
         if self.labels is not None and not listing.exists():
             raise UserError(f"{listing}: no such list (data.labels, relative to the root or absolute); correct it")
         if listing.exists():
@@ -135,7 +135,7 @@ class Folder(PatchDataModule):
 
     def _listed_masks(self, root: Path) -> frozenset[Path]:
         """Return the masks that the list of a folder names, if it has one; the list is read once."""
-        listing = root / (self.labels or _LIST)
+        listing = root / self.labels if self.labels else as_spelt(root, _LIST)
         if listing not in self._masks_in:
             rows: list[dict[str, str]] = []
             if listing.exists():

@@ -81,7 +81,7 @@ class Listing(NamedTuple):
         series: the scans.
         others: all other files.
         left_out: those of them that are DICOM but no scan, with their kind: the name of their SOP class, such as
-            "Segmentation Storage", or "localizer".
+            "Segmentation Storage", or "localizer" or "mosaic".
         results: folders of runs and predictions, which were not entered.
         unreadable: those of them that start like DICOM and cannot be read, with the error.
     """
@@ -119,9 +119,9 @@ def list_tree(root: Path, include: Collection[str] = (), patient_of: Callable[[P
     """Return the image series below `root` and all other files.
 
     A scan is what a SOP class for images holds, or one that is not known. Segmentations, dose, screenshots (secondary
-    captures), presentation states, reports and localizers are none. A SeriesInstanceUID that several patients or
-    modalities share is one series for each, and pictures that have no place in space, such as the two views of a chest,
-    are a series each.
+    captures), presentation states, reports, localizers and mosaics (a volume's slices tiled in one picture) are none. A
+    SeriesInstanceUID that several patients or modalities share is one series for each, and pictures that have no place
+    in space, such as the two views of a chest, are a series each.
 
     Patients are told apart by PatientID, where it is empty by StudyInstanceUID, and are numbered in the order of
     their first files: a hash of a PatientID would give it away to whoever tries all numbers of a hospital.
@@ -198,7 +198,8 @@ def _kind(header: Dataset) -> str:
     if name and ("Image Storage" not in name or "Secondary Capture" in name):
         return name
     types = header.get("ImageType") or ""
-    return "localizer" if "LOCALIZER" in ([types] if isinstance(types, str) else list(types)) else ""
+    kinds = [types] if isinstance(types, str) else list(types)
+    return next((kind.lower() for kind in ("LOCALIZER", "MOSAIC") if kind in kinds), "")
 
 
 def _numbered(members: dict[_Origin, list[Path]]) -> list[Series]:

@@ -280,6 +280,26 @@ def test_masks_in_a_folder_that_is_spelt_otherwise_are_found(make, root):
         make().setup()
 
 
+def test_two_masks_of_a_series_are_refused(make, root):
+    affine = make().read(make().cases(root)[2]).affine
+    for suffix in (".nii", ".nii.gz"):
+        write_mask(root / "masks" / "anomalous" / f"c{suffix}", affine)
+    with pytest.raises(UserError, match=r"anomalous/c has another mask, .*remove one"):
+        make().cases(root)
+
+
+def test_a_series_in_folders_of_both_labels_has_none(make, root):
+    files = sorted((root / "Normal" / "a").iterdir())
+    files[0].rename(root / "anomalous" / "stray")
+    with pytest.raises(UserError, match="1 series have no label"):
+        make().cases(root)
+
+
+def test_the_list_may_have_capitals(make, root):
+    (root / "Labels.CSV").write_text("id,label\nNormal/a,1\nNormal/b ü,1\nanomalous/c,0\n")
+    assert [case.label for case in make().cases(root)] == [1, 1, 0]
+
+
 def test_anomalous_series_without_masks_name_the_way_out(make, root):
     data = make(cut={"label": "mask"}, volume={"window": [40, 80]}, train_normals=1, val_fraction=0.0)
     with pytest.raises(UserError, match=r"has no mask.* set data\.cut\.label=case"):

@@ -425,6 +425,7 @@ NO_SCANS = {  # SOP class, elements
     ),
     "Basic Text SR Storage": (uid.BasicTextSRStorage, {"Rows": None, "PixelData": None}),
     "localizer": (uid.CTImageStorage, {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}),
+    "mosaic": (uid.MRImageStorage, {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}),
 }
 
 
