@@ -152,7 +152,7 @@ class LazyStore:
         self.labels = np.fromiter((case.label for case in plan.cases), np.int64, len(plan.cases))
         self.plan, self.folder = replace(plan, cases=Packed(plan.cases)), folder
         self.images = _Images(self.plan)
-        if plan.cases:
+        if plan.cases and plan.cases[0].image.is_file():
             self.images[np.array([0])]  # a volume is refused before there is a run
 
     @property
