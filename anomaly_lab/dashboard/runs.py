@@ -312,6 +312,8 @@ def _some(points: list[Any], most: int) -> list[Any]:
 def _row(run: Path, path: str, record: _Record, held: bool) -> Row:
     facts, metrics, config, log = record
     detector, data = facts.get("detector") or {}, facts.get("data") or {}
+    if interrupted := bool(facts.get("evaluating")):
+        metrics = {}  # they may be of another evaluation than scores and settings
     auroc = _figure((metrics.get("detector") or {}).get("auroc"))
     versus = metrics.get("versus_baselines") or {}
     gain = _figure(versus.get("difference"))
@@ -339,7 +341,7 @@ def _row(run: Path, path: str, record: _Record, held: bool) -> Row:
         done=int(log[-1]["iteration"]) if log else None,
         of=sum(phases.values()) if phases else None,
         live=None if finished else _some(drawn, SPARK),
-        caveats=len(detector.get("caveats") or []) + len(data.get("remarks") or []),
+        caveats=len(detector.get("caveats") or []) + len(data.get("remarks") or []) + interrupted,
         report=(run / "report.html").is_file(),
     )  # fmt: skip
     told: dict[str, Any] = row._asdict()

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 
 from anomaly_lab import __version__
-from anomaly_lab.callbacks.mirror import caveats_of
 from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.evaluation.reference import Reference
 from anomaly_lab.experiment import checkpoint_files, record, run_folder
@@ -28,6 +27,9 @@ from anomaly_lab.pipeline import graph, launchers
 from anomaly_lab.pipeline.console import say
 from anomaly_lab.pipeline.scorer import ScoredScan, Scorer
 from anomaly_lab.reports.gallery import read_gallery
+from anomaly_lab.reports.html import without_folders
+from anomaly_lab.reports.prediction_page import caveats
+from anomaly_lab.reports.record import read_run
 from anomaly_lab.runtime import description as descriptions
 from anomaly_lab.runtime.description import Description
 from anomaly_lab.runtime.scorer import ExportScorer, ScoredArray
@@ -278,7 +280,10 @@ def _described(run: Path, scorer: Scorer, made: graph.Graph, model: Path, id: st
         "classes": [*scorer.classes],
         "expected": {**scorer.expected.facts},  # type: ignore[typeddict-item]
         "meaning": _meaning(scorer.reference),
-        "caveats": [*caveats_of(run), *filter(None, [scorer.reference.lacking, scorer.of_arrays])],
+        "caveats": [
+            *map(without_folders, caveats(read_run(run), scorer.reference, scorer.expected.is_known)),
+            *filter(None, [scorer.of_arrays]),
+        ],
         "equality": {},
         "run": {
             "name": f"{run.resolve().parent.name}/{run.resolve().name}",

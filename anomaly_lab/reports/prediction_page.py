@@ -19,6 +19,7 @@ from anomaly_lab.reports import counterpart, decisions, html, images, run_report
 from anomaly_lab.reports.charts import Row, rate
 from anomaly_lab.reports.counterpart import Pair
 from anomaly_lab.reports.html import Banner
+from anomaly_lab.reports.record import Record
 from anomaly_lab.reports.score_bar import ScoreBar
 
 CASES_WITH_PICTURES = 40  # the cases with the highest scores get pictures
@@ -350,6 +351,21 @@ class Scoring(NamedTuple):
             reference=reference.words,
             metrics={**self.metrics, "threshold": reference.threshold},
         )
+
+
+def caveats(record: Record, reference: Reference, is_known: bool) -> list[str]:
+    """Return all that whoever has a score of a run must know: what its report warns of, and of its normals.
+
+    Args:
+        record: of the run.
+        reference: its normals.
+        is_known: whether the run recorded the nature of its training scans, so that others are refused.
+
+    Returns:
+        A text each, beginning with its title.
+    """
+    notices = [*banners(record.provenance, record.metrics, record.log), *of_reference(reference)]
+    return [f"{notice.title}: {notice.text}" for notice in [*notices, *([] if is_known else [NOT_CHECKED])]]
 
 
 def of_reference(reference: Reference) -> list[Banner]:

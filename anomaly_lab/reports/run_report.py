@@ -150,6 +150,9 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
     notices += likeness.banners((provenance.get("data") or {}).get("audit") or {})
     if not provenance.get("finished"):
         notices.append(Banner("warning", "Unfinished run", "This report shows what has been recorded so far."))
+    if provenance.get("evaluating"):
+        text = "Scores, threshold and metrics may be of two evaluations; evaluate the run again: make evaluate."
+        notices.append(Banner("warning", "Interrupted evaluation", text))
     for change in provenance.get("accepted_changes", []):
         done = "resumed" if change["verb"] == "resume" else "evaluated"
         text = (

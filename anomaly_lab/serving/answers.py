@@ -115,10 +115,6 @@ def facts_of(scorer: Scorer, run: Path) -> dict[str, Any]:
     """
     record = read_run(run)
     known = record.provenance
-    notices = prediction_page.banners(known, record.metrics, record.log)
-    notices += prediction_page.of_reference(scorer.reference)
-    if not scorer.expected.is_known:
-        notices.append(prediction_page.NOT_CHECKED)
     facts = {
         "run": {"name": record.name, "id": known.get("id") or run.resolve().name},
         "detector": type(scorer.detector).__name__,
@@ -127,7 +123,7 @@ def facts_of(scorer: Scorer, run: Path) -> dict[str, Any]:
         "threshold": scorer.threshold,
         "validation_normals": len(scorer.normals),
         "reference": str(scorer.reference),
-        "caveats": [f"{notice.title}: {notice.text}" for notice in notices],
+        "caveats": prediction_page.caveats(record, scorer.reference, scorer.expected.is_known),
     }
     shown: dict[str, Any] = without_folders(facts)
     return shown

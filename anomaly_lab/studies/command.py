@@ -174,6 +174,8 @@ def write_page(study: Study, outcomes: dict[plan.Key, Outcome], folder: Path) ->
 def _outcome_without_training(found: Found | None) -> Outcome:
     if found is None or not found.finished:
         return Outcome("failed", reason="not trained yet" if found is None else "unfinished")
+    if found.evaluating:
+        return Outcome("failed", reason=f"its evaluation was interrupted; make evaluate RUN={found.folder}")
     return Outcome("found", found)
 
 

@@ -21,6 +21,7 @@ from anomaly_lab.studies.plan import Planned, plain
 from anomaly_lab.types import UserError
 
 Code = Literal["same", "any"]
+GONE = "gone"  # the identity of a start that is nowhere: no planned run begins with it
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Found:
         id: drawn when the run was created; empty for runs of older versions.
         finished: whether it has been evaluated.
         evaluation: fingerprint of the code that evaluated it.
+        evaluating: whether an evaluation of it was interrupted, or is under way.
 
     Examples:
         >>> Found(Path("runs/vae_headct/1"), "c0", "c1", "d0", id="1f", finished=True).identity
@@ -46,6 +48,7 @@ class Found:
     id: str
     finished: bool
     evaluation: str = ""
+    evaluating: bool = False
 
     @property
     def identity(self) -> str:
@@ -92,7 +95,9 @@ class Ledger:
         return min(matches, key=lambda found: (not found.finished, found.id, found.folder), default=None)
 
     def is_stale(self, run: Planned, found: Found) -> bool:
-        """Return whether other code than the present one evaluated a finished run, so it must be evaluated again."""
+        """Return whether a finished run must be evaluated again: it was interrupted, or is of other code."""
+        if found.evaluating:
+            return True
         return self.code == "same" and found.evaluation != fingerprint.of_code(run.config)["evaluation"]
 
     def _all(self) -> list[Found]:
@@ -168,15 +173,17 @@ def _read(run: Path, changed: int) -> Found | None:
     try:
         facts, config = read_provenance(run), plain(regular(run / "config.yaml").read_text())
         start = _started_from(run, Path(config["start_from"])) if config.get("start_from") else None
+        begun = start.identity if start else GONE if config.get("start_from") else None
         code = facts["code"] if isinstance(facts["code"], dict) else {"training": facts["code"], "evaluation": ""}
         return Found(
             folder=run,
-            config=fingerprint.of_config(config, start.identity if start else None),
+            config=fingerprint.of_config(config, begun),
             code=code["training"],
             evaluation=code["evaluation"],
             data=facts["data"]["fingerprint"],
             id=facts.get("id", ""),
             finished=bool(facts.get("finished")),
+            evaluating=bool(facts.get("evaluating")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, YAMLError, UserError):
         return None

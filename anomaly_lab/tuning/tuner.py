@@ -32,7 +32,7 @@ from anomaly_lab.callbacks.mirror import Mirror
 from anomaly_lab.callbacks.progress import Meter
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.evaluation.planted import Planting, Ranked
-from anomaly_lab.experiment import compose, record, run_folder, trust
+from anomaly_lab.experiment import compose, fingerprint, record, run_folder, trust
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.experiment.locks import lock
@@ -98,6 +98,7 @@ class Tuning:
         folder: holds journal, runs and page.
         own: the experiment's own values of these settings.
         budget: the budget in use.
+        settings: fingerprint of the experiment as it is resolved.
         data: source and fingerprint of the data, by the experiment's own values.
     """
 
@@ -109,13 +110,14 @@ class Tuning:
     folder: Path
     own: Mapping[str, Any]
     budget: str
+    settings: str
     data: Mapping[str, str]
 
     def facts(self) -> Facts:
         """Return what must be the same for every process, and when it goes on."""
         space = {each.key: f"{each.kind}{list(each.values)}" for each in self.space}
         same = {"experiment": self.experiment, "words": list(self.words), "space": space, "prune": self.prune}
-        return {**same, "data": dict(self.data)}
+        return {**same, "budget": self.budget, "settings": self.settings, "data": dict(self.data)}
 
 
 @quiet_lightning()
@@ -190,7 +192,8 @@ def _planned(experiment: str, words: Sequence[str]) -> Tuning:
     data.prepare_data()
     content = {"source": data.source, "fingerprint": data.store.fingerprint}  # words alone may mean files or their twin
     words, budget = tuple(overrides), str(config.budget)
-    return Tuning(experiment, words, space, settings.trials, settings.prune, folder, own, budget, content)
+    resolved = fingerprint.of_config(configuration.plain(config))  # an experiment's file may have been edited
+    return Tuning(experiment, words, space, settings.trials, settings.prune, folder, own, budget, resolved, content)
 
 
 def _as_word(config: DictConfig, key: str, text: str) -> Any:

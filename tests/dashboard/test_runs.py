@@ -44,6 +44,16 @@ def test_a_row_says_what_the_record_says(place: Path):
     assert read(place, "pca_set/a").row.report
 
 
+def test_a_run_whose_evaluation_was_interrupted_has_no_figure(place: Path):
+    """What its metrics say may be of another evaluation than its scores."""
+    record = place / "vae_set" / "1" / "provenance.json"
+    before = read(place, "vae_set/1").row
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"evaluating": "anew"}))
+    row = read(place, "vae_set/1").row
+    assert (row.auroc, row.low, row.gain, row.best) == (None, None, None, None)
+    assert row.caveats == before.caveats + 1
+
+
 def test_repeats_have_one_group_other_settings_another(place: Path):
     groups = [read(place, f"vae_set/{name}").row.group for name in ("0", "1", "2", "wide")]
     assert groups[0] == groups[1] == groups[2] != groups[3]

@@ -152,6 +152,8 @@ def _audited(**found: Any) -> dict[str, Any]:
         ({"source": "real"}, ["Reduced budget: laptop"]),
         ({"source": "real", "budget": "paper"}, []),
         ({"source": "real", "budget": "paper", "finished": None}, ["Unfinished run"]),
+        ({"source": "real", "budget": "paper", "evaluating": "anew"}, ["Interrupted evaluation"]),
+        ({"source": "real", "budget": "paper", "evaluating": None}, []),
         ({"source": "real", "budget": "paper", "data": {"contamination": 0.05}}, ["Contaminated training"]),
         ({"source": "real", "budget": "paper", "data": _audited(crossing=1)}, ["Images in several splits"]),
         (

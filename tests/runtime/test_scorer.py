@@ -20,6 +20,8 @@ from anomaly_lab.experiment import config
 from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.export import export_run
 from anomaly_lab.pipeline.scorer import Scorer
+from anomaly_lab.reports import prediction_page
+from anomaly_lab.reports.record import read_run
 from anomaly_lab.runtime.scorer import ExportScorer, _Preprocessing
 from anomaly_lab.types import UserError
 
@@ -72,7 +74,9 @@ def test_what_export_json_says_is_at_hand(run: Path, export: Path) -> None:
     scorer, of_run = ExportScorer.open(export), Scorer.open(run)
     assert scorer.threshold == of_run.threshold
     assert scorer.normals.tolist() == sorted(of_run.normals.tolist())
-    assert "reduced budget: smoke" in scorer.caveats
+    of_run_too = prediction_page.caveats(read_run(run), of_run.reference, of_run.expected.is_known)
+    assert list(scorer.caveats) == of_run_too  # all that the report, the page and the server say
+    assert any(caveat.startswith("Reduced budget: smoke") for caveat in scorer.caveats)
     assert scorer.description["run"]["experiment"] == "pca_headct"
     assert str(run) not in json.dumps(scorer.description), "it says where the run lies"
     assert max(scorer.description["equality"]["largest_difference"].values()) < 1e-5

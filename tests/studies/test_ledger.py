@@ -131,6 +131,25 @@ def test_a_start_is_found_beside_a_run_that_was_moved(tmp_path):
     moved = write(tmp_path / "runs" / "b" / "2", config)
     kept = write(tmp_path / "c" / "3", config | {"start_from": str(source)})
     assert read(moved).config == read(kept).config == fingerprint.of_config(config, read(source).identity)
+    before = read(moved).config
     source.rename(tmp_path / "lost")
     ledger._read.cache_clear()
-    assert read(moved).config == fingerprint.of_config(config, None)
+    assert read(moved).config not in (fingerprint.of_config(config, None), before)
+
+
+def test_a_run_whose_start_is_gone_is_not_one_from_the_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "data_fingerprint", lambda section: "data")
+    run = planned("a")
+    write(tmp_path / "a" / "1", run.config | {"start_from": str(tmp_path / "lost" / "1")}, finished="now")
+    assert Ledger(tmp_path, code="any").match(run, None) is None
+
+
+@pytest.mark.parametrize("code", ["same", "any"])
+def test_a_run_whose_evaluation_was_interrupted_is_evaluated_again(tmp_path, code):
+    """Its scores may be of another rule than its metrics, whatever code it is of."""
+    run = planned("a")
+    known = fingerprint.of_code(run.config)
+    for name, facts in (("1", {}), ("2", {"evaluating": "anew"}), ("3", {"evaluating": None})):
+        write(tmp_path / "a" / name, run.config, finished="now", code=known, **facts)
+    book = Ledger(tmp_path, code)
+    assert [book.is_stale(run, read(tmp_path / "a" / name)) for name in "123"] == [False, True, False]

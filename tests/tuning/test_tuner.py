@@ -139,6 +139,22 @@ def test_files_and_their_twin_have_no_ranking_in_common(tmp_path: Path, measured
     assert len(measured) == 2
 
 
+def test_an_edited_experiment_and_another_budget_are_other_tunings(tmp_path: Path, measured: list, monkeypatch) -> None:
+    """Two machines, of which one has a GPU, would share a ranking under `budget=auto`."""
+    own = tmp_path / "experiments" / "mine.yaml"
+    own.parent.mkdir()
+    own.write_text("extends: pca_headct\n")
+    monkeypatch.setenv("ANOMALY_EXPERIMENTS", str(own.parent))
+    tuner.tune("mine", words(tmp_path, "trials=1"))
+    laptop = [word for word in words(tmp_path, "trials=2") if word != "budget=smoke"]
+    with pytest.raises(UserError, match=r"holds a tuning with other .*budget"):
+        tuner.tune("mine", [*laptop, "budget=laptop"])
+    own.write_text("extends: pca_headct\nseed: 5\n")
+    with pytest.raises(UserError, match="holds a tuning with other settings"):
+        tuner.tune("mine", words(tmp_path, "trials=2"))
+    assert len(measured) == 1
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, measured: list) -> None:
     (tmp_path / "tuning").mkdir()
     (tmp_path / "tuning" / "thesis.txt").write_text("dear")
