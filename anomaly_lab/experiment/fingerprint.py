@@ -5,7 +5,8 @@ and location.
 
 The code fingerprint covers the modules that train and score, or that evaluate, and everything they import within the
 package. A file contributes its syntax tree without docstrings, an import contributes the content of the imported file.
-Renaming a module or editing a comment or a docstring therefore changes nothing; editing a threshold rule does.
+Renaming a module or editing a comment or a docstring therefore changes nothing; editing a threshold rule does. Of a
+package that the user trusts all files count.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from anomaly_lab.experiment import trust
 from anomaly_lab.experiment.purpose import quantile_of
 from anomaly_lab.experiment.schema import KEYS, TARGET, locate, moved
 from anomaly_lab.types import UserError
@@ -123,7 +126,7 @@ def of_code(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _code(modules: set[str]) -> str:
-    return _digest(json.dumps(sorted(_module(name) or name for name in modules)))
+    return _digest(json.dumps(sorted(_module(name) or _trusted(name, trust.packages()) or name for name in modules)))
 
 
 def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,6 +191,37 @@ def _module(name: str) -> str | None:
     body = _Content(name, imports).visit(tree)
     reached = sorted(_imported(line) for line in imports)
     return _digest(json.dumps([ast.dump(body), reached]))
+
+
+@cache
+def _trusted(name: str, packages: tuple[str, ...]) -> str | None:
+    """Hash the package of the user's that a module lies in, and what it imports of this one; None for other modules.
+
+    The whole package counts, whatever the module imports of it: nobody keeps it free of circles.
+    """
+    root = next((each for each in packages if name == each or name.startswith(f"{each}.")), None)
+    with suppress(ImportError, ValueError):
+        spec = find_spec(root) if root else None
+        if spec is not None:
+            folders = list(map(Path, spec.submodule_search_locations or ()))
+            files = [(path.relative_to(folder), path) for folder in folders for path in folder.rglob("*.py")]
+            if not folders and spec.origin:
+                files = [(Path(root or ""), Path(spec.origin))]
+            return _digest(json.dumps([[place.as_posix(), _of_file(name, path)] for place, path in sorted(files)]))
+    return None
+
+
+def _of_file(module: str, path: Path) -> str:
+    """Hash a file of a package of the user's, and the modules of this package that it imports."""
+    content, imports = path.read_bytes(), set[str]()
+    try:
+        body = ast.dump(_Content(module, imports).visit(ast.parse(content)))
+    except (SyntaxError, ValueError):  # a template, or of another Python
+        return hashlib.sha256(content).hexdigest()
+    lines = sorted(imports)
+    return _digest(
+        json.dumps([body, lines, [_imported(line) for line in lines if line.startswith(f"{PACKAGE.name}.")]])
+    )
 
 
 def _imported(line: str) -> str:

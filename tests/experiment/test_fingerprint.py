@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from anomaly_lab.detectors.hq_anogan import HQAnoGAN
-from anomaly_lab.experiment import config, fingerprint
+from anomaly_lab.experiment import config, fingerprint, trust
 from anomaly_lab.experiment.fingerprint import DEFAULTS_OF_NEW_KEYS, of_code, of_config
 
 STORE = {"folder": "here", "num_workers": 0, "on_bad": "fail"}
@@ -229,3 +229,32 @@ def test_a_setting_that_older_runs_of_a_detector_lack_does_not_make_them_another
     older = {"_target_": f"{HQAnoGAN.__module__}.HQAnoGAN", "lr_gan": 0.002}
     assert of_config({"detector": {**older, name: value}}) == of_config({"detector": older})
     assert of_config({"detector": {**older, name: 0.5}}) != of_config({"detector": older})
+
+
+@pytest.mark.parametrize("is_package", [True, False])
+def test_a_package_of_the_users_own_is_followed(tmp_path, monkeypatch, is_package):
+    """Else a study would take runs for the present ones although their detector was edited."""
+
+    def code(text: str) -> str:
+        place = tmp_path / ("mine/det.py" if is_package else "mine.py")
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(text)
+        fingerprint._trusted.cache_clear()
+        return fingerprint.of_code({"detector": {"_target_": f"mine{'.det' * is_package}.Mine"}})["training"]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(trust.ENVIRONMENT, "other, mine")
+    text = 'from anomaly_lab.detectors.ganomaly import GANomaly\n\nclass Mine(GANomaly):\n    """Mine."""\n    x = 1\n'
+    before = code(text)
+    assert code(text.replace("Mine.", "My own.")) == before
+    assert code(text.replace("x = 1", "x = 1000")) != before
+    assert code(text) == before
+    if is_package:
+        (tmp_path / "mine" / "nets.py").write_text("width = 3\n")
+        assert code(text) != before
+    own = fingerprint._trusted("mine", ("mine",))
+    fingerprint._trusted.cache_clear()
+    monkeypatch.setattr(fingerprint, "_imported", lambda line: f"{line}, edited")
+    assert fingerprint._trusted("mine", ("mine",)) != own  # what it imports of this package
+    assert fingerprint._trusted("mine_too", ("mine",)) is None
+    fingerprint._trusted.cache_clear()
