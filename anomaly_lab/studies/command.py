@@ -74,13 +74,10 @@ class Options:
 
 
 MAX_NAME = 80  # characters of the folder of a part of a study
-HOW = (
-    "trainer.accelerator=",
-    "trainer.devices=",
-    "trainer.num_nodes=",
-    "trainer.strategy=",
-    "callbacks.",
-    "data.store.",
+HOW = re.compile(  # words without effect on what is trained: where, and how it is recorded and shown
+    r"trainer\.(accelerator|devices|num_nodes|strategy)=|"
+    r"callbacks\.(record|samples|reconstructions|health|wandb|tensorboard|mlflow|csv|progress|checkpoints)"
+    r"(=|\.(?!_target_))"
 )
 OF_CLUSTER = ("partition", "gpus", "cpus", "time", "sbatch")  # options that only launcher=slurm takes
 
@@ -214,7 +211,7 @@ def _telling(options: Options, overrides: Sequence[str]) -> dict[str, str]:
         if key == "data.root":
             root = Path(value).expanduser().absolute()
             found[f"{key}={root.name}"] = str(root)
-        elif key == "data.source" or (key not in NAMES_AND_PLACES and not word.startswith(HOW)):
+        elif key == "data.source" or (key not in NAMES_AND_PLACES and not HOW.match(word)):
             found[word] = ""
     return found
 

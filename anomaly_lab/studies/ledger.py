@@ -35,6 +35,7 @@ class Found:
         finished: whether it has been evaluated.
         evaluation: fingerprint of the code that evaluated it.
         evaluating: whether an evaluation of it was interrupted, or is under way.
+        elsewhere: whether it was evaluated from another checkpoint than its last, which somebody asked for.
 
     Examples:
         >>> Found(Path("runs/vae_headct/1"), "c0", "c1", "d0", id="1f", finished=True).identity
@@ -49,6 +50,7 @@ class Found:
     finished: bool
     evaluation: str = ""
     evaluating: bool = False
+    elsewhere: bool = False
 
     @property
     def identity(self) -> str:
@@ -86,7 +88,8 @@ class Ledger:
             start: the finished run that it starts from, if any.
         """
         config, code = fingerprints(run, start)
-        matches = [f for f in self._all() if f.config == config and (self.code == "any" or f.code == code["training"])]
+        alike = (found for found in self._all() if found.config == config and not found.elsewhere)
+        matches = [found for found in alike if self.code == "any" or found.code == code["training"]]
         if not matches:
             return None
         section = json.dumps(run.config["data"], sort_keys=True)
@@ -184,6 +187,7 @@ def _read(run: Path, changed: int) -> Found | None:
             id=facts.get("id", ""),
             finished=bool(facts.get("finished")),
             evaluating=bool(facts.get("evaluating")),
+            elsewhere=(facts.get("checkpoint") or {}).get("rule") == "asked for",
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, YAMLError, UserError):
         return None

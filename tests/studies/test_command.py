@@ -93,9 +93,21 @@ def test_a_study_on_other_data_or_with_other_settings_leaves_the_page_of_the_who
         command.main("toys", words, page_only=True)
     pages = {path.parent.name: path.read_text() for path in folder.glob("*/index.html")}
     assert len(pages) == 3
-    how = ["trainer.devices=2", "data.store.folder=fast", "callbacks.wandb=null"]  # made so, and no other runs for it
+    how = [
+        "trainer.devices=2",
+        "data.store.folder=fast",
+        "callbacks.wandb=null",
+        "callbacks.samples.every=2",
+    ]  # made so, and no other runs for it
     assert not command._telling(command.Options(), how)
-    assert command._telling(command.Options(), ["data.source=twin"]) == {"data.source=twin": ""}
+    for word in (
+        "data.source=twin",
+        "data.store.on_bad=skip",
+        "callbacks.best_test_epoch._target_=anomaly_lab.callbacks.best_test_epoch.BestTestEpoch",
+        "callbacks.fakepool.every=5",
+        "callbacks.samples._target_=mine.Samples",
+    ):
+        assert command._telling(command.Options(), [word]) == {word: ""}
     assert all(name.startswith("with-d") and len(name) <= command.MAX_NAME for name in pages)
     assert sum("<h1>Toys: with data.root=set</h1>" in page for page in pages.values()) == 2
     assert "<h1>Toys</h1>" in (folder / "index.html").read_text()

@@ -144,6 +144,15 @@ def test_a_run_whose_start_is_gone_is_not_one_from_the_beginning(tmp_path, monke
     assert Ledger(tmp_path, code="any").match(run, None) is None
 
 
+def test_a_run_that_was_evaluated_from_another_checkpoint_is_not_the_planned_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "data_fingerprint", lambda section: "data")
+    run = planned("a")
+    write(tmp_path / "a" / "1", run.config, finished="now", checkpoint={"rule": "asked for", "iteration": 10})
+    assert Ledger(tmp_path).match(run, None) is None
+    write(tmp_path / "a" / "2", run.config, finished="now", checkpoint={"rule": "last", "iteration": 20})
+    assert Ledger(tmp_path).match(run, None).folder == tmp_path / "a" / "2"
+
+
 @pytest.mark.parametrize("code", ["same", "any"])
 def test_a_run_whose_evaluation_was_interrupted_is_evaluated_again(tmp_path, code):
     """Its scores may be of another rule than its metrics, whatever code it is of."""
