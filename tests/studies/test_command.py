@@ -99,7 +99,7 @@ def test_a_study_on_other_data_or_with_other_settings_leaves_the_page_of_the_who
         "callbacks.wandb=null",
         "callbacks.samples.every=2",
     ]  # made so, and no other runs for it
-    assert not command._telling(command.Options(), how)
+    assert not command._telling(command.Options(), how)  # made so, and no other runs for it
     for word in (
         "data.source=twin",
         "data.store.on_bad=skip",
