@@ -222,6 +222,9 @@ class Scorer:
             bits = _bits_of_data(run, facts)
         scorer = cls(data, detector, metrics["unit"], reference, bits)
         scorer.expected = ExpectedInput(facts["data"].get("input") or {}, data.preprocessing.volume.window is None)
+        now = record.read_provenance(run)
+        if any(now.get(key) != facts.get(key) for key in ("evaluating", "evaluated", "checkpoint")):
+            raise UserError(f"{run} was evaluated again while it was opened; give the command once more")
         return scorer
 
     def refuse_above(self, values: int) -> None:

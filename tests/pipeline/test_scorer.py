@@ -12,7 +12,10 @@ from PIL import Image
 from pipeline.conftest import settings
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from anomaly_lab.detectors.families.detector import Detector
+from anomaly_lab.experiment import run_folder
 from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline import scorer as scorer_module
 from anomaly_lab.pipeline.scorer import Scorer
 from anomaly_lab.types import UserError
 
@@ -92,6 +95,22 @@ def test_a_run_that_cannot_score_is_refused(trained: Path, tmp_path: Path) -> No
         Scorer.open(run)
     with pytest.raises(UserError, match="not a run folder"):
         Scorer.open(tmp_path)
+
+
+def test_a_run_that_is_evaluated_while_it_is_opened_is_refused(trained: Path, tmp_path: Path, monkeypatch) -> None:
+    """Its threshold would be of one evaluation and its normals of another."""
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    load = scorer_module.load_weights
+
+    def meanwhile(run: Path, detector: Detector) -> Path:
+        run_folder.update_provenance(run, evaluated=[{"at": "now"}])
+        return load(run, detector)
+
+    monkeypatch.setattr(scorer_module, "load_weights", meanwhile)
+    with pytest.raises(UserError, match="was evaluated again while it was opened"):
+        Scorer.open(run)
+    monkeypatch.setattr(scorer_module, "load_weights", load)
+    assert Scorer.open(run).threshold == Scorer.open(trained).threshold
 
 
 def test_a_file_of_another_nature_is_refused_and_a_run_says_what_it_expects(trained: Path, tmp_path: Path) -> None:
