@@ -52,7 +52,7 @@ before(Detector, "training_step", "training")
 before(Detector, "validation_step", "validation")
 before(engine, "score_all", "scoring")
 before(engine, "evaluate_run", "evaluation", alone=True)
-before(engine, "_reported", "report", alone=True)
+before(engine, "reported", "report", alone=True)
 if rank == victim:
     threading.Thread(target=die_when_the_first_is_alone, daemon=True).start()
 app(sys.argv[4:])
