@@ -3,11 +3,14 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from data.conftest import write_headct
+from PIL import Image
 from pipeline.conftest import settings, words
 
 from anomaly_lab.detectors.fanogan import FAnoGAN
+from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.pipeline import engine
 from anomaly_lab.types import UserError
@@ -109,6 +112,21 @@ def test_the_same_command_begins_continues_and_leaves_a_run(
         asked("detector.gan_iterations=4")
     with pytest.raises(UserError, match=r"is a run with start_from=None, not runs/other"):
         asked("start_from=runs/other")
+
+
+def test_without_test_cases_nothing_is_trained_and_nothing_left(tmp_path: Path) -> None:
+    """Such a run could not be judged in the end; it can be tuned, which looks at no test case."""
+    for name in (*(f"train/normal/{i}" for i in range(8)), "val/normal/8", "val/hole/9"):
+        path = tmp_path / "kaggle" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng().integers(0, 255, (32, 32)).astype(np.uint8)).save(path)
+    places = [f"{key}={tmp_path / name}" for key, name in (("data.root", "kaggle"), ("runs", "runs"))]
+    places.append(f"data.store.folder={tmp_path / 'store'}")
+    config = configuration.load("pca_folder", ["budget=smoke", "data.batch_size=4", "callbacks.wandb=null", *places])
+    with pytest.raises(UserError, match="no case is in the split test"):
+        engine.train(config)
+    assert not (tmp_path / "runs").exists()
+    assert engine.train(config, watchers=[]).is_dir()
 
 
 def test_a_start_of_the_same_name_is_another_run(tmp_path: Path) -> None:
