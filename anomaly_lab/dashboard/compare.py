@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
     Attributes:
         id: as in `Row.group`.
-        differs: the settings in which it differs from other groups of the same experiment, budget and data.
+        differs: settings, or what is recorded, in which it differs from other groups of this experiment, budget and data.
         repeats: number of finished runs with different seeds or folds.
         auroc, low, high: their mean with its interval for new patients and new trainings.
         gain, gain_low, gain_high, best: the same of the difference from the baseline that is best on average.
@@ -136,7 +136,7 @@ def _gain(results: Sequence[Result]) -> tuple[tuple[float, float, float], str | 
 
 
 def _differences(groups: Mapping[str, tuple[Row, Mapping[str, str]]]) -> dict[str, str]:
-    """Return for each group the settings by which groups of the same experiment, budget and data differ."""
+    """Return for each group by what it differs from others of the same experiment, budget and data."""
     alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for group, (row, _) in groups.items():
         alike[row.experiment, row.budget, row.data, row.source].append(group)
@@ -149,6 +149,10 @@ def _differences(groups: Mapping[str, tuple[Row, Mapping[str, str]]]) -> dict[st
             said = [f"{key.rpartition('.')[2]}={values[group].get(key, '–')[:40]}" for key in telling[:TOLD]]
             more = [f"{len(telling) - TOLD} more"] if len(telling) > TOLD else []
             found[group] = ", ".join([*said, *more])
+        for text, named in Counter(found[group] for group in same).items():
+            for number, group in enumerate([group for group in same if found[group] == text], 1):
+                if named > 1:  # what differs is not told, such as the folders of two files of one name
+                    found[group] = f"{text} ({number})".lstrip()
     return found
 
 

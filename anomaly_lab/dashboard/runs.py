@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from yaml import YAMLError
 
-from anomaly_lab.experiment.fingerprint import NAMES_AND_PLACES
+from anomaly_lab.experiment import fingerprint
 from anomaly_lab.experiment.locks import substitute
 from anomaly_lab.experiment.record import read_metrics, read_provenance
 from anomaly_lab.experiment.regular import regular
@@ -34,7 +35,7 @@ POINTS, SPARK, CURVES = 64, 24, 8  # of a curve, of the small one of a running r
 FEW = 5  # points that the small curve should have
 SPARSE = 2**22  # bytes of metrics.jsonl from which on lines are skipped
 LOCK = Path(".lock")  # of a run, see `run_folder.locked`
-REPEATS = ("seed", "fold")  # settings so named make a run another repeat of the same thing
+CALLBACK = re.compile(r"callbacks\.([^.]+)")
 Curve = dict[str, tuple[list[float], list[float]]]  # by the name of what was tracked, iterations and values
 
 
@@ -50,7 +51,7 @@ class Row(NamedTuple):
         gain, gain_low, gain_high, best: AUROC minus that of the best baseline, and which that is.
         hours, parameters: cost of the training, millions of weights not rounded.
         started: date and time in UTC.
-        group: runs that differ in seed or fold alone have the same.
+        group: runs that differ in seed or fold alone, and not in what `recorded` says, have the same.
         done, of: iterations.
         live: a few points of a curve, of a run that is not finished.
         caveats: number of warnings that the run recorded.
@@ -85,7 +86,7 @@ class Row(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What is kept of a run: its row, the settings by dotted key, and curves."""
+    """What is kept of a run: its row, by dotted key the settings and what is `recorded`, and curves."""
 
     row: Row
     config: dict[str, str]
@@ -100,10 +101,11 @@ class Found(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """What stands in a run folder: provenance.json, metrics.json, settings, lines of metrics.jsonl."""
+    """What stands in a run folder: provenance.json, metrics.json, config.yaml, its settings, lines of metrics.jsonl."""
 
     facts: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    content: Mapping[str, Any]
     config: Mapping[str, str]
     log: Sequence[dict[str, Any]]
 
@@ -199,9 +201,9 @@ def read(place: Path, path: str, held: bool = False) -> Read:
         facts, metrics = read_provenance(run), read_metrics(run)
         if not facts:
             raise UserError("provenance.json is missing")
-        config = settings(regular(run / "config.yaml").read_text(encoding="utf-8"))
-        log = _log(run / "metrics.jsonl")
-        return Read(_row(run, path, _Record(facts, metrics, config, log), held), config, curves(log))
+        content = plain(regular(run / "config.yaml").read_text(encoding="utf-8"))
+        config, log = settings(content) | recorded(facts, content), _log(run / "metrics.jsonl")
+        return Read(_row(run, path, _Record(facts, metrics, content, config, log), held), config, curves(log))
     except UnicodeEncodeError:
         known = path.encode(errors="replace").decode()
         return Read(Row(path, "unreadable", f"its name is not UTF-8: {known}"), {}, {})
@@ -228,18 +230,20 @@ def _refuse_strange(run: Path, name: str) -> None:
         raise UserError(f"{name} has {known.st_size} bytes; more than {LARGEST} are not read")
 
 
-def settings(text: str) -> dict[str, str]:
+def settings(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings of a config.yaml by dotted key, as short texts without folders.
+
+    Args:
+        content: of the file as plain Python.
 
     Raises:
         UserError: there are more than SETTINGS.
 
     Examples:
-        >>> settings("{detector: {width: 8, sizes: [1, 2]}, data: {root: /home/ann/scans}}")
+        >>> settings({"detector": {"width": 8, "sizes": [1, 2]}, "data": {"root": "/home/ann/scans"}})
         {'detector.width': '8', 'detector.sizes': '[1, 2]', 'data.root': 'scans'}
     """
     found: dict[str, str] = {}
-    content = plain(text)
     if not isinstance(content, dict):
         raise UserError("config.yaml holds no mapping")
     nodes: list[tuple[str, Any]] = [("", content)]
@@ -310,7 +314,7 @@ def _some(points: list[Any], most: int) -> list[Any]:
 
 
 def _row(run: Path, path: str, record: _Record, held: bool) -> Row:
-    facts, metrics, config, log = record
+    facts, metrics, content, config, log = record
     detector, data = facts.get("detector") or {}, facts.get("data") or {}
     if interrupted := bool(facts.get("evaluating")):
         metrics = {}  # they may be of another evaluation than scores and settings
@@ -346,7 +350,7 @@ def _row(run: Path, path: str, record: _Record, held: bool) -> Row:
     )  # fmt: skip
     told: dict[str, Any] = row._asdict()
     texts = {name: value[:LONGEST] for name, value in told.items() if isinstance(value, str) and name != "path"}
-    return Row(**(told | texts | {"group": _group(row, data, config)}))
+    return Row(**(told | texts | {"group": _group(row, record)}))
 
 
 def state(held: bool) -> str:
@@ -368,25 +372,66 @@ def _figure(figure: object) -> tuple[float | None, float | None, float | None]:
     return figure.get("value"), figure.get("low"), figure.get("high")
 
 
-def _group(row: Row, data: Mapping[str, Any], config: Mapping[str, str]) -> str:
+def _group(row: Row, record: _Record) -> str:
     """Hash what runs have in common that repeat each other."""
+    data = record.facts.get("data") or {}
     place = data.get("root") if row.source == "real" else None  # two folders of pictures are two data sets
-    limited = any(key.startswith("data.limits.") for key in config)  # then a seed draws what is read
+    limited = any(key.startswith("data.limits.") for key in record.config)  # then a seed draws what is read
     content = None if limited else data.get("fingerprint")
-    told = [row.experiment, row.data, row.source, place, content, row.budget, sorted(repeated(config).items())]
-    return hashlib.sha256(json.dumps(told).encode(errors="replace")).hexdigest()[:12]
+    told = [row.experiment, row.data, row.source, place, content, row.budget]
+    try:
+        settled: object = fingerprint.of_repeats(record.content)
+    except (AttributeError, KeyError, TypeError, ValueError):  # of another version, or damaged
+        settled = sorted(repeated(record.config).items())
+    text = json.dumps([*told, settled, sorted(recorded(record.facts, record.content).items())])
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
+
+
+def recorded(facts: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, str]:
+    """Return what besides settings and data makes runs no repeats of each other, as short texts by key.
+
+    Args:
+        facts: content of provenance.json.
+        content: of config.yaml as plain Python.
+
+    Returns:
+        The code; the start, without its seed; a checkpoint that a person asked for; changes of the data that one accepted.
+
+    Examples:
+        >>> recorded({"code": {"training": "1a2b"}, "checkpoint": {"rule": "asked for", "iteration": 70}}, {})
+        {'code.training': '1a2b', 'checkpoint': 'asked for: 70'}
+    """
+    code, choice = facts.get("code") or {}, facts.get("checkpoint") or {}
+    told = {
+        f"code.{part}": str(hash) for part, hash in (code if isinstance(code, dict) else {"training": code}).items()
+    }
+    if source := content.get("start_from"):
+        start = facts.get("started_from") or {}
+        known = start.get("settings") or Path(str(source)).parent.name  # older records do not have the start's settings
+        told["started_from"] = f"{known}, {start.get('phase')}"
+    if choice.get("rule") == "asked for":
+        told["checkpoint"] = f"asked for: {choice.get('iteration')}"
+    if changes := facts.get("accepted_changes"):
+        told["accepted_changes"] = "; ".join(str(change.get("changes")) for change in changes)
+    return {key: str(html.without_folders(text))[:LONGEST] for key, text in told.items()}
 
 
 def repeated(config: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that repeats have in common: all but names, places, callbacks, seeds and folds.
+    """Return what repeats have in common: settings but names, places, idle callbacks, seeds and folds; and `recorded`.
+
+    Args:
+        config: as in `Read.config`.
 
     Examples:
         >>> repeated({"seed": "1", "data.seed": "1", "runs": "runs", "detector.width": "8"})
         {'detector.width': '8'}
     """
+    named = {match[1] for match in map(CALLBACK.match, config) if match}
+    targets = {f"callbacks.{name}": config.get(f"callbacks.{name}._target_", "") for name in named}
+    idle = [place for place, target in targets.items() if not target or not fingerprint.changes_scores(target)]
     return {
         key: value
         for key, value in config.items()
-        if key.rpartition(".")[2] not in REPEATS
-        and not any(key == place or key.startswith(f"{place}.") for place in (*NAMES_AND_PLACES, "callbacks"))
+        if key.rpartition(".")[2] not in fingerprint.REPEATS
+        and not any(key == place or key.startswith(f"{place}.") for place in (*fingerprint.NAMES_AND_PLACES, *idle))
     }

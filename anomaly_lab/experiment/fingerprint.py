@@ -61,6 +61,7 @@ DEFAULTS_OF_NEW_KEYS = {  # keys that older run folders lack, with the value the
     "detector.anneal": 0.0,
     "detector.lr_generator": None,
 }
+REPEATS = ("seed", "fold")  # settings so named make a run another repeat of the same thing
 OF_SUPERVISION = ("supervision", "target_type", "classes")  # keys of data without effect if no labels are used
 ENTRY_POINTS: dict[Purpose, tuple[str, ...]] = {  # modules from which imports are followed
     "training": ("anomaly_lab.pipeline.training", "anomaly_lab.pipeline.warm_start"),
@@ -86,6 +87,29 @@ def of_config(config: Mapping[str, Any], start: str | None = None) -> str:
         False
     """
     return _digest(json.dumps([_effective(config), start], sort_keys=True, default=str))
+
+
+def of_repeats(config: Mapping[str, Any]) -> str:
+    """Hash a resolved experiment without its names, locations, seeds and folds: repeats of each other have the same.
+
+    Args:
+        config: content of config.yaml as plain Python.
+
+    Returns:
+        16 hex digits.
+
+    Examples:
+        >>> one, other = ({"seed": seed, "detector": None, "data": {"seed": seed}} for seed in (0, 1))
+        >>> of_repeats(one) == of_repeats(other)
+        True
+    """
+    return _digest(json.dumps(_without_repeats(_effective(config)), sort_keys=True, default=str))
+
+
+def _without_repeats(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_repeats(value) for key, value in node.items() if key not in REPEATS}
+    return node
 
 
 def difference(config: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
@@ -149,10 +173,10 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(data.get("split"), dict):
             data["split"].pop("test_fraction", None)
     for named in (kept.get("data"), kept.get("detector")):
-        if named:
+        if isinstance(named, dict) and TARGET in named:
             named[TARGET] = moved(str(named[TARGET]))
     callbacks = kept.get("callbacks") or {}
-    kept["callbacks"] = {name: node for name, node in callbacks.items() if node and _changes_scores(str(node[TARGET]))}
+    kept["callbacks"] = {name: node for name, node in callbacks.items() if node and changes_scores(str(node[TARGET]))}
     return kept
 
 
@@ -173,8 +197,16 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any], above: str = 
 
 
 @cache
-def _changes_scores(target: str) -> bool:
-    """Return the `changes_scores` of a callback's class; True if it has none or no longer exists."""
+def changes_scores(target: str) -> bool:
+    """Return the `changes_scores` of a callback's class; True if it has none or no longer exists.
+
+    Args:
+        target: dotted path of the class.
+
+    Examples:
+        >>> changes_scores("anomaly_lab.callbacks.no.SuchCallback")
+        True
+    """
     with suppress(UserError, ImportError):
         return bool(getattr(locate(target), "changes_scores", True))
     return True

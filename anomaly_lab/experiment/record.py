@@ -175,6 +175,7 @@ class Started(TypedDict, total=False):
     phase: str
     iterations: Whole
     seconds: Number
+    settings: str
     caveats: list[str]
 
 

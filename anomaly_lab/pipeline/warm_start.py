@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anomaly_lab.detectors.families import fake_pool
 from anomaly_lab.detectors.families.detector import Detector
-from anomaly_lab.experiment import checkpoint_files, record, run_folder
+from anomaly_lab.experiment import checkpoint_files, compose, fingerprint, record, run_folder
 from anomaly_lab.types import UserError
 
 
@@ -106,8 +106,8 @@ class WarmStart:
         """Return the facts for the new run's provenance.
 
         Returns:
-            run, checkpoint (whose name includes its checksum), phase, iterations, seconds, and the caveats about how
-            the weights were chosen.
+            run, checkpoint (whose name includes its checksum), phase, iterations, seconds, a hash of the settings
+            without its seed, and the caveats about how the weights were chosen.
         """
         caveats = self.facts["detector"].get("caveats", [])
         return {
@@ -117,6 +117,7 @@ class WarmStart:
             "phase": self.phase,
             "iterations": self.phases[self.phase],
             "seconds": self.facts.get("seconds", {}).get(self.phase),
+            "settings": fingerprint.of_repeats(compose.read(self.source / "config.yaml")),
             "caveats": [caveat for caveat in caveats if caveat.startswith("callbacks.")],
         }
 

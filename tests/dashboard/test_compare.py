@@ -48,6 +48,18 @@ def test_groups_of_one_experiment_are_told_apart_by_their_settings(index: Index)
     assert group(index, "pca_set/a").differs == ""
 
 
+def test_groups_are_told_apart_by_what_runs_recorded_or_else_by_a_number(place: Path):
+    for seed, name in enumerate(("a", "b", "c")):
+        code = {"training": f"code-{'new' if name == 'c' else 'old'}", "evaluation": "1"}
+        run = add_run(place, f"own_set/{name}", 1.0, seed, code=code)
+        with (run / "config.yaml").open("a") as file:
+            file.write(f"data: {{seed: {seed}, split: {{file: /{name.replace('c', 'b')}/split.csv}}}}\n")
+    index = Index(place)
+    index.update()
+    told = [group(index, f"own_set/{name}").differs for name in ("a", "b", "c")]
+    assert told == ["training=code-old (1)", "training=code-old (2)", "training=code-new"]
+
+
 def test_runs_on_two_folders_of_pictures_are_neither_repeats_nor_compared(place: Path):
     for name, seed in (("one", 0), ("two", 0), ("two", 1)):
         run = add_run(

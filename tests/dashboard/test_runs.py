@@ -1,8 +1,11 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from dashboard_runs import add_run
 
 from anomaly_lab.dashboard import runs
 from anomaly_lab.dashboard.runs import POINTS, SPARK, curves, find, read
@@ -57,6 +60,62 @@ def test_a_run_whose_evaluation_was_interrupted_has_no_figure(place: Path):
 def test_repeats_have_one_group_other_settings_another(place: Path):
     groups = [read(place, f"vae_set/{name}").row.group for name in ("0", "1", "2", "wide")]
     assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"code": {"training": "other", "evaluation": "1"}},
+        {"code": {"training": "1", "evaluation": "other"}},
+        {"checkpoint": {"rule": "asked for", "iteration": 70, "file": "x"}},
+        {"accepted_changes": [{"at": "2026-01-01", "verb": "evaluate", "changes": "1 picture is missing"}]},
+    ],
+)
+def test_what_a_run_recorded_besides_settings_makes_it_no_repeat(place: Path, facts: dict[str, Any]):
+    code = {"code": {"training": "1", "evaluation": "1"}, "checkpoint": {"rule": "last", "iteration": 100}}
+    for seed in range(2):
+        add_run(place, f"own_set/{seed}", 1.0, seed, **code)
+    add_run(place, "own_set/other", 1.0, 2, **(code | facts))
+    groups = [read(place, f"own_set/{name}").row.group for name in ("0", "1", "other")]
+    assert groups[0] == groups[1] != groups[2]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"start_from": "/r/gan/1"}, {"start_from": "/r/gan/2"}, True),  # each from the GAN of its seed
+        ({"start_from": "/r/gan/1"}, {"start_from": "/r/wide/2"}, False),
+        ({"start_from": "/r/gan/1"}, {}, False),
+        ({"data": {"split": {"file": "/a/split.csv"}}}, {"data": {"split": {"file": "/b/split.csv"}}}, False),
+        ({}, {"callbacks": {"wandb": {"_target_": "anomaly_lab.callbacks.wandb.WandB"}}}, True),
+        ({}, {"callbacks": {"best": {"_target_": "anomaly_lab.callbacks.best_test_epoch.BestTestEpoch"}}}, False),
+        ({"detector": {"lr_generator": None}}, {"detector": {}}, True),  # a setting that older runs lack
+        ({"detector": 3}, {"detector": 3}, True),  # of no version: by its settings
+    ],
+)
+def test_starts_split_files_and_callbacks_that_change_scores_tell_runs_apart(
+    place: Path, one: dict[str, Any], other: dict[str, Any], same: bool
+):
+    groups = []
+    for seed, more in enumerate((one, other)):
+        run = add_run(place, f"own_set/{seed}", 1.0, seed)
+        content = yaml.safe_load((run / "config.yaml").read_text())
+        for key, value in more.items():
+            content[key] = content.get(key, {}) | value if isinstance(value, dict) else value
+        (run / "config.yaml").write_text(yaml.safe_dump(content))
+        groups.append(read(place, f"own_set/{seed}").row.group)
+    assert (groups[0] == groups[1]) == same
+
+
+def test_two_starts_from_other_settings_of_one_experiment_are_no_repeats(place: Path):
+    groups = []
+    for seed, settings in enumerate(("a", "a", "b")):
+        started = {"run": "x", "phase": "gan", "settings": settings}
+        run = add_run(place, f"own_set/{seed}", 1.0, seed, started_from=started)
+        with (run / "config.yaml").open("a") as file:
+            file.write(f"start_from: /r/gan/{seed}\n")
+        groups.append(read(place, f"own_set/{seed}").row.group)
+    assert groups[0] == groups[1] != groups[2]
 
 
 def test_a_run_is_running_while_a_process_holds_its_lock_and_looking_does_not_touch_the_lock(place: Path):

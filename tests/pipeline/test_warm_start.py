@@ -12,7 +12,7 @@ from anomaly_lab.detectors.families.fake_pool import Pool, filled
 from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.detectors.ganomaly import GANomaly
 from anomaly_lab.detectors.wgan import WGAN
-from anomaly_lab.experiment import run_folder
+from anomaly_lab.experiment import compose, fingerprint, run_folder
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.pipeline.warm_start import WarmStart
 from anomaly_lab.types import UserError
@@ -69,6 +69,7 @@ def test_it_has_the_networks_and_stands_at_the_phases_end(tmp_path: Path, wgan: 
         "iterations": 6,
         "seconds": 12.5,
     }
+    assert facts.pop("settings") == fingerprint.of_repeats(compose.read(run / "config.yaml"))
     assert facts == expected | {"caveats": []}
 
 
