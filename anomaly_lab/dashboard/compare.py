@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
     Attributes:
         id: as in `Row.group`.
-        differs: settings, or what is recorded, in which it differs from other groups of this experiment, budget and data.
+        differs: settings or recorded facts in which it differs from other groups of its experiment, budget and data.
         repeats: number of finished runs with different seeds or folds.
         auroc, low, high: their mean with its interval for new patients and new trainings.
         gain, gain_low, gain_high, best: the same of the difference from the baseline that is best on average.

@@ -314,7 +314,7 @@ def _some(points: list[Any], most: int) -> list[Any]:
 
 
 def _row(run: Path, path: str, record: _Record, held: bool) -> Row:
-    facts, metrics, content, config, log = record
+    facts, metrics, _, config, log = record
     detector, data = facts.get("detector") or {}, facts.get("data") or {}
     if interrupted := bool(facts.get("evaluating")):
         metrics = {}  # they may be of another evaluation than scores and settings
@@ -395,7 +395,7 @@ def recorded(facts: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, 
         content: of config.yaml as plain Python.
 
     Returns:
-        The code; the start, without its seed; a checkpoint that a person asked for; changes of the data that one accepted.
+        Code; start without its seed; a checkpoint that a person asked for; changes of the data that one accepted.
 
     Examples:
         >>> recorded({"code": {"training": "1a2b"}, "checkpoint": {"rule": "asked for", "iteration": 70}}, {})
