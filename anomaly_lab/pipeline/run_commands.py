@@ -285,7 +285,10 @@ def card(path: str) -> tuple[Path, Path]:
     """
     refuse_several("card")
     run = run_folder.open_run(path)
+    kept = {*run.glob("*.edited*.md")}
     written = write_cards(run)
+    for path in sorted({*run.glob("*.edited*.md")} - kept):
+        say(f"what somebody had edited is kept: {path}")
     say(f"model card: {written[0]}; checklist: {written[1]}")
     return written
 

@@ -8,6 +8,7 @@ not hold is left to the authors.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ class Item(NamedTuple):
 def write_cards(run: Path) -> tuple[Path, Path]:
     """Write model_card.md and claim.md into a run folder, from the folder's content alone.
 
+    One that somebody has edited is kept beside the new one, as model_card.edited.md or claim.edited.md (.edited2, …).
+
     Args:
         run: the run folder, finished or not.
 
@@ -66,8 +69,16 @@ def write_cards(run: Path) -> tuple[Path, Path]:
         ['model_card.md', 'claim.md']
     """
     for name, text in _texts(run).items():
-        write_atomic(run / name, text)
+        path = run / name
+        if path.is_file() and not _is_ours(path.read_text(encoding="utf-8", errors="replace")):
+            path.rename(next(free for free in _edited(path) if not free.exists()))
+        write_atomic(path, text)
     return run / CARD, run / CLAIM
+
+
+def _edited(path: Path) -> Iterator[Path]:
+    """Yield the names under which an edited card may be kept."""
+    return (path.with_suffix(f".edited{number if number > 1 else ''}.md") for number in itertools.count(1))
 
 
 def renew_cards(run: Path, finished: str | None = None) -> list[Path]:
@@ -93,11 +104,17 @@ def renew_cards(run: Path, finished: str | None = None) -> list[Path]:
     for path in there:
         before = path.read_text(encoding="utf-8", errors="replace")
         mark = _MARK.search(before)
-        if mark and mark[1] == _digest(before[: mark.start()]):
+        if _is_ours(before):
             write_atomic(path, texts[path.name])
         elif not (mark and texts[path.name].endswith(mark[0])):
             edited.append(path)
     return edited
+
+
+def _is_ours(text: str) -> bool:
+    """Return whether a card is as it was written."""
+    mark = _MARK.search(text)
+    return mark is not None and mark[1] == _digest(text[: mark.start()])
 
 
 def _texts(run: Path, finished: str | None = None) -> dict[str, str]:

@@ -119,6 +119,20 @@ def test_an_unfinished_run_has_its_cards_too(tmp_path: Path) -> None:
     assert [number for number, text in answers.items() if OPEN not in text] == [27, 40, 42]
 
 
+def test_edited_cards_are_kept_beside_those_that_are_written_once_more(run: Path) -> None:
+    _, checklist = write_cards(run)
+    written = checklist.read_text()
+    for filled in ("ward 3", "ward 4"):
+        checklist.write_text(written.replace(OPEN, filled, 1))
+        assert write_cards(run)[1].read_text() == written
+    write_cards(run)  # nobody has edited those
+    kept = {path.name: path.read_text() for path in run.glob("*.edited*.md")}
+    assert kept == {
+        "claim.edited.md": written.replace(OPEN, "ward 3", 1),
+        "claim.edited2.md": written.replace(OPEN, "ward 4", 1),
+    }
+
+
 def test_cards_of_a_run_that_has_changed_are_written_again_unless_somebody_has_edited_them(run: Path) -> None:
     (run / "provenance.json").write_text(json.dumps(PROVENANCE | {"finished": None}))
     assert renew_cards(run) == []
