@@ -156,8 +156,6 @@ def create(worker: Worker, settings: Settings) -> FastAPI:
 
     app = FastAPI(title="anomaly_lab", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.desk = desk
-    page, policy = _page(worker.facts)
-
     @app.exception_handler(RequestValidationError)
     async def _(_: Request, error: RequestValidationError) -> JSONResponse:
         fault = error.errors()[0]
@@ -195,6 +193,7 @@ def create(worker: Worker, settings: Settings) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     async def index() -> HTMLResponse:
+        page, policy = _page(worker.facts)  # a process that scores in place of a lost one may have opened another state
         return HTMLResponse(page, headers={"content-security-policy": policy})
 
     return app
