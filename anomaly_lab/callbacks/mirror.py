@@ -68,8 +68,9 @@ class Mirror(RunCallback, ABC):
 
     Attributes:
         title: name of the dashboard, for messages.
-        replays: whether every start tells the whole record from its beginning, because what a stopped run has told
-            before is deleted by `begin`. One that keeps it is told only what follows.
+        replays: whether every start tells the whole record from its beginning: what a stopped run has told before is
+            deleted by `begin`, or passed over up to the iteration that `begin` sets. One that keeps it is told only
+            what follows.
     """
 
     changes_scores = False
@@ -81,6 +82,7 @@ class Mirror(RunCallback, ABC):
         self.logger: Logger | None = None
         self._read = dict.fromkeys(LOGS, 0)
         self._pictures: set[Path] = set()
+        self._told = -1  # last iteration that the dashboard knows: its lines and earlier ones are passed over
 
     @abstractmethod
     def begin(self, folder: Path, facts: Facts) -> Logger:
@@ -155,7 +157,8 @@ class Mirror(RunCallback, ABC):
                 file.seek(position)
                 for line in iter(file.readline, ""):
                     values = json.loads(line)
-                    self.line(values, values["iteration"])
+                    if values["iteration"] > self._told:
+                        self.line(values, values["iteration"])
                 self._read[name] = file.tell()
 
     def _finish(self, run: Path) -> None:

@@ -36,14 +36,12 @@ class MLflow(Mirror):
 
     changes_scores = False
     title = "MLflow"
-    replays = False
 
     def begin(self, folder: Path, facts: Facts) -> Logger:
         import_module("mlflow")  # Lightning's own message would not name the extra
         address = os.environ.get("MLFLOW_TRACKING_URI")
         if not address:  # a store of the run's own is written anew
             shutil.rmtree(folder / "mlflow", ignore_errors=True)
-            self._read, self._pictures = dict.fromkeys(self._read, 0), set()
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         known = read_provenance(folder).get("mlflow", {})
         git = read_provenance(folder).get("git") or {}
@@ -63,6 +61,9 @@ class MLflow(Mirror):
         )
         logger.log_hyperparams(facts.config)
         assert logger.run_id is not None
+        client, id = logger.experiment, logger.run_id
+        histories = [client.get_metric_history(id, key) for key in client.get_run(id).data.metrics]
+        self._told = max((history[-1].step for history in histories), default=-1)
         update_provenance(folder, mlflow={"id": logger.run_id, "kept": "server" if address else "run folder"})
         return logger
 

@@ -246,7 +246,7 @@ def inspect(config: DictConfig, verify: bool = False) -> Path:
         say(f"verified: {inspection.verified(data)}")
     facts = data.facts()
     announce_data(facts)
-    page = inspection.inspect(Path(config.runs) / config.name / "data", config.name, data, facts)
+    page = inspection.inspect(inspection.place_of(Path(config.runs) / config.name, data), config.name, data, facts)
     say(f"manifest: {page.with_name('manifest.csv')}")
     say(f"data sheet: {page}")
     if data.unsplit:

@@ -1,8 +1,11 @@
 """Inspect a data set before training: write the data sheet and a manifest of all rows of the store."""
 
+import hashlib
 import io
+import os
+import re
 from dataclasses import asdict
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,6 +27,7 @@ from anomaly_lab.reports.datasheet import Count, Exhibit, Sheet, write_datasheet
 from anomaly_lab.reports.scan_summary import ScanSummary
 from anomaly_lab.types import UserError
 
+SHEET = "datasheet.html"
 GALLERY_PATCHES = 12  # patches shown of each class
 MAX_CLASSES = 24  # classes shown
 MANIFEST = ("id", "case", "patient", "label", "class_name", "split", "location", "role", "file")  # and class targets
@@ -55,6 +59,38 @@ OTHER = (
 Names = NDArray[np.str_]
 
 
+def place_of(base: Path, data: PatchDataModule) -> Path:
+    """Return the folder of a data set's sheet: `data`, or `data-<name>` where another folder of files has its sheet.
+
+    Args:
+        base: the folder of the data set's runs.
+        data: the data set.
+
+    Examples:
+        >>> place_of(Path("runs/folder"), data)  # doctest: +SKIP
+        PosixPath('runs/folder/data-second_hospital')
+    """
+    mark = _mark(data)
+    others = (f"data-{data.folder.name}{'' if number == 1 else f'-{number}'}" for number in count(1))
+    return next(folder for folder in map(base.joinpath, chain(["data"], others)) if _known(folder) in (None, mark))
+
+
+def _mark(data: PatchDataModule) -> str:
+    """Return a comment that tells the files of one folder from those of another, and does not tell where they lie."""
+    return f"<!-- of {hashlib.sha256(os.fsencode(data.folder.resolve())).hexdigest()[:16]} -->"
+
+
+def _known(folder: Path) -> str | None:
+    """Return the mark of the sheet in a folder; None without one."""
+    try:
+        with (folder / SHEET).open("rb") as file:
+            file.seek(-min(100, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            found = re.search(r"<!-- of [0-9a-f]{16} -->", file.read().decode(errors="replace"))
+    except OSError:
+        return None
+    return found[0] if found else None
+
+
 def inspect(folder: Path, experiment: str, data: PatchDataModule, facts: dict[str, Any]) -> Path:
     """Write datasheet.html and manifest.csv of a data set.
 
@@ -83,7 +119,10 @@ def inspect(folder: Path, experiment: str, data: PatchDataModule, facts: dict[st
     content = collect(experiment, data, facts, split)
     for notice in shortcuts.banners(content.shortcuts):
         say(f"{notice.title}: {notice.text}")
-    return write_datasheet(folder / "datasheet.html", content)
+    page = write_datasheet(folder / SHEET, content)
+    with page.open("a", encoding="utf-8") as file:
+        file.write(f"{_mark(data)}\n")
+    return page
 
 
 def splits_of_rows(data: PatchDataModule) -> Names:

@@ -156,6 +156,7 @@ def create(worker: Worker, settings: Settings) -> FastAPI:
 
     app = FastAPI(title="anomaly_lab", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.desk = desk
+
     @app.exception_handler(RequestValidationError)
     async def _(_: Request, error: RequestValidationError) -> JSONResponse:
         fault = error.errors()[0]

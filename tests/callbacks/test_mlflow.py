@@ -42,8 +42,18 @@ def test_mlflow_is_told_where_to_by_the_environment_alone(run: Path, tmp_path: P
     again.on_fit_start(trainer, None)
     append(run, 40)
     again.on_train_epoch_end(trainer, None)
+    append(run, 50)
+    again.on_train_epoch_end(trainer, None)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:-1]))  # killed, and resumed from the checkpoint of iteration 40
+    last = MLflow()
+    last.on_fit_start(trainer, None)
+    for iteration in (50, 60):
+        append(run, iteration)
+    last.on_train_epoch_end(trainer, None)
     client = tracking.MlflowClient(address)
     (experiment,) = (e for e in client.search_experiments() if e.name == "toy")
     (found,) = client.search_runs([experiment.experiment_id])
-    assert [point.step for point in client.get_metric_history(found.info.run_id, "train/critic")] == [10, 20, 40]
+    curve = client.get_metric_history(found.info.run_id, "train/critic")
+    assert [point.step for point in curve] == [10, 20, 30, 40, 50, 60]
     assert not (run / "mlflow").exists()

@@ -171,6 +171,20 @@ def test_the_manifest_names_every_row_and_its_split(tmp_path: Path):
     assert sorted(path.name for path in page.parent.iterdir()) == ["datasheet.html", "manifest.csv"]
 
 
+def test_two_folders_of_files_have_a_sheet_each(tmp_path: Path):
+    pages = []
+    for place in ("headct", "second/ward 3", "third/ward 3", "headct"):
+        if not (tmp_path / place).exists():
+            write_headct(tmp_path / place)
+        given = settings(tmp_path)
+        given.data.root = str(tmp_path / place)
+        pages.append(engine.inspect(given))
+    assert [page.parent.name for page in pages] == ["data", "data-ward 3", "data-ward 3-2", "data"]
+    old = pages[0].read_text()
+    pages[0].write_text(old[: old.rindex("<!-- of ")])  # of an older version, which kept one sheet
+    assert engine.inspect(settings(tmp_path)) == pages[0]
+
+
 def test_no_path_of_this_machine_is_on_the_page(tmp_path: Path):
     broken = write_headct(tmp_path / "headct") / "head_ct" / "head_ct" / "004.png"
     broken.write_bytes(broken.read_bytes()[:60])
