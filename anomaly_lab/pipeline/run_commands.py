@@ -287,8 +287,8 @@ def card(path: str) -> tuple[Path, Path]:
     run = run_folder.open_run(path)
     kept = {*run.glob("*.edited*.md")}
     written = write_cards(run)
-    for path in sorted({*run.glob("*.edited*.md")} - kept):
-        say(f"what somebody had edited is kept: {path}")
+    for edited in sorted({*run.glob("*.edited*.md")} - kept):
+        say(f"what somebody had edited is kept: {edited}")
     say(f"model card: {written[0]}; checklist: {written[1]}")
     return written
 
