@@ -707,6 +707,17 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         self._resident = ResidentImages(self.store, rows, augmentation, self.seed, device, anomalous, self.targets)
         return self._resident
 
+    def first_batches(self, rows: np.ndarray, count: int) -> Iterator[Tensor]:
+        """Yield the first mini-batches [B, C, *S] of a training that draws all of some rows: in its order, augmented.
+
+        Args:
+            rows: of the store.
+            count: number of mini-batches.
+        """
+        images = TrainingImages(self.store, rows, self.augmentation, self.seed)
+        for draws in np.arange(count * self.batch_size).reshape(count, 1, self.batch_size):
+            yield images[draws]["image"][0]
+
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the validation normals, whose mean score is logged, and of labelled anomalies.
 

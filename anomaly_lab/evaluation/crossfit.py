@@ -18,6 +18,7 @@ from anomaly_lab.types import UserError
 
 FOLDS = 10
 Score = Callable[[Tensor], dict[str, Floats]]  # images [n, C, *S] -> name -> scores [n]
+Progress = Callable[[int, int], object]
 
 
 def folds(patient: Sequence[str]) -> NDArray[np.intp]:
@@ -34,13 +35,19 @@ def folds(patient: Sequence[str]) -> NDArray[np.intp]:
     return (np.arange(len(names)) * number // len(names))[row]
 
 
-def cross_fitted(images: Tensor, patient: Sequence[str], fit: Callable[[Tensor], Score]) -> dict[str, Floats]:
+def cross_fitted(
+    images: Tensor,
+    patient: Sequence[str],
+    fit: Callable[[NDArray[np.bool_]], Score],
+    progress: Progress = lambda *_: None,
+) -> dict[str, Floats]:
     """Score each image by a fit on the images of other folds.
 
     Args:
         images: training images, [n, C, *S].
         patient: patient of each.
-        fit: fits a method to images and returns what scores others.
+        fit: fits a method to some of the images, given as a mask [n], and returns what scores others.
+        progress: is told how many fits are done, and of how many.
 
     Returns:
         name -> scores [n], of the names that the fits give.
@@ -50,18 +57,20 @@ def cross_fitted(images: Tensor, patient: Sequence[str], fit: Callable[[Tensor],
 
     Examples:
         >>> import torch
-        >>> def fit(others):
-        ...     mean = others.mean()
+        >>> images = torch.tensor([0.0, 1.0, 5.0]).view(3, 1, 1, 1)
+        >>> def fit(kept):
+        ...     mean = images[kept].mean()
         ...     return lambda image: {"distance": (image.flatten(1).mean(1) - mean).abs().numpy()}
-        >>> cross_fitted(torch.tensor([0.0, 1.0, 5.0]).view(3, 1, 1, 1), ["a", "b", "c"], fit)["distance"].tolist()
+        >>> cross_fitted(images, ["a", "b", "c"], fit)["distance"].tolist()
         [3.0, 1.5, 4.5]
     """
     fold = folds(patient)
     if len(set(fold.tolist())) < 2:
         raise UserError("evaluation.reference=crossfit needs training normals of two patients or more; use validation")
     found: dict[str, Floats] = {}
-    for number in range(fold.max() + 1):
+    for number in range(count := int(fold.max()) + 1):
         held_out = fold == number
-        for name, scores in fit(images[~held_out])(images[held_out]).items():
+        for name, scores in fit(~held_out)(images[held_out]).items():
             found.setdefault(name, np.full(len(fold), np.nan))[held_out] = scores
+        progress(number + 1, count)
     return found

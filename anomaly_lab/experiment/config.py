@@ -59,7 +59,7 @@ class Evaluation:
             (what is silent is not looked at: .5), or such a quantile in (0, 1).
         reference: the normals that "normal_quantile" goes by: those of "validation", or with "crossfit" the training
             normals as well, each scored by a fit that has not seen its patient. Only for detectors that are fitted in
-            seconds (kernel methods without learnt features); the baselines then do the same.
+            seconds without learnt features (kde, ocsvm, svdd, pca, padim, local_nn); the baselines then do the same.
         replicates: number of bootstrap replicates for the confidence intervals.
         case_score: unit of the evaluation: "none" evaluates patches individually; the others evaluate cases by the
             "max" or the "mean" of their patches' scores, or by the mean of the highest `top_k` ("top_k").

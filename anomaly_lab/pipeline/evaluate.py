@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from anomaly_lab.callbacks.progress import Meter
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.baselines.baseline import Facts
@@ -161,7 +162,10 @@ def refuse_reference(evaluation: Evaluation, detector: Detector) -> None:
 
 
 def _cross_fitted(data: PatchDataModule, detector: Detector, about: Facts) -> tuple[np.ndarray, Scores]:
-    """Return the training rows, and their scores by fits of detector and baselines without them."""
+    """Return the training rows, and their scores by fits of detector and baselines without them.
+
+    A fit draws and augments its normals as the training did, so that what it never saw scores as new normals do.
+    """
     rows = data.rows["train"]
     if len(rows) > MAX_IMAGES:
         raise UserError(
@@ -170,12 +174,16 @@ def _cross_fitted(data: PatchDataModule, detector: Detector, about: Facts) -> tu
         )
     facts = {name: np.array(data.store.index.columns[name])[rows].tolist() for name in ("id", "patient")}
 
-    def fit(images: torch.Tensor) -> Score:
-        fitted, baselines = detector.refitted(images), Baselines.fit([images], about)
+    normals = torch.cat(list(data.images("train")))
+
+    def fit(kept: np.ndarray) -> Score:
+        images = normals[torch.from_numpy(kept)]
+        fitted = detector.refitted(data.first_batches(rows[kept], detector.schedule.iterations))
+        baselines = Baselines.fit([images], about)
         if isinstance(detector.rescored, MapScore):
             rule = detector.rescored.rule
-            normals = torch.split(images, data.scoring_batch_size) if rule.normals == "training" else data.images("val")
-            fitted.rescored = MapScore.fit(rule, fitted.score, normals, detector.device, data.images("val"))
+            shown = torch.split(images, data.scoring_batch_size) if rule.normals == "training" else data.images("val")
+            fitted.rescored = MapScore.fit(rule, fitted.score, shown, detector.device, data.images("val"))
 
         def score(others: torch.Tensor) -> dict[str, np.ndarray]:
             parts = torch.split(others, data.scoring_batch_size)
@@ -188,7 +196,8 @@ def _cross_fitted(data: PatchDataModule, detector: Detector, about: Facts) -> tu
 
         return score
 
-    scored = cross_fitted(torch.cat(list(data.images("train"))), facts["patient"], fit)
+    with Meter("cross-fitting", "fit") as meter:
+        scored = cross_fitted(normals, facts["patient"], fit, meter.show)
     own, terms = scored.pop(""), {name: scored.pop(TERM + name) for name in detector.terms}
     label, split = data.store.labels[rows], ["crossfit"] * len(rows)
     return rows, Scores(**facts, split=split, label=label, score=own, baselines=scored, components=terms)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from anomaly_lab.evaluation.baselines.fitted import Baselines
 from anomaly_lab.evaluation.crossfit import FOLDS, cross_fitted, folds
@@ -15,8 +14,8 @@ def test_no_fit_has_seen_the_patient_that_it_scores() -> None:
     number = np.array([int(name[1:]) for name in patient])
     images = torch.from_numpy(number).float().view(-1, 1, 1, 1)
 
-    def fit(others: Tensor):
-        seen = set(others.flatten().tolist())
+    def fit(kept: np.ndarray):
+        seen = set(images[torch.from_numpy(kept)].flatten().tolist())
         return lambda image: {"seen": np.array([float(value in seen) for value in image.flatten().tolist()])}
 
     assert cross_fitted(images, patient, fit)["seen"].tolist() == [0.0] * 60
@@ -38,11 +37,11 @@ def test_cross_fitted_normals_score_as_new_ones_do_and_trained_ones_lower() -> N
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(100, 1, 6, 6))).float()
     train, new = images[:60], images[60:]
 
-    def fit(others: Tensor):
-        fitted = Baselines.fit([others])
+    def fit(kept: np.ndarray):
+        fitted = Baselines.fit([train[torch.from_numpy(kept)]])
         return lambda image: {name: values.numpy() for name, values in fitted.scores([image]).items()}
 
     held_out = cross_fitted(train, [str(i) for i in range(60)], fit)["pca_32"].mean()
-    seen, unseen = (fit(train)(part)["pca_32"].mean() for part in (train, new))
+    seen, unseen = (fit(np.ones(60, bool))(part)["pca_32"].mean() for part in (train, new))
     assert seen < 0.5 * unseen
     assert held_out == pytest.approx(unseen, rel=0.35)

@@ -43,7 +43,7 @@ def test_a_refitted_detector_is_one_fitted_to_these_images_alone(name: str) -> N
     first.learn()
     state = torch.random.get_rng_state()
     assert first.refits
-    refitted = first.refitted(images[6:])
+    refitted = first.refitted([images[6:]])
     assert torch.equal(torch.random.get_rng_state(), state)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -74,6 +74,35 @@ def test_a_run_goes_by_all_its_normals_and_can_be_judged_again(tmp_path: Path) -
         run_commands.evaluate(str(run), ["scores=recorded", "evaluation.reference=validation"])
     run_commands.evaluate(str(run), ["evaluation.reference=validation"])
     assert not Scores.read(run / "scores.csv").of("crossfit").any()
+
+
+def test_a_fit_draws_and_augments_its_normals_as_the_training_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each normal once and as it is would be another method: what it never saw would score higher than new normals."""
+    write_headct(tmp_path / "headct")
+    gathered: list[list[torch.Tensor]] = []
+    learn, gather = detectors.KDE.learn, detectors.KDE.gather
+
+    def noted(self: detectors.KDE, image: torch.Tensor) -> None:
+        gathered[-1].append(image)
+        gather(self, image)
+
+    def learnt(self: detectors.KDE) -> None:
+        gathered.append([])
+        learn(self)
+
+    monkeypatch.setattr(detectors.KDE, "gather", noted)
+    monkeypatch.setattr(detectors.KDE, "learn", learnt)
+    gathered.append([])
+    engine.train(kde(tmp_path, "data.augment={flip: 0.5, degrees: 5.0}", "detector.samples=16"))
+    training, *refits = [torch.cat(images) for images in gathered if images]
+    assert len(refits) > 1
+    assert {images.shape for images in refits} == {training.shape}
+    as_they_are = {tuple(image.flatten().tolist()) for image in training} & {
+        tuple(image.flatten().tolist()) for images in refits for image in images
+    }
+    assert len(as_they_are) < len(training)  # another fold draws others, and augments them otherwise
 
 
 def test_a_gan_is_refused_before_it_is_trained(tmp_path: Path) -> None:

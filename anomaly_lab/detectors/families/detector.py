@@ -1,7 +1,7 @@
 """Detector: the interface of every method, and the bookkeeping that manual optimisation needs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import zip_longest
 from typing import Any, ClassVar
@@ -124,8 +124,8 @@ class Detector(pl.LightningModule, ABC):
         """Whether `refitted` works: the method is fitted in seconds, and nothing in it was trained beforehand."""
         return False
 
-    def refitted(self, image: Tensor) -> "Detector":
-        """Return a detector of the same settings fitted to other images [n, C, *S] in [-1, 1], for cross-fitting."""
+    def refitted(self, batches: Iterable[Tensor]) -> "Detector":
+        """Return a detector of the same settings fitted to other mini-batches [B, C, *S], for cross-fitting."""
         raise NotImplementedError(f"{type(self).__name__} takes longer than seconds to be fitted")
 
     def discriminator_output(self, image: Tensor) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Self
 
 import torch
@@ -60,15 +61,15 @@ class GatheringDetector(Detector):
         return len(self.phases()) == 1
 
     @torch.no_grad()
-    def refitted(self, image: Tensor) -> Self:
-        """Fit another one to images [n, C, *S], each gathered once; the process's random numbers are left alone."""
+    def refitted(self, batches: Iterable[Tensor]) -> Self:
+        """Fit another one to mini-batches [B, C, *S]; the process's random numbers are left alone."""
         with torch.random.fork_rng():
             torch.manual_seed(0)
             other = type(self)(**self.hparams).to(self.device).eval()
             for name in self.fixed:
                 setattr(other, name, getattr(self, name))
             torch.manual_seed(0)
-            for part in torch.split(image, self.settings.batch_size):
-                other.gather(part.to(self.device))
+            for image in batches:
+                other.gather(image.to(self.device))
             other.learn()
         return other

@@ -47,7 +47,7 @@ def test_it_is_not_ready_before_it_is_fitted() -> None:
 
 
 def test_another_one_is_fitted_to_other_images_alone() -> None:
-    other = Mean().refitted(torch.arange(6.0).view(6, 1, 1, 1) / 10)
+    other = Mean().refitted(torch.split(torch.arange(6.0).view(6, 1, 1, 1) / 10, 4))
     assert (other.seen, other.fits) == ([4, 2], 1)
     assert other.mean.value == pytest.approx(0.25)
 
