@@ -22,6 +22,7 @@ from anomaly_lab.networks.pretrained import Normalisation
 from anomaly_lab.types import Batch, Range, UserError
 
 MIN_DIVERSITY = 0.4  # as a fraction of the training images' mean pairwise distance; below it the generator collapsed
+SSIM_MARGIN = 5  # pixels by which its Gaussian reaches beyond a pixel
 CHUNK = 64  # images per forward pass
 
 
@@ -157,7 +158,7 @@ def _reconstruction(data: PatchDataModule, scored: Columns) -> dict[str, Any]:
         return {}
     validation = np.isin(scored["row"], data.rows["val"])
     means = {name: float(scored[name][validation].mean()) for name in ("ssim", "reconstruction_error")}
-    return means | {"held_out": int(validation.sum())}
+    return {name: value for name, value in means.items() if math.isfinite(value)} | {"held_out": int(validation.sum())}
 
 
 def _subset(data: PatchDataModule, split: str, at_most: int) -> Tensor:
@@ -210,7 +211,9 @@ def _overfitting(train: float, validation: float, fake: float) -> float:
 
 
 def _ssim(reconstruction: Tensor, image: Tensor) -> Tensor:
-    """Return the SSIM [n] of each image [n, C, *S] in [-1, 1] and its reconstruction."""
+    """Return the SSIM [n] of each image [n, C, *S] in [-1, 1] and its reconstruction; NaN where a side is below 6."""
+    if min(image.shape[2:]) <= SSIM_MARGIN:
+        return torch.full((len(image),), math.nan)
     value = ssim(reconstruction, image, data_range=2.0, reduction="none")
     assert isinstance(value, Tensor)
     return value

@@ -1,7 +1,8 @@
 """Deep SVDD: an encoder is trained to map normal images into the smallest sphere around a fixed centre.
 
 Ruff, Vandermeulen, Görnitz, Deecke, Siddiqui, Binder, Müller, Kloft 2018, ICML. φ, c, R, nu as in the paper. The
-defaults are sizes and settings of the authors' code for MNIST: twice 150 passes over 270 mini-batches of 200.
+defaults are sizes and settings of the authors' code for MNIST: twice 150 passes over mini-batches of 200, here the 270
+of nine digits (≠ code, which trains on one digit, some 30 mini-batches a pass).
 """
 
 from typing import Annotated, Literal

@@ -431,7 +431,8 @@ class HQAnoGAN(GenerativeDetector):
             image_of_all_ranks = torch.as_tensor(self.all_gather(image)).reshape(-1, *image.shape[1:])
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 found = self.measured(image_of_all_ranks.float())
-                fold = (image_of_all_ranks.double().flatten(1).sum(1) * 4096).floor().long() % 2
+                rows = None if self.batch_rows is None else torch.as_tensor(self.all_gather(self.batch_rows)).flatten()
+                fold = halves(image_of_all_ranks, rows)
             start = (self.iterations_done - self.schedule.span("gather").start) * len(image_of_all_ranks)
             self.normality.gather(found.codes, found.distances, found.maps, fold, start)
         if self.iterations_done + 1 == self.schedule.iterations:
@@ -467,3 +468,17 @@ class HQAnoGAN(GenerativeDetector):
         excess = (found.maps - self.normality.map).clamp_min(0)
         anomaly_map = gaussian_blur(excess, [2 * reach + 1] * 2, [sigma] * 2)
         return Prediction(score, anomaly_map, found.reconstruction, components=components)
+
+
+def halves(image: Tensor, rows: Tensor | None) -> Tensor:
+    """Return the half, 0 or 1, of each image [B, C, H, W]: the same for all augmented copies of a picture.
+
+    Args:
+        image: by whose pixels, which tell a picture from its copies, it goes where no rows are known.
+        rows: of the store, [B].
+
+    Examples:
+        >>> halves(torch.rand(3, 1, 8, 8), rows=torch.tensor([3, 8, 3])).tolist()
+        [1, 0, 1]
+    """
+    return (image.double().flatten(1).sum(1) * 4096).floor().long() % 2 if rows is None else rows % 2

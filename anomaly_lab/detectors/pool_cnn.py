@@ -1,7 +1,7 @@
 """Two-class CNN between normals and the fake pool: the ablation of adGAN that trains its critic with cross-entropy.
 
-Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. The paper does not state optimiser and length; here they are
-adGAN's.
+Shen, Chen, Wang, Zhang 2020, IEEE Access 8, table 5. The paper does not state optimiser and length; here length and
+learning rate are adGAN's, and Adam has its usual β.
 """
 
 from typing import Annotated

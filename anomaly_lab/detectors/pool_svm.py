@@ -106,6 +106,10 @@ class PoolSVM(FeatureBankDetector, WassersteinDetector):
             self.step_optimizer("critic", self.critic_loss, real)
         self.step_optimizer("generator", self.generator_loss, real)  # lines 7-9; the callback `fakepool` does 10-12
 
+    def gather(self, image: Tensor) -> None:
+        """Gather normals up to `samples`: what is left of the bank is for as many images of the pool."""
+        super().gather(image[: self.settings.samples - self.machine.gathered])
+
     def learn(self) -> None:
         """Add as many images of the pool as there are gathered normals, and fit the SVM that separates the two.
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anomaly_lab.networks.stages import unrounded
+
 BOTTOM = 4  # side of the smallest feature map
 SLOPE = 0.2
 
@@ -100,8 +102,7 @@ class AdGANCritic(nn.Module):
         return h.flatten(1)
 
     def forward(self, image: Tensor) -> Tensor:
-        score: Tensor = self.last(self.features(image))
-        return score.squeeze(1)
+        return unrounded(self.last, self.features(image))
 
     def slope(self, image: Tensor) -> Tensor:
         """Return the gradient of the outputs with respect to their images, [B, C, S, S], with a graph for the weights.

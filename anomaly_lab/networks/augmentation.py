@@ -112,6 +112,8 @@ class ADA(_Drawn):
         self.is_fixed = False
 
     def track(self, signs: Tensor) -> None:
+        if self.is_fixed:
+            return
         self.seen += torch.stack([signs.sum(), signs.new_full((), len(signs))])
 
     def fix(self, p: float) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anomaly_lab.networks.blocks import DownBlock, UpBlock, initialise
 from anomaly_lab.networks.convolution import Conv2d
+from anomaly_lab.networks.stages import unrounded
 
 BOTTOM = 4  # side of the smallest feature map
 
@@ -116,8 +117,7 @@ class ResNetCritic(ResNetTrunk):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        score: Tensor = self.last(self.features(image))
-        return score.squeeze(1)
+        return unrounded(self.last, self.features(image))
 
 
 class ResNetEncoder(ResNetTrunk):

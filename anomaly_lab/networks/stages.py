@@ -1,8 +1,9 @@
-"""Building blocks of networks with power-of-two stages: channels per stage and DCGAN's initialisation."""
+"""Building blocks of networks with power-of-two stages: channels per stage, DCGAN's weights, a critic's output."""
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 BOTTOM = 4  # side of the smallest feature map
 
@@ -44,3 +45,20 @@ def initialise(network: nn.Module) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def unrounded(last: nn.Linear, h: Tensor) -> Tensor:
+    """Return a critic's outputs [B] for features [B, F], in float32 under autocast.
+
+    A Wasserstein critic's outputs may lie anywhere, at 70 as well as at 0, and bfloat16 has steps of .5 there:
+    distances and spreads of outputs that were rounded are coarse.
+
+    Examples:
+        >>> layer = nn.Linear(4, 1)
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     layer(torch.zeros(2, 4)).dtype, unrounded(layer, torch.zeros(2, 4)).dtype
+        (torch.bfloat16, torch.float32)
+    """
+    with torch.autocast(h.device.type, enabled=False):
+        score: Tensor = last(h.to(last.weight))
+    return score.squeeze(1)

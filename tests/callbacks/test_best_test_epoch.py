@@ -142,3 +142,9 @@ def test_a_resumed_training_chooses_alike(
 def test_it_refuses_what_it_cannot_choose_by(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="validation normals"):
         engine.train(settings(tmp_path, SWITCH, "data.split.val_fraction=0"))
+
+
+def test_a_training_without_any_test_auroc_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(best_test_epoch, "_test_auroc", lambda *_: float("nan"))
+    with pytest.raises(UserError, match="no epoch had a test AUROC"):
+        engine.train(settings(tmp_path, SWITCH))

@@ -179,6 +179,15 @@ def test_copies_of_held_out_normals_alone_are_judged(tmp_path: Path) -> None:
     assert ended(tmp_path, Known(None), perfect)["ssim"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("shape", [(4, 16, 16), (16, 5)])
+def test_of_what_is_too_thin_for_ssim_the_error_alone_is_measured(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    image = torch.rand(6, 1, *shape)
+    batch = [(Prediction(torch.zeros(6), None, image + 0.5), Batch(image=image, row=torch.arange(6)))]
+    facts = ended(tmp_path, Known(None), batch)
+    assert "ssim" not in facts
+    assert facts["reconstruction_error"] == pytest.approx(0.25, rel=1e-5)
+
+
 def test_a_method_that_is_no_gan_leaves_no_facts(tmp_path: Path) -> None:
     assert ended(tmp_path, Known(None)) == {}
 

@@ -13,7 +13,7 @@ from torchvision.models import squeezenet1_0
 from toys import Fit, Toy, ToyData, auroc, train
 
 from anomaly_lab.detectors import hq_anogan
-from anomaly_lab.detectors.hq_anogan import HQAnoGAN
+from anomaly_lab.detectors.hq_anogan import HQAnoGAN, halves
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.experiment.checkpoint_files import CheckpointFiles
 from anomaly_lab.losses.perceptual import perceptual_distance
@@ -337,6 +337,12 @@ def test_a_map_is_what_exceeds_that_of_normals(fit: Fit, pictures: Tensor) -> No
     assert found[4].mean().item() == pytest.approx(
         (expected[4] - expected[5]).clamp_min(0).mean().item(), rel=0.2
     )  # but for the blur
+
+
+def test_all_copies_of_a_picture_belong_to_one_half(pictures: Tensor) -> None:
+    """The deviation of styles is then that of pictures that the axes have not seen, however they are augmented."""
+    assert halves(pictures[:4], torch.tensor([3, 8, 3, 5])).tolist() == [1, 0, 1, 1]
+    assert torch.equal(halves(pictures, None), halves(pictures.clone(), None))
 
 
 def test_truncation_draws_towards_the_mean(fit: Fit, pictures: Tensor) -> None:

@@ -42,12 +42,12 @@ def test_half_of_what_it_learns_from_is_the_pools(fit: Fit, tmp_path: Path) -> N
     assert score[0] > 0 > score[1]
 
 
-def test_the_last_whole_batch_of_normals_may_be_more_than_asked(fit: Fit, tmp_path: Path) -> None:
-    """45 asked for in batches of 10: 50 normals, and what room is left, 40, for the pool."""
+def test_no_more_normals_are_gathered_than_asked_for(fit: Fit, tmp_path: Path) -> None:
+    """45 in batches of 10: half of the last one, and as many of the pool."""
     detector = tiny(samples=45)
     detector.pool = fake_pool.filled(tmp_path / "pool", torch.full((3, 1, 32, 32), -1.0))
     fit(detector, torch.ones(4, 1, 32, 32), batch_size=10)
-    assert detector.machine.rows.mean(1).tolist() == [1.0] * 50 + [0.0] * 40
+    assert detector.machine.rows.mean(1).tolist() == [1.0] * 45 + [0.0] * 45
 
 
 def test_each_phase_moves_its_own_networks(fit: Fit) -> None:

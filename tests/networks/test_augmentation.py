@@ -272,3 +272,13 @@ def test_a_checkpoint_holds_what_p_needs_and_nothing_of_it_is_a_weight() -> None
     assert not DiffAugment().state_dict()
     assert set(ADA().state_dict()) == {"p", "seen"}
     assert not list(ADA().parameters())
+
+
+def test_a_fixed_probability_counts_no_signs() -> None:
+    """Nothing would ever set the count to 0 again, and several processes add theirs up: it grew to infinity."""
+    ada = ADA()
+    ada.fix(0.3)
+    for _ in range(3):
+        ada.track(torch.ones(8))
+        ada.adapt(share=0.1)
+    assert (ada.p.item(), ada.seen.tolist()) == (pytest.approx(0.3), [0.0, 0.0])

@@ -100,6 +100,9 @@ class Detector(pl.LightningModule, ABC):
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
         self.iterations_done = 0  # value of the buffer, readable without waiting for the device
         self._stepping = ""
+        self.batch_rows: Tensor | None = (
+            None  # of the store, [minibatches, B], that this iteration draws; None where none are known
+        )
         self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []  # networks and their compiled forward passes
         self.tracked: dict[str, list[Tensor]] = {}  # values since the last flush, for the record
 
@@ -270,6 +273,7 @@ class Detector(pl.LightningModule, ABC):
                 network.train(is_trained)
         shared, compiled = self._shared_draws(batch["image"].shape[1]), self._compiled_networks()
         targets = (batch["target"],) if self.supervised else ()
+        self.batch_rows = batch.get("row")
         with shared, compiled, rounding(self.device, strict=False):
             getattr(self, f"{phase.name}_step")(batch["image"], *targets)
         self.iteration += 1
@@ -299,7 +303,7 @@ class Detector(pl.LightningModule, ABC):
             for name in self.networks:
                 self.get_submodule(name).requires_grad_(name == network)
             self._stepping = network
-        for parts in zip(*(batch.chunk(self.accumulate) for batch in batches), strict=True):
+        for parts in zip(*(batch.tensor_split(self._parts(len(batch))) for batch in batches), strict=True):
             value = loss(*parts) * (len(parts[0]) / len(batches[0]))
             with torch.autocast(self.device.type, enabled=False):  # gradient penalties need float32
                 self.manual_backward(value)
@@ -312,8 +316,15 @@ class Detector(pl.LightningModule, ABC):
         if self.trainer.world_size == 1:
             return nullcontext()
         rows = {batch_size, *self.drawn_rows(batch_size)}
-        sizes = rows | {len(part) for n in rows for part in torch.empty(n).chunk(self.accumulate)}
+        sizes = rows | {len(part) for n in rows for part in torch.empty(n).tensor_split(self._parts(n))}
         return SharedDraws(self.trainer.global_rank, self.trainer.world_size, sizes)
+
+    def _parts(self, n: int) -> int:
+        """Return the number of parts that n images are split into; batch norm of vectors needs two images in each."""
+        if self.accumulate == 1:
+            return 1
+        fewest = 2 if any(isinstance(module, nn.BatchNorm1d) for module in self.modules()) else 1
+        return max(1, min(self.accumulate, n // fewest))
 
     def drawn_rows(self, batch_size: int) -> set[int]:
         """Return the numbers of rows, besides `batch_size` itself, for which a step draws noise or drops out.

@@ -180,6 +180,26 @@ def test_accumulation_equals_one_large_batch(fit: Fit, accumulate: int) -> None:
     torch.testing.assert_close(summed.near.weight, once.near.weight)
 
 
+@pytest.mark.parametrize(
+    ("images", "accumulate", "normalised", "sizes"),
+    [
+        (16, 5, False, [4, 3, 3, 3, 3]),  # as many as asked for
+        (5, 4, False, [2, 1, 1, 1]),
+        (5, 4, True, [3, 2]),  # batch norm of a single vector would fail
+        (3, 4, True, [3]),
+        (3, 8, False, [1, 1, 1]),
+    ],
+)
+def test_parts_are_nearly_equal_and_large_enough(
+    images: int, accumulate: int, normalised: bool, sizes: list[int]
+) -> None:
+    detector = Shift()
+    if normalised:
+        detector.far = nn.Sequential(detector.far, nn.BatchNorm1d(1))
+    detector.accumulate = accumulate
+    assert [len(part) for part in torch.empty(images).tensor_split(detector._parts(images))] == sizes
+
+
 def test_clipping_bounds_the_step(fit: Fit) -> None:
     detector = Shift(lr=1.0)
     detector.clip_norm = 0.01
