@@ -24,6 +24,32 @@ capital := A% B% C% D% E% F% G% H% I% J% K% L% M% N% O% P% Q% R% S% T% U% V% W% 
 typed = $(if $(filter command,$(origin $(1))),$(call quote,$(1)=$(value $(1))))
 OVERRIDES = $(foreach key,$(sort $(filter-out $(capital) -% .%,$(.VARIABLES))),$(call typed,$(key)))
 
+# Capital words of each target. Any other one is refused: passed over in silence, DRY_RUN=1 would train a whole study.
+takes.show := EXP
+takes.data := EXP DATA VERIFY
+takes.train := EXP INTO
+takes.resume := RUN DATA_ROOT ACCEPT_CHANGED_DATA
+takes.evaluate := RUN CHECKPOINT DATA_ROOT ACCEPT_CHANGED_DATA
+takes.quality := RUN DATA_ROOT ACCEPT_CHANGED_DATA
+takes.predict := RUN INPUT OUT MASKS OVERWRITE ANYWAY
+takes.export := RUN FORMAT OUT
+takes.serve := RUN
+takes.card := RUN
+takes.report := RUN
+takes.study := STUDY DATA DRY PAGE STATUS
+takes.tune := EXP
+takes.bench := PEER SECTION OUT
+takes.docker := TORCH_INDEX IMAGE
+everywhere := PYTHON TRUST VENV ANOMALY_% CUDA_% MKL_% MLFLOW_% NCCL_% OMP_% TORCH_% WANDB_%  # the latter for programs
+goals := $(or $(MAKECMDGOALS),help)
+taken := $(foreach goal,$(goals),$(takes.$(goal)))
+given := $(foreach word,$(filter $(capital),$(.VARIABLES)),$(if $(filter command,$(origin $(word))),$(word)))
+ifndef SETTING_UP
+ifneq ($(filter-out $(taken) $(everywhere),$(given)),)
+$(error make $(goals) takes no $(filter-out $(taken) $(everywhere),$(given)); it takes $(or $(taken),no such word))
+endif
+endif
+
 # Packages whose classes experiments and runs may name, beside anomaly_lab: TRUST=mygan.
 ifdef TRUST
 export ANOMALY_TRUST := $(TRUST)
@@ -97,14 +123,15 @@ predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [O
 
 export: $(STAMP)  ## write a run as a model that needs no torch: make export RUN=runs/… [FORMAT=onnx|pt2] [OUT=folder]
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab export $(call quote,$(RUN)) $(if $(FORMAT),--format $(call quote,$(FORMAT))) $(if $(OUT),--out $(call quote,$(OUT)))
+	@$(RUNNER) -m anomaly_lab export $(call quote,$(RUN)) $(if $(FORMAT),--format $(call quote,$(FORMAT))) $(if $(OUT),--out $(call quote,$(OUT))) $(OVERRIDES)
+
 serve: $(STAMP)  ## score uploads: make serve RUN=runs/… [host=127.0.0.1 port=8000]; needs pip install 'anomaly_lab[serve]'
 	$(need_run)
 	@$(RUNNER) -m anomaly_lab serve $(call quote,$(RUN)) $(OVERRIDES)
 
 card: $(STAMP)  ## write a run's model_card.md and claim.md: make card RUN=runs/…
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab card $(call quote,$(RUN))
+	@$(RUNNER) -m anomaly_lab card $(call quote,$(RUN)) $(OVERRIDES)
 
 report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)

@@ -19,10 +19,8 @@ def main() -> None:
     asked = parser.parse_args()
 
     scorer = al.load(asked.run)
-    if scorer.threshold is None:
-        print("no threshold and no p-values: the run has no validation normals")
-    else:
-        print(f"threshold {scorer.threshold:.4g}, from {len(scorer.normals)} validation normals")
+    known = "no threshold" if scorer.threshold is None else f"threshold {scorer.threshold:.4g}"
+    print(f"{known}; {len(scorer.normals)} validation normals to compare with")
     for path in asked.scans:
         scored = scorer.score(path)
         judged = "" if scored.p_value is None else f", p {scored.p_value:.2f}"

@@ -157,8 +157,29 @@ def test_make_hands_every_override_over_as_it_was_typed(front_door: Path):
         "name=it's; `id`",
         "root=${oc.env:X}/y",
     ]
-    done = make(front_door, "train", "EXP=toy", "PYTHON=python3", "RUN=x", "INPUT=y", "OUT=z", "PEER=p", *typed)
+    done = make(front_door, "train", "EXP=toy", "PYTHON=python3", "OMP_NUM_THREADS=1", *typed)
     assert done.stdout.splitlines() == ["train", "toy", *typed]
+
+
+@pytest.mark.parametrize(
+    ("words", "stray"),
+    [
+        (["study", "STUDY=x", "DRY_RUN=1"], "DRY_RUN; it takes STUDY DATA DRY PAGE STATUS"),
+        (["predict", "RUN=r", "INPUT=i", "MASK=m"], "MASK; it takes RUN INPUT OUT MASKS OVERWRITE ANYWAY"),
+        (["predict", "RUN=r", "INPUT=i", "CHECKPOINT=c"], "CHECKPOINT; it takes RUN"),
+        (["resume", "RUN=r", "DATAROOT=d"], "DATAROOT; it takes RUN DATA_ROOT ACCEPT_CHANGED_DATA"),
+        (["runs", "RUNS=folder"], "RUNS; it takes no such word"),
+    ],
+)
+def test_make_refuses_a_capital_word_that_it_would_pass_over(front_door: Path, words: list[str], stray: str):
+    done = make(front_door, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"make {words[0]} takes no {stray}" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["export", "card", "report", "serve", "quality", "evaluate"])
+def test_make_hands_words_of_no_target_over_to_be_answered(front_door: Path, verb: str):
+    assert make(front_door, verb, "RUN=r", "format=pt2").stdout.splitlines() == [verb, "r", "format=pt2"]
 
 
 @pytest.mark.parametrize("word", ["DATA=headct", "EXP=headct"])

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.experiment.compose import read
-from anomaly_lab.experiment.record import read_metrics, read_provenance
+from anomaly_lab.experiment.record import read_metrics, read_provenance, remarks_of
 from anomaly_lab.reports import images
 from anomaly_lab.reports.gallery import read_gallery
 from anomaly_lab.reports.html import without_folders
@@ -203,7 +203,7 @@ def caveats_of(run: Path) -> tuple[str, ...]:
     provenance = read_provenance(run)
     caveats = [
         *(provenance.get("detector") or {}).get("caveats", []),
-        *(provenance.get("data") or {}).get("remarks", []),
+        *remarks_of(provenance.get("data") or {}),
     ]
     if provenance.get("source") == "twin":
         caveats.insert(0, "synthetic twin: the images are generated, not from patients")

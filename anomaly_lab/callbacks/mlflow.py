@@ -102,6 +102,4 @@ class MLflow(Mirror):
             if isinstance(value, str):
                 self.client.set_tag(self.run_id, key, value[:LONGEST])
         self.client.set_tag(self.run_id, "caveats", "; ".join(caveats)[:LONGEST])
-        if (run / "report.html").is_file():
-            self.client.log_artifact(self.run_id, str(run / "report.html"))
         super().end(run, summary, caveats)

@@ -81,6 +81,7 @@ CROSSING = (
 Role = Literal["scan", "mask", "other"]  # of a file, for a data set that it is no part of
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the training images may take
 MAX_LISTED = 200  # cases in no split that are named; all are counted
+MAX_CONCERNED = 20  # cases that a remark is about, of which so many are recorded
 MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation
 
 
@@ -790,6 +791,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         rows_of = whole(self.rows)
         count = {name: Counter(labels[rows].tolist()) for name, rows in rows_of.items()}
         found = audit(self.store, {"": np.arange(len(labels))} if self.unsplit else rows_of, self.declared)
+        of_scans = remarks(self.store.scans())
         return {
             "name": self.name,
             "source": self.source,
@@ -809,10 +811,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             "left_out": dict(self.left_out.most_common()),
             "in_no_split": self._in_no_split(),
             "remarks": [
-                *remarks(self.store.scans()),
+                *(remark.text for remark in of_scans),
                 *self._remarks_on_classes(),
                 *leaks(found, grouped=bool(self.grouping)),
             ],
+            "concerned": {remark.text: list(remark.cases[:MAX_CONCERNED]) for remark in of_scans if remark.cases},
             "audit": found,
             **({"groups": self.grouping} if self.grouping else {}),
             **({"classes": self._facts_of_classes()} if self.labelling else {}),

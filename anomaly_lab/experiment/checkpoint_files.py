@@ -129,7 +129,9 @@ def final(run: Path, facts: Mapping[str, Any], asked: str | None = None) -> Path
         return chosen
     own = (path.name for path in files if path != chosen and _is_intact(path) and _belongs(path, run_ids(facts)))
     intact = next(own, None)
-    other = f", or take another one, which the record will say: --checkpoint {intact}" if intact else ""
+    other = (
+        f", or take another one, which the record will say: make evaluate RUN=… CHECKPOINT={intact}" if intact else ""
+    )
     raise UserError(f"{fault}; restore it from a copy of the run folder{other}")
 
 

@@ -5,6 +5,7 @@ The types below name what readers rely on; a record may say more, and a run that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -12,6 +13,10 @@ from typing import Annotated, Any, Literal, TypedDict
 from anomaly_lab.experiment.json_types import check as check
 from anomaly_lab.experiment.run_folder import in_current_words, read_json
 from anomaly_lab.types import Range, UserError
+
+NAMED = 5  # cases that are named
+_NAMES = re.compile(r" \(.*\)(?=: )")  # in remarks of older versions
+_FIRST = re.compile(r" \((?:.*?, …|.*?)\)(?=, \d|$)")  # in changes of older versions
 
 Name = str | None
 Number = float | None
@@ -137,6 +142,8 @@ class DataFacts(TypedDict, total=False):
     official: dict[str, Whole]
     skipped: list[dict[str, str]]
     in_no_split: Listed
+    remarks: list[str]
+    concerned: dict[str, list[str]]
     groups: Groups
     audit: Audit
 
@@ -179,12 +186,18 @@ class Started(TypedDict, total=False):
     caveats: list[str]
 
 
-class Change(TypedDict):
-    """A change of the data that the user accepted."""
+class Accepted(TypedDict):
+    """A change of the data that the user accepted; `changes` names no case."""
 
     at: str
     verb: str
     changes: str
+
+
+class Change(Accepted, total=False):
+    """What else is recorded of it: `named` is the same with names of cases."""
+
+    named: str
 
 
 class Provenance(TypedDict, total=False):
@@ -527,6 +540,48 @@ def read_metrics(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:
     path, remedy = run / "metrics.json", f"write it again: make evaluate RUN={run}"
     content = in_current_words(read_json(path, remedy))
     return _read(path, content, Metrics, needs if content else (), remedy)
+
+
+def remarks_of(data: Mapping[str, Any], named: bool = False) -> list[str]:
+    """Return what a run, or a data sheet, remarks on its data.
+
+    Args:
+        data: facts of the data.
+        named: whether to name the cases that a remark is about: on this machine and in the run folder alone.
+
+    Examples:
+        >>> data = {"remarks": ["2 scans not cropped: look."], "concerned": {"2 scans not cropped: look.": ["a", "b"]}}
+        >>> remarks_of(data), remarks_of(data, named=True)
+        (['2 scans not cropped: look.'], ['2 scans not cropped: look. They are a, b.'])
+        >>> remarks_of({"remarks": ["2 scans not cropped (a, b): look."]})  # of an older version
+        ['2 scans not cropped: look.']
+    """
+    remarks, concerned = data.get("remarks") or [], data.get("concerned")
+    if concerned is None:
+        return list(remarks) if named else [_NAMES.sub("", remark) for remark in remarks]
+    if not named:
+        return list(remarks)
+    return [_with_names(remark, concerned.get(remark) or []) for remark in remarks]
+
+
+def _with_names(remark: str, cases: list[str]) -> str:
+    some = ", ".join(cases[:NAMED]) + ", …" * (len(cases) > NAMED)
+    return f"{remark} {'They are' if len(cases) > 1 else 'It is'} {some}." if cases else remark
+
+
+def changes_of(change: Mapping[str, Any], named: bool = False) -> str:
+    """Return how the data had changed when somebody accepted it.
+
+    Args:
+        change: an element of `accepted_changes`.
+        named: as in `remarks_of`.
+
+    Examples:
+        >>> change = {"changes": "2 added (a.png, …), 1 removed (b.png)"}  # of an older version
+        >>> changes_of(change), changes_of(change, named=True)
+        ('2 added, 1 removed', '2 added (a.png, …), 1 removed (b.png)')
+    """
+    return str(change.get("named") or change["changes"]) if named else _FIRST.sub("", str(change["changes"]))
 
 
 def _read(path: Path, content: dict[str, Any], kind: Any, needs: Collection[str], remedy: str) -> dict[str, Any]:

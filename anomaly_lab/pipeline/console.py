@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from anomaly_lab.experiment.record import remarks_of
 from anomaly_lab.pipeline.cost import GPU_OPERATIONS
 from anomaly_lab.reports import decisions
 from anomaly_lab.reports.charts import BASELINE_NAMES, figure
@@ -152,7 +153,7 @@ def announce_data(facts: dict[str, Any]) -> None:
     if out := facts.get("in_no_split", {}).get("count"):
         some = ", ".join(facts["in_no_split"]["ids"][:5]) + (", …" if out > 5 else "")
         say(f"data: in no split, neither trained on nor judged: {out} ({some})")
-    for remark in facts["remarks"]:
+    for remark in remarks_of(facts, named=True):
         warn(remark)
     audit = facts["audit"]
     pairs = [(kind, pair) for kind in ("identical", "near_identical") for pair in audit[kind]]

@@ -155,8 +155,10 @@ def note_data(run: Path, data: PatchDataModule, verb: str, asked: DataAsked) -> 
         run_folder.update_provenance(run, data=facts["data"] | {"root": root, "moved_from": before})
     fingerprints = data.store.fingerprints
     if asked.accept_changes and (data.changes or facts["data"].get("fingerprint") not in fingerprints):
-        text = str(data.changes) or "the fingerprint differs, and the split was drawn anew"
+        text = data.changes.counted or "the fingerprint differs, and the split was drawn anew"
         entry = {"at": run_folder.now(), "verb": verb, "changes": text}
+        if data.changes:
+            entry["named"] = str(data.changes)
         run_folder.update_provenance(run, accepted_changes=[*facts.get("accepted_changes", []), entry])
 
 

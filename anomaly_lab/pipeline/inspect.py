@@ -42,6 +42,7 @@ SHARED = (
     "skipped",
     "left_out",
     "remarks",
+    "concerned",
     "audit",
     "classes",
     "in_no_split",

@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment
 from numpy.typing import NDArray
 
+from anomaly_lab.experiment.record import remarks_of
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.reports import html, images, likeness, shortcuts
 from anomaly_lab.reports.charts import Panel, figure, rate
@@ -175,7 +176,7 @@ def banners(sheet: Sheet) -> list[Banner]:
             "class were not checked."
         )
         notices.append(Banner("note", "Part of the official data set", text))
-    notices += [Banner("warning", "Read with care", remark) for remark in facts["remarks"]]
+    notices += [Banner("warning", "Read with care", remark) for remark in remarks_of(facts, named=True)]
     notices += shortcuts.banners(sheet.shortcuts)
     if facts["unsplit"]:
         text = f"The data could not be split: {facts['unsplit']}."

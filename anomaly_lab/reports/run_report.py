@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment
 
 from anomaly_lab.evaluation.baselines.fitted import kinds
+from anomaly_lab.experiment.record import changes_of, remarks_of
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.reports import charts, classes, confusion, decisions, html, images, likeness, shortcuts
 from anomaly_lab.reports.charts import Row
@@ -91,7 +92,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             metrics=record.metrics,
             provenance=record.provenance,
             banners=[
-                *banners(record.provenance, record.metrics),
+                *banners(record.provenance, record.metrics, named=True),
                 *stalled(record.log),
                 *notice,
                 *classes.banners(of_classes),
@@ -123,12 +124,13 @@ def write_report(run: Path, finished: str | None = None) -> Path:
     return run / "report.html"
 
 
-def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]:
+def banners(provenance: dict[str, Any], metrics: dict[str, Any], named: bool = False) -> list[Banner]:
     """List the warnings and notes that stand at the top of the report.
 
     Args:
         provenance: content of provenance.json.
         metrics: content of metrics.json.
+        named: whether to name the cases that they are about, which stays in the run folder.
 
     Examples:
         >>> [banner.title for banner in banners({"source": "twin", "budget": "laptop"}, metrics={})]
@@ -144,7 +146,7 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
                 "lesions. The numbers show that the software works; they say nothing about clinical performance.",
             )
         )
-    of_data = (provenance.get("data") or {}).get("remarks", [])
+    of_data = remarks_of(provenance.get("data") or {}, named)
     for caveat in [*(provenance.get("detector") or {}).get("caveats", []), *of_data]:
         notices.append(Banner("warning", "Read with care", caveat))
     notices += likeness.banners((provenance.get("data") or {}).get("audit") or {})
@@ -156,8 +158,8 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any]) -> list[Banner]
     for change in provenance.get("accepted_changes", []):
         done = "resumed" if change["verb"] == "resume" else "evaluated"
         text = (
-            f"When the run was {done} ({change['at']}), its data were not those it began with: {change['changes']}. "
-            "What is left of the recorded split was used."
+            f"When the run was {done} ({change['at']}), its data were not those it began with: "
+            f"{changes_of(change, named)}. What is left of the recorded split was used."
         )
         notices.append(Banner("warning", "Changed data", text))
     if (choice := provenance.get("checkpoint") or {}).get("rule") == "asked for":

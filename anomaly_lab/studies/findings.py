@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anomaly_lab.experiment.record import remarks_of
 from anomaly_lab.metrics.comparison import (
     Agreement,
     DeLong,
@@ -237,7 +238,7 @@ class Findings:
         splits: dict[str, set[Repeat]] = {}
         for key, result in self.results.items():
             if key.dataset == dataset:
-                for remark in (result.facts.get("data") or {}).get("remarks") or ():
+                for remark in remarks_of(result.facts.get("data") or {}):
                     kind = re.sub(r"\d+", "#", remark)
                     first.setdefault(kind, remark)
                     splits.setdefault(kind, set()).add(key.repeat)

@@ -24,8 +24,16 @@ PROVENANCE = {
     "source": "twin",
     "budget": "smoke",
     "run": "toy/1",
-    "data": {"name": "headct", "fingerprint": "abc", "remarks": ["one side only"]},
+    "data": {
+        "name": "headct",
+        "fingerprint": "abc",
+        "remarks": ["one side only"],
+        "concerned": {"one side only": ["smith_01.png"]},
+    },
     "git": {"commit": "c0ffee"},
+    "accepted_changes": [
+        {"at": "2026", "verb": "evaluate", "changes": "1 removed", "named": "1 removed (smith_02.png)"}
+    ],
 }
 
 
@@ -59,12 +67,13 @@ def told(callback: Mirror, folder: Path, *, finished: bool = True) -> None:
     if finished:
         (folder / "metrics.json").write_text(json.dumps(RESULT))
         cases = {
-            "id": np.array(["a", "b"]),
+            "id": np.array(["smith_03.png", "smith_04.png"]),
             "kind": np.array(["tp", "fn"]),
             "image": np.zeros((2, 1, 4, 4), np.float32),
             "anomaly_map": np.ones((2, 1, 4, 4), np.float32),
             "anomaly_score": np.array([2.0, 0.5], np.float32),
         }
         np.savez(folder / "samples" / "gallery.npz", **cases)
+        (folder / "report.html").write_text("<td>smith_05.png</td>")
         callback.on_run_end(folder)
     assert callback.enabled

@@ -16,6 +16,7 @@ from anomaly_lab.callbacks.csv_table import CSVTable
 from anomaly_lab.callbacks.mirror import Mirror, caveats_of, exhibits_of, facts_of, summary_of
 from anomaly_lab.callbacks.mlflow import MLflow
 from anomaly_lab.callbacks.tensorboard import TensorBoard
+from anomaly_lab.callbacks.wandb import WandB
 
 
 def test_a_run_is_described_by_its_experiment_and_its_tags(run: Path) -> None:
@@ -112,3 +113,16 @@ def test_other_ranks_tell_nothing(run: Path) -> None:
     callback = CSVTable()
     callback.on_fit_start(SimpleNamespace(is_global_zero=False, default_root_dir=run), None)
     assert callback.logger is None
+
+
+@pytest.mark.parametrize("callback", MIRRORS)
+def test_no_dashboard_hears_the_name_of_a_case(callback: type[Mirror], run: Path, tmp_path: Path, monkeypatch) -> None:
+    """Files are often named after patients: ids stay in the run's own files, wherever the dashboard is."""
+    if callback is MLflow:
+        pytest.importorskip("mlflow")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "server").as_uri())
+    told(callback(mode="offline") if callback is WandB else callback(), run)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    knowing = {path for path in written if b"smith_" in path.read_bytes()}
+    assert knowing <= {run / name for name in ("provenance.json", "report.html", "samples/gallery.npz")}
+    assert len(written) > len([path for path in run.glob("*") if path.is_file()]) + 3

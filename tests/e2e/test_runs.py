@@ -177,7 +177,7 @@ def test_a_run_without_an_intact_checkpoint_is_not_judged(server: Server, traine
     done = server.run("evaluate", run)
     assert done.status == 2
     assert "is damaged" in done.said
-    assert "--checkpoint" not in done.said  # there is no other one to take
+    assert "CHECKPOINT=" not in done.said  # there is no other one to take
     assert checkpoint_files.newest(run) is None
 
 

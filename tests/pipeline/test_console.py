@@ -24,7 +24,8 @@ DATA = {
     "counts": {"train": {"normal": 8, "anomalous": 0}, "test": {"normal": 2, "anomalous": 3}},
     "skipped": ["x.png"],
     "left_out": {".gif": 2},
-    "remarks": ["1 anomalous scan with an empty mask (y.png)."],
+    "remarks": ["1 anomalous scan with an empty mask."],
+    "concerned": {"1 anomalous scan with an empty mask.": ["y.png"]},
     "audit": {"identical": [PAIR], "near_identical": [], "crossing": 1, "shared_patients": ["p"], "checked": 13},
 }
 
@@ -43,7 +44,7 @@ def test_data_are_counted_and_alike_pictures_named(capsys: pytest.CaptureFixture
     assert said(capsys) == [
         "data: train 8 normal + 0 anomalous, test 2 normal + 3 anomalous; 1 files skipped",
         "data: files of other kinds, left out: 2 .gif",
-        "1 anomalous scan with an empty mask (y.png).",
+        "1 anomalous scan with an empty mask. It is y.png.",
         "leakage audit: a [1] and b are identical (train / test)",
         "leakage audit: 13 pictures, 1 pairs and 1 patients across splits",
     ]

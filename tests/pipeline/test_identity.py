@@ -140,7 +140,7 @@ def test_added_pictures_are_refused_or_counted_and_never_used(base: Path) -> Non
     run_commands.evaluate(str(run), asked=DataAsked(accept_changes=True))
     assert (run / "scores.csv").read_bytes() == before
     (entry,) = facts(run)["accepted_changes"]
-    assert (entry["verb"], entry["changes"]) == ("evaluate", "12 added (013, …)")
+    assert (entry["verb"], entry["changes"], entry["named"]) == ("evaluate", "12 added", "12 added (013, …)")
     assert "12 added (013, …)" in (run / "report.html").read_text()
     run_commands.report(str(run))
     assert "Changed data" in (run / "report.html").read_text()
@@ -171,11 +171,11 @@ def test_a_damaged_last_checkpoint_is_not_replaced_in_silence(base: Path) -> Non
     run = the_run(base)
     newest, older = checkpoint_files.by_age(run / "checkpoints")
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
-    refused(run, rf"{newest.name} is damaged .*--checkpoint {older.name}")
+    refused(run, rf"{newest.name} is damaged .*CHECKPOINT={older.name}")
     with pytest.raises(UserError, match="is damaged"):
         Scorer.open(run)
     newest.unlink()
-    refused(run, rf"the checkpoint of its result.* is not there.*--checkpoint {older.name}|{newest.name} is not there")
+    refused(run, rf"the checkpoint of its result.* is not there.*CHECKPOINT={older.name}|{newest.name} is not there")
 
 
 def test_an_older_checkpoint_is_taken_only_if_asked_for_and_said(trained: Path, tmp_path: Path) -> None:

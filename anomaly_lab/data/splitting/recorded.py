@@ -54,8 +54,11 @@ class Changes:
         altered: cases whose label, pixels or mask changed.
 
     Examples:
-        >>> print(Changes(added=("c.png", "d.png"), removed=("a.png",)))
+        >>> changes = Changes(added=("c.png", "d.png"), removed=("a.png",))
+        >>> print(changes)
         2 added (c.png, …), 1 removed (a.png)
+        >>> changes.counted  # names no case
+        '2 added, 1 removed'
         >>> bool(Changes())
         False
     """
@@ -66,6 +69,12 @@ class Changes:
 
     def __bool__(self) -> bool:
         return any((self.added, self.removed, self.altered))
+
+    @property
+    def counted(self) -> str:
+        """The numbers alone, which may leave the machine."""
+        counts = ((name, len(getattr(self, name))) for name in ("added", "removed", "altered"))
+        return ", ".join(f"{number} {name}" for name, number in counts if number)
 
     def __str__(self) -> str:
         counts = ((name, getattr(self, name)) for name in ("added", "removed", "altered"))

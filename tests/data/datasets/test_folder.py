@@ -145,7 +145,8 @@ def test_an_empty_mask_of_an_anomalous_picture_is_said(make, root):
     data = make()
     data.setup()
     (remark,) = [each for each in data.facts()["remarks"] if "black on white" not in each]
-    assert remark.startswith("1 anomalous scan with an empty mask (crack/x.png)")
+    assert remark.startswith("1 anomalous scan with an empty mask: ")
+    assert data.facts()["concerned"][remark] == ["crack/x.png"]
 
 
 def test_the_settings_of_pictures_are_obeyed_and_known_to_the_store(make, tmp_path):
@@ -278,7 +279,8 @@ def test_a_lesion_that_has_no_pixel_left_is_said_and_counts_as_unknown(make, roo
     roles = dict(zip(columns["id"], columns["role"], strict=True))
     assert (roles["crack/x.png"], roles["crack/deep/er/y.png"]) == ("unmasked", "grid")
     (remark,) = data.facts()["remarks"]
-    assert remark.startswith("1 scan whose lesion is too small for a single pixel at this size (crack/x.png)")
+    assert remark.startswith("1 scan whose lesion is too small for a single pixel at this size: ")
+    assert data.facts()["concerned"][remark] == ["crack/x.png"]
 
 
 def test_a_list_tells_everything(make, root):
