@@ -147,19 +147,23 @@ def check_fingerprint(data: PatchDataModule, run: Path, facts: Mapping[str, Any]
 
 
 def note_data(run: Path, data: PatchDataModule, verb: str, asked: DataAsked) -> None:
-    """Record where the data lie now and which changes of them were accepted."""
+    """Record where the data lie now, and which changes of them were accepted in training and in the last evaluation."""
     facts = record.read_provenance(run)
     root = str(data.folder.absolute())
     before = facts["data"].get("root")
     if data.source == "real" and root != before:
         run_folder.update_provenance(run, data=facts["data"] | {"root": root, "moved_from": before})
     fingerprints = data.store.fingerprints
+    known = facts.get("accepted_changes", [])
+    accepted = [entry for entry in known if verb != "evaluate" or entry["verb"] != verb]  # results are of the last one
     if asked.accept_changes and (data.changes or facts["data"].get("fingerprint") not in fingerprints):
         text = data.changes.counted or "the fingerprint differs, and the split was drawn anew"
         entry = {"at": run_folder.now(), "verb": verb, "changes": text}
         if data.changes:
             entry["named"] = str(data.changes)
-        run_folder.update_provenance(run, accepted_changes=[*facts.get("accepted_changes", []), entry])
+        accepted.append(entry)
+    if accepted != known:
+        run_folder.update_provenance(run, accepted_changes=accepted)
 
 
 def refuse_tested_training(start: WarmStart, own: RecordedSplit, data: PatchDataModule) -> None:

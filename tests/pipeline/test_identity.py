@@ -144,6 +144,11 @@ def test_added_pictures_are_refused_or_counted_and_never_used(base: Path) -> Non
     assert "12 added (013, …)" in (run / "report.html").read_text()
     run_commands.report(str(run))
     assert "Changed data" in (run / "report.html").read_text()
+    shutil.rmtree(base / "headct")
+    write_headct(base / "headct")
+    run_commands.evaluate(str(run))  # of the files as they were: nothing is to be said of these results
+    assert facts(run)["accepted_changes"] == []
+    assert "Changed data" not in (run / "report.html").read_text()
 
 
 def test_a_stopped_run_goes_on_with_the_split_it_began_with(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
