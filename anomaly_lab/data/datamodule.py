@@ -25,6 +25,7 @@ from anomaly_lab.data.batches import (
     TrainingImages,
     chunks,
 )
+from anomaly_lab.data.facts import facts_of
 from anomaly_lab.data.preprocessing.augmentation import Augmentation
 from anomaly_lab.data.preprocessing.crop import VERSION as CROPS
 from anomaly_lab.data.preprocessing.crop import Crop, cropped
@@ -37,12 +38,10 @@ from anomaly_lab.data.readers.pictures import Rules
 from anomaly_lab.data.readers.scan import Scan
 from anomaly_lab.data.readers.tree import has_plain_name, name_of
 from anomaly_lab.data.splitting import likeness
-from anomaly_lab.data.splitting.audit import audit, leaks
-from anomaly_lab.data.splitting.classes import UNKNOWN, Classes, Coded, Labels
+from anomaly_lab.data.splitting.classes import Classes, Coded, Labels
 from anomaly_lab.data.splitting.recorded import Changes, RecordedSplit
 from anomaly_lab.data.splitting.rows import Limits, in_share, rows_of_splits, whole
 from anomaly_lab.data.splitting.splits import (
-    SPLITS,
     Split,
     SplitRule,
     refuse_divided,
@@ -56,7 +55,6 @@ from anomaly_lab.data.store.disk import disk_errors, fresh_folder, locked
 from anomaly_lab.data.store.index import Index
 from anomaly_lab.data.store.lazy import LazyStore
 from anomaly_lab.data.store.plan import StorePlan
-from anomaly_lab.data.store.remarks import remarks
 from anomaly_lab.data.store.store import Store, open_or_build
 from anomaly_lab.types import (
     Batch,
@@ -80,8 +78,6 @@ CROSSING = (
 )
 Role = Literal["scan", "mask", "other"]  # of a file, for a data set that it is no part of
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the training images may take
-MAX_LISTED = 200  # cases in no split that are named; all are counted
-MAX_CONCERNED = 20  # cases that a remark is about, of which so many are recorded
 MAX_VALIDATION_IMAGES = 512  # largest number of validation normals scored at each validation
 
 
@@ -787,76 +783,7 @@ class PatchDataModule(pl.LightningDataModule, ABC):
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about the data for the record and the report."""
-        labels, patients = self.store.labels, np.array(self.store.index.columns["patient"])
-        rows_of = whole(self.rows)
-        count = {name: Counter(labels[rows].tolist()) for name, rows in rows_of.items()}
-        found = audit(self.store, {"": np.arange(len(labels))} if self.unsplit else rows_of, self.declared)
-        of_scans = remarks(self.store.scans())
-        return {
-            "name": self.name,
-            "source": self.source,
-            "root": str(self.folder.absolute()),
-            "fingerprint": self.store.fingerprint,
-            "bits": 8 * self.store.images.dtype.itemsize,
-            "store": self.store.folder.name if self.stored else "none: pictures are read on demand",
-            "counts": {name: {"normal": count[name][0], "anomalous": count[name][1]} for name in SPLITS},
-            "patients": {name: len(np.unique(patients[rows])) for name, rows in rows_of.items()},
-            "split_rule": self._split_rule(),
-            "unsplit": self.unsplit,
-            "limits": self.limits,
-            "contamination": self.split_rule.contamination,
-            "census": self.counted,
-            "official": self.official,
-            "skipped": list(self.store.skipped),
-            "left_out": dict(self.left_out.most_common()),
-            "in_no_split": self._in_no_split(),
-            "remarks": [
-                *(remark.text for remark in of_scans),
-                *self._remarks_on_classes(),
-                *leaks(found, grouped=bool(self.grouping)),
-            ],
-            "concerned": {remark.text: list(remark.cases[:MAX_CONCERNED]) for remark in of_scans if remark.cases},
-            "audit": found,
-            **({"groups": self.grouping} if self.grouping else {}),
-            **({"classes": self._facts_of_classes()} if self.labelling else {}),
-        }
-
-    def _in_no_split(self) -> dict[str, Any]:
-        """Count and name the cases that the split leaves out."""
-        out = [] if self.unsplit else [case for case, split in self.split.items() if not split]
-        return {"count": len(out), "ids": out[:MAX_LISTED]}
-
-    def _facts_of_classes(self) -> dict[str, Any]:
-        """Return the classes to tell apart, and how many rows of each split are of each, are not, or may be."""
-        assert self.targets is not None
-        rows_of, names = whole(self.rows), self.classes
-        counts = {
-            split: {
-                name: {
-                    word: int((column == value).sum()) for word, value in (("yes", 1), ("no", 0), ("unknown", UNKNOWN))
-                }
-                for name, column in zip(names, self.targets[rows].T, strict=True)
-            }
-            for split, rows in rows_of.items()
-        }
-        return {"names": list(names), "target_type": self.target_type, "counts": counts, "left_out": self.other_classes}
-
-    def _remarks_on_classes(self) -> list[str]:
-        if self.labelling is None or self.unsplit:
-            return []
-        found = []
-        for split, word in (("val", "validation"), ("test", "test")):
-            absent = [name for name, (yes, _) in zip(self.classes, self.class_counts(split), strict=True) if not yes]
-            if absent and len(whole(self.rows)[split]):
-                found.append(f"No {word} case is of class {' or '.join(absent)}: nothing can be said of it there.")
-        return found
-
-    def _split_rule(self) -> str:
-        if self.unsplit:
-            return f"none ({self.unsplit})"
-        if self.split_rule.file is not None:
-            return f"file {self.split_rule.file}"
-        return f"official split where there is one; {self.split_rule}" if self.by_owners else str(self.split_rule)
+        return facts_of(self)
 
     def _choose(self, root: Path, source: str) -> tuple[Literal["real", "twin"], Path]:
         if source != "twin" and root.exists():

@@ -164,16 +164,6 @@ def test_users_split_file_is_used(make, tmp_path):
         make(splits=str(path), folds=3).setup()
 
 
-def test_facts_count_what_is_there_and_what_was_skipped(make, headct):
-    (headct / "head_ct" / "head_ct" / "000.png").write_bytes(b"")
-    data = make(on_bad="skip")
-    data.setup()
-    facts = data.facts()
-    assert facts["counts"]["test"] == {"normal": 2, "anomalous": 2}
-    assert facts["patients"] == {"train": 6, "val": 2, "test": 4}
-    assert [entry["file"] for entry in facts["skipped"]] == ["head_ct/head_ct/000.png"]
-
-
 def test_missing_folder_gives_the_twin_or_refuses(make, tmp_path):
     nowhere = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"nowhere: no such folder.*Kaggle"):
