@@ -40,11 +40,12 @@ takes.study := STUDY DATA DRY PAGE STATUS
 takes.tune := EXP
 takes.bench := PEER SECTION OUT
 takes.docker := TORCH_INDEX IMAGE
-everywhere := PYTHON TRUST VENV ANOMALY_% CUDA_% MKL_% MLFLOW_% NCCL_% OMP_% TORCH_% WANDB_%  # the latter for programs
+everywhere := PYTHON TRUST VENV SHELL ANOMALY_% CUDA_% DOCKER_% HF_% HTTP_% HTTPS_% HYDRA_% MKL_% MLFLOW_% NCCL_% NO_% OMP_% \
+  PYTORCH_% TORCH_% WANDB_%  # after TRUST what programs take
 goals := $(or $(MAKECMDGOALS),help)
-taken := $(foreach goal,$(goals),$(takes.$(goal)))
+taken := $(strip $(foreach goal,$(goals),$(takes.$(goal))))
 given := $(foreach word,$(filter $(capital),$(.VARIABLES)),$(if $(filter command,$(origin $(word))),$(word)))
-ifndef SETTING_UP
+ifeq ($(MAKELEVEL),0)  # an outer make hands its own words down
 ifneq ($(filter-out $(taken) $(everywhere),$(given)),)
 $(error make $(goals) takes no $(filter-out $(taken) $(everywhere),$(given)); it takes $(or $(taken),no such word))
 endif

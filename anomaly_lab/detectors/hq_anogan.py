@@ -479,6 +479,8 @@ def halves(image: Tensor, rows: Tensor | None) -> Tensor:
 
     Examples:
         >>> halves(torch.rand(3, 1, 8, 8), rows=torch.tensor([3, 8, 3])).tolist()
-        [1, 0, 1]
+        [0, 1, 0]
     """
-    return (image.double().flatten(1).sum(1) * 4096).floor().long() % 2 if rows is None else rows % 2
+    if rows is None:
+        return (image.double().flatten(1).sum(1) * 4096).floor().long() % 2
+    return (rows * 0x9E3779B1 >> 15) % 2  # hashed, as every other row of a list may be anomalous

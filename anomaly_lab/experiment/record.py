@@ -16,7 +16,7 @@ from anomaly_lab.types import Range, UserError
 
 NAMED = 5  # cases that are named
 _NAMES = re.compile(r" \(.*\)(?=: )")  # in remarks of older versions
-_FIRST = re.compile(r" \((?:.*?, …|.*?)\)(?=, \d|$)")  # in changes of older versions
+_COUNTS = re.compile(r"(?:^|, )(\d+ (?:added|removed|altered)) \(")  # in changes of older versions
 
 Name = str | None
 Number = float | None
@@ -577,11 +577,14 @@ def changes_of(change: Mapping[str, Any], named: bool = False) -> str:
         named: as in `remarks_of`.
 
     Examples:
-        >>> change = {"changes": "2 added (a.png, …), 1 removed (b.png)"}  # of an older version
+        >>> change = {"changes": "2 added (a (2), 3 b.png, …), 1 removed (b.png)"}  # of an older version
         >>> changes_of(change), changes_of(change, named=True)
-        ('2 added, 1 removed', '2 added (a.png, …), 1 removed (b.png)')
+        ('2 added, 1 removed', '2 added (a (2), 3 b.png, …), 1 removed (b.png)')
     """
-    return str(change.get("named") or change["changes"]) if named else _FIRST.sub("", str(change["changes"]))
+    text = str(change["changes"])
+    if named:
+        return str(change.get("named") or text)
+    return ", ".join(_COUNTS.findall(text)) or text
 
 
 def _read(path: Path, content: dict[str, Any], kind: Any, needs: Collection[str], remedy: str) -> dict[str, Any]:

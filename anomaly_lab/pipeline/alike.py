@@ -49,8 +49,10 @@ def note_likeness(run: Path, data: PatchDataModule) -> None:
     facts = record.read_provenance(run).get("data") or {}
     if "likeness" not in (audit := facts.get("audit") or {}):
         now = data.facts()
-        audit, remarks = now["audit"], dict.fromkeys([*facts.get("remarks", []), *now["remarks"]])
-        run_folder.update_provenance(run, data={**facts, "audit": audit, "remarks": list(remarks)})
+        audit = now["audit"]
+        remarks = dict.fromkeys([*record.remarks_of(facts), *now["remarks"]])  # older ones named their cases
+        found = {"audit": audit, "remarks": list(remarks), "concerned": facts.get("concerned", {}) | now["concerned"]}
+        run_folder.update_provenance(run, data=facts | found)
     if picture := sheet(data, audit):
         (run / "samples").mkdir(exist_ok=True)
         run_folder.write_atomic(run / "samples" / FILE, picture)

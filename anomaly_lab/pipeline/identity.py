@@ -155,7 +155,7 @@ def note_data(run: Path, data: PatchDataModule, verb: str, asked: DataAsked) -> 
         run_folder.update_provenance(run, data=facts["data"] | {"root": root, "moved_from": before})
     fingerprints = data.store.fingerprints
     known = facts.get("accepted_changes", [])
-    accepted = [entry for entry in known if verb != "evaluate" or entry["verb"] != verb]  # results are of the last one
+    accepted = [entry for entry in known if entry["verb"] != "evaluate"]  # the results will be of this evaluation
     if asked.accept_changes and (data.changes or facts["data"].get("fingerprint") not in fingerprints):
         text = data.changes.counted or "the fingerprint differs, and the split was drawn anew"
         entry = {"at": run_folder.now(), "verb": verb, "changes": text}

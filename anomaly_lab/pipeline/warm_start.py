@@ -117,9 +117,16 @@ class WarmStart:
             "phase": self.phase,
             "iterations": self.phases[self.phase],
             "seconds": self.facts.get("seconds", {}).get(self.phase),
-            "settings": fingerprint.of_repeats(compose.read(self.source / "config.yaml")),
+            "settings": self._settings(),
             "caveats": [caveat for caveat in caveats if caveat.startswith("callbacks.")],
         }
+
+    def _settings(self) -> str:
+        """Return a text that starts of other settings, code or starts do not share; seeds do not matter."""
+        code, before = self.facts.get("code") or "", self.facts.get("started_from") or {}
+        own = fingerprint.of_repeats(compose.read(self.source / "config.yaml"))
+        parts = [own, code.get("training", "") if isinstance(code, dict) else code, before.get("settings") or ""]
+        return "-".join(filter(None, parts))
 
     def link_into(self, run: Path, with_checkpoint: bool) -> None:
         """Put the fake pool, if there is one, into the folder of a new run; as hard links where possible.

@@ -195,7 +195,7 @@ def _split_banners(sheet: Sheet) -> list[Banner]:
         files = "file was" if skipped == 1 else "files were"
         text = f"{whole(skipped)} {files} left out; see the list below."
         notices.append(Banner("warning", "Unreadable files", text))
-    notices += likeness.banners(facts["audit"])
+    notices += likeness.banners(facts["audit"], named=True)
     if not any(count.split == "val" for count in sheet.counts):
         text = "Without them no threshold can be set; raise data.split.val_fraction."
         notices.append(Banner("warning", "No validation normals", text))

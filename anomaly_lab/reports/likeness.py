@@ -12,7 +12,7 @@ from anomaly_lab.reports.svg import Axis, Band, Series, line_chart
 KINDS = {"val": "Validation normals", "test_normal": "Test normals", "test_anomalous": "Test anomalies"}
 
 
-def banners(audit: Mapping[str, Any]) -> list[Banner]:
+def banners(audit: Mapping[str, Any], named: bool = False) -> list[Banner]:
     """Warn of patients and pictures in several splits, and of pictures that are labelled both ways.
 
     Args:
@@ -31,8 +31,9 @@ def banners(audit: Mapping[str, Any]) -> list[Banner]:
         text = f"{whole(crossing)} pair{'s' * (crossing > 1)} of identical or nearly identical images in two splits."
         notices.append(Banner("warning", "Images in several splits", text))
     if both := audit.get("contradicting"):
+        like = f", such as {' and '.join(both[0]['ids'])}" if named else ""
         pairs = "pair of identical images is" if len(both) == 1 else "pairs of identical images are"
-        text = f"{whole(len(both))} {pairs} labelled normal and anomalous, such as {' and '.join(both[0]['ids'])}."
+        text = f"{whole(len(both))} {pairs} labelled normal and anomalous{like}."
         notices.append(Banner("warning", "Contradicting labels", text))
     return notices
 

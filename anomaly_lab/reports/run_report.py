@@ -149,7 +149,7 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any], named: bool = F
     of_data = remarks_of(provenance.get("data") or {}, named)
     for caveat in [*(provenance.get("detector") or {}).get("caveats", []), *of_data]:
         notices.append(Banner("warning", "Read with care", caveat))
-    notices += likeness.banners((provenance.get("data") or {}).get("audit") or {})
+    notices += likeness.banners((provenance.get("data") or {}).get("audit") or {}, named)
     if not provenance.get("finished"):
         notices.append(Banner("warning", "Unfinished run", "This report shows what has been recorded so far."))
     if provenance.get("evaluating"):

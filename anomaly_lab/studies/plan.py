@@ -413,6 +413,10 @@ def _check_references(study: Study) -> None:
         for name in names:
             if not FolderName().admits(name):
                 raise UserError(f"{part}: {name!r} takes {FolderName()}")
+    if study.advice and study.metric != "auroc":
+        raise UserError(
+            f"advice: which method to take is said by AUROC, and metric is {study.metric}; drop one of them"
+        )
     if any(study.folds_of(name) == 1 for name in study.datasets):
         raise UserError("folds: 1 fold has nothing to train on; say 0 for a single split, or at least 2")
     if study.reference is not None:

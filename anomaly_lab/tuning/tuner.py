@@ -52,10 +52,10 @@ SEEDS = range(3)  # of the planting
 WARM = 4  # trials that are finished before one is given up
 MAX_FAILURES = 3  # in a row: then something else is wrong than the values
 SETTINGS, JOURNAL, CHECK, BEST = "tuning.json", "journal.log", "held_back.json", "best.json"
-GIVEN = (  # by the question: what is judged, by whom and where it lies
-    *("name", "seed", "budget", "runs", "start_from", "start_phase", "evaluation", "callbacks"),
-    *(f"data.{key}" for key in ("root", "source", "seed", "split", "limits", "group", "twin", "store")),
-    *(f"data.{key}" for key in ("normal", "labels", "masks", "patient", "unlisted", "classes", "supervision")),
+GIVEN = ("name", "seed", "budget", "runs", "start_from", "start_phase", "evaluation", "callbacks")  # by the question
+SEEN = (  # of the data: how pictures are seen; all else says what is judged, by whom and where it lies
+    *("patch_size", "in_channels", "batch_size", "epoch_length", "picture", "volume", "crop", "augment"),
+    *(f"cut.{key}" for key in ("overlap", "random", "foreground")),
 )
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 Facts = dict[str, Any]
@@ -182,7 +182,8 @@ def _planned(experiment: str, words: Sequence[str]) -> Tuning:
         key = KEYS.get(parameter.key, parameter.key)
         if parameter.key in given:
             raise UserError(f"params: {parameter.key} is set by another word as well; leave one of them out")
-        if any(f"{key}.".startswith(f"{each}.") for each in GIVEN):
+        of_data = key.startswith("data.") and not _is_below(key, [f"data.{each}" for each in SEEN])
+        if of_data or key == "data" or _is_below(key, GIVEN):
             raise UserError(f"params: {parameter.key} is nothing that a better detector has; tune {EXAMPLE}")
         for value in parameter.ends():
             configuration.load(experiment, [*overrides, word(parameter.key, value)])
@@ -194,6 +195,10 @@ def _planned(experiment: str, words: Sequence[str]) -> Tuning:
     words, budget = tuple(overrides), str(config.budget)
     resolved = fingerprint.of_config(configuration.plain(config))  # an experiment's file may have been edited
     return Tuning(experiment, words, space, settings.trials, settings.prune, folder, own, budget, resolved, content)
+
+
+def _is_below(key: str, sections: Sequence[str]) -> bool:
+    return any(f"{key}.".startswith(f"{each}.") for each in sections)
 
 
 def _as_word(config: DictConfig, key: str, text: str) -> Any:

@@ -144,7 +144,10 @@ def test_it_refuses_what_it_cannot_choose_by(tmp_path: Path) -> None:
         engine.train(settings(tmp_path, SWITCH, "data.split.val_fraction=0"))
 
 
-def test_a_training_without_any_test_auroc_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_without_any_test_auroc_keeps_its_last_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That they have diverged is `Record`'s to say; the callback failed with a bare KeyError before."""
     monkeypatch.setattr(best_test_epoch, "_test_auroc", lambda *_: float("nan"))
-    with pytest.raises(UserError, match="no epoch had a test AUROC"):
-        engine.train(settings(tmp_path, SWITCH))
+    run = engine.train(settings(tmp_path, SWITCH))
+    assert (run / "report.html").exists()

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,17 @@ def test_a_log_with_rubbish_in_it_is_read_around_it(place: Path):
             b'\xff\xfe\n[1]\n{"iteration": "x"}\n{"iteration": 1e999}\n{"iteration": 90, "train/loss": 1e400}\n{"it'
         )
     assert read(place, "pca_set/stopped").row.done == 90
+
+
+def test_runs_are_read_without_torch(place: Path):
+    """A page over all runs should not wait for what trains them."""
+    with (place / "vae_set" / "0" / "config.yaml").open("a") as file:
+        file.write("callbacks: {wandb: {_target_: anomaly_lab.callbacks.wandb.WandB}}\n")
+    program = (
+        "import sys, pathlib\n"
+        "from anomaly_lab.dashboard.runs import read\n"
+        f"assert read(pathlib.Path({str(place)!r}), 'vae_set/0').row.group\n"
+        "print(*(name for name in ('torch', 'pytorch_lightning') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -162,6 +162,8 @@ def test_users_split_file_is_used(make, tmp_path):
     assert str(path) in data.facts()["split_rule"]
     with pytest.raises(UserError, match=r"folds=3: data\.split\.file=.* set folds to 0"):
         make(splits=str(path), folds=3).setup()
+    with pytest.raises(UserError, match=r"contamination=0\.2: .*lists no anomalous case there"):
+        make(splits=str(path), contamination=0.2).setup()
 
 
 def test_missing_folder_gives_the_twin_or_refuses(make, tmp_path):

@@ -341,8 +341,23 @@ def test_a_map_is_what_exceeds_that_of_normals(fit: Fit, pictures: Tensor) -> No
 
 def test_all_copies_of_a_picture_belong_to_one_half(pictures: Tensor) -> None:
     """The deviation of styles is then that of pictures that the axes have not seen, however they are augmented."""
-    assert halves(pictures[:4], torch.tensor([3, 8, 3, 5])).tolist() == [1, 0, 1, 1]
+    first, second, again, _ = halves(pictures[:4], torch.tensor([3, 8, 3, 5])).tolist()
+    assert first == again != second
+    for rows in (torch.arange(1000), 2 * torch.arange(1000), 2 * torch.arange(1000) + 1):  # a list may alternate
+        assert 400 < int(halves(pictures, rows).sum()) < 600
     assert torch.equal(halves(pictures, None), halves(pictures.clone(), None))
+
+
+def test_gathered_pictures_go_to_the_half_of_their_row(pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = tiny()
+    detector.iterations_done = detector.schedule.span("gather").start
+    monkeypatch.setattr(detector, "all_gather", lambda rows: rows)
+    detector.batch_rows = torch.arange(len(pictures))[None] * 7
+    detector.gather_step(pictures[None])
+    expected = halves(pictures, detector.batch_rows.flatten())
+    stored = detector.normality.fold[: len(pictures)]
+    assert torch.equal(stored, expected[: len(stored)])
+    assert not torch.equal(expected, halves(pictures, None))
 
 
 def test_truncation_draws_towards_the_mean(fit: Fit, pictures: Tensor) -> None:

@@ -1,10 +1,12 @@
 """Fingerprints: what makes two runs the same, and what does not."""
 
+import ast
 import inspect
 from dataclasses import fields
 
 import pytest
 
+from anomaly_lab import catalogue
 from anomaly_lab.detectors.hq_anogan import HQAnoGAN
 from anomaly_lab.experiment import config, fingerprint, trust
 from anomaly_lab.experiment.fingerprint import DEFAULTS_OF_NEW_KEYS, of_code, of_config
@@ -258,3 +260,21 @@ def test_a_package_of_the_users_own_is_followed(tmp_path, monkeypatch, is_packag
     assert fingerprint._trusted("mine", ("mine",)) != own  # what it imports of this package
     assert fingerprint._trusted("mine_too", ("mine",)) is None
     fingerprint._trusted.cache_clear()
+
+
+def test_what_is_imported_for_types_alone_is_no_code() -> None:
+    """It never runs, and is the only import that may go in circles."""
+    body = "from typing import TYPE_CHECKING\n"
+    imports: list[set[str]] = [set(), set()]
+    plain, typed = (
+        fingerprint._Content("m", found).visit(ast.parse(body + more))
+        for found, more in zip(imports, ("", "if TYPE_CHECKING:\n    from anomaly_lab.api import train\n"), strict=True)
+    )
+    assert ast.dump(plain) == ast.dump(typed)
+    assert imports[0] == imports[1]
+
+
+def test_every_callback_tells_alike_read_or_imported() -> None:
+    """Who compares runs reads the files, so that torch and Lightning need not be imported."""
+    for name, kind in catalogue.classes("anomaly_lab.callbacks").items():
+        assert fingerprint.changes_scores(f"{kind.__module__}.{name}") == kind.changes_scores

@@ -375,3 +375,23 @@ def test_all_missed_cases_are_shown_and_the_section_says_whether_it_is_all(fake_
         assert words in found
         assert found.count('class="pictures stack"') == len(ids)
         assert found.count('data-layer="Anomaly map over the input"') == len(ids)
+
+
+def test_only_the_runs_own_report_names_cases() -> None:
+    """The same warnings go into exports, servers' answers, prediction pages and cards."""
+    said = "1 scan not cropped: look at it."
+    pair = {"ids": ["smith_1.png", "smith_2.png"], "splits": ["train", "test"]}
+    audit = {"identical": [pair], "near_identical": [pair], "crossing": 2, "shared_patients": ["smith"],
+             "contradicting": [pair]}  # fmt: skip
+    change = {"at": "2026", "verb": "evaluate", "changes": "1 removed", "named": "1 removed (smith_3.png)"}
+    older = {"at": "2025", "verb": "resume", "changes": "1 removed (smith_4.png)"}
+    data = {
+        "remarks": [said],
+        "concerned": {said: ["smith_5.png"]},
+        "audit": audit,
+        "in_no_split": {"ids": ["smith_6"]},
+    }
+    provenance = {"data": data, "accepted_changes": [older, change], "skipped": [{"file": "smith_7.png"}]}
+    assert "smith" not in str(banners(provenance, {}))
+    told = str(banners(provenance, {}, named=True))
+    assert all(f"smith_{number}" in told for number in (1, 2, 3, 4, 5))

@@ -236,6 +236,8 @@ def test_failures_are_told_and_three_in_a_row_end_it(tmp_path: Path, measured: l
         (["params=data.root=choice(a,b)"], "nothing that a better detector has"),
         (["params=data.split.val_fraction=uniform(0.1,0.4)"], "nothing that a better detector has"),
         (["params=data.val_fraction=uniform(0.1,0.4)"], "nothing that a better detector has"),
+        (["params=data.protocol=choice(blocks,random)"], "nothing that a better detector has"),
+        (["params=data.cut.label=choice(case,mask)"], "nothing that a better detector has"),
         (["params=detector.components=int(3,4)", "params=detector.blur=uniform(0,1)"], "params is said 2 times"),
         (["detector.blur=1"], "set by another word"),
         (["trainer.devices=2"], "one process"),

@@ -19,8 +19,9 @@ import numpy as np
 from anomaly_lab.data.readers.scan import Origin, Scan
 
 Crop = Literal["none", "foreground", "head", "breast", "fundus", "margins"]
-VERSION = 1  # of the steps below; a store whose pictures were cropped by another version is not reused
+VERSION = 2  # of the steps below; a store whose pictures were cropped by another version is not reused
 FEWEST = 0.02  # share of a scan below which its largest region is not what the scan is about
+AIR = -1024.0  # Hounsfield units, the least number of what a CT has measured
 SIDE = 256  # pixels; regions are looked for in a picture that is made at most that large
 
 
@@ -110,6 +111,8 @@ def _box(pixels: np.ndarray, step: _Step) -> list[tuple[int, int]] | None:
 
 def _regions(grey: np.ndarray, step: _Step) -> np.ndarray | None:
     """Return the largest region of a picture or volume above the threshold, bool [*S]; None if nothing stands out."""
+    if grey.min() < AIR < grey.max():  # numbers below it mark what lies outside a CT's field of view
+        grey = np.maximum(grey, AIR)
     low, high = float(grey.min()), float(grey.max())
     if not (np.isfinite(low) and high > low):
         return None

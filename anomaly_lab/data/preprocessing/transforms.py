@@ -7,7 +7,6 @@ this code.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -22,7 +21,7 @@ if TYPE_CHECKING:  # torch is imported where it is needed: an export is scored w
     from torch import Tensor
 
 _VALUES = range(1, 257)  # how many values of a mask can be named
-VERSION = 3  # version of the steps below; a store made with another version is not reused
+VERSION = 4  # version of the steps below; a store made with another version is not reused
 
 
 class Prepared(NamedTuple):
@@ -260,8 +259,8 @@ class Preprocessing:
         """Return the rows and columns to add before and after a picture so that it has the aspect ratio of `size`."""
         if self.fit != "pad" or tuple(shape) == tuple(size):
             return (0, 0), (0, 0)
-        scale = max(side / target for side, target in zip(shape, size, strict=True))
-        rows, columns = (math.ceil(scale * t) - side for side, t in zip(shape, size, strict=True))
+        longest, target = max(zip(shape, size, strict=True), key=lambda pair: pair[0] / pair[1])
+        rows, columns = (-(-longest * t // target) - side for side, t in zip(shape, size, strict=True))  # rounded up
         return (rows // 2, columns // 2), (rows - rows // 2, columns - columns // 2)
 
     def _fit(self, pixels: np.ndarray, size: Sequence[int], mode: str) -> np.ndarray:

@@ -9,6 +9,7 @@ phones write) the main one is read; animations and files of several pages are re
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,7 +96,12 @@ def read_mask(path: Path, rules: Rules = Rules()) -> np.ndarray:
         palette = None
         if image.mode in {"P", "PA"}:
             palette = _upright(image, np.asarray(image).reshape(image.height, image.width, -1)[..., 0])
+        white = _stored_white(image)
         values = _deep(path, image)[0] if _is_deep(image) else _with_alpha(image)
+        if rules.mask_values is not None and white < 255 and palette is None and values.ndim == 2:
+            stored = np.rint(values * (white / 255.0))
+            shown = [] if image.format == "PPM" else rules.mask_values  # no stored number but 0 is one that is shown
+            return (np.isin(stored, rules.mask_values) | np.isin(values, shown))[None]
         try:
             return picture_mask.lesion(values, palette, rules.mask_values, _is_lossy(image))[None]
         except ValueError as error:
@@ -276,6 +282,15 @@ def _declared_white(image: Image.Image) -> int:
     """Return what the header of a PGM or PPM file calls white, if Pillow has to scale to it; otherwise 0."""
     tiles = getattr(image, "tile", ()) if image.format == "PPM" else ()
     return next((int(args[1]) for codec, _, _, args in tiles if codec.startswith("ppm")), 0)
+
+
+def _stored_white(image: Image.Image) -> int:
+    """Return the number that a grey file of less than 8 bits stores for white, which Pillow makes 255."""
+    if image.mode == "1":
+        return 1
+    raw = next((args for _, _, _, args in getattr(image, "tile", ())), "")
+    found = re.match(r"L;([24])\b", raw if isinstance(raw, str) else str(raw[0]) if raw else "")
+    return 2 ** int(found[1]) - 1 if found else _declared_white(image) or 255
 
 
 def _is_lossy(image: Image.Image) -> bool:

@@ -111,3 +111,17 @@ def test_a_volume_has_one_box_and_its_voxels_stay_where_they_are() -> None:
 def test_none_is_the_scan_itself() -> None:
     scan = Scan(disc())
     assert cropped(scan, "none") is scan
+
+
+@pytest.mark.parametrize("outside", [-1024.0, -2000.0, -3024.0])
+@pytest.mark.parametrize("crop", ["head", "foreground"])
+def test_what_lies_outside_a_ct_field_of_view_is_air(outside: float, crop: Crop) -> None:
+    """The head was the circle of the field of view where corners are below air, and nothing said so."""
+    rows, columns = np.ogrid[:128, :128]
+    from_centre = np.hypot(rows - 63.5, columns - 63.5)
+    head = ((rows - 64) / 40) ** 2 + ((columns - 60) / 30) ** 2 <= 1
+    slice_ = np.where(head, 40.0, np.where(from_centre > 64, outside, -1000.0)).astype(np.float32)
+    scan = cropped(Scan(np.repeat(slice_[None, None], 6, axis=1), affine=np.eye(4)), crop)
+    assert scan.shape[0] == 6
+    assert all(abs(side - expected) <= 6 for side, expected in zip(scan.shape[1:], (81, 61), strict=True))
+    assert not scan.uncropped

@@ -177,3 +177,10 @@ def test_a_spacing_that_makes_too_many_voxels_is_refused_before_memory_is_taken(
     scan = Scan(np.arange(64.0).reshape(1, 4, 4, 4), affine=np.diag([2000.0, 2000, 2000, 1]))
     with pytest.raises(UserError, match=r"its voxels of 2000 × 2000 × 2000 mm become 6.4e\+10 under .*max_voxels"):
         Volume(spacing=(2.0, 2.0, 2.0))(scan)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((40, 110), (100, 100)), ((110, 40), (100, 100)), ((30, 70), (224, 224))])
+def test_no_row_is_added_that_rounding_alone_asks_for(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    """110 / 100 · 100 is a little more than 110 in floating point."""
+    before, after = Preprocessing(size=size)._padding(shape, size)
+    assert {max(shape)} == {side + a + b for side, a, b in zip(shape, before, after, strict=True)}

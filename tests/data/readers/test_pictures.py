@@ -279,3 +279,37 @@ def test_a_torn_picture_of_sixteen_bits_is_refused(tmp_path):
         (tmp_path / "a.png").write_bytes(spoilt)
         with pytest.raises(UserError, match=r"a\.png: the picture cannot be read"):
             read_image(tmp_path / "a.png", 1)
+
+
+def png_of_few_bits(path, values: np.ndarray, bits: int) -> None:
+    """A grey PNG of 1, 2 or 4 bits, as tools write it that choose the depth by the values."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = values.shape
+    spread = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    rows = np.packbits(spread.reshape(height, -1).astype(np.uint8), axis=1)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+@pytest.mark.parametrize(("bits", "named", "shown"), [(1, [1], [255]), (2, [1, 3], [85, 255]), (4, [1, 3], [17, 51])])
+def test_mask_values_are_those_that_a_file_of_few_bits_stores_or_shows(tmp_path, bits, named, shown):
+    """Pillow stretches them to 255; a mask that was then empty counted as healthy everywhere."""
+    values = np.arange(16, dtype=np.uint8).reshape(4, 4) % min(4, 2**bits)
+    png_of_few_bits(tmp_path / "mask.png", values, bits)
+    for told in (named, shown):
+        found = read_mask(tmp_path / "mask.png", Rules(mask_values=tuple(told)))
+        assert np.array_equal(found[0], np.isin(values, named))
+    assert np.array_equal(read_mask(tmp_path / "mask.png", Rules(mask_values=(0,)))[0], values == 0)
+
+
+def test_mask_values_of_a_pgm_are_those_that_it_stores(tmp_path):
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4) % 3
+    (tmp_path / "mask.pgm").write_bytes(b"P5 4 3 2\n" + values.tobytes())
+    for named in (1, 2):
+        found = read_mask(tmp_path / "mask.pgm", Rules(mask_values=(named,)))
+        assert np.array_equal(found[0], values == named)
