@@ -95,14 +95,12 @@ def test_a_fit_draws_and_augments_its_normals_as_the_training_did(
     monkeypatch.setattr(detectors.KDE, "gather", noted)
     monkeypatch.setattr(detectors.KDE, "learn", learnt)
     gathered.append([])
-    engine.train(kde(tmp_path, "data.augment={flip: 0.5, degrees: 5.0}", "detector.samples=16"))
+    engine.train(kde(tmp_path, "data.augment={flip: 0.5}", "detector.samples=16"))
     training, *refits = [torch.cat(images) for images in gathered if images]
     assert len(refits) > 1
     assert {images.shape for images in refits} == {training.shape}
-    as_they_are = {tuple(image.flatten().tolist()) for image in training} & {
-        tuple(image.flatten().tolist()) for images in refits for image in images
-    }
-    assert len(as_they_are) < len(training)  # another fold draws others, and augments them otherwise
+    for images in (training, *refits):  # of sixteen draws from a few pictures, some show one both ways
+        assert any(torch.equal(one.flip(-1), other) for one in images for other in images)
 
 
 def test_a_gan_is_refused_before_it_is_trained(tmp_path: Path) -> None:
