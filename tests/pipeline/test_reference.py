@@ -95,7 +95,7 @@ def test_a_fit_draws_and_augments_its_normals_as_the_training_did(
     monkeypatch.setattr(detectors.KDE, "gather", noted)
     monkeypatch.setattr(detectors.KDE, "learn", learnt)
     gathered.append([])
-    engine.train(kde(tmp_path, "data.augment={flip: 0.5}", "detector.samples=16"))
+    engine.train(kde(tmp_path, "data.augment={flip: 0.5, degrees: 0.0, shift: 0.0, gamma: 1.0}", "detector.samples=16"))
     training, *refits = [torch.cat(images) for images in gathered if images]
     assert len(refits) > 1
     assert {images.shape for images in refits} == {training.shape}
