@@ -47,6 +47,8 @@ def test_mlflow_is_told_where_to_by_the_environment_alone(run: Path, tmp_path: P
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text("".join(lines[:-1]))  # killed, and resumed from the checkpoint of iteration 40
     last = MLflow()
+    shown: list[Path] = []
+    monkeypatch.setattr(last, "picture", lambda key, path, step: shown.append(path))
     last.on_fit_start(trainer, None)
     for iteration in (50, 60):
         append(run, iteration)
@@ -56,4 +58,5 @@ def test_mlflow_is_told_where_to_by_the_environment_alone(run: Path, tmp_path: P
     (found,) = client.search_runs([experiment.experiment_id])
     curve = client.get_metric_history(found.info.run_id, "train/critic")
     assert [point.step for point in curve] == [10, 20, 30, 40, 50, 60]
+    assert shown == []  # those of iteration 20 are there
     assert not (run / "mlflow").exists()

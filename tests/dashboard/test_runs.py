@@ -237,3 +237,11 @@ def test_runs_are_read_without_torch(place: Path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_repeats_whose_best_checkpoints_differ_are_repeats(place: Path):
+    """Each training has its own best iteration; only a checkpoint that somebody asked for is another thing."""
+    for seed, iteration in enumerate((40, 70)):
+        add_run(place, f"own_set/{seed}", 1.0, seed, checkpoint={"rule": "best validation", "iteration": iteration})
+    groups = [read(place, f"own_set/{seed}").row.group for seed in range(2)]
+    assert groups[0] == groups[1]

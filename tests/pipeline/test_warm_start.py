@@ -186,3 +186,15 @@ def test_the_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     start.apply_to(adgan())
     assert start.record()["run"] == "source"
     assert len(opened) == 1
+
+
+def test_starts_of_other_settings_code_or_starts_are_told_apart(tmp_path: Path, wgan: WGAN) -> None:
+    """By what the record keeps of a start; the dashboard averages what differs in seeds alone."""
+    told = []
+    for number, more in enumerate(({}, {}, {"code": {"training": "x"}}, {"started_from": {"settings": "y"}})):
+        run = saved(tmp_path / str(number), wgan)
+        (run / "config.yaml").write_text(f"name: wgan\nseed: {number}\n")
+        run_folder.update_provenance(run, **more)
+        told.append(WarmStart.open(str(run)).record()["settings"])
+    assert told[0] == told[1]
+    assert len(set(told)) == 3

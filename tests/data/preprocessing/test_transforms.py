@@ -184,3 +184,8 @@ def test_no_row_is_added_that_rounding_alone_asks_for(shape: tuple[int, int], si
     """110 / 100 · 100 is a little more than 110 in floating point."""
     before, after = Preprocessing(size=size)._padding(shape, size)
     assert {max(shape)} == {side + a + b for side, a, b in zip(shape, before, after, strict=True)}
+
+
+def test_what_does_not_divide_is_padded_to_the_next_row() -> None:
+    before, after = Preprocessing(size=(64, 100))._padding((50, 70), (64, 100))
+    assert (before[0] + after[0], before[1] + after[1]) == (0, 9)  # 50 · 100 / 64 is 78.1, so 79 columns
