@@ -191,7 +191,9 @@ def test_the_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_starts_of_other_settings_code_or_starts_are_told_apart(tmp_path: Path, wgan: WGAN) -> None:
     """By what the record keeps of a start; the dashboard averages what differs in seeds alone."""
     told = []
-    for number, more in enumerate(({}, {}, {"code": {"training": "x"}}, {"started_from": {"settings": "y"}})):
+    for number, more in enumerate(
+        ({}, {}, {"code": {"training": "x", "evaluation": ""}}, {"started_from": {"settings": "y"}})
+    ):
         run = saved(tmp_path / str(number), wgan)
         (run / "config.yaml").write_text(f"name: wgan\nseed: {number}\n")
         run_folder.update_provenance(run, **more)

@@ -127,7 +127,7 @@ def test_narrowing_leaves_only_the_footnotes_of_what_is_shown(write):
     ("datasets: [set]", "datasets: [[set]]", "rows.wide.datasets"),
     ("title: Toys", "title: Toys\nquestion: ${nope}", "question"),
     ("title: Toys", "title: Toys\nnull: 1", "not readable as YAML"),
-    ("title: Toys", "title: Toys\nadvice: true\nmetric: average_precision", "advice: which method to take is said by AUROC"),
+    ("title: Toys", "title: Toys\nadvice: true\nmetric: map", "advice: which method to take is said by AUROC"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_that_names_file_and_key(write, old, new, complaint):
     with pytest.raises(UserError) as refused:
