@@ -100,7 +100,7 @@ def read_mask(path: Path, rules: Rules = Rules()) -> np.ndarray:
         values = _deep(path, image)[0] if _is_deep(image) else _with_alpha(image)
         if rules.mask_values is not None and white < 255 and palette is None and values.ndim == 2:
             stored = np.rint(values * (white / 255.0))
-            shown = [] if image.format == "PPM" else rules.mask_values  # no stored number but 0 is one that is shown
+            shown = [value for value in rules.mask_values if value > white]  # no number that the file can store
             return (np.isin(stored, rules.mask_values) | np.isin(values, shown))[None]
         try:
             return picture_mask.lesion(values, palette, rules.mask_values, _is_lossy(image))[None]

@@ -100,9 +100,7 @@ class Detector(pl.LightningModule, ABC):
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
         self.iterations_done = 0  # value of the buffer, readable without waiting for the device
         self._stepping = ""
-        self.batch_rows: Tensor | None = (
-            None  # of the store, [minibatches, B], that this iteration draws; None where none are known
-        )
+        self.batch_rows: Tensor | None = None  # of the store, [minibatches, B], that this iteration draws, if known
         self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []  # networks and their compiled forward passes
         self.tracked: dict[str, list[Tensor]] = {}  # values since the last flush, for the record
 

@@ -310,6 +310,12 @@ def test_mask_values_are_those_that_a_file_of_few_bits_stores_or_shows(tmp_path,
 def test_mask_values_of_a_pgm_are_those_that_it_stores(tmp_path):
     values = np.arange(12, dtype=np.uint8).reshape(3, 4) % 3
     (tmp_path / "mask.pgm").write_bytes(b"P5 4 3 2\n" + values.tobytes())
-    for named in (1, 2):
+    for named, stored in ((1, 1), (2, 2), (255, 2)):  # 255 is what a viewer shows for white
         found = read_mask(tmp_path / "mask.pgm", Rules(mask_values=(named,)))
-        assert np.array_equal(found[0], values == named)
+        assert np.array_equal(found[0], values == stored)
+
+
+def test_white_of_a_pbm_mask_is_named_as_it_is_shown(tmp_path):
+    values = np.eye(8, dtype=bool)
+    Image.fromarray(values).save(tmp_path / "mask.pbm")
+    assert np.array_equal(read_mask(tmp_path / "mask.pbm", Rules(mask_values=(255,)))[0], values)
