@@ -195,12 +195,12 @@ def test_a_study_that_is_left_and_loses_jobs_ends_whole(slurm: Cluster, store: P
     for held in slurm.ask("squeue", "--noheader", "--states=PENDING", "--format=%i").split():
         slurm.ask("scontrol", "release", held)
     slurm.until(lambda: slurm.state(limited) == "PENDING", log)
-    slurm.ask("scontrol", "update", f"JobId={limited}", "TimeLimit=10", "StartTime=now")
     second = start()
+    slurm.until(lambda: f"long-headct-seed0: job {limited} is at it" in log.read_text(), log)  # before it can end
+    slurm.ask("scontrol", "update", f"JobId={limited}", "TimeLimit=10", "StartTime=now")
     assert second.wait(LIMIT) == 0, log.read_text()
     said = log.read_text()
     assert "8 of 8 runs have a result" in said
-    assert f"long-headct-seed0: job {limited} is at it" in said
     assert "long-headct-seed1: resuming" in said
     assert not list(tmp_path.rglob("hpc_ckpt*"))
     assert "8 of 8 runs are finished" in status()
