@@ -19,7 +19,7 @@ into = words[words.index("--into") + 1] if "--into" in words else None
 given = dict(word.split("=", 1) for word in words if "=" in word)
 log = pathlib.Path(os.environ["STUB_LOG"])
 with log.open("a") as file:
-    file.write(f"{verb} {what}\\n")
+    file.write(" ".join([verb, what, *(words[:2] if "--data-root" in words else [])]) + "\\n")
 begins = verb == "train" and not pathlib.Path(into).exists()
 if begins:
     config = json.loads(given["config"]) | ({"start_from": given["start_from"]} if "start_from" in given else {})

@@ -36,6 +36,7 @@ class Found:
         evaluation: fingerprint of the code that evaluated it.
         evaluating: whether an evaluation of it was interrupted, or is under way.
         elsewhere: whether it was evaluated from another checkpoint than its last, which somebody asked for.
+        root: where its real files lay when it last used them; empty for synthetic ones.
 
     Examples:
         >>> Found(Path("runs/vae_headct/1"), "c0", "c1", "d0", id="1f", finished=True).identity
@@ -51,6 +52,7 @@ class Found:
     evaluation: str = ""
     evaluating: bool = False
     elsewhere: bool = False
+    root: str = ""
 
     @property
     def identity(self) -> str:
@@ -102,6 +104,14 @@ class Ledger:
         if found.evaluating:
             return True
         return self.code == "same" and found.evaluation != fingerprint.of_code(run.config)["evaluation"]
+
+    def moved_to(self, run: Planned, found: Found) -> Path | None:
+        """Return where the real files of a run, found for a planned one, lie now; None if they lie where they lay."""
+        if not found.root:
+            return None
+        data = _set_up(json.dumps(run.config["data"], sort_keys=True))
+        lies = data.folder.absolute()
+        return lies if data.source == "real" and lies.resolve() != Path(found.root).resolve() else None
 
     def _all(self) -> list[Found]:
         records = self.runs.glob("*/*/provenance.json")
@@ -188,6 +198,7 @@ def _read(run: Path, changed: int) -> Found | None:
             finished=bool(facts.get("finished")),
             evaluating=bool(facts.get("evaluating")),
             elsewhere=(facts.get("checkpoint") or {}).get("rule") == "asked for",
+            root=facts["data"].get("root", "") if facts.get("source") == "real" else "",
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, YAMLError, UserError):
         return None

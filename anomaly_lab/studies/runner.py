@@ -141,7 +141,11 @@ class Runner:
         place = found.folder if found else self._place(run, claim, start_folder)
         after = (*([ahead.job] if ahead else []), *self._reading_data(run, place))
         state: State = "evaluated" if found and found.finished else "resumed" if place.exists() else "trained"
-        words = ["evaluate", str(place)] if state == "evaluated" else self._train_words(run, place, start_folder)
+        moved_to = self.ledger.moved_to(run, found) if found else None
+        if found and (moved_to or state == "evaluated"):
+            words = _words_for(run, found, moved_to)
+        else:
+            words = self._train_words(run, place, start_folder)
         self._running[run.key] = Started(self._submit(run, str(run.key), words, place, after), state, after)
         self.claims.write(name, self._running[run.key].job)
         activity = {"evaluated": "evaluating again", "resumed": "resuming", "trained": "training"}[state]
@@ -213,6 +217,14 @@ class Runner:
         self._outcomes[run.key] = outcome
         details = outcome.reason if outcome.run is None else str(outcome.run.folder)
         self.say(f"[{len(self._outcomes)}/{self._total}] {run.key}: {outcome.state}, {details}")
+
+
+def _words_for(run: Planned, found: Found, moved_to: Path | None) -> list[str]:
+    """Return the words that evaluate a finished run again or resume another, of files that may lie elsewhere now."""
+    root = ["--data-root", str(moved_to)] if moved_to else []
+    if found.finished:
+        return ["evaluate", str(found.folder), *root]
+    return ["resume", str(found.folder), *root, *(word for word in run.overrides if word.startswith("trainer."))]
 
 
 def claim_names(plan: Iterable[Planned]) -> dict[Key, str]:

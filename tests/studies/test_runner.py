@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -58,6 +59,22 @@ def test_what_other_code_evaluated_is_evaluated_again_not_trained(stub):
     assert stub().run_all([planned("a")])[Key("a", "set", 0)].state == "evaluated"
     assert stub.calls()[1:] == [f"evaluate {made.run.folder}"]
     assert stub().run_all([planned("a")])[Key("a", "set", 0)].state == "found"
+
+
+@pytest.mark.parametrize(("finished", "verb"), [(True, "evaluate"), (False, "resume")])
+def test_a_run_whose_files_moved_is_told_where_they_lie(stub, tmp_path, monkeypatch, finished, verb):
+    """It is found by what they contain, wherever that is."""
+    (made,) = stub().run_all([planned("a")]).values()
+    record = made.run.folder / "provenance.json"
+    facts = json.loads(record.read_text()) | {"source": "real"} | ({} if finished else {"finished": None})
+    facts |= {"code": facts["code"] | {"evaluation": "older"}}
+    here = SimpleNamespace(source="real", folder=tmp_path / "new")
+    monkeypatch.setattr("anomaly_lab.studies.ledger._set_up", lambda section: here)
+    for root, said in ((tmp_path / "new", ""), (tmp_path / "old", f" --data-root {tmp_path / 'new'}")):
+        record.write_text(json.dumps(facts | {"data": facts["data"] | {"root": str(root)}}))
+        assert stub().run_all([planned("a")])[Key("a", "set", 0)].run.folder == made.run.folder
+        expected = f"{verb} {made.run.folder}{said}" if said or finished else "train a"
+        assert stub.calls()[-1].startswith(expected)
 
 
 def test_a_failed_run_is_reported_and_the_rest_goes_on(stub):

@@ -19,7 +19,7 @@ import numpy as np
 from anomaly_lab.data.readers.scan import Origin, Scan
 
 Crop = Literal["none", "foreground", "head", "breast", "fundus", "margins"]
-VERSION = 2  # of the steps below; a store whose pictures were cropped by another version is not reused
+VERSION = 3  # of the steps below; a store whose pictures were cropped by another version is not reused
 FEWEST = 0.02  # share of a scan below which its largest region is not what the scan is about
 AIR = -1024.0  # Hounsfield units, the least number of what a CT has measured
 SIDE = 256  # pixels; regions are looked for in a picture that is made at most that large
@@ -54,6 +54,8 @@ _STEPS: dict[str, _Step] = {
 def cropped(scan: Scan, crop: Crop) -> Scan:
     """Return a scan cropped to what it shows; one that shows nothing of the kind stays whole and is marked `uncropped`.
 
+    One whose lesion lay outside of it, all of it, is marked `lesion_cut_away`.
+
     Args:
         scan: a picture or a volume.
         crop: "foreground", what differs from the grey of the border; "head" and "fundus", the largest region that is
@@ -77,7 +79,9 @@ def cropped(scan: Scan, crop: Crop) -> Scan:
         return replace(scan, uncropped=True)
     window = (slice(None), *(slice(start, stop) for start, stop in box))
     mask, foreground = (None if marked is None else marked[window] for marked in (scan.mask, scan.foreground))
-    part = replace(scan, pixels=np.ascontiguousarray(scan.pixels[window]), mask=mask, foreground=foreground)
+    pixels = np.ascontiguousarray(scan.pixels[window])
+    cut_away = scan.mask is not None and mask is not None and bool(scan.mask.any()) and not mask.any()
+    part = replace(scan, pixels=pixels, mask=mask, foreground=foreground, lesion_cut_away=cut_away)
     if scan.affine is None:
         return replace(part, origin=_origin(scan, box))
     affine = scan.affine.copy()

@@ -82,6 +82,7 @@ class Scan:
         origin: where the pixels lie in the picture of the file; None if they are that picture.
         whole: the grid of the volume that this one was cropped from; None if it was not.
         uncropped: whether the scan was to be cropped and nothing was found to crop it to.
+        lesion_cut_away: whether the lesion of the mask was cropped away, all of it.
 
     Examples:
         >>> Scan(np.zeros((1, 64, 64, 20)), affine=np.diag([0.5, 0.5, 5.0, 1.0])).spacing
@@ -96,6 +97,7 @@ class Scan:
     origin: Origin | None = None
     whole: Grid | None = None
     uncropped: bool = False
+    lesion_cut_away: bool = False
 
     @property
     def own_grid(self) -> Grid:

@@ -198,7 +198,8 @@ def _facts(scan: Scan, cut: CutScan) -> dict[str, Any]:
         "lesion": None if scan.mask is None else int(np.count_nonzero(scan.mask)),
         "blocks": None if scan.affine is not None else block_edges(scan.pixels[..., :MAX_SIDE, :MAX_SIDE]),
         **({"uncropped": True} if scan.uncropped else {}),
-        **({"vanished": True} if cut.vanished else {}),
+        **({"vanished": True} if cut.vanished and not scan.lesion_cut_away else {}),
+        **({"cut_away": True} if scan.lesion_cut_away else {}),
     }
 
 

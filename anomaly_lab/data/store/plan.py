@@ -124,7 +124,8 @@ class StorePlan:
         try:
             scan = self.read(case)
             prepared = self.preprocessing(scan)
-            return CutScan.of(self, case, prepared, _has_vanished(scan.mask, prepared.mask)), scan
+            vanished = scan.lesion_cut_away or _has_vanished(scan.mask, prepared.mask)
+            return CutScan.of(self, case, prepared, vanished), scan
         except UserError as error:
             names_a_file = str(case.image) in str(error) or "/" in str(error).split(":")[0]
             if names_a_file:
@@ -148,7 +149,7 @@ class CutScan:
         extent: size of a window, [D].
         across: axis perpendicular to two-dimensional patches of a volume, or None.
         unmasked: whether the scan is anomalous without a mask in which one could see where.
-        vanished: whether this is so because its lesion has no pixel left.
+        vanished: whether this is so because its lesion has no pixel left, or was cropped away.
 
     Examples:
         >>> from anomaly_lab.data.datasets.folder import Folder

@@ -54,7 +54,14 @@ def _of_masks(scans: Sequence[Mapping[str, Any]]) -> Iterator[Remark]:
             "keep such lesions."
         )
         yield Remark(text, tuple(vanished))
-    if empty := [scan["case"] for scan in scans if scan["lesion"] == 0 and scan["label"] == 1]:
+    if cut_away := [scan["case"] for scan in scans if scan.get("cut_away")]:
+        text = (
+            f"{_counted(len(cut_away), 'scan')} whose lesion data.crop cut away: they count by their label and are "
+            "left out of the pixel metrics. Choose another crop, which keeps what is judged."
+        )
+        yield Remark(text, tuple(cut_away))
+    marked = [scan for scan in scans if not scan.get("cut_away")]
+    if empty := [scan["case"] for scan in marked if scan["lesion"] == 0 and scan["label"] == 1]:
         text = (
             f"{_counted(len(empty), 'anomalous scan')} with an empty mask: every pixel of it counts as healthy. "
             "Correct the mask; if it is a picture, say which values mean lesion (data.picture.mask_values)."

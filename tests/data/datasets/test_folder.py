@@ -283,6 +283,23 @@ def test_a_lesion_that_has_no_pixel_left_is_said_and_counts_as_unknown(make, roo
     assert data.facts()["concerned"][remark] == ["crack/x.png"]
 
 
+def test_a_lesion_that_a_crop_cuts_away_is_said_and_counts_as_unknown(make, root):
+    """Its mask is right, so nobody is told to correct it."""
+    for folder in ("crack", "masks/crack"):
+        (root / folder).mkdir(exist_ok=True, parents=True)
+    picture, mask = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
+    picture[10:30, 10:30], mask[1:4, 1:4] = 200, 255
+    Image.fromarray(picture).save(root / "crack/x.png")
+    Image.fromarray(mask).save(root / "masks/crack/x.png")
+    data = make(crop="head")
+    data.setup()
+    columns = data.store.index.columns
+    assert dict(zip(columns["id"], columns["role"], strict=True))["crack/x.png"] == "unmasked"
+    about = {remark: cases for remark, cases in data.facts()["concerned"].items() if "crack/x.png" in cases}
+    (remark,) = about
+    assert remark.startswith("1 scan whose lesion data.crop cut away: ")
+
+
 def test_a_list_tells_everything(make, root):
     draw(root, "outlines of y.png")
     write(
