@@ -169,8 +169,8 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any], named: bool = F
     contamination = (provenance.get("data") or {}).get("contamination")
     if contamination:
         text = (
-            f"{contamination:.0%} of the training images are anomalous, as configured; they were removed from the test "
-            "split."
+            f"{contamination:.0%} of the training images are anomalous, as configured; they are not among those "
+            "that are judged."
         )
         notices.append(Banner("warning", "Contaminated training", text))
     budget = provenance.get("budget")

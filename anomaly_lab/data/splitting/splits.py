@@ -367,7 +367,8 @@ def _how_many(rule: SplitRule) -> str:
 def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str]) -> dict[str, str]:
     """Move anomalous patients to train until their cases reach the contamination.
 
-    With labels per patch (`rule.within`), `rows_of_splits` adds anomalous rows instead.
+    They are those that the split leaves out (of other folds, of an official training split), then tested ones: every
+    fold judges its own anomalies, whatever hides among the normals. With labels per patch (`rule.within`), `rows_of_splits` adds anomalous rows instead.
     """
     if not rule.contamination or rule.within:
         return split
@@ -378,7 +379,9 @@ def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str])
         if case.label == 1:
             size[case.patient] = size.get(case.patient, 0) + 1
     names = sorted(size)
-    shuffled = [names[i] for i in stream(rule.seed, "contaminated patients").permutation(len(names))]
+    judged = {case.patient for case in cases if split[case.id] == "test"}
+    drawn = [names[i] for i in stream(rule.seed, "contaminated patients").permutation(len(names))]
+    shuffled = sorted(drawn, key=lambda patient: patient in judged)  # stable
     before = np.cumsum([0, *(size[patient] for patient in shuffled[:-1])])
     moved = {patient for patient, hidden in zip(shuffled, before, strict=True) if hidden < wanted}
     if len(moved) == len(names) or not wanted:

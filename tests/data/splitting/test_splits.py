@@ -201,6 +201,19 @@ def test_contamination_hides_that_share_and_judges_the_rest(share):
     assert split != split_by_seed(HEADCT, SplitRule(75, 0.1, seed=1, contamination=share))
 
 
+def test_contamination_leaves_every_fold_its_anomalies():
+    """Those of the other folds hide among the normals, so that the pooled folds judge every anomaly once."""
+    cases, share = _cases([*[1] * 40, *[0] * 100]), 0.05
+    for fold in range(4):
+        rule = SplitRule(0.75, 0.1, folds=4, fold=fold)
+        plain, hidden = split_by_seed(cases, rule), split_by_seed(cases, replace(rule, contamination=share))
+        assert [case for case, name in hidden.items() if name == "test"] == [
+            case for case, name in plain.items() if name == "test"
+        ]
+        moved = [case.id for case in cases if hidden[case.id] == "train" and case.label == 1]
+        assert len(moved) == round(share / (1 - share) * list(plain.values()).count("train"))
+
+
 def test_contamination_that_takes_every_anomaly_is_refused():
     with pytest.raises(UserError, match=r"contamination.* at least one must train and one be left"):
         split_by_seed(_cases([1, 1, *[0] * 100]), SplitRule(90, 0.1, contamination=0.3))
