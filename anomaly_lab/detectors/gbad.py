@@ -281,6 +281,10 @@ class GBAD(SupervisedDetector):
             factor = torch.where(decision > 0, 1.0, self.settings.damping)
         return probabilities * factor.to(probabilities)[:, None]
 
+    @property
+    def scores_probabilities(self) -> bool:
+        return bool(self.settings.score == "classes")  # damped ones; the others have no upper end
+
     @torch.no_grad()
     def predict(self, image: Tensor) -> Prediction:
         """Score: the highest damped probability, or what `score` says; map: class activation of the levels."""

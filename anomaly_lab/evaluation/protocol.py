@@ -144,6 +144,7 @@ def threshold_of(
             "purpose": purpose if isinstance(purpose, str) and rule not in CAVEATS else None,
             **found._asdict(),
             "specificity": {"low": low, "high": high},
+            "probabilities": scores.probabilities,
             "num_cross_fitted": int((scores.of("crossfit") & scores.normals).sum()) if rule not in CAVEATS else 0,
         }
     )
@@ -271,25 +272,34 @@ def _table(
 
 
 def interval_of(value: float, replicated: Floats, fewest: int, alike: int) -> tuple[float, float]:
-    """Return the interval of a share from the bootstrap.
+    """Return the interval of a share: Student's, with the bootstrap's standard error, on the logit scale as an AUROC's.
+
+    Of 25 patients it holds the true share in .94 to .99 of samples, whatever that is; the percentiles of the replicates
+    do in .86 to .98, and end at 1 although there were errors.
 
     Args:
         value: the share.
         replicated: its replicates, [R]; those in which it is nan do not count.
         fewest: number of patients of the class with the fewest; with less than `joint.FEWEST` there is no interval.
-        alike: number of patients that came out alike, if nearly all replicates are the same.
+        alike: number of patients that it rests on: those that came out alike, if nearly all replicates are the same.
 
     Examples:
         >>> [round(end, 3) for end in interval_of(1.0, np.ones(100), fewest=25, alike=25)]  # not [1, 1]
         [0.863, 1.0]
         >>> interval_of(0.5, np.linspace(0.4, 0.6, 101), fewest=4, alike=4)
         (nan, nan)
+        >>> drawn = np.random.default_rng(0).binomial(25, 24 / 25, 2000) / 25
+        >>> [round(end, 2) for end in interval_of(24 / 25, drawn, fewest=25, alike=25)]
+        [0.75, 0.99]
     """
     known = replicated[np.isfinite(replicated)]
     if fewest < joint.FEWEST or not len(known) or math.isnan(value):
         return math.nan, math.nan
-    low, high = statistics.interval(known, CONFIDENCE)
-    return joint.without_spread(value, alike, level=CONFIDENCE) if high - low < 1e-12 else (low, high)
+    if np.ptp(np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])) < 1e-12:
+        return joint.without_spread(value, alike, level=CONFIDENCE)
+    freedom = max(1, alike - 1)
+    error = float(known.std()) * math.sqrt(1 + 1 / freedom)  # the bootstrap's is too small by √((n - 1) / n)
+    return joint.ends(value, float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error)
 
 
 def _auroc(sample: Sample) -> dict[str, float]:

@@ -265,6 +265,7 @@ class Threshold(TypedDict, total=False):
     num_patients: Whole
     num_cross_fitted: Whole
     specificity: Ends
+    probabilities: bool
     warning: Name
 
 
@@ -466,6 +467,7 @@ class Shortcuts(TypedDict, total=False):
     cases: Counts
     of: Counts
     patients: Whole
+    normal_patients: Whole
     unit: Literal["image", "patch", "case"]
     exchanges: Whole
     level: Annotated[float, Range("(0, 1)")]

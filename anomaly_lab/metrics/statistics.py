@@ -1,6 +1,6 @@
 """What intervals without a closed form are made of: a stratified bootstrap over patients, and the jackknife.
 
-Efron and Tibshirani 1993, An Introduction to the Bootstrap, §13.3 (percentile interval). The bootstrap draws patients
+Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 6 and 11. The bootstrap draws patients
 with replacement, not cases, because the cases of a patient are correlated. It draws within strata (patients with
 normal cases only, with anomalous cases only, with both), so that no replicate loses a class.
 
@@ -61,18 +61,6 @@ def bootstrap(
         name: {metric: np.concatenate([block[name][metric] for block in blocks]) for metric in first}
         for name, first in blocks[0].items()
     }
-
-
-def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval (low, high) that covers the middle `level` of the replicates; nan if any is nan.
-
-    Examples:
-        >>> low, high = interval(np.arange(101.0), level=0.9)
-        >>> round(low, 6), round(high, 6)
-        (5.0, 95.0)
-    """
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def jackknife_error(without: Floats) -> float:

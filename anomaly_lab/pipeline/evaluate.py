@@ -1,6 +1,7 @@
 """Evaluate a run's scores: threshold, metrics with confidence intervals, baselines, pixel metrics and galleries."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from anomaly_lab.evaluation.baselines.fitted import MAX_IMAGES, Baselines
 from anomaly_lab.evaluation.classes import FILE, ClassTable, Supervision, called_classes, evaluate_classes
 from anomaly_lab.evaluation.crossfit import Score, cross_fitted
 from anomaly_lab.evaluation.decisions import decisions_in_use
-from anomaly_lab.evaluation.map_score import MapScore
+from anomaly_lab.evaluation.map_score import MAX_NORMALS, MapScore
 from anomaly_lab.evaluation.planted import Trial, found_by
 from anomaly_lab.evaluation.protocol import evaluate_maps, evaluate_scores, without_nan
 from anomaly_lab.evaluation.scores import TERM, Scores
@@ -29,7 +30,7 @@ from anomaly_lab.pipeline.console import warn
 from anomaly_lab.pipeline.sheets import write_sheets
 from anomaly_lab.pipeline.shortcuts import audit_of_run
 from anomaly_lab.reports.gallery import FIXED_CASES, MISSED
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Batch, Prediction, UserError
 
 GALLERY_CASES = 6  # cases for each of TP, FP, TN and FN in the report's galleries
 PLANTED_NORMALS, PLANTED_SEEDS = 50, range(2)  # lesions of each kind are planted on so many normals, so often
@@ -75,7 +76,7 @@ def evaluate_run(
         score=scored["score"][place],
         baselines=baselines,
         components=dict(zip(detector.terms, terms, strict=True)),
-        probabilities="probability" in scored,
+        probabilities=detector.scores_probabilities and detector.rescored is None,
     )
     if evaluation.reference == "crossfit":
         refuse_reference(evaluation, detector)
@@ -126,14 +127,37 @@ def _planted(data: PatchDataModule, detector: Detector, fitted: Baselines | None
         warn("evaluation.planted: there are no validation normals to plant lesions on; set data.split.val_fraction")
         return None
 
+    score = _score_of_new(data, detector)
+
     def scores(image: torch.Tensor) -> dict[str, np.ndarray]:
-        own = detector.score({"image": image.to(detector.device)}).anomaly_score.detach().cpu().double().numpy()
+        own = score({"image": image.to(detector.device)}).anomaly_score.detach().cpu().double().numpy()
         others = fitted.scores([image]) if fitted else {}
         return {"detector": own} | {name: values.numpy() for name, values in others.items()}
 
     with torch.random.fork_rng():  # a search for a latent code draws numbers
         found = found_by(scores, Trial(torch.cat(normals), PLANTED_SEEDS))
     return {each.name: without_nan({"auroc": each.auroc, "lift": each.lift, "kinds": each.kinds}) for each in found}
+
+
+def _score_of_new(data: PatchDataModule, detector: Detector) -> Callable[[Batch], Prediction]:
+    """Return the detector's score, for validation normals: places are measured on normals that trained, not on them.
+
+    A normal with a planted lesion would be compared with itself, and a plain one with all but itself.
+    """
+    own, rule = detector.rescored, getattr(detector.rescored, "rule", None)
+    if not isinstance(own, MapScore) or not rule or not rule.measures or rule.normals != "validation":
+        return detector.score
+
+    def without(batch: Batch) -> Prediction:
+        detector.rescored = None
+        try:
+            return detector.score(batch)
+        finally:
+            detector.rescored = own
+
+    normals = [list(data.images(split, MAX_NORMALS)) for split in ("train", "val")]
+    measured = MapScore.fit(rule, without, normals[0], detector.device, normals[1])
+    return lambda batch: measured(batch["image"], without(batch))
 
 
 def _fitted(data: PatchDataModule, evaluation: Evaluation, num_scored: int) -> Baselines | None:

@@ -118,7 +118,8 @@ def evaluate_recorded(run: Path, before: Evaluation, evaluation: Evaluation) -> 
     recorded = read_metrics(run)
     scores = Scores.read(run / "scores.csv")
     told = recorded.get("classes")
-    scores = replace(scores, probabilities=bool(told))
+    of_probabilities = recorded["threshold"].get("probabilities", bool(told))  # older versions did not tell
+    scores = replace(scores, probabilities=of_probabilities)
     metrics = evaluate_scores(scores, evaluation.purpose, evaluation.replicates, rule=evaluation.threshold)
     unit = "patch" if evaluation.case_score == "none" else "case"
     metrics["unit"] = {"scored": unit, "rule": evaluation.case_score, "top_k": evaluation.top_k}

@@ -214,7 +214,8 @@ class Scorer:
         if config.score.source == "map":
             detector.rescored = MapScore.load(configuration.score_rule_of(config), run)
         evaluation = configuration.evaluation_of(config)
-        scores = replace(Scores.read(run / "scores.csv"), probabilities=bool(metrics.get("classes")))
+        of_probabilities = metrics["threshold"].get("probabilities", bool(metrics.get("classes")))
+        scores = replace(Scores.read(run / "scores.csv"), probabilities=of_probabilities)
         part = _part(data, evaluation, facts["data"].get("counts") or {})
         reference = Reference.of(scores, metrics, evaluation, part)
         bits = facts["data"].get("bits")

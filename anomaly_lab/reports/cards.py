@@ -314,6 +314,8 @@ class Known:
         if not choice.get("rule"):
             return ""
         used = ", chosen with test labels" if choice.get("auroc") is not None else ", without test labels"
+        if choice["rule"] == "asked for":
+            used = ", chosen by hand; whether by test results is not recorded"
         return f"Rule “{choice['rule']}”, iteration {choice.get('iteration')} ({choice.get('file')}){used}"
 
     @property
@@ -340,11 +342,11 @@ class Known:
         if not bootstrap:
             return ""
         if remark := (self.metrics.get("intervals") or {}).get("remark"):
-            return str(remark)
+            return str(remark).rstrip(".")
         return (
             f"{bootstrap.get('level', 0.95):.0%} intervals for new patients. AUROC and its differences: DeLong’s "
             "variance by patient (Obuchowski 1997), p-values after Holm’s correction for the number of baselines; "
-            f"other figures: percentile bootstrap by {bootstrap.get('unit')}, {bootstrap.get('replicates')} replicates"
+            f"other figures: bootstrap by {bootstrap.get('unit')}, {bootstrap.get('replicates')} replicates"
         )
 
     @property

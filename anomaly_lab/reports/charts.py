@@ -82,6 +82,18 @@ def rate(value: object, digits: int = 3) -> str:
     return ("−" if value < 0 else "") + (text[1:] if text.startswith("0.") else text)
 
 
+def share(value: object, digits: int = 2) -> str:
+    """Format a share as `rate` does, with more digits where one below 1 would look like 1.
+
+    Examples:
+        >>> share(0.95), share(0.995), share(0.9999), share(1.0)
+        ('.95', '.995', '.9999', '1.00')
+    """
+    beyond = 1 - value if isinstance(value, int | float) else 1.0
+    near = 1e-9 < beyond < 0.99 * 10**-digits
+    return rate(value, -math.floor(math.log10(beyond) + 1e-9) if near else digits)
+
+
 def figure(entry: dict[str, float | None] | float | None) -> str:
     """Format a metric with its interval; a bare number, as older runs have it, without one.
 
@@ -95,8 +107,8 @@ def figure(entry: dict[str, float | None] | float | None) -> str:
         return rate(entry)
     if not entry or entry.get("value") is None:
         return "–"
-    text, low, high = rate(entry["value"]), entry.get("low"), entry.get("high")
-    return text if low is None or high is None else f"{text} [{rate(low, 2)}, {rate(high, 2)}]"
+    text, low, high = share(entry["value"], 3), entry.get("low"), entry.get("high")
+    return text if low is None or high is None else f"{text} [{share(low)}, {rate(high, 2)}]"
 
 
 def contenders(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from anomaly_lab.metrics.decisions import net_benefit
-from anomaly_lab.reports.charts import Panel, contenders, rate
+from anomaly_lab.reports.charts import Panel, contenders, rate, share
 from anomaly_lab.reports.html import whole
 from anomaly_lab.reports.svg import Axis, Series, line_chart, padded
 
@@ -51,10 +51,10 @@ def of_threshold(threshold: Mapping[str, Any]) -> str:
     if threshold.get("uses_test") or not threshold.get("num_normals"):
         return str(threshold.get("rule") or "an unknown rule")
     purpose = threshold.get("purpose")
-    share = f"{_share(threshold.get('quantile'))} of new normals below it"
+    below = f"{share(threshold.get('quantile'))} of new normals below it"
     normals, patients = threshold["num_normals"], threshold.get("num_patients")
     of_patients = f" of {whole(patients)} patients" if patients and patients != normals else ""
-    text = f"{purpose} ({share})" if purpose else share
+    text = f"{purpose} ({below})" if purpose else below
     fitted = threshold.get("num_cross_fitted") or 0
     kind = (
         f"normals{of_patients}, {whole(fitted)} of them cross-fitted" if fitted else f"validation normals{of_patients}"
@@ -64,19 +64,8 @@ def of_threshold(threshold: Mapping[str, Any]) -> str:
         text += f" by {method}"
     ends = threshold.get("specificity") or {}
     if isinstance(ends.get("low"), int | float) and isinstance(ends.get("high"), int | float):
-        text += f"; its true specificity is between {_share(ends['low'])} and {rate(ends['high'], 2)} (95 %)"
+        text += f"; its true specificity is between {share(ends['low'])} and {rate(ends['high'], 2)} (95 %)"
     return text
-
-
-def _share(share: object) -> str:
-    """Format a share of normals so that one below 1 does not look like 1.
-
-    Examples:
-        >>> _share(0.95), _share(0.995), _share(0.9999), _share(1.0)
-        ('.95', '.995', '.9999', '1.00')
-    """
-    beyond = 1 - share if isinstance(share, int | float) else 1.0
-    return rate(share, -math.floor(math.log10(beyond) + 1e-9) if 1e-9 < beyond < 0.0099 else 2)
 
 
 def reference(threshold: Mapping[str, Any]) -> str:
@@ -196,7 +185,7 @@ def _worth_it(sensitivity: float, specificity: float, prevalence: float) -> floa
 
 
 def _cell(key: str, figure: Mapping[str, float | None] | None) -> str:
-    show = amount if key in ("alarms", "found", "missed") else lambda number: rate(number, 2)
+    show = amount if key in ("alarms", "found", "missed") else share
     value, low, high = ((figure or {}).get(name) for name in ("value", "low", "high"))
     if value is None:
         return "–"

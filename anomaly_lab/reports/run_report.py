@@ -107,6 +107,7 @@ def write_report(run: Path, finished: str | None = None) -> Path:
             training=charts.training(record.log),
             calls=calls(record.scores),
             score_words=score_in_words(record.config),
+            rejudged=(record.provenance.get("evaluated") or [{}])[-1].get("scores") == "recorded",
             reference=decisions.reference(record.metrics.get("threshold") or {}),
             confused=confusion.confusion(record.scores, threshold),
             in_use=decisions.table(record.metrics),

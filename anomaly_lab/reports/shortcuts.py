@@ -59,7 +59,8 @@ def banners(found: Found | None) -> list[Banner]:
             "no more than this one number."
         )
     if found.get("score") is not None:
-        text += f" This detector has {rate(found['score'], 2)}."
+        on = "" if _has_all(found) else f" on these {sum(found['cases'].values())} of them"
+        text += f" This detector has {rate(found['score'], 2)}{on}."
     return [Banner("warning", "A shortcut", text)]
 
 
@@ -112,7 +113,8 @@ def panels_of_detector(found: Found) -> list[Panel]:
     followed = [r for r in found.get("rules", ()) if r.get("follows") is not None and r["kind"] != "names"]
     followed.sort(key=lambda rule: -abs(rule["follows"]))
     if followed:
-        chance = 1.96 / math.sqrt(max(1, found["cases"]["normal"] - 1))  # of a rank correlation, each by itself
+        independent = found.get("normal_patients", found["cases"]["normal"])  # cases of a patient follow each other
+        chance = 1.96 / math.sqrt(max(1, independent - 1))  # of a rank correlation, each by itself
         rows = [
             Deviation(
                 r["title"].removeprefix("header: "),
@@ -132,7 +134,8 @@ def panels_of_detector(found: Found) -> list[Panel]:
         plot = deviation_plot(rows, Axis("Spearman’s correlation", -1, 1), ("score falls", "rises"))
         drawn.append(Panel("What the score follows in normals", plot, note))
     if found.get("strata"):
-        rows_of = [Interval("All test cases", found["score"], None, None, rate(found["score"]), "series-0")]
+        name = "All test cases" if _has_all(found) else "All cases looked at"
+        rows_of = [Interval(name, found["score"], None, None, rate(found["score"]), "series-0")]
         for stratum in found["strata"]:
             entry = stratum["auroc"]
             name = f"Like {shortened(stratum['title'])}, {100 * (stratum.get('pairs') or 0):.0f} %"
@@ -144,6 +147,11 @@ def panels_of_detector(found: Found) -> list[Panel]:
         )
         drawn.append(Panel("The detector among like cases", interval_plot(rows_of, ("guessing .500", 0.5)), note))
     return drawn
+
+
+def _has_all(found: Found) -> bool:
+    """Whether all cases were looked at, and not so many drawn from each class."""
+    return found.get("of") in (None, found.get("cases"))
 
 
 def _words(rule: Found, units: str) -> str:

@@ -136,7 +136,8 @@ def padded(values: Sequence[float]) -> tuple[float, float]:
         ((-0.5, 10.5), (4.5, 5.5))
     """
     low, high = (min(values), max(values)) if len(values) else (0.0, 1.0)
-    margin = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
+    width = high - low if high - low > 1e-9 * max(abs(low), abs(high)) else 0.0  # a difference of rounding is none
+    margin = width * 0.05 or abs(high) * 0.1 or 1.0
     return low - margin, high + margin
 
 

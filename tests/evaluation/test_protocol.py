@@ -9,7 +9,14 @@ from scipy import stats
 from scipy.stats import spearmanr
 from toy_scores import example, rows_of
 
-from anomaly_lab.evaluation.protocol import CAVEATS, RULES, _versus_baselines, evaluate_maps, evaluate_scores
+from anomaly_lab.evaluation.protocol import (
+    CAVEATS,
+    RULES,
+    _versus_baselines,
+    evaluate_maps,
+    evaluate_scores,
+    interval_of,
+)
 from anomaly_lab.evaluation.scores import Scores
 from anomaly_lab.experiment.config import ThresholdRule
 from anomaly_lab.experiment.record import Metrics, check
@@ -280,6 +287,18 @@ def test_nothing_is_certain_because_nothing_varies() -> None:
         entry = verdict["detector"][name]
         k = 12 if name in ("sensitivity_at_95_specificity", "recall") else 10
         assert (entry["value"], entry["low"], entry["high"]) == (1.0, pytest.approx(0.025 ** (1 / k)), 1.0), name
+
+
+@pytest.mark.parametrize("patients", [10, 25, 50])
+def test_an_interval_of_a_share_holds_it(patients: int) -> None:
+    """In about .95 of all samples, whatever the share is; and of more that came out right it promises no less."""
+    counts = np.arange(patients + 1)
+    drawn = np.random.default_rng(0).binomial(patients, counts[:, None] / patients, (patients + 1, 2000)) / patients
+    low, high = np.array([interval_of(k / patients, drawn[k], patients, patients) for k in counts]).T
+    assert (np.diff(low) > 0).all()
+    assert (high[:-1] < 1).all()  # there were errors
+    for share in np.linspace(0.5, 0.98, 25):
+        assert stats.binom.pmf(counts, patients, share)[(low <= share) & (share <= high)].sum() > 0.935
 
 
 def test_precision_of_few_calls_is_not_certain() -> None:

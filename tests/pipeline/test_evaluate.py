@@ -1,5 +1,6 @@
 """Which cases a run keeps pictures of, and which its maps are measured on."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,23 @@ from pipeline.conftest import settings
 from toy_scores import example
 
 from anomaly_lab.evaluation.baselines.fitted import Baselines
+from anomaly_lab.evaluation.map_score import MapScore
+from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import record
 from anomaly_lab.lesions.planting import TUNING
 from anomaly_lab.metrics.segmentation import pointing
-from anomaly_lab.pipeline import engine, evaluate
-from anomaly_lab.pipeline.evaluate import GALLERY_CASES, MISSED_SIDE, _extremes, _fixed, _missed, _pixels, _write_missed
+from anomaly_lab.pipeline import engine, evaluate, run_commands
+from anomaly_lab.pipeline.evaluate import (
+    GALLERY_CASES,
+    MISSED_SIDE,
+    _extremes,
+    _fixed,
+    _missed,
+    _pixels,
+    _score_of_new,
+    _write_missed,
+)
+from anomaly_lab.pipeline.identity import AS_RECORDED
 from anomaly_lab.reports.gallery import FIXED_CASES, MISSED, read_gallery
 
 
@@ -83,6 +96,28 @@ def test_planted_lesions_are_measured_if_asked_and_move_nothing_else(tmp_path: P
     assert all(0 <= each["auroc"] <= 1 for each in found.values())
     assert plain == asked
     assert (runs[0] / "scores.csv").read_bytes() == (runs[1] / "scores.csv").read_bytes()
+
+
+def test_planted_lesions_are_not_judged_by_the_normals_they_are_planted_on(tmp_path: Path) -> None:
+    """Validation normals that measured the places would be known, and the same with a lesion would not."""
+    write_headct(tmp_path / "headct", normal=20)
+    words = ["score.from=map", "score.standardise=place", "score.normals=validation", "evaluation.planted=true"]
+    words += ["data.split.train_normals=14", "data.split.val_fraction=0.4"]
+    run = engine.train(settings(tmp_path, "detector.encoder_iterations=2", *words))
+    data, detector, _ = run_commands._trained(run, configuration.recall(run / "config.yaml"), AS_RECORDED)
+    rule = configuration.score_rule_of(configuration.recall(run / "config.yaml"))
+    detector.rescored = MapScore.fit(rule, detector.score, data.images("val"))
+    image = next(iter(data.images("val")))
+    moved = image.clone()
+    moved[:, :, 0, 0] += 2 / 255  # another picture by its digest
+    score = _score_of_new(data, detector)
+    own, other = (score({"image": each}).anomaly_score for each in (image, moved))
+    assert torch.allclose(own, other, rtol=0.02)
+    own, other = (detector.score({"image": each}).anomaly_score for each in (image, moved))
+    assert not torch.allclose(own, other, rtol=0.02)
+    by_training = replace(detector.rescored.rule, normals="training")
+    detector.rescored = MapScore.fit(by_training, score, [image])
+    assert _score_of_new(data, detector) == detector.score
 
 
 def test_all_missed_cases_are_kept_up_to_a_number_lowest_scores_first(monkeypatch: pytest.MonkeyPatch) -> None:

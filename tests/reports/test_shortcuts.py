@@ -33,6 +33,8 @@ def test_the_strongest_of_each_kind_is_named_and_the_others_are_counted():
     others = [rule("height", value=0.79), rule("mean grey", "greys", 0.25), rule("noise", "textures", 0.72)]
     said = text(rule(), *others)
     assert text(rule(), score=0.7).endswith(" This detector has .70.")
+    drawn = {"cases": {"normal": 500, "anomalous": 500}, "of": {"normal": 900, "anomalous": 500}}
+    assert text(rule(), score=0.7, **drawn).endswith(" This detector has .70 on these 1000 of them.")
     assert said.startswith(
         "This set can be told apart by the width of the file (AUROC .80, higher in anomalous images)"
     )

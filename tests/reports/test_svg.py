@@ -1,5 +1,6 @@
 """Charts are well-formed SVG, in their frame, with every text escaped and none too small."""
 
+import math
 import re
 import xml.etree.ElementTree as ET
 
@@ -83,6 +84,8 @@ def test_padding_never_gives_an_empty_range() -> None:
     assert padded([2, 2]) == (1.8, 2.2)
     assert padded([0, 0]) == (-1, 1)
     assert padded([]) == (-0.05, 1.05)
+    low, high = padded([0.1, math.nextafter(0.1, 1)])  # as far apart as rounding puts equal scores and their bound
+    assert high - low > 0.01
 
 
 def test_a_box_from_quartile_to_quartile_only_where_there_are_four() -> None:

@@ -368,7 +368,8 @@ def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str])
     """Move anomalous patients to train until their cases reach the contamination.
 
     They are those that the split leaves out (of other folds, of an official training split), then tested ones: every
-    fold judges its own anomalies, whatever hides among the normals. With labels per patch (`rule.within`), `rows_of_splits` adds anomalous rows instead.
+    fold judges its own anomalies, whatever hides among the normals. With labels per patch (`rule.within`),
+    `rows_of_splits` adds anomalous rows instead.
     """
     if not rule.contamination or rule.within:
         return split

@@ -201,6 +201,11 @@ class Detector(pl.LightningModule, ABC):
                     raise UserError(f"{name} has no sub-module '{network}', which `networks` or a phase names")
 
     @property
+    def scores_probabilities(self) -> bool:
+        """Whether the score is a probability, so that no threshold lies above 1."""
+        return False
+
+    @property
     def couples_batch(self) -> bool:
         """Whether the loss of an image depends on others that several processes group otherwise than one does.
 

@@ -182,6 +182,10 @@ class SupervisedDetector(Detector):
             return None
         return list(self.settings.classes).index(NORMAL) if NORMAL in self.settings.classes else 0
 
+    @property
+    def scores_probabilities(self) -> bool:
+        return True
+
     def predict(self, image: Tensor) -> Prediction:
         """Score: 1 - P(normal) or the highest probability; map: class activation of the most probable anomaly."""
         with torch.no_grad():

@@ -112,6 +112,7 @@ def audit(
     label = np.asarray(label, np.int64)
     names, who = np.unique(np.asarray(patient), return_inverse=True)
     counts = {"normal": int((label == 0).sum()), "anomalous": int((label == 1).sum())}
+    of_normals = len(np.unique(who[label == 0]))
     exchanged = _exchanged(label, who)
     measured, nulls, constant = list[dict[str, Any]](), list[Floats](), list[str]()
     for name, column in columns.items():
@@ -147,8 +148,8 @@ def audit(
         rule["chance"] = limit * spread
         rule["alarm"] = rule["p"] < 1 - LEVEL + 1e-9 and rule["told"] >= TELLING
     measured.sort(key=lambda rule: -float(rule["told"]))  # equal ones in the order of their definition
-    found: dict[str, Any] = {"cases": counts, "patients": len(names), "level": LEVEL, "exchanges": EXCHANGES}
-    found |= {"rules": measured, "constant": constant}
+    found: dict[str, Any] = {"cases": counts, "patients": len(names), "normal_patients": of_normals, "level": LEVEL}
+    found |= {"exchanges": EXCHANGES, "rules": measured, "constant": constant}
     if score is not None:
         strongest = [r for r in measured if r["kind"] != "names" and r["p"] < 1 - LEVEL][:STRONGEST]
         found["score"] = auroc(label, score)
@@ -249,7 +250,8 @@ def _interval(
                 fewer[text] -= 1
                 (left,) = _told_by_texts(*((others, fewer) if own else (fewer, others))).tolist()
                 without += [left] * round(count)
-    return statistics.jackknife(value, np.array(without), LEVEL)
+    fewest = min(len(np.unique(who[label == value])) for value in (0, 1))  # as for numbers
+    return statistics.jackknife(value, np.array(without), LEVEL, fewest)
 
 
 def _follows(column: Column, normals: NDArray[np.bool_], score: Floats) -> float:
@@ -265,12 +267,17 @@ def _follows(column: Column, normals: NDArray[np.bool_], score: Floats) -> float
 def _stratified(label: Labels, who: NDArray[np.intp], column: Column, score: Floats) -> dict[str, Any]:
     """Return the detector's AUROC over pairs of like cases, with its jackknife interval, and these pairs' share.
 
-    Like are numbers of the same fifth of all cases, and equal texts.
+    Like are numbers of the same fifth of all cases, and equal texts. Only patients of strata with cases of both classes
+    say anything, so it is they that the interval counts.
     """
     won, pairs = np.zeros((2, who.max() + 1)), 0.0  # by patient: wins and pairs that a case of theirs is in
-    wins = 0.0
+    wins, judged = 0.0, (set[int](), set[int]())
     for members in _strata(column):
         anomalous, normal = members[label[members] == 1], members[label[members] == 0]
+        if not (len(anomalous) and len(normal)):
+            continue
+        for seen, cases in zip(judged, (normal, anomalous), strict=True):
+            seen.update(who[cases].tolist())
         above = np.sign(score[anomalous][:, None] - score[normal]) / 2 + 0.5
         wins, pairs = wins + above.sum(), pairs + above.size
         for cases, sums, others in ((anomalous, above.sum(1), len(normal)), (normal, above.sum(0), len(anomalous))):
@@ -284,20 +291,23 @@ def _stratified(label: Labels, who: NDArray[np.intp], column: Column, score: Flo
     value = wins / pairs
     rest = pairs - won[1]
     without = np.where(rest > 0, (wins - won[0]) / np.maximum(rest, 1), value)
-    low, high = statistics.jackknife(float(value), without, LEVEL)
+    low, high = statistics.jackknife(float(value), without, LEVEL, min(map(len, judged)))
     all_pairs = float(label.sum() * (label == 0).sum())
     return {"auroc": {"value": float(value), "low": low, "high": high}, "pairs": pairs / all_pairs}
 
 
 def _strata(column: Column) -> Iterator[NDArray[np.intp]]:
-    """Yield the cases of each stratum; equal values are never divided."""
+    """Yield the cases of each stratum: of a text, or of a fifth of the ranks.
+
+    Equal values share a rank, the middle of theirs, so that two values of a rule never fall into one stratum.
+    """
     if column.is_text:
         for text in np.unique(column.values.astype(str)):
             yield np.flatnonzero(column.values.astype(str) == text)
         return
     values = column.values.astype(np.float64)
     known = np.isfinite(values)
-    cuts = np.quantile(values[known], np.arange(1, STRATA) / STRATA)
-    stratum = np.where(known, np.searchsorted(cuts, values, side="left"), -1)
+    stratum = np.full(len(values), -1)
+    stratum[known] = np.floor(STRATA * (rankdata(values[known]) - 0.5) / known.sum())
     for number in range(STRATA):
         yield np.flatnonzero(stratum == number)

@@ -86,6 +86,12 @@ class TestTexts:
         values = np.array([f"{label}{i % 5}" for i, label in enumerate(LABEL)])
         assert only(audit(LABEL, PATIENTS, {"x": column(values, "files")}))["told"] > 0.95
 
+    def test_a_perfect_text_is_no_more_certain_than_a_perfect_number(self):
+        label, patients = np.repeat([0, 1], 10), [str(i) for i in range(20)]
+        columns = {"text": column(label.astype(str), "files"), "number": column(label, "files")}
+        one, other = audit(label, patients, columns)["rules"]
+        assert one["auroc"] == pytest.approx(other["auroc"])
+
     def test_names_of_their_own_tell_nothing(self):
         assert only(audit(LABEL, PATIENTS, {"x": column(np.array(PATIENTS), "files")}))["told"] == 0.5
 
@@ -129,6 +135,24 @@ class TestDetector:
             found = audit(label, patients, {"x": column(told, "files")}, score)
             for stratum in found["strata"]:
                 assert 0 < stratum["pairs"] <= 1
+
+    @pytest.mark.parametrize("sign", [1, -1, 0])
+    def test_a_ruler_of_two_widths_is_unmasked_whichever_is_rare(self, sign):
+        """Cases of one width are alike; those of both never are, though less than a fifth have the smaller one."""
+        width = np.repeat([512.0, 600.0, 600.0], [23, 2, 100])
+        label, patients = np.repeat([0, 1], [25, 100]), [str(i) for i in range(125)]
+        values = np.where(width > 550, "wide", "narrow") if sign == 0 else sign * width
+        (stratum,) = audit(label, patients, {"x": column(values, "files")}, width)["strata"]
+        assert stratum["auroc"]["value"] == 0.5
+        assert stratum["pairs"] == pytest.approx(2 * 100 / (25 * 100))
+
+    def test_a_handful_of_pairs_has_no_interval(self):
+        """Two normals share their value with anomalous cases; the other patients say nothing."""
+        label, patients = np.repeat([0, 1], [30, 30]), [str(i) for i in range(60)]
+        values = np.repeat([0.0, 1.0], [28, 32])
+        (stratum,) = audit(label, patients, {"x": column(values, "files")}, np.arange(60.0))["strata"]
+        assert stratum["auroc"]["value"] == 1
+        assert np.isnan(stratum["auroc"]["low"])
 
     def test_names_are_no_strata(self):
         found = audit(LABEL, PATIENTS, {"x": column(np.arange(60.0), "names")}, np.arange(60.0))
