@@ -1,12 +1,5 @@
 # Entry point. Lower-case words are settings of the experiment (detector.latent_dim=64), upper-case words belong to make.
 
-EXP ?=
-DATA ?=
-RUN ?=
-STUDY ?=
-INPUT ?=
-PEER ?=
-SECTION ?=
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
   $$name -c $(new_enough) 2>/dev/null && echo $$name && break; done)
 new_enough := 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -23,6 +16,13 @@ quote = '$(subst ','\'',$(1))'
 capital := A% B% C% D% E% F% G% H% I% J% K% L% M% N% O% P% Q% R% S% T% U% V% W% X% Y% Z%
 typed = $(if $(filter command,$(origin $(1))),$(call quote,$(1)=$(value $(1))))
 OVERRIDES = $(foreach key,$(sort $(filter-out $(capital) -% .%,$(.VARIABLES))),$(call typed,$(key)))
+
+# A capital word that was given on the command line, as it was given, for the shell; and whether one says yes. What the
+# environment holds under such a name is somebody else's.
+said = $(if $(filter command,$(origin $(1))),$(value $(1)))
+quoted = $(call quote,$(said))
+yes = $(filter-out 0 no No NO false False FALSE off Off OFF,$(said))
+option = $(if $(said),$(2) $(quoted))
 
 # Capital words of each target. Any other one is refused: passed over in silence, DRY_RUN=1 would train a whole study.
 takes.show := EXP
@@ -51,17 +51,20 @@ $(error make $(goals) takes no $(filter-out $(taken) $(everywhere),$(given)); it
 endif
 endif
 
+# Make would expand these to hand them on to the commands' environment, and run what a file's name holds in $(shell …).
+unexport $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(filter-out $(everywhere),$(word))))
+
 # Packages whose classes experiments and runs may name, beside anomaly_lab: TRUST=mygan.
 ifdef TRUST
 export ANOMALY_TRUST := $(TRUST)
 endif
 
 # What a run's data have become: DATA_ROOT=where they lie now, ACCEPT_CHANGED_DATA=1.
-DATA_WORDS = $(if $(DATA_ROOT),--data-root $(call quote,$(DATA_ROOT))) $(if $(ACCEPT_CHANGED_DATA),--accept-changed-data)
+DATA_WORDS = $(call option,DATA_ROOT,--data-root) $(if $(call yes,ACCEPT_CHANGED_DATA),--accept-changed-data)
 
-need_exp = @test -n $(call quote,$(EXP)) || { echo "which experiment? make $@ EXP=…; 'make list' shows all" >&2; exit 2; }
-need_data = @test -n $(call quote,$(DATA)$(EXP)) || { echo "which data set? make $@ DATA=…; 'make list' shows all" >&2; exit 2; }
-need_run = @test -n $(call quote,$(RUN)) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
+need_exp = @test -n $(call quoted,EXP) || { echo "which experiment? make $@ EXP=…; 'make list' shows all" >&2; exit 2; }
+need_data = @test -n $(call quote,$(call said,DATA)$(call said,EXP)) || { echo "which data set? make $@ DATA=…; 'make list' shows all" >&2; exit 2; }
+need_run = @test -n $(call quoted,RUN) || { echo "which run? make $@ RUN=runs/…" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
 .PHONY: help setup list show data train resume evaluate quality predict report study tune runs dashboard export serve card test test-slow test-gpu check format bench docs docker clean
@@ -95,56 +98,56 @@ list: $(STAMP)  ## list all detectors, data sets and experiments
 
 show: $(STAMP)  ## print an experiment with all defaults: make show EXP=fanogan_headct
 	$(need_exp)
-	@$(RUNNER) -m anomaly_lab show $(call quote,$(EXP)) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab show $(call quoted,EXP) $(OVERRIDES)
 
 data: $(STAMP)  ## build the store and a data sheet: make data DATA=headct data.root=… [VERIFY=1]
 	$(need_data)
-	@$(RUNNER) -m anomaly_lab data $(call quote,$(or $(EXP),$(DATA))) $(if $(VERIFY),--verify) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab data $(call quoted,$(if $(call said,EXP),EXP,DATA)) $(if $(call yes,VERIFY),--verify) $(OVERRIDES)
 
 train: $(STAMP)  ## train, evaluate, report: make train EXP=fanogan_headct detector.latent_dim=64 [INTO=runs/…]
 	$(need_exp)
-	@$(RUNNER) -m anomaly_lab train $(call quote,$(EXP)) $(if $(INTO),--into $(call quote,$(INTO))) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab train $(call quoted,EXP) $(call option,INTO,--into) $(OVERRIDES)
 
 resume: $(STAMP)  ## continue a stopped run: make resume RUN=runs/…
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab resume $(call quote,$(RUN)) $(DATA_WORDS) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab resume $(call quoted,RUN) $(DATA_WORDS) $(OVERRIDES)
 
 evaluate: $(STAMP)  ## score and evaluate a run, or a folder of runs, again: make evaluate RUN=runs/… [scores=recorded]
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab evaluate $(call quote,$(RUN)) $(DATA_WORDS) $(if $(CHECKPOINT),--checkpoint $(call quote,$(CHECKPOINT))) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab evaluate $(call quoted,RUN) $(DATA_WORDS) $(call option,CHECKPOINT,--checkpoint) $(OVERRIDES)
 
 quality: $(STAMP)  ## measure a run's generated and reconstructed images: make quality RUN=runs/… [samples=2000]
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab quality $(call quote,$(RUN)) $(DATA_WORDS) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab quality $(call quoted,RUN) $(DATA_WORDS) $(OVERRIDES)
 
 predict: $(STAMP)  ## score new files: make predict RUN=runs/… INPUT=folder [OUT=folder] [MASKS=folder] [OVERWRITE=1] [ANYWAY=1]
 	$(need_run)
-	@test -n $(call quote,$(INPUT)) || { echo "which files? make predict RUN=runs/… INPUT=folder" >&2; exit 2; }
-	@$(RUNNER) -m anomaly_lab predict $(call quote,$(RUN)) $(call quote,$(INPUT)) $(if $(OUT),--out $(call quote,$(OUT))) $(if $(MASKS),--masks $(call quote,$(MASKS))) $(if $(OVERWRITE),--overwrite) $(if $(ANYWAY),--anyway) $(OVERRIDES)
+	@test -n $(call quoted,INPUT) || { echo "which files? make predict RUN=runs/… INPUT=folder" >&2; exit 2; }
+	@$(RUNNER) -m anomaly_lab predict $(call quoted,RUN) $(call quoted,INPUT) $(call option,OUT,--out) $(call option,MASKS,--masks) $(if $(call yes,OVERWRITE),--overwrite) $(if $(call yes,ANYWAY),--anyway) $(OVERRIDES)
 
 export: $(STAMP)  ## write a run as a model that needs no torch: make export RUN=runs/… [FORMAT=onnx|pt2] [OUT=folder]
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab export $(call quote,$(RUN)) $(if $(FORMAT),--format $(call quote,$(FORMAT))) $(if $(OUT),--out $(call quote,$(OUT))) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab export $(call quoted,RUN) $(call option,FORMAT,--format) $(call option,OUT,--out) $(OVERRIDES)
 
 serve: $(STAMP)  ## score uploads: make serve RUN=runs/… [host=127.0.0.1 port=8000]; needs pip install 'anomaly_lab[serve]'
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab serve $(call quote,$(RUN)) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab serve $(call quoted,RUN) $(OVERRIDES)
 
 card: $(STAMP)  ## write a run's model_card.md and claim.md: make card RUN=runs/…
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab card $(call quote,$(RUN)) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab card $(call quoted,RUN) $(OVERRIDES)
 
 report: $(STAMP)  ## write a run's report again: make report RUN=runs/…
 	$(need_run)
-	@$(RUNNER) -m anomaly_lab report $(call quote,$(RUN)) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab report $(call quoted,RUN) $(OVERRIDES)
 
 study: $(STAMP)  ## train and compare many runs: make study STUDY=adgan_tables jobs=2 [DATA=folder] [launcher=slurm] [DRY=1|PAGE=1|STATUS=1]
-	@test -n $(call quote,$(STUDY)) || { echo "which study? make study STUDY=…; experiments/studies has all" >&2; exit 2; }
-	@$(RUNNER) -m anomaly_lab study $(call quote,$(STUDY)) $(if $(DATA),data=$(call quote,$(DATA))) $(if $(DRY),--dry-run) $(if $(PAGE),--page) $(if $(STATUS),--status) $(OVERRIDES)
+	@test -n $(call quoted,STUDY) || { echo "which study? make study STUDY=…; experiments/studies has all" >&2; exit 2; }
+	@$(RUNNER) -m anomaly_lab study $(call quoted,STUDY) $(if $(call said,DATA),data=$(call quoted,DATA)) $(if $(call yes,DRY),--dry-run) $(if $(call yes,PAGE),--page) $(if $(call yes,STATUS),--status) $(OVERRIDES)
 
 tune: $(STAMP)  ## choose settings by planted lesions: make tune EXP=… params='detector.lr=log(1e-5,1e-2)' trials=20
 	$(need_exp)
-	@$(RUNNER) -m anomaly_lab tune $(call quote,$(EXP)) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab tune $(call quoted,EXP) $(OVERRIDES)
 
 runs: $(STAMP)  ## write one page over all runs, to sort, filter and compare them: make runs [runs=folder]
 	@$(RUNNER) -m anomaly_lab runs $(OVERRIDES)
@@ -183,7 +186,7 @@ PEERS := anomaly_lab/bench/peers
 	@touch $@
 
 bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|dashboard|export|serve]
-	@$(RUNNER) -m anomaly_lab bench$(if $(SECTION), --section $(call quote,$(SECTION)))$(if $(PEER), --peer $(call quote,$(PEER)))$(if $(OUT), --out $(call quote,$(OUT))) $(OVERRIDES)
+	@$(RUNNER) -m anomaly_lab bench $(call option,SECTION,--section) $(call option,PEER,--peer) $(call option,OUT,--out) $(OVERRIDES)
 
 # The site is built without the package's dependencies: docstrings are parsed, not imported.
 DOCS := .venv-docs

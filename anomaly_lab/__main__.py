@@ -27,7 +27,8 @@ class FrontDoor(TyperGroup):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Accept `--experiments DIR` and `--trust PACKAGE` both before and after the command."""
+        """Accept `--experiments DIR` and `--trust PACKAGE` both before and after the command, and ~/ in paths."""
+        args = [_at_home(arg) for arg in args]
         return list(super().parse_args(ctx, _to_the_front(("--experiments", "--trust"), args)))
 
     def invoke(self, ctx: Any) -> Any:
@@ -375,6 +376,12 @@ def _is_out_of_memory(error: Exception) -> bool:
     """Whether an error says so, be it Python's, NumPy's or PyTorch's, which is not imported for this."""
     torch_says = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
     return isinstance(error, MemoryError) or torch_says
+
+
+def _at_home(arg: str) -> str:
+    """Return a path below the home folder as some shells leave it, also behind `--option=`, without its ~."""
+    option, equals, path = arg.partition("=") if arg.startswith("--") else ("", "", arg)
+    return f"{option}{equals}{Path(path).expanduser()}" if path.startswith("~/") else arg
 
 
 def _to_the_front(options: tuple[str, ...], words: list[str]) -> list[str]:

@@ -116,6 +116,21 @@ def test_a_folder_of_experiments_that_is_not_there_is_one_line(monkeypatch: pyte
     assert result.stderr.startswith("error: nowhere: no such experiments folder")
 
 
+def test_a_path_below_the_home_folder_is_there_however_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Shells expand ~ in some places only: dash not in `make … INTO=~/run`, bash not in `--into=~/run`."""
+    from anomaly_lab.pipeline import engine
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen: list[object] = []
+    monkeypatch.setattr(engine, "train_by_name", lambda *asked: seen.append(asked))
+    monkeypatch.setattr(engine, "resume", lambda run, words, asked: seen.append((run, asked.root)))
+    for words in (["--into", "~/run"], ["--into=~/run"]):
+        assert run("train", "kde_headct", *words).exit_code == 0
+    assert run("resume", "~/run", "--data-root=~/data").exit_code == 0
+    into = str(tmp_path / "run")
+    assert seen == [("kde_headct", [], into)] * 2 + [(into, str(tmp_path / "data"))]
+
+
 @pytest.mark.parametrize(("name", "kind"), [
     ("headct", "load_data"), ("fanogan_headct", "load"), ("hedct", "load_data"), ("kde_", "load"),
 ])  # fmt: skip
@@ -143,9 +158,11 @@ def front_door(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["make", *words], cwd=folder, env=environment | variables, capture_output=True, text=True, check=False
+    )
 
 
 def test_make_hands_every_override_over_as_it_was_typed(front_door: Path):
@@ -159,6 +176,26 @@ def test_make_hands_every_override_over_as_it_was_typed(front_door: Path):
     ]
     done = make(front_door, "train", "EXP=toy", "PYTHON=python3", "OMP_NUM_THREADS=1", *typed)
     assert done.stdout.splitlines() == ["train", "toy", *typed]
+
+
+def test_make_neither_expands_nor_runs_what_a_path_holds(front_door: Path):
+    """Files that were received may be called anything."""
+    hostile = ["a$HOME b", "x$y", "$(shell touch ran)", "`touch ran`", "it's, $$"]
+    for name in hostile:
+        done = make(front_door, "predict", f"RUN={name}", f"INPUT={name}", f"OUT={name}", f"seed={name}")
+        assert done.stdout.splitlines() == ["predict", name, name, "--out", name, f"seed={name}"]
+        assert make(front_door, "train", "EXP=e", f"INTO={name}").stdout.splitlines() == ["train", "e", "--into", name]
+    assert not (front_door / "ran").exists()
+
+
+@pytest.mark.parametrize("no", ["0", "no", "false", "off", ""])
+def test_make_takes_no_for_no_and_nothing_from_the_environment(front_door: Path, no: str):
+    words = ["predict", "RUN=r", "INPUT=i", f"OVERWRITE={no}", f"ANYWAY={no}"]
+    assert make(front_door, *words).stdout.splitlines() == ["predict", "r", "i"]
+    done = make(front_door, "predict", "RUN=r", "INPUT=i", OVERWRITE="1", OUT="/tmp/o", MASKS="m")
+    assert done.stdout.splitlines() == ["predict", "r", "i"]
+    words = ["resume", "RUN=r", f"ACCEPT_CHANGED_DATA={no}"]
+    assert make(front_door, *words, DATA_ROOT="/d").stdout.splitlines() == ["resume", "r"]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class Health(RunCallback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure and track the terms; runs after validation and before the epoch's metrics are written."""
         assert isinstance(pl_module, Detector)
-        terms = self._measure(pl_module)
+        terms = trainer.strategy.broadcast(self._measure(pl_module))  # processors may round otherwise
         if terms != self._last:  # unchanged where generator and discriminator are frozen in this phase
             pl_module.track({f"health/{name}": torch.tensor(value) for name, value in terms.items()})
         self._last = terms

@@ -19,7 +19,7 @@ from anomaly_lab.callbacks.run_callback import RunCallback
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.types import Stopped
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 PATIENCE = 30.0  # seconds that the main thread has to take notice of a signal
 _STEPS = "epoch_loop.manual_optimization.optim_step_progress"  # Lightning's count of optimizer steps
 
@@ -56,9 +56,10 @@ class Interruption(RunCallback):
 
     @contextmanager
     def listening(self) -> Iterator[Interruption]:
-        """Receive SIGTERM, SIGINT and SIGUSR1 inside the block; only the main thread can, elsewhere nothing changes.
+        """Receive SIGNALS inside the block; only the main thread can, elsewhere nothing changes.
 
-        A signal that the process was told to ignore, such as SIGINT of a job in the background, stays ignored.
+        A signal that the process was told to ignore, such as SIGINT of a job in the background, stays ignored, and one
+        that a program around Python handles stays with it.
 
         Raises:
             Stopped: a signal came; KeyboardInterrupt for SIGINT.
@@ -67,7 +68,7 @@ class Interruption(RunCallback):
             yield self
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+        self._heard = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
         self._install()
         try:
             with self._watched():
@@ -78,7 +79,9 @@ class Interruption(RunCallback):
             raise
         finally:
             for number, handler in before.items():
-                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored for good, where several processes end
+                if (
+                    number in self._heard and signal.getsignal(number) is not signal.SIG_IGN
+                ):  # ignored for good, where several processes end
                     signal.signal(number, handler)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -106,6 +106,9 @@ class Mirror(RunCallback, ABC):
         self.logger.save()
         self.logger.finalize("success")
 
+    def stop(self, run: Path) -> None:
+        """Close what another run of the same process must not get, of a run that stopped; nothing by default."""
+
     # --- hooks of Lightning and of the run ---------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -132,6 +135,11 @@ class Mirror(RunCallback, ABC):
         """Copy the result and close the dashboard's run."""
         if self.logger is not None:
             self._safely(lambda: self._finish(run))
+        self.logger = None
+
+    def on_run_stopped(self, run: Path) -> None:
+        if self.logger is not None:
+            self._safely(lambda: self.stop(run))
         self.logger = None
 
     def _start(self, folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -23,6 +25,19 @@ from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.types import Phase, Range
 
 SECONDS = 30.0  # between two progress lines where there is no terminal
+
+
+class StandardError(Console):
+    """The console of a run; that its reader has ended, such as `head` or a terminal, ends nothing but what it shows."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(stderr=True, **settings)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 class Meter:
@@ -57,7 +72,7 @@ class Meter:
         last_line: bool = False,
     ) -> None:
         self.title, self.unit, self.images, self.seconds, self.last_line = title, unit, images, seconds, last_line
-        self._console = Console(quiet=True) if silent else Console(stderr=True)
+        self._console = Console(quiet=True) if silent else StandardError()
         self._initial, self._bar = done, None
         self._started = self._last_printed = time.monotonic()
         if self._console.is_terminal and not silent:

@@ -80,6 +80,9 @@ class RunCallback(pl.Callback):
     def on_run_end(self, run: Path) -> None:
         """Act after the report has been written; called on rank 0."""
 
+    def on_run_stopped(self, run: Path) -> None:
+        """Release what is held if a signal or an error ends the run before that; called on every rank."""
+
 
 def changes_scores(callback: type) -> bool:
     """Return whether a run's scores may depend on a callback of this class.

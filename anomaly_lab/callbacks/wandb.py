@@ -77,6 +77,7 @@ class WandB(Mirror):
             job_type=facts.job_type,
             id=read_provenance(folder).get("wandb", {}).get("id"),
             resume="allow",
+            reinit="create_new",  # whatever other run this process has, of its user or one that was stopped
             dir=folder,
             config=facts.config,
             tags=list(facts.tags),
@@ -110,6 +111,10 @@ class WandB(Mirror):
             pictures = [wandb.Image(row.pictures[part]) for part in parts]
             table.add_data(row.outcome, row.case, row.score, *pictures)
         self.run.log({"gallery": table})
+
+    def stop(self, run: Path) -> None:
+        self.run.finish(exit_code=1)
+        _remove_logs(run)
 
     def end(self, run: Path, summary: Summary, caveats: tuple[str, ...]) -> None:
         self.run.summary.update(summary | {"caveats": list(caveats)})

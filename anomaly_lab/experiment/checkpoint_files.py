@@ -119,8 +119,9 @@ def final(run: Path, facts: Mapping[str, Any], asked: str | None = None) -> Path
         raise UserError(f"--checkpoint {asked}: {run} has no such intact checkpoint; there are: {known or 'none'}")
     result = facts.get("checkpoint") or {}
     chosen = run / "checkpoints" / Path(result["file"]).name if "file" in result else files[0]
-    if result.get("rule") == "last" and int(chosen.name.partition("-")[0]) != result["iteration"]:
-        fault = f"{run}: the checkpoint of its result, of iteration {result['iteration']}, is not there"
+    last = result.get("iteration") if result.get("rule") == "last" else None
+    if last is not None and chosen.name.partition("-")[0].lstrip("0") != str(last).lstrip("0"):
+        fault = f"{run}: the checkpoint of its result, of iteration {last}, is not there"
     elif not chosen.exists():
         fault = f"{chosen} is not there, and the run's result is that checkpoint's"
     elif not _is_intact(chosen):

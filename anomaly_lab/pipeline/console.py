@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
+from anomaly_lab.callbacks.progress import StandardError
 from anomaly_lab.experiment.record import remarks_of
 from anomaly_lab.pipeline.cost import GPU_OPERATIONS
 from anomaly_lab.reports import decisions
@@ -33,7 +33,7 @@ _NOISE = (
     ".*in eval mode at the start of training.*",  # training_step sets the modes for each phase
 )
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = StandardError(highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from anomaly_lab.callbacks.interruption import Interruption
+from anomaly_lab.callbacks.mirror import Mirror
 from anomaly_lab.callbacks.progress import Meter
-from anomaly_lab.callbacks.record import peak_memory
+from anomaly_lab.callbacks.record import Record, peak_memory
 from anomaly_lab.callbacks.run_callback import RunCallback, changes_scores
 from anomaly_lab.data.datamodule import PatchDataModule
 from anomaly_lab.data.splitting.recorded import SPLIT
@@ -167,12 +168,22 @@ def train(
             held.enter_context(run_folder.locked(run))
         run, facts = processes.from_first((run, facts))
         work = _Work(config, run, facts, data, detector, callbacks, judged=watchers is None)
-        return _fit_and_evaluate(work, trainer, processes, None, interruption)
+        with _releasing(work):
+            return _fit_and_evaluate(work, trainer, processes, None, interruption)
 
 
 def _callbacks(config: DictConfig, data: PatchDataModule, detector: Detector) -> list[pl.Callback]:
-    """Build the callbacks of an experiment; one that cannot take part in it says so."""
+    """Build the callbacks of an experiment; one that cannot take part in it says so.
+
+    Dashboards come last, so that they see what the others have written in the same epoch.
+    """
     callbacks: list[pl.Callback] = [configuration.build(node) for node in config.callbacks.values()]
+    callbacks.sort(key=lambda callback: isinstance(callback, Mirror))
+    if not any(isinstance(callback, Record) for callback in callbacks):
+        raise UserError(
+            "callbacks.record: without it no curve is kept, nobody notices weights that diverge, and what is tracked "
+            "fills the memory; leave it in"
+        )
     for callback in callbacks:
         if isinstance(callback, RunCallback):
             callback.refuse(data, detector)
@@ -334,7 +345,8 @@ def resume(
         if checkpoint is not None and _beginning(config, detector) == detector.schedule.iterations:
             load_weights(run, detector, checkpoint.name)  # it trains nothing: the epochs in the file are another run's
             checkpoint = None
-        return _fit_and_evaluate(work, trainer, processes, checkpoint, interruption)
+        with _releasing(work):
+            return _fit_and_evaluate(work, trainer, processes, checkpoint, interruption)
 
 
 def _refuse_other_callbacks(stored: DictConfig, config: DictConfig) -> None:
@@ -426,6 +438,18 @@ def _fit_and_evaluate(
             raise
         raise UserError(f"{ENDED}; continue with: make resume RUN={run}") from error
     return run
+
+
+@contextlib.contextmanager
+def _releasing(work: _Work) -> Iterator[_Work]:
+    """Let the callbacks of a run that an error or a signal ends release what they hold."""
+    try:
+        yield work
+    except BaseException:
+        for callback in work.callbacks:
+            if isinstance(callback, RunCallback):
+                callback.on_run_stopped(work.run)
+        raise
 
 
 def _of_another_number(work: _Work, world_size: int, checkpoint: Path | None) -> str | None:

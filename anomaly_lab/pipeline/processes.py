@@ -85,6 +85,8 @@ class Processes:
                 threading.Thread(target=_watch, daemon=True).start()
             probe.set_world_ranks()
             self._meet(environment, probe.global_rank, probe.num_nodes * probe.num_processes, probe.local_rank)
+        else:
+            refuse_others("a training in one process")
         return trainer
 
     def wait(self) -> None:
@@ -225,6 +227,24 @@ def together() -> Iterator[Processes]:
         if is_of_another(error):
             raise UserError(f"{ENDED}; give the same command again") from error
         raise
+
+
+def refuse_others(command: str) -> None:
+    """Refuse one process's work in a script that a training in several processes has made several of.
+
+    Raises:
+        UserError: there are others; in them, FailedElsewhereError.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    size = torch.distributed.get_world_size()
+    if size > 1 and torch.distributed.get_rank():
+        raise FailedElsewhereError(2)
+    if size > 1:
+        raise UserError(
+            f"{command} is the work of one process, but a training with trainer.devices has made {size} of this "
+            "script; do it before that training, or in a script of its own"
+        )
 
 
 def is_of_another(error: BaseException) -> bool:

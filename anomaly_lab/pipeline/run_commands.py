@@ -32,6 +32,7 @@ from anomaly_lab.pipeline.evaluate import evaluate_run, refuse_reference
 from anomaly_lab.pipeline.identity import AS_RECORDED, DataAsked
 from anomaly_lab.pipeline.predict import LEFT_OUT, Predicted, Request, asked, counted, new_files, predict_files
 from anomaly_lab.pipeline.prediction_folder import opened, place_for
+from anomaly_lab.pipeline.processes import refuse_others
 from anomaly_lab.pipeline.provenance import evaluated_by
 from anomaly_lab.pipeline.quality import Words, measured
 from anomaly_lab.pipeline.reevaluate import (
@@ -442,3 +443,4 @@ def refuse_several(command: str) -> None:
         if launch.rank:
             raise FailedElsewhereError(2)
         raise UserError(f"{command} is the work of one process, but {launch.program} started {launch.size}; start one")
+    refuse_others(command)

@@ -86,7 +86,7 @@ def trainer_for(
         precision=precision_for(settings.precision),
         benchmark=_benchmark(settings),
         callbacks=list(callbacks),
-        default_root_dir=run,
+        default_root_dir=run.resolve(),  # Lightning expands ~ and folds a/.. in what it gives the callbacks
         logger=False,
         enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
         enable_model_summary=False,

@@ -129,7 +129,8 @@ class Worker:
 
 def _answering(opened: Callable[[], Answering], line: Connection, memory: int) -> None:
     """Answer what comes down the line until its other end is closed, be it that the server was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the server ends this one
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach all processes of a terminal, or of a service
+        signal.signal(number, signal.SIG_IGN)  # the server ends this one
     with contextlib.suppress(OSError):  # where memory runs out, the kernel ends this process before the server
         Path("/proc/self/oom_score_adj").write_text("900")
     try:

@@ -65,9 +65,14 @@ class Known(Detector):
         return Prediction(torch.zeros(len(image)))
 
 
+def alone(data: Data | None = None) -> Any:
+    """The Trainer of a single process."""
+    return SimpleNamespace(datamodule=data or Data(), strategy=SimpleNamespace(broadcast=lambda value: value))
+
+
 def epoch(detector: Detector, data: Data | None = None) -> dict[str, float]:
     """The terms of an epoch."""
-    trainer, health = SimpleNamespace(datamodule=data or Data()), Health()
+    trainer, health = alone(data), Health()
     health.on_fit_start(trainer, detector)
     health.on_validation_epoch_end(trainer, detector)
     return detector.flush()
@@ -127,9 +132,22 @@ def test_only_what_a_detector_has_is_said() -> None:
     assert set(nothing_held_out) == {"health/diversity", "health/real_above_fake"}
 
 
+def test_the_first_process_says_whether_anything_has_changed() -> None:
+    """Machines round otherwise, and the means of two processes must be of the same terms."""
+    detector, health, trainer = Known(smooth(24, seed=2)), Health(), alone()
+    health.on_fit_start(trainer, detector)
+    health.on_validation_epoch_end(trainer, detector)
+    theirs = dict(health.state_dict()["last"])
+    detector.flush()
+    detector.fakes = detector.fakes * (1 + 1e-6)
+    trainer.strategy.broadcast = lambda value: theirs
+    health.on_validation_epoch_end(trainer, detector)
+    assert detector.flush() == {}
+
+
 def test_an_epoch_in_which_nothing_changed_has_no_term_also_after_a_resume() -> None:
     detector, health = Known(smooth(24, seed=2)), Health()
-    trainer: Any = SimpleNamespace(datamodule=Data())
+    trainer = alone()
     health.on_fit_start(trainer, detector)
     health.on_validation_epoch_end(trainer, detector)
     assert set(detector.flush()) == {"health/diversity"}

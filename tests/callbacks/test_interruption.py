@@ -119,6 +119,24 @@ def test_an_ignored_signal_stays_ignored() -> None:
     assert interruption.received is None
 
 
+def test_a_signal_that_a_program_around_python_handles_stays_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of it Python only knows that it is not its own."""
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "getsignal", lambda number: None)
+        set_to: list[int] = []
+        patch.setattr(signal, "signal", lambda number, handler: set_to.append(number))
+        with Interruption().listening():
+            pass
+    assert set_to == []
+
+
+def test_a_terminal_that_is_closed_ends_a_training_with_a_checkpoint() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with Interruption().listening(), pytest.raises(Stopped, match="129"):
+        os.kill(os.getpid(), signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.usefixtures("handles_ctrl_c")
 def test_ctrl_c_is_a_keyboard_interrupt_with_a_checkpoint(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:

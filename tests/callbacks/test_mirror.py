@@ -109,6 +109,20 @@ def test_without_the_extra_one_line_names_it(
     assert "pip install anomaly-lab[loggers]" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("callback", MIRRORS)
+def test_a_run_that_stops_leaves_its_dashboard(callback: type[Mirror], run: Path, monkeypatch) -> None:
+    """Another run of the same process must not be told to it."""
+    mirror, stopped = callback(), []
+    monkeypatch.setattr(mirror, "stop", stopped.append)
+    mirror.on_run_stopped(run)
+    assert stopped == []  # it had not begun
+    monkeypatch.setattr(mirror, "begin", lambda folder, facts: SimpleNamespace())
+    mirror.on_fit_start(SimpleNamespace(is_global_zero=True, default_root_dir=run), None)
+    mirror.on_run_stopped(run)
+    assert stopped == [run]
+    assert mirror.logger is None
+
+
 def test_other_ranks_tell_nothing(run: Path) -> None:
     callback = CSVTable()
     callback.on_fit_start(SimpleNamespace(is_global_zero=False, default_root_dir=run), None)

@@ -1,6 +1,9 @@
 """Where there is no terminal a line says how far a phase or the judging is."""
 
 import re
+import subprocess
+import sys
+import textwrap
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +66,26 @@ def test_what_is_over_at_once_says_nothing_but_that_a_phase_is_over(
     with Meter("scoring", "batch", seconds=60) as meter:
         meter.show(3, 3)
     assert said(capsys) == ["gan: iteration 1 of 1"]
+
+
+def test_a_reader_that_ends_ends_nothing() -> None:
+    """As of `make train 2>&1 | head`: the training goes on, and so does the process that runs it."""
+    program = """
+        import os, sys
+        from anomaly_lab.callbacks.progress import Meter
+        from anomaly_lab.pipeline.console import say
+        reader, writer = os.pipe()
+        os.dup2(writer, 2)
+        os.close(writer)
+        os.close(reader)
+        say("one")
+        with Meter("work", "step", last_line=True) as meter:
+            meter.show(1, 1)
+        print("two", file=sys.stderr, flush=True)
+        print("done")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n")
 
 
 def test_other_ranks_are_silent(trainer: Any, capsys: pytest.CaptureFixture[str]) -> None:

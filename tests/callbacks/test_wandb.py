@@ -159,6 +159,26 @@ def test_an_offline_run_says_nothing_of_the_machine_and_its_user(tmp_path: Path,
     assert told == []
 
 
+def test_a_run_that_stopped_is_not_the_next_ones(tmp_path: Path) -> None:
+    """Of one process, as of a script that trains in a loop; another one's own run is left alone, too."""
+    import wandb
+
+    theirs = wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True))
+    ids = []
+    for name in ("first", "second"):
+        run = tmp_path / name
+        run.mkdir()
+        (run / "config.yaml").write_text("seed: 3\n")
+        (run / "provenance.json").write_text("{}")
+        callback = WandB(mode="offline")
+        callback.on_fit_start(SimpleNamespace(is_global_zero=True, default_root_dir=run), None)
+        ids.append(callback.run.id)
+        callback.on_run_stopped(run)
+    assert len({theirs.id, *ids}) == 3
+    theirs.log({"x": 1})
+    theirs.finish()
+
+
 @pytest.mark.parametrize("mode", ["auto", "online"])
 def test_only_an_entity_that_the_environment_confirms_is_sent_to(mode: str, monkeypatch, capsys) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "key")

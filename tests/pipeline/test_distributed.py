@@ -44,6 +44,17 @@ def test_several_processes_need_no_name_of_a_strategy(tmp_path: Path, words: lis
     assert isinstance(trainer.strategy, kind or SingleDeviceStrategy)
 
 
+def test_callbacks_are_told_the_run_folder_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning expands ~, and folds `link/..` as if no link were one: both would be another run's folder."""
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
+    monkeypatch.chdir(tmp_path)
+    config = settings(tmp_path, "trainer.accelerator=cpu")
+    for run, place in (("~/run", "~/run"), ("link/../run", "elsewhere/run")):
+        trainer = trainer_for(config.trainer, Path(run), [], 1)
+        assert Path(trainer.default_root_dir) == tmp_path / place
+
+
 @pytest.mark.parametrize("name", ["ddp_spawn", "ddp_fork"])
 def test_strategies_that_detectors_cannot_be_trained_by_are_refused(tmp_path: Path, name: str) -> None:
     config = settings(tmp_path, "trainer.accelerator=cpu", "trainer.devices=2", f"trainer.strategy={name}")

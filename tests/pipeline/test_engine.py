@@ -9,10 +9,12 @@ from data.conftest import write_headct
 from PIL import Image
 from pipeline.conftest import settings, words
 
+from anomaly_lab.callbacks.mirror import Mirror
 from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.pipeline import engine
+from anomaly_lab.pipeline.training import construct
 from anomaly_lab.types import UserError
 
 
@@ -60,6 +62,7 @@ def test_data_that_cannot_be_used_leave_nothing(tmp_path: Path, damage, override
         ("best_validation.BestValidation", (), "FAnoGAN gives no class probabilities"),
         ("best_test_epoch.BestTestEpoch", ("data.split.val_fraction=0",), "needs validation normals and test images"),
         ("fakepool.FakePool", (), "KDE cannot generate images"),
+        ("fakepool.FakePool", ("callbacks.record=null",), "without it no curve is kept"),
     ],
 )
 def test_callbacks_that_cannot_take_part_leave_nothing(
@@ -74,6 +77,18 @@ def test_callbacks_that_cannot_take_part_leave_nothing(
         engine.train(asked)
     assert "\n" not in str(said.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_dashboards_come_after_those_whose_pictures_they_show(tmp_path: Path) -> None:
+    write_headct(tmp_path / "headct")
+    asked = settings(tmp_path, "callbacks.it={_target_: anomaly_lab.callbacks.best_test_epoch.BestTestEpoch}")
+    data, detector = construct(asked)
+    data.prepare_data()
+    data.setup()
+    kinds = [isinstance(callback, Mirror) for callback in engine._callbacks(asked, data, detector)]
+    assert kinds == sorted(kinds)
+    assert kinds[-1]
+    assert len(kinds) == len(asked.callbacks)
 
 
 BARE = (

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from anomaly_lab.pipeline import processes as module
+from anomaly_lab.pipeline import run_commands
 from anomaly_lab.pipeline.processes import Processes, together
 from anomaly_lab.types import FailedElsewhereError, Stopped, UserError
 
@@ -23,6 +24,16 @@ def test_one_process_has_nobody_to_wait_for() -> None:
 def test_an_error_of_the_only_process_stays_what_it_is() -> None:
     with pytest.raises(ZeroDivisionError), together():
         _ = 1 / 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_after_a_training_in_several_processes_the_work_of_one_is_refused(monkeypatch, rank: int) -> None:
+    """A script that trains with devices=2 is two scripts from then on, both of which would predict."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    with pytest.raises(FailedElsewhereError if rank else UserError, match=None if rank else "in a script of its own"):
+        run_commands.refuse_several("predict")
 
 
 @pytest.fixture
