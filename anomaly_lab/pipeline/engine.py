@@ -331,7 +331,7 @@ def resume(
         if processes.is_first:
             run_folder.remove_partial_files(run)
             identity.check_fingerprint(data, run, facts, asked)
-            identity.note_data(run, data, "resume", asked)
+            identity.note_data(run, data, "resume" if left else "evaluate", asked)
             say(f"resuming {run} from {'the beginning (no checkpoint yet)' if checkpoint is None else checkpoint.name}")
             entry = {"at": run_folder.now(), "from": checkpoint and checkpoint.name, "overrides": list(overrides)}
             run_folder.update_provenance(run, resumed=[*facts.get("resumed", []), entry])
