@@ -18,13 +18,15 @@ def main() -> None:
     parser.add_argument("--budget", default="smoke", choices=["smoke", "laptop", "paper"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", default="runs", help="folder of the run folders")
+    parser.add_argument("--size", type=int, default=64, help="height and width of all pictures")
     asked = parser.parse_args()
+    data = {"patch_size": [asked.size, asked.size]}  # budgets choose others for some detectors
 
     rows = []
     for detector in asked.detectors:
-        run = al.train(f"{detector}_{asked.dataset}", budget=asked.budget, seed=asked.seed, runs=asked.runs)
+        run = al.train(f"{detector}_{asked.dataset}", budget=asked.budget, seed=asked.seed, runs=asked.runs, data=data)
         rows.append((detector, run.metrics["detector"]["auroc"]))
-    baselines = run.metrics["baselines"]  # the same for all: same data, same split
+    baselines = run.metrics["baselines"]  # the same for all: same pictures, same split
     rows += [(f"({name})", figures["auroc"]) for name, figures in baselines.items()]
 
     print(f"AUROC on {asked.dataset}, {run.provenance['source']} data, budget {asked.budget}, seed {asked.seed}")

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anomaly_lab.evaluation.memory import MAX_NORMALS as REMEMBERED
 from anomaly_lab.evaluation.memory import Memory
 from anomaly_lab.evaluation.scoring import Score
 from anomaly_lab.experiment.config import ScoreRule
@@ -34,6 +35,7 @@ SIDE = 64  # pixels; `smooth` is given for a picture with sides of that length
 LEAST_DEVIATION = 0.01  # of a term among normals, as a share of its mean
 TERMS = ("map", "features")  # of the score, with features
 MAX_NORMALS = 1000  # normals on which the places are measured, at most
+AT_ONCE = 64  # normals whose features are computed at once
 
 
 @dataclass
@@ -95,21 +97,21 @@ class MapScore:
         fitted = cls(rule)
         if not rule.measures:
             return fitted
-        kept = []
+        kept, fresh = list[Tensor](), list[Tensor]()
         for image in images:
             there = image.to(device)
             values = fitted._signed(there, score(Batch(image=there))).cpu().double()
-            fresh = [fitted._add(one, value) for one, value in zip(image, values, strict=True)]
+            is_fresh = [fitted._add(one, value) for one, value in zip(image, values, strict=True)]
             if rule.features:
-                fitted.memory = fitted.memory or Memory(image.shape[1:], device)
-                fitted.memory.add(there[fresh])
                 kept.append(image)
+                fresh.append(image[is_fresh])
         if fitted.count < 2:
             raise UserError(
                 f"score.standardise=place, score.features: it takes two normals at least to measure them, and "
                 f"score.normals={rule.normals} gives {fitted.count}; set score.standardise=none score.features=false"
             )
         if rule.features:
+            fitted._remember(torch.cat(fresh), device)
             fitted.deviation = _deviation(*(fitted._terms_of(score, group, device) for group in (kept, held_out)))
         return fitted
 
@@ -235,6 +237,17 @@ class MapScore:
         self.squares = squares + (value - mean) * (value - self.mean)
         number = len(self.known)
         return self.known.setdefault(_digest(image), number) == number
+
+    def _remember(self, normals: Tensor, device: torch.device | str) -> None:
+        """Remember features of the known normals, in the order of the files; of too many, from all over their list."""
+        self.memory = Memory(normals.shape[1:], device)
+        chosen = torch.linspace(0, len(normals) - 1, min(len(normals), REMEMBERED)).long()
+        for part in torch.split(normals[chosen], AT_ONCE):
+            self.memory.add(part.to(device))
+        rows = chosen.tolist()
+        others = sorted(set(range(len(normals))).difference(rows))  # their numbers are those of no row
+        digests = list(self.known)
+        self.known = {digests[normal]: number for number, normal in enumerate([*rows, *others])}
 
     def _standardised(self, image: Tensor, values: Tensor) -> Tensor:
         """Return the distance of maps, [B, 1, *S], from the mean of the normals in their deviations at every place."""

@@ -142,6 +142,8 @@ def found_by(scores: Callable[[Tensor], Mapping[str, np.ndarray]], trial: Trial)
     if not len(normals) or not kinds or not len(seeds):
         raise UserError("rules are compared on validation normals with planted lesions, and there are none")
     plain = _in_parts(scores, normals)
+    if without := [name for name, values in plain.items() if not np.isfinite(values).all()]:
+        raise UserError(f"{without[0]}: its scores of normals are no finite numbers, and rank nothing")
     found: dict[str, dict[str, list[float]]] = {name: {} for name in plain}
     lifts: dict[str, list[float]] = {name: [] for name in plain}
     for kind in kinds:

@@ -544,6 +544,21 @@ def read_metrics(run: Path, needs: Collection[str] = ()) -> dict[str, Any]:
     return _read(path, content, Metrics, needs if content else (), remedy)
 
 
+def hidden_share(data: Mapping[str, Any]) -> float:
+    """Return the share of anomalies among the training images, where some were hidden there to see what that does.
+
+    Args:
+        data: facts of a data set; without counts, what was asked for is returned.
+
+    Examples:
+        >>> hidden_share({"contamination": 0.1, "counts": {"train": {"normal": 91, "anomalous": 9}}})
+        0.09
+    """
+    train = (data.get("counts") or {}).get("train") or {}
+    total = sum(train.values())
+    return train.get("anomalous", 0) / total if total else float(data["contamination"])
+
+
 def remarks_of(data: Mapping[str, Any], named: bool = False) -> list[str]:
     """Return what a run, or a data sheet, remarks on its data.
 

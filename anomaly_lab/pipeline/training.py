@@ -177,6 +177,14 @@ def _refuse_incapable(rule: ScoreRule, data: PatchDataModule, detector: Detector
             "score.standardise=place, score.features: with data.cut a place is another one in every window; set "
             "score.standardise=none score.features=false"
         )
+    if rule.measures and rule.normals == "validation":
+        rows = data.rows["val"]
+        patients = len(np.unique(np.array(data.store.index.columns["patient"])[rows]))
+        if patients < len(rows):
+            raise UserError(
+                f"score.normals=validation: each of the {len(rows)} validation normals is judged by the others, which "
+                f"are of only {patients} patients, so by its own patient's; set score.normals=training"
+            )
     settings = detector.settings
     if rule.features:
         Memory((settings.in_channels, *settings.patch_size))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from anomaly_lab.experiment.record import hidden_share
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.reports import charts, decisions, html, run_report, shortcuts
 from anomaly_lab.reports.charts import BASELINE_NAMES, figure
@@ -216,8 +217,8 @@ class Known:
     def subsets(self) -> str:
         """Which part of the data was used."""
         parts = [f"limits, drawn with the seed: {_pairs(limits)}"] if (limits := self.data.get("limits")) else []
-        if share := self.data.get("contamination"):
-            parts.append(f"{share:.0%} of the training images are anomalous, as configured")
+        if self.data.get("contamination"):
+            parts.append(f"{hidden_share(self.data):.1%} of the training images are anomalous, as configured")
         return "; ".join(parts)
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment
 
 from anomaly_lab.evaluation.baselines.fitted import kinds
-from anomaly_lab.experiment.record import changes_of, remarks_of
+from anomaly_lab.experiment.record import changes_of, hidden_share, remarks_of
 from anomaly_lab.experiment.run_folder import write_atomic
 from anomaly_lab.reports import charts, classes, confusion, decisions, html, images, likeness, shortcuts
 from anomaly_lab.reports.charts import Row
@@ -167,10 +167,10 @@ def banners(provenance: dict[str, Any], metrics: dict[str, Any], named: bool = F
         last = choice["instead_of"].get("iteration")
         text = f"These are the results of the checkpoint of iteration {choice['iteration']}, not of the last, {last}."
         notices.append(Banner("warning", "Not the last checkpoint", text))
-    contamination = (provenance.get("data") or {}).get("contamination")
-    if contamination:
+    facts = provenance.get("data") or {}
+    if facts.get("contamination"):
         text = (
-            f"{contamination:.0%} of the training images are anomalous, as configured; they are not among those "
+            f"{hidden_share(facts):.1%} of the training images are anomalous, as configured; they are not among those "
             "that are judged."
         )
         notices.append(Banner("warning", "Contaminated training", text))

@@ -74,6 +74,13 @@ def advice(findings: Findings, dataset: str) -> Advice | None:
     )
     if not ranked:
         return None
+    runs = {line.name: set(_runs(findings, line, dataset)) for line in ranked}
+    every = set().union(*runs.values())
+    partial = [line.title for line in ranked if runs[line.name] != every]
+    ranked = [line for line in ranked if runs[line.name] == every]
+    apart = f"Not compared, because runs of theirs are missing: {', '.join(partial)}." if partial else ""
+    if not ranked:
+        return Advice([], "", [apart])
     best, others = ranked[0], ranked[1:]
     p_values = [1.0, *holm([_p(findings, dataset, best, other) for other in others])]
     places = [Place(line, p, _seconds(findings, line, dataset)) for line, p in zip(ranked, p_values, strict=True)]
@@ -107,7 +114,7 @@ def advice(findings: Findings, dataset: str) -> Advice | None:
         said.append("But its interval reaches down to guessing: these cases do not show that anything is found at all.")
     run = next(iter(findings.of(findings.reference, dataset).values()), None)
     told = (run.metrics.get("shortcuts") or {}) if run else {}
-    paragraphs = [" ".join(said)]
+    paragraphs = [" ".join(said), *([apart] if apart else [])]
     paragraphs += [banner.text for banner in shortcuts.banners({k: v for k, v in told.items() if k != "score"})]
     paragraphs += _leak(findings, dataset)
     if (before := foreseen(findings, dataset)) is not None:

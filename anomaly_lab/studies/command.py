@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,9 @@ def main(name: str, words: Sequence[str], dry_run: bool = False, page_only: bool
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "study.yaml", OmegaConf.to_yaml(OmegaConf.structured(study)))
     if page_only:
-        outcomes = {key: _outcome_without_training(found) for key, found in look_up(ledger, planned).items()}
+        existing = look_up(ledger, planned)
+        _refuse_unmounted(ledger, planned, existing)
+        outcomes = {run.key: _outcome_without_training(ledger, run, existing[run.key]) for run in planned}
     else:
         outcomes = _train_missing(Runner(ledger, logs, launcher), planned)
     page_path = write_page(study, outcomes, folder)
@@ -168,12 +170,30 @@ def write_page(study: Study, outcomes: dict[plan.Key, Outcome], folder: Path) ->
     return page.write(read_findings(study, runs, missing), folder)
 
 
-def _outcome_without_training(found: Found | None) -> Outcome:
+def _outcome_without_training(ledger: Ledger, run: plan.Planned, found: Found | None) -> Outcome:
     if found is None or not found.finished:
         return Outcome("failed", reason="not trained yet" if found is None else "unfinished")
     if found.evaluating:
         return Outcome("failed", reason=f"its evaluation was interrupted; make evaluate RUN={found.folder}")
+    if ledger.is_stale(run, found):
+        return Outcome("failed", reason=f"evaluated by other code; make evaluate RUN={found.folder}, or code=any")
     return Outcome("found", found)
+
+
+def _refuse_unmounted(
+    ledger: Ledger, planned: Sequence[plan.Planned], existing: Mapping[plan.Key, Found | None]
+) -> None:
+    """Refuse to write a page over a better one where the files of runs that exist are not mounted.
+
+    Raises:
+        UserError: says where they were.
+    """
+    for run in planned:
+        if run.start is None and existing[run.key] is None and (root := ledger.unmounted(run)):
+            raise UserError(
+                f"{run.key}: there is a run on the real files in {root}, which are not there; mount them, or say where "
+                "they lie: data.root=…"
+            )
 
 
 def _narrowed(whole: Study, options: Options, overrides: Sequence[str] = ()) -> tuple[Study, str]:
@@ -212,7 +232,8 @@ def _telling(options: Options, overrides: Sequence[str]) -> dict[str, str]:
             root = Path(value).expanduser().absolute()
             found[f"{key}={root.name}"] = str(root)
         elif key == "data.source" or (key not in NAMES_AND_PLACES and not HOW.match(word)):
-            found[word] = ""
+            short = f"{key}={Path(value).name}" if Path(value).is_absolute() else word
+            found[short] = "" if short == word else value
     return found
 
 

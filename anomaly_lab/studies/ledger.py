@@ -113,6 +113,15 @@ class Ledger:
         lies = data.folder.absolute()
         return lies if data.source == "real" and lies.resolve() != Path(found.root).resolve() else None
 
+    def unmounted(self, run: Planned) -> str | None:
+        """Return where the real files of a run like a planned one lay, if they are gone and a twin stands for them."""
+        config, code = fingerprints(run, None)
+        alike = [found for found in self._all() if found.config == config and found.root]
+        roots = [found.root for found in alike if self.code == "any" or found.code == code["training"]]
+        gone = next((root for root in roots if not Path(root).exists()), None)
+        is_twin = gone and _set_up(json.dumps(run.config["data"], sort_keys=True)).source == "twin"
+        return gone if is_twin and run.config["data"].get("source") != "twin" else None
+
     def _all(self) -> list[Found]:
         records = self.runs.glob("*/*/provenance.json")
         return [found for path in records if (found := _read(path.parent, path.stat().st_mtime_ns))]
@@ -185,7 +194,8 @@ def _is_as_in(section: str, path: Path, changed: int) -> bool:
 def _read(run: Path, changed: int) -> Found | None:
     try:
         facts, config = read_provenance(run), plain(regular(run / "config.yaml").read_text())
-        start = _started_from(run, Path(config["start_from"])) if config.get("start_from") else None
+        id = (facts.get("started_from") or {}).get("id")
+        start = _started_from(run, Path(config["start_from"]), id) if config.get("start_from") else None
         begun = start.identity if start else GONE if config.get("start_from") else None
         code = facts["code"] if isinstance(facts["code"], dict) else {"training": facts["code"], "evaluation": ""}
         return Found(
@@ -204,6 +214,10 @@ def _read(run: Path, changed: int) -> Found | None:
         return None
 
 
-def _started_from(run: Path, source: Path) -> Found | None:
-    """Find the run that `run` started from: next to it, in case both folders were moved, or at its recorded place."""
-    return read(run.parent.parent / source.parent.name / source.name) or read(source)
+def _started_from(run: Path, source: Path, id: str | None) -> Found | None:
+    """Find the run that `run` started from: next to it, in case both folders were moved, or at its recorded place.
+
+    Another run may have been trained into that folder since: it has another id.
+    """
+    found = (read(place) for place in (run.parent.parent / source.parent.name / source.name, source))
+    return next((start for start in found if start and (not id or not start.id or start.id == id)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -256,7 +257,12 @@ def on(study: Study, dataset: str) -> Study:
         raise UserError(f"data={dataset}: {study.name} has several data sets; restrict it with datasets=[…]")
     if dataset not in compose.datasets():
         raise UserError(f"data={dataset}: no such data set.{did_you_mean(dataset, compose.datasets())}")
-    return replace(study, datasets={name: replace(of, experiments=dataset) for name, of in study.datasets.items()})
+    ((name, of),) = study.datasets.items()
+    if (of.experiments or name) == dataset:
+        return study
+    rows = {key: replace(row, paper={}, paper_classes={}) for key, row in study.rows.items()}  # they are of the other
+    own = of.title if of.experiments else dataset  # a title like "your pictures" fits any, that of a data set its own
+    return replace(study, rows=rows, datasets={name: replace(of, title=own, experiments=dataset, notes=[])})
 
 
 def narrowed(study: Study, rows: Sequence[str] = (), datasets: Sequence[str] = (), seeds: Sequence[int] = ()) -> Study:
@@ -281,14 +287,15 @@ def narrowed(study: Study, rows: Sequence[str] = (), datasets: Sequence[str] = (
     _check_names("datasets", datasets, study.datasets)
     columns = {name: column for name, column in study.datasets.items() if not datasets or name in datasets}
     wanted = rows or [name for name, row in study.rows.items() if not {*(row.datasets or columns)}.isdisjoint(columns)]
-    kept = {name: row for name, row in study.rows.items() if name in wanted}
+    kept = {name: replace(row, hidden=row.hidden and not rows) for name, row in study.rows.items() if name in wanted}
     starts = {row.start_from for row in kept.values()} - {None, *kept}
-    kept = {name: row if name in kept else replace(row, hidden=True) for name, row in study.rows.items()
+    kept = {name: kept[name] if name in kept else replace(row, hidden=True) for name, row in study.rows.items()
             if name in kept or name in starts}  # fmt: skip
     if seeds:
         kept = {name: replace(row, seeds=[s for s in row.seeds or seeds if s in seeds]) for name, row in kept.items()}
-    reference = study.reference if study.reference in kept else None
     shown: list[Row | DataSet] = [row for row in kept.values() if not row.hidden]
+    is_shown = study.reference in kept and not kept[study.reference].hidden
+    reference = study.reference if is_shown else None
     used = {note for part in [*shown, *columns.values()] for note in part.notes}
     footnotes = {note: text for note, text in study.footnotes.items() if note in used}
     seeds = list(seeds or study.seeds)
@@ -419,12 +426,25 @@ def _check_references(study: Study) -> None:
         )
     if any(study.folds_of(name) == 1 for name in study.datasets):
         raise UserError("folds: 1 fold has nothing to train on; say 0 for a single split, or at least 2")
-    if study.reference is not None:
-        _check_names("reference", [study.reference], study.rows)
+    _check_shown(study)
     for name, row in study.rows.items():
         _check_row(study, name, row)
     for name, dataset in study.datasets.items():
         _check_names(f"datasets.{name}.notes", dataset.notes, study.footnotes)
+
+
+def _check_shown(study: Study) -> None:
+    """Check that there is something to show, which a reader can tell apart, and something to compare it with."""
+    shown = [name for name, row in study.rows.items() if not row.hidden]
+    if not shown or not study.datasets:
+        raise UserError(f"{study.name}: a study needs a data set, and a row that is not hidden")
+    if study.reference is not None:
+        _check_names("reference", [study.reference], study.rows)
+        if study.reference not in shown:
+            raise UserError(f"reference: {study.reference} is hidden, and rows are compared with what is shown")
+    titles = Counter(row.title for row in study.rows.values() if not row.hidden)
+    if repeated := [title for title, times in titles.items() if times > 1]:
+        raise UserError(f"rows: two have the title {repeated[0]!r}, and tables and charts tell them by it; change one")
 
 
 def _check_row(study: Study, name: str, row: Row) -> None:

@@ -21,6 +21,7 @@ from anomaly_lab.types import UserError
 State = Literal["found", "trained", "resumed", "evaluated", "failed"]
 Say = Callable[[str], None]
 COMMAND = (sys.executable, "-m", "anomaly_lab")
+PLACE = ("root", "source")  # of the data: what the name of a claim leaves out
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Started(NamedTuple):
         job: the job.
         state: the outcome's state, if the run is finished in the end; None for a job that was there already.
         after: jobs that it waits for.
+        found: the run, if it is trained and only evaluated again: what starts from it is known already.
     """
 
     job: Job
     state: State | None
     after: tuple[Job, ...] = ()
+    found: Found | None = None
 
 
 @dataclass
@@ -122,12 +125,13 @@ class Runner:
             return
         try:
             with self.claims.locked(name):
-                self._find_or_submit(run, name, start.run if start else None, ahead)
+                known = start.run if start else ahead.found if ahead else None
+                self._find_or_submit(run, name, known, ahead)
         except (UserError, OSError) as error:
             self._conclude(run, Outcome("failed", reason=" ".join(str(error).split())))
 
     def _find_or_submit(self, run: Planned, name: str, start: Found | None, ahead: Started | None) -> None:
-        found = None if ahead else self.ledger.match(run, start)
+        found = None if ahead and not start else self.ledger.match(run, start)
         if found and found.finished and not self.ledger.is_stale(run, found):
             self.claims.remove(name)
             self._conclude(run, Outcome("found", found))
@@ -138,7 +142,7 @@ class Runner:
             self._running[run.key] = Started(claim, None)
             return
         start_folder = ahead.job.run if ahead else str(start.folder) if start else None
-        place = found.folder if found else self._place(run, claim, start_folder)
+        place = found.folder if found else self._place(run, claim, ahead)
         after = (*([ahead.job] if ahead else []), *self._reading_data(run, place))
         state: State = "evaluated" if found and found.finished else "resumed" if place.exists() else "trained"
         moved_to = self.ledger.moved_to(run, found) if found else None
@@ -146,16 +150,26 @@ class Runner:
             words = _words_for(run, found, moved_to)
         else:
             words = self._train_words(run, place, start_folder)
-        self._running[run.key] = Started(self._submit(run, str(run.key), words, place, after), state, after)
+        self._running[run.key] = Started(
+            self._submit(run, str(run.key), words, place, after), state, after, found if state == "evaluated" else None
+        )
         self.claims.write(name, self._running[run.key].job)
         activity = {"evaluated": "evaluating again", "resumed": "resuming", "trained": "training"}[state]
         self.say(f"{run.key}: {activity}{f', job {self._running[run.key].job.id}' if self.launcher.queues else ''}")
 
-    def _place(self, run: Planned, claim: Job | None, start_folder: str | None) -> Path:
-        """Return the folder that an earlier job was to train into, if it fits, or a new one."""
+    def _place(self, run: Planned, claim: Job | None, ahead: Started | None) -> Path:
+        """Return the folder that an earlier job was to train into, or a new one.
+
+        What has begun there is another run, of other files or another start, else the ledger would have found it; but
+        it does not know one whose start is still at work.
+        """
         if claim is not None:
             config = Path(claim.run) / "config.yaml"
-            if not config.exists() or plain(regular(config).read_text()).get("start_from") == start_folder:
+            if not config.exists():
+                return Path(claim.run)
+            begun = plain(regular(config).read_text()) if ahead else {}
+            same_data = all((begun.get("data") or {}).get(key) == run.config["data"].get(key) for key in PLACE)
+            if ahead and begun.get("start_from") == ahead.job.run and same_data:
                 return Path(claim.run)
         return run_folder.new_place(self.ledger.runs, run.experiment, (str(run.config.get("budget", "")),))
 
@@ -194,7 +208,7 @@ class Runner:
         except (UserError, OSError) as error:
             self._conclude(run, Outcome("failed", reason=" ".join(str(error).split())))
             return
-        if result and result.finished:
+        if result and result.finished and not self.ledger.is_stale(run, result):
             self.claims.remove(name)
             self._conclude(run, Outcome(started.state or "found", result))
         elif started.state is not None:
@@ -205,7 +219,7 @@ class Runner:
         if start and not start.run:
             return f"it starts from {run.start}, which failed"
         facts = run_folder.read_json(Path(started.job.run) / "provenance.json")
-        if facts.get("finished"):
+        if facts.get("finished") and started.state != "evaluated":
             return (
                 "its process succeeded, but no finished run with the planned configuration, code and data was found; "
                 "code or data may have changed meanwhile: start the study again"
@@ -263,16 +277,20 @@ def progress(ledger: Ledger, plan: Sequence[Planned]) -> dict[Key, str]:
     claims = Claims(ledger.runs / ".claims")
     jobs = {key: claims.read(name) for key, name in claim_names(plan).items()}
     alive = states([job for job in jobs.values() if job])
-    return {key: _progress(found, jobs[key], alive) for key, found in look_up(ledger, plan).items()}
+    by_key, existing = {run.key: run for run in plan}, look_up(ledger, plan)
+    stale = {key: bool(found and ledger.is_stale(by_key[key], found)) for key, found in existing.items()}
+    return {key: _progress(found, jobs[key], alive, stale[key]) for key, found in existing.items()}
 
 
-def _progress(found: Found | None, job: Job | None, alive: dict[str, str]) -> str:
-    if found and found.finished:
+def _progress(found: Found | None, job: Job | None, alive: dict[str, str], is_stale: bool) -> str:
+    if found and found.finished and not is_stale:
         return f"finished: {found.folder}"
     if job and job.id in alive:
         return f"job {job.id} {alive[job.id]}: {job.last_line() or 'nothing printed yet'}"
     if job:
         return f"failed: {job.last_line() or 'it printed nothing'} ({job.log})"
+    if found and found.finished:
+        return f"to be evaluated again, its evaluation was interrupted or is of other code: {found.folder}"
     return f"unfinished: {found.folder}" if found else "not begun"
 
 

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import socket
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from anomaly_lab.callbacks.best_test_epoch import BestTestEpoch
 from anomaly_lab.callbacks.mirror import Mirror
 from anomaly_lab.callbacks.progress import Meter
 from anomaly_lab.data.datamodule import PatchDataModule
@@ -173,13 +175,14 @@ def _planned(experiment: str, words: Sequence[str]) -> Tuning:
         raise UserError(f"params is said {len(said)} times; write all terms into one: {EXAMPLE}")
     settings, overrides = own_settings(Words, words)
     config = configuration.load(experiment, overrides)
+    _refuse_test_labels(config)
     space = read_space(settings.params, partial(_as_word, config))
     if str(config.trainer.get("devices", 1)) not in ("1", "auto"):
         raise UserError("trainer.devices: a trial trains in one process; start the command several times instead")
     given = {each.partition("=")[0] for each in overrides}
     own = {}
     for parameter in space:
-        key = KEYS.get(parameter.key, parameter.key)
+        key = {**KEYS, "score.from": "score.source"}.get(parameter.key, parameter.key)
         if parameter.key in given:
             raise UserError(f"params: {parameter.key} is set by another word as well; leave one of them out")
         of_data = key.startswith("data.") and not _is_below(key, [f"data.{each}" for each in SEEN])
@@ -195,6 +198,13 @@ def _planned(experiment: str, words: Sequence[str]) -> Tuning:
     words, budget = tuple(overrides), str(config.budget)
     resolved = fingerprint.of_config(configuration.plain(config))  # an experiment's file may have been edited
     return Tuning(experiment, words, space, settings.trials, settings.prune, folder, own, budget, resolved, content)
+
+
+def _refuse_test_labels(config: DictConfig) -> None:
+    """Refuse a callback that lets test labels choose the weights which are then measured."""
+    for name, node in config.callbacks.items():
+        if issubclass(locate(node[TARGET]), BestTestEpoch):
+            raise UserError(f"callbacks.{name}: it chooses by test labels, and settings must not be; set it to null")
 
 
 def _is_below(key: str, sections: Sequence[str]) -> bool:
@@ -321,10 +331,14 @@ def _tried(tuning: Tuning, study: optuna.Study, trial: optuna.Trial) -> bool:
     except Stopped:
         say(f"trial {trial.number} goes on when the same command is given again")
         raise
-    except (UserError, RuntimeError, MemoryError) as error:
-        trial.set_user_attr("error", " ".join(str(error).split())[:500])
+    except Exception as error:  # left running, it would be taken for one that was killed, and tried for ever
+        known = isinstance(error, UserError)
+        text = " ".join(str(error if known else f"{type(error).__name__}: {error}").split())[:500]
+        trial.set_user_attr("error", text)
         study.tell(trial, state=TrialState.FAIL)
-        warn(f"trial {trial.number} failed: {error}")
+        warn(f"trial {trial.number} failed: {text}")
+        if not known:
+            traceback.print_exc()
         return False
     trial.set_user_attr("kinds", ranked.kinds)
     trial.set_user_attr("deviation", _finite(ranked.deviation))
@@ -395,6 +409,9 @@ def _conclude(tuning: Tuning, study: optuna.Study) -> None:
     """Write the best values as an experiment, and check them by the kinds of lesions that chose nothing."""
     best = best_of(study)
     if best is None:
+        if any(trial.state == TrialState.RUNNING for trial in study.trials):
+            say("other processes are at all of the trials; none is finished yet")
+            return
         raise UserError(f"no trial of {tuning.folder} was finished; {JOURNAL} has their reasons")
     with _alone(tuning):
         tree = configuration.values_of(tuning.words, configuration.load(tuning.experiment, tuning.words))
@@ -447,6 +464,8 @@ def _command(tuning: Tuning) -> str:
 def _write_page(tuning: Tuning, study: optuna.Study) -> Path:
     best = best_of(study)
     facts = record.read_provenance(_run_of(tuning, best.user_attrs)) if best else {}
+    counts = (facts.get("data") or {}).get("counts") or {}  # its folder may have been deleted
+    normals = (counts.get("val") or {}).get("normal")
     with _alone(tuning):
         told = page.Told(
             tuning.experiment,
@@ -457,7 +476,7 @@ def _write_page(tuning: Tuning, study: optuna.Study) -> Path:
             _own_number(tuning, study),
             run_folder.read_json(tuning.folder / CHECK) if (tuning.folder / CHECK).exists() else {},
             facts.get("source", ""),
-            min(NORMALS, facts["data"]["counts"]["val"]["normal"]) if best else None,
+            min(NORMALS, normals) if normals is not None else None,
             tuning.budget,
             _command(tuning),
         )

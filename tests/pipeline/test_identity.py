@@ -141,7 +141,7 @@ def test_added_pictures_are_refused_or_counted_and_never_used(base: Path) -> Non
     assert (run / "scores.csv").read_bytes() == before
     (entry,) = facts(run)["accepted_changes"]
     assert (entry["verb"], entry["changes"], entry["named"]) == ("evaluate", "12 added", "12 added (013, …)")
-    run_folder.update_provenance(run, finished=None)  # as if it had been killed in its evaluation: nothing is left to train
+    run_folder.update_provenance(run, finished=None)  # as if killed in its evaluation, with nothing left to train
     engine.resume(str(run), asked=DataAsked(accept_changes=True))
     (entry,) = facts(run)["accepted_changes"]
     assert entry["verb"] == "evaluate"

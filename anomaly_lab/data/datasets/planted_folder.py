@@ -80,17 +80,29 @@ class PlantedFolder(Folder):
         """
         normals = [case for case in super().cases(root) if case.label == 0]
         self.folded = all(case.split is None for case in normals)
+        if not self.folded and not any(case.split == "test" for case in normals):
+            raise UserError(f"{root}: no normal picture is in the split test; lesions are planted on those")
+        return self._with_lesions(normals)
+
+    def _with_lesions(self, normals: Sequence[Case]) -> list[Case]:
+        """Divide the patients, unless the folder has, and add the pictures with lesions."""
         if self.folded:
             judged = self._judged({case.patient for case in normals})
             normals = [replace(case, split="test" if case.patient in judged else "train") for case in normals]
-        elif not any(case.split == "test" for case in normals):
-            raise UserError(f"{root}: no normal picture is in the split test; lesions are planted on those")
         planted = (
             replace(case, id=f"{case.id}+{_PLANTED}", label=1, class_name=_PLANTED, mask=None)
             for case in normals
             if case.split == "test" or self.labelling
         )
         return [*normals, *planted]
+
+    def _grouped(self, cases: Sequence[Case]) -> list[Case]:
+        """Join patients by their pictures without lesions, and divide those that are left."""
+        normals = super()._grouped([case for case in cases if case.class_name != _PLANTED])
+        grouped = self._with_lesions(normals)
+        self.listed = [case.id for case in grouped]
+        self.declared = {case.id: self.declared[case.id.removesuffix(f"+{_PLANTED}")] for case in grouped}
+        return grouped
 
     def read(self, case: Case) -> Scan:
         """Read a picture, and plant its lesion."""

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from anomaly_lab.data.preprocessing.transforms import Prepared
 from anomaly_lab.types import Fraction, Range, UserError, refuse_out_of_range
 
-VERSION = 2  # version of the rules below; a store made with another version is not reused
+VERSION = 3  # version of the rules below; a store made with another version is not reused
 PLANES = {"axial": "IS", "coronal": "AP", "sagittal": "LR"}
 TRIES = 100  # largest number of positions tried per random window
 
@@ -159,6 +159,8 @@ class PatchSampling:
             candidates = candidates[self.inside(candidates, shape, across)]
             kept, labels = self._labelled(scan, candidates, extent, label)
             location = np.concatenate([location, candidates[kept & (labels == 0)]])
+            _, first = np.unique(location, axis=0, return_index=True)  # a window that is drawn again is the same one
+            location = location[np.sort(first)]
             if len(location) >= self.random:
                 break
         return location[: self.random]

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from anomaly_lab.data.readers.tables import as_csv
-from anomaly_lab.data.splitting.classes import NORMAL, Classes, Coded, dealt
+from anomaly_lab.data.splitting.classes import ANOMALOUS, NORMAL, Classes, Coded, dealt
 from anomaly_lab.data.splitting.streams import stream
 from anomaly_lab.experiment.tables import open_table, restored
 from anomaly_lab.types import Case, Range, Seed, UserError, refuse_out_of_range
@@ -184,7 +184,8 @@ def _stratified(
     """Return the split of the chosen cases, drawn by patient."""
     patient, has, names = _patients(cases, labels, chosen)
     for name in classes.names:
-        count = int((has[:, names.index(name)] if name in names else _diseased(has, names)).sum())
+        is_named = name in names and name != ANOMALOUS
+        count = int((has[:, names.index(name)] if is_named else _diseased(has, names)).sum())
         if count < rule.folds:
             raise UserError(
                 f"data.split.folds={rule.folds}: only {count} patients are of class {name!r}; use at most {count} folds"
@@ -343,7 +344,7 @@ def _blocks(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> dict
         return [place for place in places if place not in near and normal[place].patient not in patients]
 
     behind = [] if not judged else [*range(judged[-1] + 1, len(normal)), *range(judged[0])]
-    free = [place for place in apart(behind, judged) if rule.within or normal[place].patient not in anomalous]
+    free = [place for place in apart(behind, judged) if normal[place].patient not in anomalous]  # who are tested
     val = free[: _held_out(rule, len(free))]
     train = apart(free[len(val) :], val)
     if number < 2 or not train or not judged:
@@ -390,7 +391,9 @@ def _contaminated(cases: Sequence[Case], rule: SplitRule, split: dict[str, str])
             f"data.split.contamination={rule.contamination:g} means {wanted} of {sum(size.values())} anomalous cases: "
             "at least one must train and one be left for the test; change it"
         )
-    return split | {case.id: "train" for case in cases if case.patient in moved}
+    theirs = [case for case in cases if case.patient in moved]
+    left_out = {case.id: "" for case in theirs if split[case.id] == "test"}  # normals of who trains are not judged
+    return split | left_out | {case.id: "train" for case in theirs if case.label == 1}
 
 
 def _eligible(cases: Sequence[Case], rule: SplitRule, anomalous: set[str]) -> list[str]:

@@ -26,7 +26,7 @@ _KEYS: dict[Stream, tuple[int, ...]] = {
     "data sheet": (5,),
     "balanced normals": (6,),
     "shares": (7,),
-    "training order": (),  # passes 1, 2, … share keys with the streams above; a separate key would change all results
+    "training order": (),  # its passes share keys with the streams above; a separate key would change all results
 }
 
 
@@ -35,7 +35,7 @@ def stream(seed: int, name: Stream, number: int | None = None) -> np.random.Gene
 
     Args:
         seed: the seed of the experiment, >= 0.
-        name: what is drawn; except for the training order, no two names share random numbers.
+        name: what is drawn; except for the training order, whose passes 0, 1, … share them with the other names.
         number: index of the draw, if there are several of this kind.
 
     Examples:

@@ -121,12 +121,15 @@ def _images(batches: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _sample(images: Iterable[Tensor]) -> list[Tensor]:
-    """Draw at most MAX_IMAGES images, each with equal probability (reservoir sampling, Vitter 1985, algorithm R)."""
-    random, sample = Random(0), list[Tensor]()
+    """Draw at most MAX_IMAGES images, each with equal probability (reservoir sampling, Vitter 1985, algorithm R).
+
+    They are in the order of the files, in which neighbours may be of one patient.
+    """
+    random, sample = Random(0), list[tuple[int, Tensor]]()
     for seen, image in enumerate(images):
         limit = min(MAX_IMAGES, max(2 * COMPONENTS, MAX_VALUES // image.numel()))
         if len(sample) < limit:
-            sample.append(image.clone())  # a view would keep its whole batch alive
+            sample.append((seen, image.clone()))  # a view would keep its whole batch alive
         elif (place := random.randrange(seen + 1)) < limit:
-            sample[place] = image.clone()
-    return sample
+            sample[place] = seen, image.clone()
+    return [image for _, image in sorted(sample, key=lambda drawn: drawn[0])]

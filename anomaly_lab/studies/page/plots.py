@@ -84,13 +84,13 @@ def curve_over(findings: Findings, dataset: str) -> Panel | None:
         >>> "AUROC against width" in panel.svg
         True
     """
-    points = sorted(
-        (row.x, findings.of(name, dataset), row.paper.get(dataset))
-        for name, row in findings.rows.items()
-        if row.x is not None
-    )
+    with_x = ((row.x, findings.of(name, dataset), row.paper.get(dataset)) for name, row in findings.rows.items()
+              if row.x is not None)  # fmt: skip
+    points = sorted(with_x, key=lambda point: point[0])
     metric = findings.study.metric
-    measured = [(x, [result.figure(metric) for result in runs.values()]) for x, runs, _ in points if runs]
+    figures = ((x, [result.figure(metric) for result in runs.values()]) for x, runs, _ in points)
+    known = ((x, [value for value in values if math.isfinite(value)]) for x, values in figures)
+    measured = [(x, values) for x, values in known if values]
     published = [(x, paper) for x, _, paper in points if paper is not None]
     if not measured or findings.study.curve is None:
         return None
