@@ -420,7 +420,8 @@ class PatchDataModule(pl.LightningDataModule, ABC):
             rows, limits = rows_of_splits(Index.of_cases(cases), self.split, rule, limits), {}
             cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
             hidden = sum(self.split[case.id] == "train" and case.label == 1 for case in cases)
-            rule = replace(rule, contamination=hidden / len(rows["train"]) if rule.contamination else 0.0)
+            if rule.contamination:  # all of those that are left: they are not drawn a second time
+                rule = replace(rule, contamination=min(0.499, hidden / max(1, len(rows["train"]))))
         self._open_store(cases)
         self.targets = self._targets(cases)
         self.rows = rows_of_splits(self.store.index, self.split, rule, limits)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from anomaly_lab.evaluation import map_score, memory
 from anomaly_lab.evaluation.map_score import FILE, MapScore
 from anomaly_lab.experiment.config import ScoreRule
 from anomaly_lab.types import Batch, Prediction, UserError
@@ -83,6 +84,21 @@ def test_a_place_is_measured_on_the_normals() -> None:
     expected = ((new - mean) / (sd**2 + floor**2).sqrt()).flatten(1).amax(1)
     assert fitted.count == 12
     assert torch.allclose(fitted(new, drawn(new)).anomaly_score.double(), expected, atol=1e-5)
+
+
+def test_of_too_many_normals_those_remembered_are_from_all_over_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ones may be of another year, scanner or patient; and each is still left out for itself."""
+    monkeypatch.setattr(map_score, "REMEMBERED", 4)
+    monkeypatch.setattr(memory, "MAX_NORMALS", 4)
+    normals = pictures(10, (1, 32, 32))
+    fitted = MapScore.fit(ScoreRule("map", standardise="place", features=True), score, normals.split(3))
+    assert fitted.memory is not None
+    for row, number in enumerate((0, 3, 6, 9)):
+        one = normals[number : number + 1]
+        assert fitted.memory.distances(one).amax() < 1e-3
+        assert fitted.known[map_score._digest(one[0])] == row
+        assert fitted._terms(one, torch.zeros(1, 1, 32, 32))[1].amin() > 1e-3
+    assert sorted(fitted.known.values()) == list(range(10))
 
 
 @pytest.mark.parametrize("which", ["training", "validation"])

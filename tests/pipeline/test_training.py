@@ -176,6 +176,21 @@ def test_settings_of_a_score_without_effect_are_refused(rule: ScoreRule, said: s
     training.refuse_rule(ScoreRule(), SimpleNamespace(patch_sampling=None), detector)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("patients", "said"), [("abc", ""), ("aab", "of only 2 patients, so by its own patient's")])
+def test_a_validation_normal_is_not_judged_by_pictures_of_its_own_patient(patients: str, said: str) -> None:
+    rule = ScoreRule("map", standardise="place", normals="validation")
+    store = SimpleNamespace(index=SimpleNamespace(columns={"patient": ["z", *patients]}))
+    data: Any = SimpleNamespace(patch_sampling=None, store=store, rows={"val": np.array([1, 2, 3])})
+    detector = PCA((32, 32), components=2, samples=8, batch_size=8)
+    detector.gather(smooth(8, seed=1))
+    detector.learn()
+    if not said:
+        training.refuse_rule(rule, data, detector.eval())
+        return
+    with pytest.raises(UserError, match=said):
+        training.refuse_rule(rule, data, detector.eval())
+
+
 def test_validation_normals_say_how_large_the_terms_of_a_score_are() -> None:
     split = {"train": smooth(8, seed=1), "val": smooth(5, seed=2) * 0.5}
     data = SimpleNamespace(patch_sampling=None, images=lambda of, at_most=None: iter([split[of]]))

@@ -53,6 +53,22 @@ def test_of_methods_that_are_not_told_apart_the_cheapest_is_taken() -> None:
     assert "100 patients without and 100 with anomalies" in said(of)
 
 
+def test_a_method_that_was_judged_on_other_repeats_is_not_compared() -> None:
+    """Its mean is of other patients: the one fold that it has may be the easy one."""
+    rows = {name: Row(name, name) for name in ("whole", "part")}
+    study = Study("s", "S", datasets={"own": DataSet("Own")}, rows=rows, advice=True)
+    runs = {Key("whole", "own", seed): result(1.0, 5.0) for seed in (0, 1)} | {Key("part", "own", 0): result(2.5, 5.0)}
+    found = advice(Findings(study, runs), "own")
+    assert found is not None
+    assert [place.line.name for place in found.ranked] == ["whole"]
+    assert "Not compared, because runs of theirs are missing: part." in found.paragraphs
+    alone = advice(
+        Findings(study, {Key("whole", "own", 0): result(1.0, 5.0), Key("part", "own", 1): result(1, 5)}), "own"
+    )
+    assert alone is not None
+    assert (alone.ranked, alone.choice) == ([], "")
+
+
 def test_a_baseline_as_good_as_the_best_is_said_to_be_enough() -> None:
     near = findings(gan=result(1.6, 60.0, baseline=1.4))
     found = advice(near, "own")

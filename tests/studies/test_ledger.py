@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -135,6 +136,29 @@ def test_a_start_is_found_beside_a_run_that_was_moved(tmp_path):
     source.rename(tmp_path / "lost")
     ledger._read.cache_clear()
     assert read(moved).config not in (fingerprint.of_config(config, None), before)
+
+
+def test_another_run_in_the_folder_of_a_start_is_not_it(tmp_path):
+    source = write(tmp_path / "runs" / "a" / "1", planned("a").config, id="bbbb")
+    config = planned("b").config | {"start_from": str(source)}
+    child = write(tmp_path / "runs" / "b" / "2", config, started_from={"id": "aaaa"})
+    other = write(tmp_path / "runs" / "b" / "3", config, started_from={"id": "bbbb"})
+    assert read(child).config == fingerprint.of_config(config, ledger.GONE)
+    assert read(other).config == fingerprint.of_config(config, read(source).identity)
+
+
+def test_files_that_are_not_mounted_are_missed(tmp_path, monkeypatch):
+    """A twin in their place would make a page of nothing, over one of results."""
+    run = planned("a")
+    write(
+        tmp_path / "runs" / "a" / "1", run.config, source="real", data={"fingerprint": "f", "root": str(tmp_path / "x")}
+    )
+    for source, expected in (("twin", str(tmp_path / "x")), ("real", None)):
+        monkeypatch.setattr(ledger, "_set_up", lambda section, source=source: SimpleNamespace(source=source))
+        assert Ledger(tmp_path / "runs").unmounted(run) == expected
+    (tmp_path / "x").mkdir()
+    monkeypatch.setattr(ledger, "_set_up", lambda section: SimpleNamespace(source="twin"))
+    assert Ledger(tmp_path / "runs").unmounted(run) is None
 
 
 def test_a_run_whose_start_is_gone_is_not_one_from_the_beginning(tmp_path, monkeypatch):

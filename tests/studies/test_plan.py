@@ -102,6 +102,24 @@ def test_narrowing_keeps_what_is_started_from_but_hides_it(write):
     assert some.rows["base"].hidden
 
 
+def test_a_row_that_is_named_is_shown_and_a_hidden_one_is_no_reference(write):
+    study = write(STUDY.replace("title: Toys", "title: Toys\nreference: base"))
+    some = plan.narrowed(study, rows=["wide"])
+    assert (some.rows["base"].hidden, some.reference) == (True, None)
+    hidden = plan.narrowed(some, rows=["base"])
+    assert not hidden.rows["base"].hidden
+    assert plan.narrowed(study, rows=["wide", "base"]).reference == "base"
+
+
+def test_published_figures_stay_with_the_data_set_they_are_of() -> None:
+    study = plan.load("adgan_ablation")
+    (column,) = plan.on(study, "headct").datasets.values()
+    assert (column.title, column.notes, column.experiments) == ("headct", [], "headct")
+    assert not any(row.paper or row.paper_classes for row in plan.on(study, "headct").rows.values())
+    assert plan.on(study, "abmnist") == study
+    assert plan.on(plan.load("which_detector"), "dicom").datasets["own"].title == "These data"
+
+
 def test_narrowing_leaves_no_empty_row(write):
     assert list(plan.narrowed(write(), datasets=["other"]).rows) == ["base"]  # wide is for `set` alone
     assert list(plan.narrowed(write(), datasets=["set"]).rows) == ["wide", "base"]
@@ -127,6 +145,7 @@ def test_narrowing_leaves_only_the_footnotes_of_what_is_shown(write):
     ("datasets: [set]", "datasets: [[set]]", "rows.wide.datasets"),
     ("title: Toys", "title: Toys\nquestion: ${nope}", "question"),
     ("title: Toys", "title: Toys\nnull: 1", "not readable as YAML"),
+    ("title: Wide", "title: Base", "rows: two have the title 'Base'"),
     ("title: Toys", "title: Toys\nadvice: true\nmetric: map", "advice: which method to take is said by AUROC"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_that_names_file_and_key(write, old, new, complaint):

@@ -17,7 +17,7 @@ import pytest
 from study_runs import planned
 
 from anomaly_lab.studies.plan import Key
-from anomaly_lab.studies.runner import look_up
+from anomaly_lab.studies.runner import look_up, progress
 
 
 def states(outcomes):
@@ -75,6 +75,31 @@ def test_a_run_whose_files_moved_is_told_where_they_lie(stub, tmp_path, monkeypa
         assert stub().run_all([planned("a")])[Key("a", "set", 0)].run.folder == made.run.folder
         expected = f"{verb} {made.run.folder}{said}" if said or finished else "train a"
         assert stub.calls()[-1].startswith(expected)
+
+
+def test_an_evaluation_that_fails_leaves_no_result_of_other_code(stub):
+    """The run was finished before, and is of an older evaluation still."""
+    (made,) = stub().run_all([planned("a")]).values()
+    record = made.run.folder / "provenance.json"
+    facts = json.loads(record.read_text())
+    record.write_text(json.dumps(facts | {"code": facts["code"] | {"evaluation": "older"}}))
+    config = made.run.folder / "config.yaml"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"fail": True}))
+    failing = planned("a", fail=True)
+    assert progress(stub().ledger, [failing])[failing.key].startswith("to be evaluated again")
+    outcome = stub().run_all([failing])[failing.key]
+    assert stub.calls()[-1] == f"evaluate {made.run.folder}"
+    assert (outcome.state, outcome.run) == ("failed", None)
+    assert outcome.reason.startswith("error: it is broken")
+
+
+def test_after_a_kill_other_data_have_a_run_of_their_own(stub, monkeypatch):
+    """A claim's name leaves out where the data lie, and what they are is known only when they are read."""
+    (killed,) = stub().run_all([planned("a", die_once=True)]).values()
+    assert killed.state == "failed"
+    monkeypatch.setattr("anomaly_lab.studies.ledger.data_fingerprint", lambda section: "other")
+    stub().run_all([planned("a", die_once=True, data={"root": "elsewhere"})])
+    assert len(list(stub().ledger.runs.glob("a/*"))) == 2
 
 
 def test_a_failed_run_is_reported_and_the_rest_goes_on(stub):

@@ -220,6 +220,26 @@ def test_failures_are_told_and_three_in_a_row_end_it(tmp_path: Path, measured: l
     assert "failed: the loss is no number" in (tmp_path / "tuning" / "tuning.html").read_text()
 
 
+def test_an_error_of_any_kind_is_a_failure_and_not_tried_again(tmp_path: Path, measured: list, monkeypatch) -> None:
+    def fail(tuning: tuner.Tuning, trial: optuna.Trial) -> Ranked:
+        raise ValueError("Expected more than 1 value per channel when training")
+
+    monkeypatch.setattr(tuner, "_measured", fail)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"3 trials in a row failed.*ValueError: Expected more than 1 value"):
+            tuner.tune("pca_headct", words(tmp_path, "trials=9"))
+    assert [trial.state.name for trial in study(tmp_path).trials] == ["FAIL"] * 6
+
+
+def test_where_others_are_at_all_trials_one_waits_for_them(tmp_path: Path, measured: list, capsys) -> None:
+    planned = tuner._planned("pca_headct", words(tmp_path, "trials=1"))
+    tuner._open_folder(planned)
+    assert tuner._next(planned, study(tmp_path)) is not None
+    tuner.tune("pca_headct", words(tmp_path, "trials=1"))
+    assert "other processes are at all of the trials" in capsys.readouterr().err
+    assert measured == []
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -241,6 +261,7 @@ def test_failures_are_told_and_three_in_a_row_end_it(tmp_path: Path, measured: l
         (["params=detector.components=int(3,4)", "params=detector.blur=uniform(0,1)"], "params is said 2 times"),
         (["detector.blur=1"], "set by another word"),
         (["trainer.devices=2"], "one process"),
+        (["callbacks.it._target_=anomaly_lab.callbacks.best_test_epoch.BestTestEpoch"], "it chooses by test labels"),
     ],
 )
 def test_what_cannot_be_tuned_is_said_before_anything_is_trained(tmp_path: Path, said: list[str], why: str) -> None:

@@ -1,5 +1,6 @@
 """Lesions lie on normals that are judged, the same in every run; nobody's picture trains and is judged."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,22 @@ def test_a_plain_folder_holds_normals(tmp_path: Path) -> None:
     plain.rename(tmp_path / "p1")
     with pytest.raises(UserError, match="no class is named normal"):  # nobody said that p1 holds no disease
         data(tmp_path).cases(tmp_path)
+
+
+def test_patients_that_are_joined_by_their_pictures_train_or_are_judged(tmp_path: Path) -> None:
+    """Who they are is found when the pictures are read, and only then is it decided who is judged."""
+    folder(tmp_path, 24)
+    for i in range(6):  # of one patient by its pictures, of six by their names
+        shutil.copyfile(tmp_path / "normal" / "p0_0.png", tmp_path / "normal" / f"q{i}_x.png")
+    one = PlantedFolder(root=str(tmp_path), source="real", patient=r"(\w\d+)_", patch_size=(32, 32), group="likeness",
+                        split=Split(val_fraction=0.2), store=StoreOptions(folder=str(tmp_path / "store")))  # fmt: skip
+    one.setup()
+    splits: dict[str, set[str]] = {}
+    for case, patient in zip(one.store.index.columns["case"], one.store.index.columns["patient"], strict=True):
+        splits.setdefault(patient, set()).add(one.split[case])
+    assert all("test" not in found or found == {"test"} for found in splits.values())
+    assert len({one.split[f"normal/q{i}_x.png"] for i in range(6)}) == 1
+    assert sorted(one.listed) == sorted(one.declared) == sorted(one.split)
 
 
 def test_labelled_anomalies_are_left_out(tmp_path: Path) -> None:

@@ -132,6 +132,13 @@ def test_random_windows_are_normal_seeded_by_the_case_and_apart_from_the_grid():
     assert PatchSampling(random=5).windows(scan, (4, 4), "a", 1, None).random.sum() == 0
 
 
+def test_no_random_window_is_drawn_twice():
+    """Two of one place would have one id."""
+    windows = PatchSampling(random=20).windows(_scan((9, 9)), (6, 6), "a", 0, None)  # of sixteen places
+    drawn = windows.location[windows.random]
+    assert len(np.unique(drawn, axis=0)) == len(drawn) == 16
+
+
 def test_cap_draws_a_part_of_the_grid():
     windows = PatchSampling(per_scan=4).windows(_scan((12, 12)), (4, 4), "a", 0, None)
     assert len({tuple(at) for at in windows.location.tolist()}) == 4

@@ -214,6 +214,20 @@ def test_contamination_leaves_every_fold_its_anomalies():
         assert len(moved) == round(share / (1 - share) * list(plain.values()).count("train"))
 
 
+def test_contamination_is_the_share_that_was_asked_for():
+    """Where patients have normal pictures, too, these neither train, which would dilute it, nor are they judged."""
+    cases = [
+        Case(id=f"{patient}{label}", patient=str(patient), image=Path("x.png"), label=label)
+        for patient in range(200) for label in ((0, 1) if patient < 100 else (0,))
+    ]  # fmt: skip
+    for share in (0.1, 0.4):
+        split = split_by_seed(cases, SplitRule(60, 0.1, contamination=share))
+        train = [case for case in cases if split[case.id] == "train"]
+        assert sum(case.label for case in train) / len(train) == pytest.approx(share, abs=0.01)
+        hidden = {case.patient for case in train if case.label}
+        assert not any(split[case.id] == "test" for case in cases if case.patient in hidden)
+
+
 def test_contamination_that_takes_every_anomaly_is_refused():
     with pytest.raises(UserError, match=r"contamination.* at least one must train and one be left"):
         split_by_seed(_cases([1, 1, *[0] * 100]), SplitRule(90, 0.1, contamination=0.3))

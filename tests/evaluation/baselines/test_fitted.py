@@ -88,6 +88,14 @@ def test_many_training_images_are_sampled_always_alike(monkeypatch):
     assert torch.equal(first["pca_32"], again["pca_32"])  # never fewer than 64
 
 
+def test_a_sample_is_in_the_order_of_the_files(monkeypatch):
+    """Neighbours may be one patient's: folds that are cut from it must not divide them."""
+    monkeypatch.setattr(fitted, "MAX_IMAGES", 40)
+    numbers = [int(image.max()) for image in fitted._sample(torch.full((1, 2, 2), i) for i in range(200))]
+    assert len(set(numbers)) == 40
+    assert numbers == sorted(numbers)
+
+
 def test_nothing_to_fit_and_nothing_to_score():
     with pytest.raises(ValueError, match="no training images"):
         Baselines.fit([]).scores([pictures(2, 0)])

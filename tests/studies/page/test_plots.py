@@ -1,6 +1,7 @@
 """Charts of a study: curves that keep their area, charts small enough for a table's cell."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from study_runs import judged, write_run
 from anomaly_lab.metrics import ranking
 from anomaly_lab.reports.svg import Axis
 from anomaly_lab.studies.decisions import Gain, decisions
-from anomaly_lab.studies.findings import read_findings
+from anomaly_lab.studies.findings import Findings, read_findings
 from anomaly_lab.studies.health import Relation
 from anomaly_lab.studies.page import plots
 from anomaly_lab.studies.plan import DataSet, Key, Row, Study
@@ -25,6 +26,20 @@ def test_averaged_curves_keep_their_area():
     recall = np.interp(plots.GRID, *plots._steps(result))
     area = np.trapezoid(recall, plots.GRID)
     assert area == pytest.approx(ranking.auroc(label, result.score), abs=0.003)
+
+
+def test_a_curve_passes_over_what_has_no_figure_and_takes_equal_places():
+    rows = {name: Row(name, "x", x=x) for name, x in (("a", 1), ("b", 1), ("c", 2))}
+    study = Study(name="s", title="S", datasets={"set": DataSet("Set")}, rows=rows, curve="width")
+    ids, both, one = np.arange(4).astype(str), np.array([0, 0, 1, 1]), np.ones(4, int)
+    runs = {
+        Key(name, "set", 0): Result(Path("run"), ids, ids, label, np.array([0.1, 0.4, 0.3, 0.9]), {}, {})
+        for name, label in (("a", both), ("b", both), ("c", one))  # of one class there is no AUROC
+    }
+    panel = plots.curve_over(Findings(study, runs), "set")
+    assert panel is not None
+    assert "nan" not in panel.svg.lower()
+    assert plots.curve_over(Findings(study, {Key("c", "set", 0): runs[Key("c", "set", 0)]}), "set") is None
 
 
 def test_the_axis_of_gains_has_room_for_all_intervals_and_for_no_difference():
