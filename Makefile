@@ -55,8 +55,8 @@ endif
 unexport $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(filter-out $(everywhere),$(word))))
 
 # Packages whose classes experiments and runs may name, beside anomaly_lab: TRUST=mygan.
-ifdef TRUST
-export ANOMALY_TRUST := $(TRUST)
+ifneq ($(call said,TRUST),)
+export ANOMALY_TRUST := $(value TRUST)
 endif
 
 # What a run's data have become: DATA_ROOT=where they lie now, ACCEPT_CHANGED_DATA=1.
@@ -176,8 +176,12 @@ format: $(STAMP)  ## format the code and apply ruff's automatic fixes
 
 # A peer library is installed outside .venv; shared dependencies have the versions of requirements.lock.
 PEERS := anomaly_lab/bench/peers
+peer := $(call said,PEER)
+peers := $(basename $(notdir $(wildcard $(PEERS)/*.txt)))
+ifneq ($(filter-out $(peers),$(peer)),)
+$(error no peer '$(peer)'; there are: $(peers))
+endif
 .peers/%/.complete: requirements.lock $(wildcard $(PEERS)/*.txt) | $(STAMP)
-	@test -e $(PEERS)/$*.txt || { echo "no peer '$*'; there are: $(basename $(notdir $(wildcard $(PEERS)/*.txt)))" >&2; exit 2; }
 	@echo "setting up .peers/$* (once, a few minutes and several GB)"
 	@rm -rf .peers/$*
 	@$(RUNNER) -m venv .peers/$*
@@ -185,7 +189,7 @@ PEERS := anomaly_lab/bench/peers
 	  --constraint requirements.lock --requirement $(PEERS)/$*.txt
 	@touch $@
 
-bench: $(STAMP) $(PEER:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|dashboard|export|serve]
+bench: $(STAMP) $(peer:%=.peers/%/.complete)  ## measure speed and memory: make bench [PEER=anomalib|SECTION=gpu|hq|dashboard|export|serve]
 	@$(RUNNER) -m anomaly_lab bench $(call option,SECTION,--section) $(call option,PEER,--peer) $(call option,OUT,--out) $(OVERRIDES)
 
 # The site is built without the package's dependencies: docstrings are parsed, not imported.
@@ -206,7 +210,7 @@ docs: $(DOCS)/.complete  ## build the documentation in site/; warnings are error
 	@echo "site/index.html"
 
 docker:  ## build the Docker image; CUDA: make docker TORCH_INDEX=https://download.pytorch.org/whl/cu130
-	docker build --file docker/Dockerfile $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) --tag $(IMAGE) .
+	docker build --file docker/Dockerfile $(if $(call said,TORCH_INDEX),--build-arg $(call quote,TORCH_INDEX=$(value TORCH_INDEX))) --tag $(call quote,$(value IMAGE)) .
 
 clean:  ## remove .venv, .peers, caches and build products; keep runs, data and stores
 	@rm -rf $(VENV) $(VENV).lock .peers $(DOCS) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

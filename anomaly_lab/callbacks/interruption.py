@@ -50,6 +50,7 @@ class Interruption(RunCallback):
         self.received: int | None = None
         self.begun = False
         self._heard: list[signal.Signals] = []
+        self._terminals: list[int] = []
         self._training = self._in_epoch = self._stopping = False
         self._noticed = threading.Event()
         self._loops: dict[str, Any] | None = None
@@ -67,6 +68,7 @@ class Interruption(RunCallback):
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
         before = {number: signal.getsignal(number) for number in SIGNALS}
         self._heard = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
         self._install()
@@ -146,6 +148,11 @@ class Interruption(RunCallback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._noticed.set()
+        if number == signal.SIGHUP:  # the terminal is gone, and whoever writes to it fails
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in self._terminals:
+                os.dup2(nowhere, stream)
+            os.close(nowhere)
         if self._stopping:
             return
         again = self.received is not None and "SLURM_JOB_ID" not in os.environ

@@ -415,16 +415,13 @@ class PatchDataModule(pl.LightningDataModule, ABC):
     def _open_drawn(self, cases: list[Case], tolerant: bool) -> None:
         """Draw the split and open the store of what it needs."""
         self.split = self._split(cases, tolerant)
-        limits, rule = {} if self.unsplit else self.limits, self.split_rule
+        limits, chosen = {} if self.unsplit else self.limits, False
         if self.patch_sampling is None and limits:  # whole pictures: dropped ones need not be read
-            rows, limits = rows_of_splits(Index.of_cases(cases), self.split, rule, limits), {}
-            cases = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()]
-            hidden = sum(self.split[case.id] == "train" and case.label == 1 for case in cases)
-            if rule.contamination:  # all of those that are left: they are not drawn a second time
-                rule = replace(rule, contamination=min(0.499, hidden / max(1, len(rows["train"]))))
+            rows, limits = rows_of_splits(Index.of_cases(cases), self.split, self.split_rule, limits), {}
+            cases, chosen = [cases[row] for row in np.sort(np.concatenate(list(rows.values()))).tolist()], True
         self._open_store(cases)
         self.targets = self._targets(cases)
-        self.rows = rows_of_splits(self.store.index, self.split, rule, limits)
+        self.rows = rows_of_splits(self.store.index, self.split, self.split_rule, limits, chosen)
 
     def _open_recorded(self, cases: list[Case], recorded: RecordedSplit) -> None:
         """Open the store of the recorded cases and look up their rows.

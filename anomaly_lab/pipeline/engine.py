@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,12 @@ def train(
         >>> train(configuration.load("ganomaly_headct", ["budget=smoke"]))  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-smoke-twin-1a2b')
     """
-    with Interruption().listening() as interruption, together() as processes, contextlib.ExitStack() as held:
+    with (
+        contextlib.ExitStack() as outside,
+        Interruption().listening() as interruption,
+        together() as processes,
+        contextlib.ExitStack() as held,
+    ):
         refuse_accelerator(config.trainer.accelerator)
         trainer = processes.start(config.trainer, said)
         if place and processes.is_first:
@@ -168,8 +174,8 @@ def train(
             held.enter_context(run_folder.locked(run))
         run, facts = processes.from_first((run, facts))
         work = _Work(config, run, facts, data, detector, callbacks, judged=watchers is None)
-        with _releasing(work):
-            return _fit_and_evaluate(work, trainer, processes, None, interruption)
+        outside.push(partial(_release, work))
+        return _fit_and_evaluate(work, trainer, processes, None, interruption)
 
 
 def _callbacks(config: DictConfig, data: PatchDataModule, detector: Detector) -> list[pl.Callback]:
@@ -302,7 +308,12 @@ def resume(
         >>> resume("runs/ganomaly_headct/20260101-120000-laptop-1a2b")  # doctest: +SKIP
         PosixPath('runs/ganomaly_headct/20260101-120000-laptop-1a2b')
     """
-    with Interruption().listening() as interruption, together() as processes, contextlib.ExitStack() as held:
+    with (
+        contextlib.ExitStack() as outside,
+        Interruption().listening() as interruption,
+        together() as processes,
+        contextlib.ExitStack() as held,
+    ):
         run = run_folder.open_run(path)
         config = configuration.recall(run / "config.yaml", overrides, RESUME)
         _refuse_other_callbacks(configuration.recall(run / "config.yaml"), config)
@@ -345,8 +356,8 @@ def resume(
         if checkpoint is not None and _beginning(config, detector) == detector.schedule.iterations:
             load_weights(run, detector, checkpoint.name)  # it trains nothing: the epochs in the file are another run's
             checkpoint = None
-        with _releasing(work):
-            return _fit_and_evaluate(work, trainer, processes, checkpoint, interruption)
+        outside.push(partial(_release, work))
+        return _fit_and_evaluate(work, trainer, processes, checkpoint, interruption)
 
 
 def _refuse_other_callbacks(stored: DictConfig, config: DictConfig) -> None:
@@ -440,16 +451,15 @@ def _fit_and_evaluate(
     return run
 
 
-@contextlib.contextmanager
-def _releasing(work: _Work) -> Iterator[_Work]:
-    """Let the callbacks of a run that an error or a signal ends release what they hold."""
-    try:
-        yield work
-    except BaseException:
+def _release(work: _Work, kind: type[BaseException] | None, *_: object) -> None:
+    """Let the callbacks of a run that an error or a signal has ended release what they hold.
+
+    That may take time: the other processes have been told before, and signals are heard as usual again.
+    """
+    if kind is not None:
         for callback in work.callbacks:
             if isinstance(callback, RunCallback):
                 callback.on_run_stopped(work.run)
-        raise
 
 
 def _of_another_number(work: _Work, world_size: int, checkpoint: Path | None) -> str | None:

@@ -74,10 +74,11 @@ def advice(findings: Findings, dataset: str) -> Advice | None:
     )
     if not ranked:
         return None
-    runs = {line.name: set(_runs(findings, line, dataset)) for line in ranked}
-    every = set().union(*runs.values())
-    partial = [line.title for line in ranked if runs[line.name] != every]
-    ranked = [line for line in ranked if runs[line.name] == every]
+    lacking = {key.row for key in findings.missing if key.dataset == dataset}
+    if findings.reference in lacking:  # whose runs have the baselines' scores
+        lacking |= {line.name for line in ranked if line.is_baseline}
+    partial = [line.title for line in ranked if line.name in lacking]
+    ranked = [line for line in ranked if line.name not in lacking]
     apart = f"Not compared, because runs of theirs are missing: {', '.join(partial)}." if partial else ""
     if not ranked:
         return Advice([], "", [apart])

@@ -21,6 +21,9 @@ from anomaly_lab.types import UserError
 State = Literal["found", "trained", "resumed", "evaluated", "failed"]
 Say = Callable[[str], None]
 COMMAND = (sys.executable, "-m", "anomaly_lab")
+PROCESSES = tuple(
+    f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")
+)  # as resume takes them
 PLACE = ("root", "source")  # of the data: what the name of a claim leaves out
 
 
@@ -142,7 +145,7 @@ class Runner:
             self._running[run.key] = Started(claim, None)
             return
         start_folder = ahead.job.run if ahead else str(start.folder) if start else None
-        place = found.folder if found else self._place(run, claim, ahead)
+        place = found.folder if found else self._place(run, claim, None if start else ahead)
         after = (*([ahead.job] if ahead else []), *self._reading_data(run, place))
         state: State = "evaluated" if found and found.finished else "resumed" if place.exists() else "trained"
         moved_to = self.ledger.moved_to(run, found) if found else None
@@ -194,7 +197,7 @@ class Runner:
         return (job,) if states([job]) else ()
 
     def _submit(self, run: Planned, name: str, words: Sequence[str], place: Path, after: Sequence[Job]) -> Job:
-        trainer = (run.config.get("trainer") or {}) if words[0] == "train" else {}
+        trainer = (run.config.get("trainer") or {}) if words[0] in ("train", "resume") else {}
         return self.launcher.submit(Task(name, [*self.command, *words], place, self.logs / name, trainer, after))
 
     def _end(self, run: Planned, name: str) -> None:
@@ -238,7 +241,12 @@ def _words_for(run: Planned, found: Found, moved_to: Path | None) -> list[str]:
     root = ["--data-root", str(moved_to)] if moved_to else []
     if found.finished:
         return ["evaluate", str(found.folder), *root]
-    return ["resume", str(found.folder), *root, *(word for word in run.overrides if word.startswith("trainer."))]
+    return [
+        "resume",
+        str(found.folder),
+        *root,
+        *(word for word in run.overrides if word.partition("=")[0] in PROCESSES),
+    ]
 
 
 def claim_names(plan: Iterable[Planned]) -> dict[Key, str]:

@@ -129,7 +129,7 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_make_installs_a_peer_once_and_outside_the_projects_environment(workshop: Path) -> None:
     steps = make(workshop, "--dry-run", "bench", "PEER=anomalib").stdout
-    install = steps[: steps.index("bench --peer 'anomalib'")]
+    install = steps[: steps.index("--peer 'anomalib'")]
     assert ".peers/anomalib/bin/python -m pip install" in install
     assert "--constraint requirements.lock --requirement anomaly_lab/bench/peers/anomalib.txt" in install
     assert "pip" not in make(workshop, "--dry-run", "bench").stdout
@@ -141,5 +141,5 @@ def test_make_installs_a_peer_once_and_outside_the_projects_environment(workshop
 def test_make_names_the_peers_there_are(workshop: Path) -> None:
     done = make(workshop, "bench", "PEER=nobody")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("no peer 'nobody'; there are: anomalib")
+    assert "no peer 'nobody'; there are: anomalib" in done.stderr
     assert not (workshop / ".peers").exists()

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,6 +137,34 @@ def test_a_terminal_that_is_closed_ends_a_training_with_a_checkpoint() -> None:
     with Interruption().listening(), pytest.raises(Stopped, match="129"):
         os.kill(os.getpid(), signal.SIGHUP)
     signal.signal(signal.SIGHUP, before)
+
+
+def test_who_writes_to_a_terminal_that_was_closed_stops_as_by_a_signal(tmp_path: Path) -> None:
+    """Not by the error that every write to it is from then on: the bar would raise it, and no checkpoint be written."""
+    program = f"""
+        import sys, time
+        from anomaly_lab.callbacks.interruption import Interruption
+        from anomaly_lab.callbacks.progress import Meter
+        from anomaly_lab.pipeline.console import say
+        from anomaly_lab.types import Stopped
+        try:
+            with Interruption().listening(), Meter("work", "step") as meter:
+                for step in range(6000):
+                    meter.show(step + 1, 6000)
+                    time.sleep(0.01)
+        except Stopped as stopped:
+            say("stopped")
+            print("stopped", file=sys.stderr, flush=True)
+            open({str(tmp_path / "said")!r}, "w").write(str(int(stopped.signal)))
+    """
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", textwrap.dedent(program)])
+    os.read(terminal, 1)  # the bar is there
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert (tmp_path / "said").read_text() == str(int(signal.SIGHUP))
 
 
 @pytest.mark.usefixtures("handles_ctrl_c")

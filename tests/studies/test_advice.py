@@ -58,13 +58,15 @@ def test_a_method_that_was_judged_on_other_repeats_is_not_compared() -> None:
     rows = {name: Row(name, name) for name in ("whole", "part")}
     study = Study("s", "S", datasets={"own": DataSet("Own")}, rows=rows, advice=True)
     runs = {Key("whole", "own", seed): result(1.0, 5.0) for seed in (0, 1)} | {Key("part", "own", 0): result(2.5, 5.0)}
-    found = advice(Findings(study, runs), "own")
+    found = advice(Findings(study, runs, {Key("part", "own", 1): "it broke"}), "own")
     assert found is not None
     assert [place.line.name for place in found.ranked] == ["whole"]
     assert "Not compared, because runs of theirs are missing: part." in found.paragraphs
-    alone = advice(
-        Findings(study, {Key("whole", "own", 0): result(1.0, 5.0), Key("part", "own", 1): result(1, 5)}), "own"
-    )
+    planned_otherwise = advice(Findings(study, runs), "own")  # by its own `seeds`: nothing is missing
+    assert planned_otherwise is not None
+    assert len(planned_otherwise.ranked) == 2
+    apart = {Key("whole", "own", 0): result(1.0, 5.0), Key("part", "own", 1): result(1.0, 5.0)}
+    alone = advice(Findings(study, apart, {Key("whole", "own", 1): "", Key("part", "own", 0): ""}), "own")
     assert alone is not None
     assert (alone.ranked, alone.choice) == ([], "")
 

@@ -85,8 +85,13 @@ class PlantedFolder(Folder):
         return self._with_lesions(normals)
 
     def _with_lesions(self, normals: Sequence[Case]) -> list[Case]:
-        """Divide the patients, unless the folder has, and add the pictures with lesions."""
-        if self.folded:
+        """Divide the patients, unless the folder or a recorded split has, and add the pictures with lesions."""
+        recorded = self._recorded.entries.values() if self._recorded else ()
+        before = {entry.case for entry in recorded if not self.labelling or entry.split == "test"}
+        if self.folded and recorded:
+            is_judged = {case.id: f"{case.id}+{_PLANTED}" in before for case in normals}
+            normals = [replace(case, split="test" if is_judged[case.id] else "train") for case in normals]
+        elif self.folded:
             judged = self._judged({case.patient for case in normals})
             normals = [replace(case, split="test" if case.patient in judged else "train") for case in normals]
         planted = (
@@ -101,6 +106,7 @@ class PlantedFolder(Folder):
         normals = super()._grouped([case for case in cases if case.class_name != _PLANTED])
         grouped = self._with_lesions(normals)
         self.listed = [case.id for case in grouped]
+        self.counted = self.census(grouped)
         self.declared = {case.id: self.declared[case.id.removesuffix(f"+{_PLANTED}")] for case in grouped}
         return grouped
 

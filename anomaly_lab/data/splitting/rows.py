@@ -42,7 +42,7 @@ class Limits:
 
 
 def rows_of_splits(
-    index: Index, split: Mapping[str, str], rule: SplitRule, limits: Mapping[str, float]
+    index: Index, split: Mapping[str, str], rule: SplitRule, limits: Mapping[str, float], chosen: bool = False
 ) -> dict[str, np.ndarray]:
     """Return the rows of the store that belong to each split.
 
@@ -55,6 +55,7 @@ def rows_of_splits(
         split: split of every case id.
         rule: the split rule; its contamination adds anomalous rows to the training rows.
         limits: maximum number of rows, as returned by `Limits.given`.
+        chosen: whether the index has those cases alone that were chosen by this function before: all of them stay.
 
     Returns:
         Sorted rows of "train", "val" and "test", and with a supervised rule of "train_anomalous" and "val_anomalous".
@@ -80,7 +81,8 @@ def rows_of_splits(
     rows["train"], rows["val"] = normal, rows["val"][labels[rows["val"]] == 0]
     if rule.contamination:
         anomalous = np.flatnonzero((of_row == "train") & (labels == 1))
-        wanted = round(rule.contamination / (1 - rule.contamination) * len(normal))
+        share = rule.contamination / (1 - rule.contamination)
+        wanted = len(anomalous) if chosen else round(share * len(normal))
         hidden = stream(rule.seed, "contaminated rows").permutation(anomalous)[:wanted]
         rows["train"] = np.sort(np.concatenate([normal, hidden]))
     return _limited(rows, labels, rule.seed, limits)
