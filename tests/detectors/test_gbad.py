@@ -224,6 +224,7 @@ def test_every_score(fitted: dict[str, Tensor]) -> None:
         detector = tiny(score=score).eval()
         detector.load_state_dict(fitted)
         found[score] = detector.predict(image).anomaly_score
+        assert detector.scores_probabilities == (score == "classes")
     losses = detector.losses(detector.features(image))
     torch.testing.assert_close(found["reconstruction"], losses[:, 0])
     torch.testing.assert_close(found["features"], losses[:, 1])

@@ -385,7 +385,8 @@ def test_a6_settings_after_make_are_used_or_refused(place: Place, verb: str) -> 
     run = place.stopped() if verb == "resume" else place.train()
     before = result(run)
     (place.base / "new").mkdir()
-    ended = made(place, verb, f"RUN={run}", f"INPUT={place.base / 'new'}", "detector.width=5")
+    given = [f"INPUT={place.base / 'new'}"] if verb == "predict" else []
+    ended = made(place, verb, f"RUN={run}", *given, "detector.width=5")
     assert ended.status == 2, ended.said
     assert "detector.width" in ended.said
     assert result(run) == before

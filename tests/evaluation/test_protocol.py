@@ -301,6 +301,13 @@ def test_an_interval_of_a_share_holds_it(patients: int) -> None:
         assert stats.binom.pmf(counts, patients, share)[(low <= share) & (share <= high)].sum() > 0.935
 
 
+def test_an_interval_of_a_share_by_hand() -> None:
+    """Standard error .1 of the bootstrap, of 5 patients √(5/4) as large; Student's quantile with 4; logit scale."""
+    half = stats.t.ppf(0.975, 4) * 0.1 * np.sqrt(5 / 4) / 0.25
+    low, high = interval_of(0.5, np.array([0.4, 0.6] * 50), fewest=5, alike=5)
+    assert (low, high) == pytest.approx((1 / (1 + np.exp(half)), 1 / (1 + np.exp(-half))))
+
+
 def test_precision_of_few_calls_is_not_certain() -> None:
     """Of 30 normal and 30 anomalous patients 5 are called, all of them anomalous: 5 of 5 are not [1, 1]."""
     score = np.r_[np.linspace(0, 1, 20), np.linspace(0, 1, 30), np.linspace(0, 1, 25), np.linspace(2, 3, 5)]

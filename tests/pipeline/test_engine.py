@@ -10,6 +10,7 @@ from PIL import Image
 from pipeline.conftest import settings, words
 
 from anomaly_lab.callbacks.mirror import Mirror
+from anomaly_lab.callbacks.record import Record
 from anomaly_lab.detectors.fanogan import FAnoGAN
 from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import run_folder
@@ -77,6 +78,21 @@ def test_callbacks_that_cannot_take_part_leave_nothing(
         engine.train(asked)
     assert "\n" not in str(said.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_callbacks_are_told_that_a_run_has_stopped(asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Path] = []
+    monkeypatch.setattr(Record, "on_run_stopped", lambda self, run: told.append(run))
+    with monkeypatch.context() as patch:
+        patch.setattr(FAnoGAN, "encoder_step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            asked("data.epoch_length=3")
+        assert told == [tmp_path / "run"]
+        with pytest.raises(ZeroDivisionError):
+            engine.resume(str(tmp_path / "run"))
+    assert told == [tmp_path / "run"] * 2
+    engine.resume(str(tmp_path / "run"))
+    assert len(told) == 2
 
 
 def test_dashboards_come_after_those_whose_pictures_they_show(tmp_path: Path) -> None:

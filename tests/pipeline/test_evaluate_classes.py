@@ -14,8 +14,9 @@ from anomaly_lab.data.datasets.sixray import CATEGORIES, SIXray
 from anomaly_lab.data.splitting.splits import Split
 from anomaly_lab.detectors.families.detector import Detector
 from anomaly_lab.evaluation.classes import ClassTable
+from anomaly_lab.evaluation.map_score import MapScore
 from anomaly_lab.evaluation.scores import Scores
-from anomaly_lab.experiment.config import Evaluation
+from anomaly_lab.experiment.config import Evaluation, ScoreRule
 from anomaly_lab.experiment.record import read_metrics
 from anomaly_lab.experiment.run_folder import write_json
 from anomaly_lab.metrics.classification import Judged, most_probable
@@ -115,6 +116,19 @@ def test_the_classes_of_a_run_are_those_of_its_data(tmp_path: Path, place: Path,
     assert (scores.label[scores.of("val")] == 1).any()  # labelled validation cases stand beside the normals
     assert scores.normals.sum() == len(data.rows["val"])
     assert read_metrics(run)["threshold"]["num_normals"] == len(data.rows["val"])
+
+
+def test_a_score_of_a_map_is_no_probability_though_there_are_some(tmp_path: Path, place: Path, monkeypatch) -> None:
+    """Nor is its threshold one: where few normals set it, it may lie above 1."""
+    monkeypatch.setattr(Brightness, "scores_probabilities", True)
+    data, detector = one_of(place), Brightness(3, "multiclass")
+    told = []
+    for rescored in (None, MapScore(ScoreRule("map"))):
+        detector.rescored = rescored
+        run = run_of(tmp_path / f"run{len(told)}", data, detector)
+        told.append(read_metrics(run)["threshold"]["probabilities"])
+        assert read_metrics(run)["classes"]
+    assert told == [True, False]
 
 
 def test_boxes_of_the_maps_are_compared_with_those_of_the_data(tmp_path: Path, place: Path) -> None:

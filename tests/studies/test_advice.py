@@ -62,9 +62,13 @@ def test_a_method_that_was_judged_on_other_repeats_is_not_compared() -> None:
     assert found is not None
     assert [place.line.name for place in found.ranked] == ["whole"]
     assert "Not compared, because runs of theirs are missing: part." in found.paragraphs
+    runs[Key("whole", "own", 0)] = result(1.0, 5.0, baseline=2.0)  # on one of its two seeds
+    first = advice(Findings(study, runs, {Key("whole", "own", 1): "it broke"}), "own")
+    assert first is not None
+    assert [place.line.name for place in first.ranked] == ["part"]  # nor are baselines of the reference's runs
     planned_otherwise = advice(Findings(study, runs), "own")  # by its own `seeds`: nothing is missing
     assert planned_otherwise is not None
-    assert len(planned_otherwise.ranked) == 2
+    assert len(planned_otherwise.ranked) == 3
     apart = {Key("whole", "own", 0): result(1.0, 5.0), Key("part", "own", 1): result(1.0, 5.0)}
     alone = advice(Findings(study, apart, {Key("whole", "own", 1): "", Key("part", "own", 0): ""}), "own")
     assert alone is not None

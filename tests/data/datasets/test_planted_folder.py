@@ -60,6 +60,23 @@ def test_patients_that_are_joined_by_their_pictures_train_or_are_judged(tmp_path
     assert all("test" not in found or found == {"test"} for found in splits.values())
     assert len({one.split[f"normal/q{i}_x.png"] for i in range(6)}) == 1
     assert sorted(one.listed) == sorted(one.declared) == sorted(one.split)
+    assert one.counted["images"] == len(one.listed)
+    assert one.counted["planted"] == sum(case.endswith("+planted") for case in one.listed)
+
+
+def test_a_run_goes_on_with_those_it_judged_whoever_is_drawn_today(tmp_path: Path) -> None:
+    """Of older versions, too, which drew before patients were joined."""
+    root, made = folder(tmp_path / "pictures", 24), []
+    for seed in (0, 1):
+        one = PlantedFolder(root=str(root), source="real", patch_size=(32, 32), group="likeness", lesions_seed=7,
+                            split=Split(val_fraction=0.2), store=StoreOptions(folder=str(tmp_path / "store")))  # fmt: skip
+        one._judged = lambda patients, seed=seed: set(sorted(patients)[seed * 6 : seed * 6 + 6])  # type: ignore[method-assign]
+        if made:
+            one.pin(made[0].record())
+        one.setup()
+        made.append(one)
+    assert made[0].split == made[1].split
+    assert not made[1].changes
 
 
 def test_labelled_anomalies_are_left_out(tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ def test_a_disc_is_boxed_and_a_label_is_not(crop: Crop) -> None:
     assert scan.pixels.max() == 120
     assert scan.mask is not None
     assert not scan.mask.any()  # the label lay outside
+    assert scan.lesion_cut_away
+    half = np.zeros_like(pixels, bool)
+    half[0, 2:50, 2:60] = True  # outside and inside
+    assert not cropped(Scan(pixels, mask=half), crop).lesion_cut_away
+    assert not cropped(Scan(pixels, mask=half & False), crop).lesion_cut_away
     assert not scan.uncropped
 
 
