@@ -67,9 +67,9 @@ def test_patients_that_are_joined_by_their_pictures_train_or_are_judged(tmp_path
 def test_a_run_goes_on_with_those_it_judged_whoever_is_drawn_today(tmp_path: Path, monkeypatch) -> None:
     """Of older versions, too, which drew before patients were joined."""
     root, made = folder(tmp_path / "pictures", 24), []
+    words = {"patch_size": (32, 32), "group": "likeness", "store": StoreOptions(folder=str(tmp_path / "store"))}
     for seed in (0, 1):
-        one = PlantedFolder(root=str(root), source="real", patch_size=(32, 32), group="likeness", lesions_seed=7,
-                            split=Split(val_fraction=0.2), store=StoreOptions(folder=str(tmp_path / "store")))  # fmt: skip
+        one = PlantedFolder(root=str(root), source="real", split=Split(val_fraction=0.2), **words)
         monkeypatch.setattr(one, "_judged", lambda patients, seed=seed: set(sorted(patients)[seed * 6 : seed * 6 + 6]))
         if made:
             one.pin(made[0].record())
