@@ -80,11 +80,9 @@ class Interruption(RunCallback):
                 raise KeyboardInterrupt from stopped
             raise
         finally:
-            for number, handler in before.items():
-                if (
-                    number in self._heard and signal.getsignal(number) is not signal.SIG_IGN
-                ):  # ignored for good, where several processes end
-                    signal.signal(number, handler)
+            for number in self._heard:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored for good, where several processes end
+                    signal.signal(number, before[number])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._install()  # Lightning has put its own in front, under which a training ends without a word

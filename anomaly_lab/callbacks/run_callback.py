@@ -81,7 +81,10 @@ class RunCallback(pl.Callback):
         """Act after the report has been written; called on rank 0."""
 
     def on_run_stopped(self, run: Path) -> None:
-        """Release what is held if a signal or an error ends the run before that; called on every rank."""
+        """Release what is held if an error or Ctrl-C ends the run before that; called on every rank.
+
+        A process that another signal ends has no time for it: a cluster waits for its job to be queued again.
+        """
 
 
 def changes_scores(callback: type) -> bool:

@@ -452,11 +452,12 @@ def _fit_and_evaluate(
 
 
 def _release(work: _Work, kind: type[BaseException] | None, *_: object) -> None:
-    """Let the callbacks of a run that an error or a signal has ended release what they hold.
+    """Let the callbacks of a run that an error or Ctrl-C has ended release what they hold.
 
-    That may take time: the other processes have been told before, and signals are heard as usual again.
+    That may take time: the other processes have been told before, signals are heard as usual again, and what another
+    signal ends goes back into its queue at once.
     """
-    if kind is not None:
+    if kind is not None and not issubclass(kind, Stopped):
         for callback in work.callbacks:
             if isinstance(callback, RunCallback):
                 callback.on_run_stopped(work.run)

@@ -144,8 +144,8 @@ def _score_of_new(data: PatchDataModule, detector: Detector) -> Callable[[Batch]
 
     A normal with a planted lesion would be compared with itself, and a plain one with all but itself.
     """
-    own, rule = detector.rescored, getattr(detector.rescored, "rule", None)
-    if not isinstance(own, MapScore) or not rule or not rule.measures or rule.normals != "validation":
+    own = detector.rescored
+    if not isinstance(own, MapScore) or not own.rule.measures or own.rule.normals != "validation":
         return detector.score
 
     def without(batch: Batch) -> Prediction:
@@ -156,7 +156,7 @@ def _score_of_new(data: PatchDataModule, detector: Detector) -> Callable[[Batch]
             detector.rescored = own
 
     normals = [list(data.images(split, MAX_NORMALS)) for split in ("train", "val")]
-    measured = MapScore.fit(rule, without, normals[0], detector.device, normals[1])
+    measured = MapScore.fit(own.rule, without, normals[0], detector.device, normals[1])
     return lambda batch: measured(batch["image"], without(batch))
 
 

@@ -21,9 +21,7 @@ from anomaly_lab.types import UserError
 State = Literal["found", "trained", "resumed", "evaluated", "failed"]
 Say = Callable[[str], None]
 COMMAND = (sys.executable, "-m", "anomaly_lab")
-PROCESSES = tuple(
-    f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")
-)  # as resume takes them
+PROCESSES = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")  # what resume takes
 PLACE = ("root", "source")  # of the data: what the name of a claim leaves out
 
 
@@ -241,12 +239,8 @@ def _words_for(run: Planned, found: Found, moved_to: Path | None) -> list[str]:
     root = ["--data-root", str(moved_to)] if moved_to else []
     if found.finished:
         return ["evaluate", str(found.folder), *root]
-    return [
-        "resume",
-        str(found.folder),
-        *root,
-        *(word for word in run.overrides if word.partition("=")[0] in PROCESSES),
-    ]
+    words = [word for word in run.overrides if word.partition("=")[0] in PROCESSES]
+    return ["resume", str(found.folder), *root, *words]
 
 
 def claim_names(plan: Iterable[Planned]) -> dict[Key, str]:

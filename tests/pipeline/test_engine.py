@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from anomaly_lab.experiment import config as configuration
 from anomaly_lab.experiment import run_folder
 from anomaly_lab.pipeline import engine
 from anomaly_lab.pipeline.training import construct
-from anomaly_lab.types import UserError
+from anomaly_lab.types import Stopped, UserError
 
 
 def remove_labels(root: Path) -> None:
@@ -93,6 +94,15 @@ def test_callbacks_are_told_that_a_run_has_stopped(asked, tmp_path: Path, monkey
     assert told == [tmp_path / "run"] * 2
     engine.resume(str(tmp_path / "run"))
     assert len(told) == 2
+
+
+def test_a_run_that_goes_back_into_its_queue_waits_for_no_dashboard(tmp_path: Path, monkeypatch) -> None:
+    told: list[Path] = []
+    monkeypatch.setattr(Record, "on_run_stopped", lambda self, run: told.append(run))
+    work = SimpleNamespace(callbacks=[Record()], run=tmp_path)
+    for kind, expected in ((None, 0), (Stopped, 0), (KeyboardInterrupt, 1)):
+        engine._release(work, kind)  # type: ignore[arg-type]
+        assert len(told) == expected
 
 
 def test_dashboards_come_after_those_whose_pictures_they_show(tmp_path: Path) -> None:
